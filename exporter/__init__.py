@@ -1,0 +1,1 @@
+"""Exports MLflow model versions to Triton model repositories, and proves them on the way."""

@@ -1,0 +1,85 @@
+"""Every error the exporter raises on purpose.
+
+```
+StlabError                  1  unexpected
+├── UsageError              2  what was asked for makes no sense
+├── ValidationFailed        3  the model, or its conversion, is not what was registered
+├── NotFoundError           4  no such model, version, alias or file
+├── ConflictError           5  somebody or something else is in the way
+└── UnavailableError        6  a registry, a server or a store does not answer
+```
+
+A message says in one sentence what is wrong; a hint says what to do about it. Errors of other
+libraries are translated where they are called, with the original as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "ConflictError",
+    "NotFoundError",
+    "StlabError",
+    "UnavailableError",
+    "UsageError",
+    "ValidationFailed",
+]
+
+
+class StlabError(Exception):
+    """An error with an exit code, a machine-readable kind and a hint.
+
+    Args:
+        message: One sentence: what is wrong.
+        hint: What to do about it, with the next command where there is one.
+        kind: A word for machines; a subclass has a default.
+    """
+
+    exit_code: ClassVar[int] = 1
+    default_kind: ClassVar[str] = "unexpected"
+
+    def __init__(self, message: str, *, hint: str = "", kind: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.kind = kind or self.default_kind
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the ``error`` object of ``--json``."""
+        return {"kind": self.kind, "message": self.message, "hint": self.hint}
+
+
+class UsageError(StlabError):
+    """The command or a setting makes no sense."""
+
+    exit_code = 2
+    default_kind = "usage"
+
+
+class ValidationFailed(StlabError):  # noqa: N818 - names a verdict, not a mishap
+    """The model, or what was made of it, failed a check; nothing has moved."""
+
+    exit_code = 3
+    default_kind = "validation"
+
+
+class NotFoundError(StlabError):
+    """A model, version, alias or file does not exist."""
+
+    exit_code = 4
+    default_kind = "not_found"
+
+
+class ConflictError(StlabError):
+    """The state found does not allow the step: another run, another interface, no evidence."""
+
+    exit_code = 5
+    default_kind = "conflict"
+
+
+class UnavailableError(StlabError):
+    """A registry, a server or a store cannot be reached, or went away midway."""
+
+    exit_code = 6
+    default_kind = "unavailable"
