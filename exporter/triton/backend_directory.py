@@ -1,0 +1,66 @@
+"""Put together the backends that the embedded server finds.
+
+Triton looks for a backend in ``<backend-directory>/<name>``. The directory is assembled in the
+cache from the server's own python backend, the stub for this Python, and the backends that travel
+in this package. Its name is a hash of what it holds, so an upgrade of the package gets a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from exporter.triton.installation import install_once
+
+__all__ = ["PACKAGED_BACKENDS", "assemble_backends"]
+
+PACKAGED_BACKENDS = Path(__file__).parent / "backends"
+"""The backends that travel in this package."""
+
+
+def assemble_backends(cache: Path, server: Path, python_version: str) -> Path:
+    """Return a backend directory for the server under ``server``.
+
+    Args:
+        cache: Where the directory is kept.
+        server: The folder ``pytriton/tritonserver`` of the wheel.
+        python_version: ``3.11`` and the like; the stub is made for one.
+
+    Returns:
+        The value of ``--backend-directory``.
+
+    Raises:
+        UnavailableError: The cache cannot be written.
+    """
+    files = sorted(
+        path
+        for path in PACKAGED_BACKENDS.rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and path != PACKAGED_BACKENDS / "__init__.py"
+    )
+    digest = hashlib.sha256(f"{server}\n{python_version}\n".encode())
+    for path in files:
+        digest.update(f"{path.relative_to(PACKAGED_BACKENDS)}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+
+    def build(folder: Path, _lock: int) -> None:
+        for path in files:
+            target = folder / path.relative_to(PACKAGED_BACKENDS)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        python = folder / "python"
+        python.mkdir()
+        stub = server / "python_backend_stubs" / python_version / "triton_python_backend_stub"
+        for path in (stub, *(server / "backends" / "python").iterdir()):
+            if path.is_file():
+                _link(path, python / path.name)
+
+    return install_once(cache / f"backends-{digest.hexdigest()[:16]}", build)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``; the server refuses a symbolic link."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,1 @@
+"""Backends that the embedded server runs; they travel in the package as its data."""

@@ -1,0 +1,187 @@
+"""A tritonserver to run: the one on ``PATH``, or one installed on first use.
+
+The wheel ``nvidia-pytriton`` carries a genuine server with the python backend; the rest of it is
+not used. It is joined by ONNX Runtime in the exact version of the target release, in an
+environment of its own, so that a model which is too new for production fails here too.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.errors import UnavailableError
+from exporter.triton.backend_directory import assemble_backends
+from exporter.triton.installation import (
+    cache_directory,
+    install_environment,
+    install_once,
+    install_packages,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from exporter.triton.releases import Release
+
+__all__ = ["LAUNCHER_MARK", "Runtime", "ensure_runtime", "find_tritonserver"]
+
+LAUNCHER_MARK = "stlab-tritonserver-launcher"
+"""Stands in our own launcher, by which it is told from a real server."""
+
+_SERVER = "nvidia-pytriton==0.7.0"
+# From numpy 2 on, this server's python backend reads wrong values without an error.
+_NUMPY = "numpy==1.26.4"
+# Versions that NVIDIA built itself and that no wheel exists of: the nearest older one.
+_NEAREST_WHEEL = {"1.17.2": "1.17.1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What it takes to start a server.
+
+    Attributes:
+        executable: The tritonserver.
+        backend_directory: The value of ``--backend-directory``, where it is not the server's own.
+        environment: To be merged over ``os.environ``.
+        onnxruntime: The version of ONNX Runtime behind the ``onnxruntime`` backend; empty where
+            the server is not ours.
+        embedded: Whether it was installed by us.
+    """
+
+    executable: Path
+    backend_directory: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    onnxruntime: str = ""
+    embedded: bool = False
+
+
+def find_tritonserver() -> Path | None:
+    """Return the first ``tritonserver`` on ``PATH`` that is not our launcher, if there is one."""
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        candidate = Path(folder) / "tritonserver"
+        if folder and os.access(candidate, os.X_OK) and candidate.is_file():
+            with candidate.open("rb") as file:
+                if LAUNCHER_MARK.encode() not in file.read(4096):
+                    return candidate
+    return None
+
+
+def ensure_runtime(release: Release, *, progress: Callable[[str], None] | None = None) -> Runtime:
+    """Return a server for ``release``, installing it where there is none.
+
+    Args:
+        release: The target release, whose ONNX Runtime is used.
+        progress: Told in a few words what takes time.
+
+    Returns:
+        The runtime. A server on ``PATH`` is preferred, whatever its version.
+
+    Raises:
+        UnavailableError: There is no server for this platform or Python, or it cannot be had.
+    """
+    found = find_tritonserver()
+    if found is not None:
+        return Runtime(executable=found)
+    libpython = _require_platform()
+    cache = cache_directory().absolute() / "triton"
+    python_version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    onnxruntime = _NEAREST_WHEEL.get(release.onnxruntime, release.onnxruntime)
+
+    def install_server(folder: Path, lock: int) -> None:
+        if progress is not None:
+            progress("installing tritonserver")
+        install_packages(folder, [_SERVER], lock)
+
+    def install_python(folder: Path, lock: int) -> None:
+        if progress is not None:
+            progress(f"installing ONNX Runtime {onnxruntime}")
+        install_environment(folder, [_NUMPY, f"onnxruntime=={onnxruntime}"], lock)
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        server = pool.submit(
+            install_once,
+            cache / _SERVER.replace("==", "-"),
+            install_server,
+            progress=progress,
+        )
+        python = pool.submit(
+            install_once,
+            cache / f"onnxruntime-{onnxruntime}-python-{python_version}",
+            install_python,
+            # The environment refers to the Python that it was made with, which may be gone.
+            usable=lambda folder: (folder / "bin" / "python3").exists(),
+        )
+        site, environment = server.result(), python.result()
+    tritonserver = site / "pytriton" / "tritonserver"
+    backends = assemble_backends(cache, tritonserver, python_version)
+    return Runtime(
+        executable=tritonserver / "bin" / "tritonserver",
+        backend_directory=backends,
+        environment=_environment(release, environment, site, libpython),
+        onnxruntime=onnxruntime,
+        embedded=True,
+    )
+
+
+def _environment(
+    release: Release, python: Path, site: Path, libpython: Path | None
+) -> dict[str, str]:
+    libraries = [str(site / "nvidia_pytriton.libs")]
+    if libpython is not None:
+        libraries.append(str(libpython))
+    inherited = os.environ.get("LD_LIBRARY_PATH")
+    return {
+        "LD_LIBRARY_PATH": os.pathsep.join([*libraries, *([inherited] if inherited else [])]),
+        # The python backend runs in the environment of the python3 that it finds first.
+        "PATH": os.pathsep.join([str(python / "bin"), os.environ.get("PATH", os.defpath)]),
+        "VIRTUAL_ENV": str(python),
+        # Nothing of the caller's Python may leak in: another numpy gives wrong values.
+        "PYTHONHOME": "",
+        "PYTHONPATH": "",
+        "PYTHONNOUSERSITE": "1",
+        # numpy only copies here; its threads would cost start-up time and memory.
+        "OPENBLAS_NUM_THREADS": "1",
+        "STLAB_TRITON_RELEASE": release.name,
+    }
+
+
+def _require_platform() -> Path | None:
+    """Return the folder of libpython, or None where the system's linker knows it.
+
+    Raises:
+        UnavailableError: The embedded server does not run here.
+    """
+    hint = "Put a tritonserver on PATH, or run inside NVIDIA's Triton container."
+    system, machine = platform.system(), platform.machine()
+    if system != "Linux" or machine not in {"x86_64", "AMD64"}:
+        raise UnavailableError(
+            f"The embedded Triton runs on Linux x86_64 only, not on {system} {machine}.", hint=hint
+        )
+    if not (3, 8) <= sys.version_info[:2] <= (3, 13):
+        raise UnavailableError(
+            "The embedded Triton has no python backend for Python "
+            f"{sys.version_info[0]}.{sys.version_info[1]} (3.8 to 3.13).",
+            hint=hint,
+        )
+    library = f"libpython{sys.version_info[0]}.{sys.version_info[1]}.so.1.0"
+    if sys.version_info[:2] == (3, 13):
+        return None  # This one's libpython travels in the wheel.
+    for folder in (sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib"):
+        if folder and (Path(folder) / library).exists():
+            return Path(folder)
+    if any((Path(folder) / library).exists() for folder in _SYSTEM_LIBRARIES):
+        return None
+    raise UnavailableError(
+        f"The embedded Triton needs {library}, but this Python was built without it.",
+        hint=f"Use a Python built with --enable-shared (uv's and Debian's are). {hint}",
+    )
+
+
+_SYSTEM_LIBRARIES = ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/lib64")

@@ -1,0 +1,289 @@
+"""A private tritonserver: loopback only, gone when its owner is.
+
+The server is a member of a process group that a small guardian leads. The guardian waits on a pipe
+whose other end only the owner holds, so that the group is killed and its shared memory removed
+however the owner ends, ``kill -9`` included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
+
+from exporter.errors import UnavailableError
+from exporter.triton.flags import merge_flags, safe_flags
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from exporter.triton.runtime import Runtime
+
+__all__ = ["TritonServer"]
+
+_ATTEMPTS = 4
+_POLL_SECONDS = 0.01
+_IN_USE = ("already in use", "Address already in use", "failed to start")
+
+# The first line is the server's pid. The second never comes: reading ends with the owner's end of
+# the pipe. Killing 0 ends the whole group, the guardian included.
+_GUARDIAN = (
+    "trap '' INT TERM HUP; read -r server; read -r _; "
+    'kill -9 "$server" 2>/dev/null; rm -f "/dev/shm/$1"*; kill -9 0'
+)
+
+
+@dataclass(slots=True)
+class _Ports:
+    """Ports as asked for (0: any) and as taken."""
+
+    asked: tuple[int, int, int]
+    taken: tuple[int, int, int] = (0, 0, 0)
+
+    def take(self) -> None:
+        """Choose a free port wherever none was asked for."""
+        with contextlib.ExitStack() as stack:
+            chosen = []
+            for port in self.asked:
+                probe = stack.enter_context(socket.socket())
+                if not port:
+                    probe.bind(("127.0.0.1", 0))
+                chosen.append(port or probe.getsockname()[1])
+        self.taken = (chosen[0], chosen[1], chosen[2])
+
+
+@dataclass(slots=True)
+class TritonServer:
+    """A running server; make one with :meth:`start`, end it with :meth:`stop` or ``with``."""
+
+    runtime: Runtime
+    log_path: Path
+    _arguments: list[str]
+    _ports: _Ports
+    _scratch: Path
+    _prefix: str = ""
+    _process: subprocess.Popen[bytes] | None = None
+    _guardian: subprocess.Popen[bytes] | None = None
+    _attempts: int = 0
+    _log: IO[bytes] | None = field(default=None, repr=False)
+
+    @classmethod
+    def start(
+        cls,
+        runtime: Runtime,
+        repository: str,
+        *,
+        control_mode: str = "explicit",
+        models: Sequence[str] = (),
+        http_port: int = 0,
+        grpc_port: int = 0,
+        metrics_port: int = 0,
+        extra_args: Sequence[str] = (),
+        log_path: Path | None = None,
+    ) -> TritonServer:
+        """Start a server and return at once, so that the caller works while it comes up.
+
+        Args:
+            runtime: What to run.
+            repository: A local folder, which exists, or an object-store URL.
+            control_mode: ``explicit`` or ``none``.
+            models: Loaded on start, in explicit mode.
+            http_port: 0 for any free port, as for the other two.
+            grpc_port: See ``http_port``.
+            metrics_port: See ``http_port``.
+            extra_args: Further flags; they win over ours.
+            log_path: Where the server's log goes; a temporary file by default.
+
+        Returns:
+            The server, not yet live. Where a port was left open, the URLs are final only once
+            :meth:`wait_live` has returned: a port that somebody else took meanwhile is replaced.
+
+        Raises:
+            UnavailableError: The server cannot be started at all.
+        """
+        scratch = Path(tempfile.mkdtemp(prefix="stlab-triton-"))
+        ours = [
+            *safe_flags(runtime),
+            f"--model-repository={repository}",
+            f"--model-control-mode={control_mode}",
+            *(f"--load-model={model}" for model in models),
+            "--exit-timeout-secs=5",
+            # Looking for GPUs to measure costs a part of a second on start.
+            "--allow-gpu-metrics=false",
+            "--allow-cpu-metrics=false",
+        ]
+        server = cls(
+            runtime=runtime,
+            log_path=log_path or scratch / "tritonserver.log",
+            _arguments=merge_flags(ours, extra_args),
+            _ports=_Ports((http_port, grpc_port, metrics_port)),
+            _scratch=scratch,
+        )
+        try:
+            server._spawn()
+        except BaseException:
+            server.stop(timeout=0)
+            raise
+        return server
+
+    @property
+    def http_url(self) -> str:
+        """``host:port`` of the HTTP endpoint."""
+        return f"127.0.0.1:{self._ports.taken[0]}"
+
+    @property
+    def grpc_url(self) -> str:
+        """``host:port`` of the gRPC endpoint."""
+        return f"127.0.0.1:{self._ports.taken[1]}"
+
+    @property
+    def metrics_url(self) -> str:
+        """``host:port`` of the Prometheus endpoint."""
+        return f"127.0.0.1:{self._ports.taken[2]}"
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process, while there is one."""
+        return self._process.pid if self._process is not None else None
+
+    def wait_live(self, timeout: float = 30.0) -> None:
+        """Wait until the server answers.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            UnavailableError: It died, with the last lines of its log, or the time is over.
+        """
+        deadline = time.monotonic() + timeout
+        while not self._is_live():
+            if self._process is None or self._process.poll() is not None:
+                if self._attempts < _ATTEMPTS and self._lost_a_port():
+                    self._end()
+                    self._spawn()
+                    continue
+                code = self._process.returncode if self._process is not None else None
+                raise UnavailableError(
+                    f"tritonserver ended on start (exit code {code}):\n{self.log_tail(20)}",
+                    hint=f"The whole log: {self.log_path}",
+                )
+            if time.monotonic() > deadline:
+                raise UnavailableError(
+                    f"tritonserver was not live after {timeout:g} s:\n{self.log_tail(20)}",
+                    hint=f"The whole log: {self.log_path}",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """End the server: politely, then with the whole process group. Safe to call twice.
+
+        Args:
+            timeout: Seconds that running requests get.
+        """
+        self._end(timeout)
+        # A log that nobody asked to keep goes with the server.
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def log_tail(self, lines: int = 20) -> str:
+        """Return the last ``lines`` lines of the server's log; empty once it is removed."""
+        try:
+            text = self.log_path.read_text(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # A private server keeps nothing, and what still runs on it belongs to nobody any more:
+        # waiting for it to unload its models would cost seconds.
+        self.stop(timeout=0)
+
+    def _spawn(self) -> None:
+        self._attempts += 1
+        self._ports.take()
+        self._prefix = f"stlab-{os.getpid()}-{secrets.token_hex(4)}-"
+        http_port, grpc_port, metrics_port = self._ports.taken
+        command = [
+            str(self.runtime.executable),
+            *self._arguments,
+            f"--http-port={http_port}",
+            f"--grpc-port={grpc_port}",
+            f"--metrics-port={metrics_port}",
+            f"--backend-config=python,shm-region-prefix-name={self._prefix}",
+        ]
+        try:
+            self._guardian = subprocess.Popen(
+                ["/bin/sh", "-c", _GUARDIAN, "guardian", self._prefix],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                process_group=0,
+            )
+            self._log = self.log_path.open("ab")
+            self._process = subprocess.Popen(
+                command,
+                env={**os.environ, **self.runtime.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
+                process_group=self._guardian.pid,
+            )
+        except OSError as error:
+            raise UnavailableError(
+                f"tritonserver cannot be started: {error}.",
+                hint="Run `stlab doctor` to see what is installed.",
+            ) from error
+        pipe = self._guardian.stdin
+        if pipe is not None:
+            pipe.write(f"{self._process.pid}\n".encode())
+            pipe.flush()
+
+    def _is_live(self) -> bool:
+        connection = http.client.HTTPConnection(self.http_url, timeout=2)
+        try:
+            connection.request("GET", "/v2/health/live")
+            live = connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+        # Somebody else's server may have taken the port that ours then did not get.
+        return live and self._process is not None and self._process.poll() is None
+
+    def _lost_a_port(self) -> bool:
+        tail = self.log_tail(20)
+        return 0 in self._ports.asked and any(sign in tail for sign in _IN_USE)
+
+    def _end(self, timeout: float = 0.0) -> None:
+        process, guardian = self._process, self._guardian
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout)
+        if guardian is not None:
+            if guardian.stdin is not None:
+                with contextlib.suppress(OSError):
+                    guardian.stdin.close()
+            guardian.wait()
+        if process is not None:
+            process.wait()
+        if self._log is not None:
+            self._log.close()
