@@ -1,0 +1,104 @@
+"""Sends calls over a gRPC channel, from an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from os import getpid
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc.aio
+
+from triton_client._retry import Retries
+
+if TYPE_CHECKING:
+    from triton_client._calls import Call
+    from triton_client._channel import ChannelSettings
+    from triton_client._deadline import Deadline
+
+__all__ = ["AsyncTransport"]
+
+T = TypeVar("T")
+
+
+class _Connection:
+    """An open channel, where it belongs to, and the callables that were made on it."""
+
+    __slots__ = ("_methods", "channel", "loop", "pid")
+
+    def __init__(self, settings: ChannelSettings, loop: asyncio.AbstractEventLoop) -> None:
+        if settings.credentials is None:
+            self.channel = grpc.aio.insecure_channel(settings.target, settings.options)
+        else:
+            self.channel = grpc.aio.secure_channel(
+                settings.target, settings.credentials, settings.options
+            )
+        self.loop = loop
+        self.pid = getpid()
+        self._methods: dict[str, Any] = {}
+
+    def method(self, path: str) -> Any:
+        found = self._methods.get(path)
+        if found is None:
+            found = self._methods[path] = self.channel.unary_unary(path)
+        return found
+
+
+class AsyncTransport:
+    """One server's channel, as :class:`triton_client._transport.Transport`.
+
+    A channel belongs to the event loop and the process in which it was opened; in another one the
+    next call opens another channel.
+
+    Args:
+        settings: How the channel is set up.
+        retries: The most retries of a call.
+    """
+
+    __slots__ = ("_closed", "_metadata", "_opened", "_retries", "_settings")
+
+    def __init__(self, settings: ChannelSettings, retries: int) -> None:
+        self._settings = settings
+        self._metadata = settings.metadata
+        self._retries = Retries(retries)
+        self._opened: _Connection | None = None
+        self._closed = False
+
+    async def run(self, call: Call[T], deadline: Deadline, *, retry: bool = True) -> T:
+        """Send a call and return what its answer says.
+
+        Raises:
+            TritonClientError: The call failed.
+            RuntimeError: The client is closed.
+        """
+        attempt = 0
+        while True:
+            method = self._connection().method(call.method)
+            try:
+                answer = await method(
+                    call.request, timeout=deadline.remaining(), metadata=self._metadata
+                )
+            except grpc.RpcError as error:
+                failure = call.failure(error.code().name, error.details() or "")
+                pause = self._retries.pause(failure, attempt, deadline) if retry else None
+                if pause is None:
+                    raise failure.error from error
+            else:
+                self._retries.succeeded()
+                return call.read(answer)
+            await asyncio.sleep(pause)
+            attempt += 1
+
+    async def close(self) -> None:
+        """Close the channel; calls under way are cancelled."""
+        self._closed = True
+        opened, self._opened = self._opened, None
+        if opened is not None and opened.loop is asyncio.get_running_loop():
+            await opened.channel.close()
+
+    def _connection(self) -> _Connection:
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        opened, loop = self._opened, asyncio.get_running_loop()
+        if opened is None or opened.loop is not loop or opened.pid != getpid():
+            opened = self._opened = _Connection(self._settings, loop)
+        return opened

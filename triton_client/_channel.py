@@ -1,0 +1,125 @@
+"""How a channel to Triton is set up: its address, its options, its credentials."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+__all__ = ["TLS", "ChannelSettings", "channel_settings"]
+
+# Triton tolerates one ping in 300 s without data (--grpc-http2-min-recv-ping-interval-without-data)
+# and closes the connection with too_many_pings after two more.
+_OPTIONS: Final[dict[str, int | str]] = {
+    "grpc.max_send_message_length": -1,
+    "grpc.max_receive_message_length": -1,
+    "grpc.keepalive_time_ms": 330_000,
+    "grpc.keepalive_timeout_ms": 20_000,
+    "grpc.keepalive_permit_without_calls": 0,
+    "grpc.initial_reconnect_backoff_ms": 200,
+    "grpc.max_reconnect_backoff_ms": 5_000,
+    # Retries are ours: gRPC's buffer ends at 256 KiB a call.
+    "grpc.enable_retries": 0,
+    "grpc.service_config": json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}),
+}
+_RESOLVERS: Final = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:", "passthrough:")
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """Certificates for an encrypted connection.
+
+    Attributes:
+        root_certificates: PEM bytes or a file of the authorities to trust; gRPC's own by default.
+        private_key: PEM bytes or a file of the client's key, for mutual TLS.
+        certificate_chain: PEM bytes or a file of the client's certificate, for mutual TLS.
+        server_name: The name the server's certificate is for, where the address is another.
+    """
+
+    root_certificates: bytes | str | PathLike[str] | None = None
+    private_key: bytes | str | PathLike[str] | None = None
+    certificate_chain: bytes | str | PathLike[str] | None = None
+    server_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSettings:
+    """What ``grpc`` and ``grpc.aio`` need to open a channel.
+
+    Attributes:
+        address: The address as the caller wrote it, for errors.
+        target: The gRPC target.
+        credentials: The channel credentials; ``None`` for plain text.
+        options: The gRPC channel arguments.
+        metadata: The headers of every call.
+    """
+
+    address: str
+    target: str
+    credentials: Any | None
+    options: tuple[tuple[str, int | str], ...]
+    metadata: tuple[tuple[str, str | bytes], ...] | None
+
+
+def channel_settings(
+    url: str,
+    *,
+    tls: TLS | bool,
+    credentials: Any | None,
+    headers: Mapping[str, str | bytes] | None,
+    options: Mapping[str, int | str] | None,
+) -> ChannelSettings:
+    """Return the settings of a channel.
+
+    Args:
+        url: ``host:port``, ``grpc://host:port``, ``grpcs://host:port`` for TLS, or a gRPC target.
+        tls: Certificates, or whether to encrypt with gRPC's own.
+        credentials: A ``grpc.ChannelCredentials`` of the caller's, in place of ``tls``.
+        headers: Sent with every call.
+        options: gRPC channel arguments; each one given replaces the default of its name only.
+
+    Raises:
+        ValueError: The address is not one of a gRPC server.
+    """
+    target, encrypted = _target(url)
+    if credentials is not None and tls:
+        raise ValueError("give credentials or tls, not both")
+    arguments = _OPTIONS | dict(options or {})
+    if credentials is None and (tls or encrypted):
+        certificates = tls if isinstance(tls, TLS) else TLS()
+        credentials = grpc.ssl_channel_credentials(
+            _pem(certificates.root_certificates),
+            _pem(certificates.private_key),
+            _pem(certificates.certificate_chain),
+        )
+        if certificates.server_name:
+            arguments["grpc.ssl_target_name_override"] = certificates.server_name
+    return ChannelSettings(
+        address=url,
+        target=target,
+        credentials=credentials,
+        options=tuple(arguments.items()),
+        metadata=tuple((name.lower(), value) for name, value in (headers or {}).items()) or None,
+    )
+
+
+def _target(url: str) -> tuple[str, bool]:
+    if url.startswith(_RESOLVERS):
+        return url, False
+    scheme, separator, rest = url.rpartition("://")
+    if separator and scheme not in ("grpc", "grpcs"):
+        raise ValueError(f"{url} is not a gRPC address; write host:port, usually port 8001")
+    if not rest or "/" in rest:
+        raise ValueError(f"{url!r} is not an address; write host:port, usually port 8001")
+    return f"dns:///{rest}", scheme == "grpcs"
+
+
+def _pem(source: bytes | str | PathLike[str] | None) -> bytes | None:
+    return source if source is None or isinstance(source, bytes) else Path(source).read_bytes()

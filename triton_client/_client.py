@@ -1,0 +1,241 @@
+"""The client for threads."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from triton_client._calls import Calls
+from triton_client._channel import TLS, channel_settings
+from triton_client._deadline import Deadline
+from triton_client._defaults import LOAD_SECONDS, POLL_SECONDS, PROBE_SECONDS, TIMEOUT_SECONDS
+from triton_client._model import Model
+from triton_client._transport import Transport
+from triton_client.errors import DeadlineExceeded, NotReady, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from triton_client.types import RepositoryEntry, ServerMetadata
+
+__all__ = ["Repository", "TritonClient"]
+
+
+class TritonClient:
+    """A Triton Inference Server, over gRPC. Thread-safe; usable in a child process after a fork.
+
+    The channel opens at the first call and keeps no thread of this package.
+
+    Args:
+        url: ``host:port``, ``grpc://host:port``, ``grpcs://host:port``, or a gRPC target such as
+            ``unix:/run/triton.sock``. Every address of a name is used in turn.
+        timeout: The default deadline of a call in seconds; ``None`` for none.
+        headers: Sent with every call, such as ``authorization`` or
+            ``triton-grpc-protocol-admin``.
+        tls: ``True`` for TLS with gRPC's own authorities, or :class:`TLS` certificates.
+        credentials: ``grpc.ChannelCredentials`` in place of ``tls``.
+        retries: The most retries of a call whose connection broke.
+        options: gRPC channel arguments, beside or in place of the defaults.
+
+    Raises:
+        ValueError: The address or an option makes no sense.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float | None = TIMEOUT_SECONDS,
+        headers: Mapping[str, str | bytes] | None = None,
+        tls: TLS | bool = False,
+        credentials: Any | None = None,
+        retries: int = 2,
+        options: Mapping[str, int | str] | None = None,
+    ) -> None:
+        Deadline(timeout)
+        settings = channel_settings(
+            url, tls=tls, credentials=credentials, headers=headers, options=options
+        )
+        self.url = url
+        self.timeout = timeout
+        self._calls = Calls(url)
+        self._transport = Transport(settings, retries)
+        self._models: dict[tuple[str, str], Model] = {}
+        self.repository = Repository(self._transport, self._calls, timeout, self._models)
+
+    def live(self, *, deadline: float = PROBE_SECONDS) -> bool:
+        """Tell whether the server runs; ``False`` where nothing answers in ``deadline`` seconds."""
+        return self._probe(self._calls.live(), deadline)
+
+    def ready(self, *, deadline: float = PROBE_SECONDS) -> bool:
+        """Tell whether the server can serve; ``False`` where nothing answers in ``deadline`` s."""
+        return self._probe(self._calls.ready(), deadline)
+
+    def wait_until_ready(self, timeout: float = TIMEOUT_SECONDS) -> None:
+        """Return once the server is ready.
+
+        Args:
+            timeout: The longest wait, in seconds.
+
+        Raises:
+            DeadlineExceeded: It was not ready in time.
+        """
+        limit = Deadline(timeout)
+        while not self.ready(deadline=limit.within(PROBE_SECONDS)):
+            if limit.remaining() == 0:
+                raise DeadlineExceeded(f"not ready after {timeout:g} s", server=self.url)
+            time.sleep(limit.within(POLL_SECONDS))
+
+    def metadata(self) -> ServerMetadata:
+        """Return the server's name, version and extensions.
+
+        Raises:
+            TritonClientError: The call failed.
+        """
+        return self._transport.run(self._calls.metadata(), Deadline(self.timeout))
+
+    def model(self, name: str, version: str | int | None = None) -> Model:
+        """Return a model; what it takes and gives is fetched once and kept.
+
+        Args:
+            name: The model's name.
+            version: The version; by default the server chooses at every call.
+
+        Raises:
+            ModelNotFound: The server has no such model or version.
+            TritonClientError: The call failed otherwise.
+        """
+        key = (name, "" if version is None else str(version))
+        model = self._models.get(key)
+        if model is None:
+            model = self._models[key] = Model(
+                self._transport,
+                self._calls,
+                server=self.url,
+                name=name,
+                version=key[1],
+                timeout=self.timeout,
+            )
+        return model
+
+    def models(self) -> tuple[str, ...]:
+        """Return the names of the models that can serve, sorted.
+
+        Raises:
+            TritonClientError: The call failed.
+        """
+        return tuple(sorted({entry.name for entry in self.repository.index(ready=True)}))
+
+    def statistics(
+        self, name: str | None = None, version: str | int | None = None
+    ) -> tuple[Any, ...]:
+        """Return ``service_pb2.ModelStatistics``, one a version; times in nanoseconds.
+
+        Args:
+            name: The model; all by default.
+            version: The version; all by default.
+
+        Raises:
+            TritonClientError: The call failed.
+        """
+        call = self._calls.statistics(name or "", "" if version is None else str(version))
+        return self._transport.run(call, Deadline(self.timeout))
+
+    def close(self) -> None:
+        """Close the channel. Calls under way end with ``Unavailable``; another close is fine."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    def _probe(self, call: Any, deadline: float) -> bool:
+        try:
+            return bool(self._transport.run(call, Deadline(deadline), retry=False))
+        except (Unavailable, DeadlineExceeded, NotReady):
+            return False
+
+
+class Repository:
+    """A server's model repository: what lies in it, and what of it is loaded."""
+
+    __slots__ = ("_calls", "_models", "_timeout", "_transport")
+
+    def __init__(
+        self,
+        transport: Transport,
+        calls: Calls,
+        timeout: float | None,
+        models: dict[tuple[str, str], Model],
+    ) -> None:
+        self._transport = transport
+        self._calls = calls
+        self._timeout = timeout
+        self._models = models
+
+    def index(self, *, ready: bool = False) -> tuple[RepositoryEntry, ...]:
+        """Return every model version that the server knows of.
+
+        Args:
+            ready: Only those that can serve.
+
+        Raises:
+            TritonClientError: The call failed.
+        """
+        return self._transport.run(self._calls.index(ready=ready), Deadline(self._timeout))
+
+    def load(
+        self,
+        name: str,
+        *,
+        config: str | None = None,
+        files: Mapping[str, bytes] | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        """Load a model, or load it again; returns when it serves.
+
+        Args:
+            name: The model's name.
+            config: A config as JSON that stands in for the model's config.pbtxt, also at later
+                loads until the model is unloaded.
+            files: By path in the model's directory, such as ``1/model.onnx``: the model itself,
+                for a server that shares no disk. Needs ``config``.
+            deadline: Seconds; 600 by default.
+
+        Raises:
+            InvalidInput: There are files, but no config.
+            TritonClientError: The model did not load; what was loaded before goes on serving.
+        """
+        call = self._calls.load(name, config=config, files=files)
+        self._change(call, name, deadline)
+
+    def unload(self, name: str, *, dependents: bool = False, deadline: float | None = None) -> None:
+        """Unload a model; returns at once, while requests under way are still answered.
+
+        Args:
+            name: The model's name.
+            dependents: The models that only an ensemble used, too.
+            deadline: Seconds; 600 by default.
+
+        Raises:
+            TritonClientError: The call failed.
+        """
+        self._change(self._calls.unload(name, dependents=dependents), name, deadline)
+
+    def _change(self, call: Any, name: str, deadline: float | None) -> None:
+        try:
+            self._transport.run(call, Deadline(LOAD_SECONDS if deadline is None else deadline))
+        finally:
+            for key in [key for key in self._models if key[0] == name]:
+                self._models.pop(key, None)

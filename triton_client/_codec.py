@@ -1,0 +1,261 @@
+"""Inference requests and answers to and from the bytes of the gRPC messages.
+
+The generated classes copy every tensor once more than needed, so the two hot messages are put
+together and taken apart here: everything but the tensors is serialized by protobuf once and kept,
+the tensors are joined behind it. That is legal because a message is the concatenation of its
+fields in any order (protobuf encoding, "Last One Wins" and "Field Order").
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import service_pb2
+
+from triton_client._tensors import decode_tensor, encode_tensor
+from triton_client.types import TensorSpec, numpy_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["Parameter", "RequestEncoder", "decode_answer"]
+
+Parameter = bool | int | float | str
+
+_KEPT_HEADERS: Final = 256
+_RAW_INPUT_TAG: Final = b"\x3a"  # field 7, length-delimited
+_OUTPUTS_TAG: Final = 0x2A  # field 5
+_RAW_OUTPUT_TAG: Final = 0x32  # field 6
+_SKIPPED_TAGS: Final = frozenset({0x0A, 0x12, 0x1A, 0x22})  # fields 1 to 4, all length-delimited
+_TRITONS_OWN: Final = frozenset(
+    {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "binary_data_output"}
+)
+_PARAMETER_FIELDS: Final = {
+    bool: "bool_param",
+    int: "int64_param",
+    float: "double_param",
+    str: "string_param",
+}
+_TYPED_CONTENTS: Final = {
+    "BOOL": "bool_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+class RequestEncoder:
+    """Makes the bytes of a ``ModelInferRequest`` for one model version.
+
+    Args:
+        model: The model's name.
+        version: The version; empty where the server chooses.
+    """
+
+    __slots__ = ("_headers", "_model", "_version")
+
+    def __init__(self, model: str, version: str) -> None:
+        self._model = model
+        self._version = version
+        self._headers: dict[object, bytes] = {}
+
+    def encode(
+        self,
+        inputs: Sequence[tuple[TensorSpec, np.ndarray[Any, Any]]],
+        outputs: Sequence[str] = (),
+        *,
+        request_id: str = "",
+        timeout: float | None = None,
+        priority: int = 0,
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> bytes:
+        """Return the request's bytes.
+
+        Args:
+            inputs: Every input with its array, of the input's dtype.
+            outputs: The outputs wanted; none means all.
+            request_id: Returned by the server and shown in its logs and traces.
+            timeout: The longest time in the queue, in seconds.
+            priority: Triton's request priority; 0 is the model's default.
+            parameters: Further request parameters.
+
+        Raises:
+            TypeError: An element of a ``BYTES`` input is neither ``bytes`` nor ``str``.
+            ValueError: A parameter's name is reserved by Triton, or a value is out of range.
+        """
+        key = (tuple((spec.name, array.shape) for spec, array in inputs), tuple(outputs))
+        header = self._headers.get(key)
+        if header is None:
+            header = self._header(inputs, outputs)
+            if len(self._headers) >= _KEPT_HEADERS:
+                self._headers.clear()
+            self._headers[key] = header
+        parts: list[Any] = [header]
+        if timeout is not None or priority or parameters:
+            # The types are part of the key, for 1 == True == 1.0.
+            extra = tuple((name, type(value), value) for name, value in (parameters or {}).items())
+            microseconds = None if timeout is None else max(1, int(timeout * 1e6))
+            parts.append(_parameters(microseconds, priority, extra))
+        if request_id:
+            parts.append(service_pb2.ModelInferRequest(id=request_id).SerializeToString())
+        for spec, array in inputs:
+            raw = encode_tensor(array, spec.datatype)
+            size = raw.nbytes if isinstance(raw, np.ndarray) else len(raw)
+            parts += (_RAW_INPUT_TAG, _varint(size))
+            if size:
+                parts.append(raw)
+        return b"".join(parts)
+
+    def _header(
+        self,
+        inputs: Sequence[tuple[TensorSpec, np.ndarray[Any, Any]]],
+        outputs: Sequence[str],
+    ) -> bytes:
+        request = service_pb2.ModelInferRequest(model_name=self._model, model_version=self._version)
+        for spec, array in inputs:
+            request.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
+        for name in outputs:
+            request.outputs.add(name=name)
+        return bytes(request.SerializeToString())
+
+
+def decode_answer(answer: bytes) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the outputs of a serialized ``ModelInferResponse``, in the server's order.
+
+    Numeric arrays are read-only views of ``answer``, which they keep alive; they need not be
+    aligned, which numpy takes care of.
+
+    Raises:
+        ValueError: The message is malformed, or a tensor does not fit its shape.
+    """
+    fields = _fields(answer)
+    if fields is None:
+        return _decode_parsed(answer)
+    heads, raws = fields
+    if not raws and heads:
+        return _decode_parsed(answer)
+    if len(raws) != len(heads):
+        raise ValueError(f"the answer has {len(heads)} outputs, but contents for {len(raws)}")
+    outputs: dict[str, np.ndarray[Any, Any]] = {}
+    for head, (offset, size) in zip(heads, raws, strict=True):
+        name, datatype, shape = _output_head(head)
+        try:
+            outputs[name] = decode_tensor(answer, datatype, shape, offset=offset, size=size)
+        except ValueError as error:
+            raise ValueError(f"output {name!r}: {error}") from error
+    return outputs
+
+
+def _fields(answer: bytes) -> tuple[list[bytes], list[tuple[int, int]]] | None:
+    """Find the outputs' descriptions, and the offset and size of each one's contents.
+
+    ``None`` for a message with a field that this code does not know.
+    """
+    heads: list[bytes] = []
+    raws: list[tuple[int, int]] = []
+    position, end = 0, len(answer)
+    while position < end:
+        tag = answer[position]
+        position += 1
+        size = shift = 0
+        while position < end:
+            byte = answer[position]
+            position += 1
+            size |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        else:
+            raise ValueError("the answer is cut short")
+        if tag == _RAW_OUTPUT_TAG:
+            raws.append((position, size))
+        elif tag == _OUTPUTS_TAG:
+            heads.append(answer[position : position + size])
+        elif tag not in _SKIPPED_TAGS:
+            return None
+        position += size
+    if position != end:
+        raise ValueError("the answer is cut short")
+    return heads, raws
+
+
+def _decode_parsed(answer: bytes) -> dict[str, np.ndarray[Any, Any]]:
+    """Decode by the generated class: typed contents, and fields that this code does not know."""
+    try:
+        response = service_pb2.ModelInferResponse.FromString(answer)
+    except DecodeError as error:
+        raise ValueError(f"the answer cannot be read: {error}") from error
+    raws: Sequence[bytes] = response.raw_output_contents
+    if raws and len(raws) != len(response.outputs):
+        count = len(response.outputs)
+        raise ValueError(f"the answer has {count} outputs, but contents for {len(raws)}")
+    outputs: dict[str, np.ndarray[Any, Any]] = {}
+    for index, output in enumerate(response.outputs):
+        shape = tuple(output.shape)
+        try:
+            outputs[output.name] = (
+                decode_tensor(raws[index], output.datatype, shape, offset=0, size=len(raws[index]))
+                if raws
+                else _typed(output.contents, output.datatype, shape)
+            )
+        except ValueError as error:
+            raise ValueError(f"output {output.name!r}: {error}") from error
+    return outputs
+
+
+def _typed(contents: Any, datatype: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    field = _TYPED_CONTENTS.get(datatype)
+    if field is None:
+        raise ValueError(f"{datatype} has no typed contents")
+    values: Iterable[Any] = getattr(contents, field)
+    array = np.array(list(values), dtype=numpy_dtype(datatype)).reshape(shape)
+    array.flags.writeable = False
+    return array
+
+
+@lru_cache(maxsize=1024)
+def _output_head(head: bytes) -> tuple[str, str, tuple[int, ...]]:
+    try:
+        output = service_pb2.ModelInferResponse.InferOutputTensor.FromString(head)
+    except DecodeError as error:
+        raise ValueError(f"the answer cannot be read: {error}") from error
+    return output.name, output.datatype, tuple(output.shape)
+
+
+@lru_cache(maxsize=256)
+def _parameters(
+    timeout: int | None, priority: int, extra: tuple[tuple[str, type, Parameter], ...]
+) -> bytes:
+    request = service_pb2.ModelInferRequest()
+    if timeout is not None:
+        request.parameters["timeout"].int64_param = timeout
+    if priority:
+        request.parameters["priority"].uint64_param = priority
+    for name, kind, value in extra:
+        if name in _TRITONS_OWN or name.startswith("triton_"):
+            raise ValueError(f"the parameter {name!r} is Triton's own")
+        field = _PARAMETER_FIELDS.get(kind)
+        if field is None:
+            raise ValueError(f"the parameter {name!r} is a {kind.__name__}: {value!r}")
+        setattr(request.parameters[name], field, value)
+    return bytes(request.SerializeToString())
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -1,0 +1,85 @@
+"""From a gRPC status to an error of ours, without any I/O.
+
+A status code decides, except for UNAVAILABLE: Triton uses it for a full queue, an expired queue
+timeout, a model that is not ready and a restricted protocol, and gRPC for a broken connection.
+Nothing but the text tells them apart. The texts are those of Triton's ``dynamic_batch_scheduler``,
+``model_repository_manager``, ``server`` and ``grpc_handler`` sources; what is none of them is taken
+for a broken connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from triton_client.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    ModelNotFound,
+    NotReady,
+    Overloaded,
+    PermissionDenied,
+    ServerError,
+    TritonClientError,
+    Unavailable,
+)
+
+__all__ = ["Failure", "classify"]
+
+_BY_CODE: Final[dict[str, type[TritonClientError]]] = {
+    "DEADLINE_EXCEEDED": DeadlineExceeded,
+    "RESOURCE_EXHAUSTED": Overloaded,
+    "INVALID_ARGUMENT": InvalidInput,
+    "OUT_OF_RANGE": InvalidInput,
+    "NOT_FOUND": ModelNotFound,
+    "UNAUTHENTICATED": PermissionDenied,
+    "PERMISSION_DENIED": PermissionDenied,
+    "UNAVAILABLE": Unavailable,
+    "CANCELLED": Unavailable,
+}
+_UNAVAILABLE_TEXTS: Final[tuple[tuple[str, type[TritonClientError]], ...]] = (
+    ("Exceeds maximum queue size", Overloaded),
+    ("Request timeout expired", DeadlineExceeded),
+    ("is not at ready state", NotReady),
+    ("has no available versions", NotReady),
+    ("Server not ready", NotReady),
+    ("Server is stopping", NotReady),
+    ("protocol is restricted", PermissionDenied),
+    ("explicit model load / unload is not allowed", ServerError),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a failed call was.
+
+    Attributes:
+        error: The error to raise.
+        transient: The connection failed, so another attempt may well succeed.
+    """
+
+    error: TritonClientError
+    transient: bool
+
+
+def classify(code: str, details: str, *, server: str, model: str, version: str) -> Failure:
+    """Return what a gRPC status means.
+
+    Args:
+        code: The status code's name, such as ``UNAVAILABLE``.
+        details: The status message.
+        server: The address that was called.
+        model: The model the call concerned, or empty.
+        version: The version asked for, or empty.
+    """
+    kind = _BY_CODE.get(code, ServerError)
+    transient = False
+    if code == "UNAVAILABLE":
+        known = (kind for text, kind in _UNAVAILABLE_TEXTS if text in details)
+        kind = next(known, Unavailable)
+        transient = kind is Unavailable
+    elif code == "RESOURCE_EXHAUSTED" and "message larger than max" in details:
+        # A message that is too large stays too large: no sense in trying again later.
+        kind = InvalidInput
+    message = details or f"the server answered {code} without a reason"
+    return Failure(kind(message, server=server, model=model, version=version), transient)

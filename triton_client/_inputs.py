@@ -1,0 +1,184 @@
+"""What a caller passes, as arrays of exactly the model's dtypes and shapes.
+
+Nothing that has a dtype is ever cast. Python's own numbers have none, and take the input's as
+numpy's weak scalars do (NEP 50): a float is rounded to the input's precision, an integer may become
+a float that equals it, and anything that overflows or changes its kind is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from triton_client.types import ModelSpec, TensorSpec, wire_datatype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+__all__ = ["check_inputs", "check_outputs"]
+
+Array = np.ndarray[Any, Any]
+
+_FLOATS: Final = frozenset({"FP16", "FP32", "FP64", "BF16"})
+_TEXT: Final = frozenset({str, bytes, bytearray})
+_UNTYPED: Final = _TEXT | {bool, int, float}
+
+
+def check_inputs(spec: ModelSpec, inputs: Mapping[str, object]) -> list[tuple[TensorSpec, Array]]:
+    """Return the inputs as arrays, in the model's order.
+
+    Args:
+        spec: What the model takes.
+        inputs: By name: numpy arrays, anything with ``__array__`` or ``__dlpack__``, Python
+            numbers, booleans and strings, and nested lists of these.
+
+    Raises:
+        ValueError: An input is unknown, missing, or has the wrong dtype, shape or batch.
+    """
+    known = {tensor.name: tensor for tensor in spec.inputs}
+    if not inputs.keys() <= known.keys():
+        unknown = ", ".join(repr(name) for name in inputs if name not in known)
+        raise ValueError(f"no such input: {unknown}; the inputs are {_listed(spec.inputs)}")
+    arrays: list[tuple[TensorSpec, Array]] = []
+    for tensor in spec.inputs:
+        if tensor.name in inputs:
+            array = _as_array(tensor, inputs[tensor.name])
+            _check_shape(tensor, array)
+            arrays.append((tensor, array))
+        elif not tensor.optional:
+            raise ValueError(f"input {tensor.name!r} is missing; it takes {tensor}")
+    if spec.max_batch_size:
+        _check_batch(arrays)
+    return arrays
+
+
+def check_outputs(spec: ModelSpec, outputs: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the outputs asked for.
+
+    Raises:
+        ValueError: The model has no such output.
+    """
+    if isinstance(outputs, str):
+        raise ValueError(f"outputs is a list of names; write [{outputs!r}]")  # noqa: TRY004
+    names = tuple(outputs)
+    known = {tensor.name for tensor in spec.outputs}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no such output: {name!r}; the outputs are {_listed(spec.outputs)}")
+    return names
+
+
+def _as_array(tensor: TensorSpec, value: object) -> Array:
+    if isinstance(value, np.ndarray):
+        array: Array = value
+    elif isinstance(value, np.generic):
+        array = np.asarray(value)
+    elif type(value) in _UNTYPED or isinstance(value, list | tuple):
+        leaves = set(_leaf_types(value))
+        if leaves <= _UNTYPED:
+            return _from_python(tensor, value, leaves)
+        array = _converted(tensor, np.asarray, value)
+    elif hasattr(value, "__array__"):
+        array = _converted(tensor, np.asarray, value)
+    elif hasattr(value, "__dlpack__"):
+        array = _converted(tensor, np.from_dlpack, value)
+    else:
+        raise ValueError(
+            f"input {tensor.name!r} takes {tensor.datatype}, not a {type(value).__name__}"
+        )
+    _check_dtype(tensor, array)
+    return array
+
+
+def _converted(tensor: TensorSpec, convert: Any, value: object) -> Array:
+    try:
+        array: Array = convert(value)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise ValueError(f"input {tensor.name!r} cannot be made an array: {error}") from error
+    return array
+
+
+def _check_dtype(tensor: TensorSpec, array: Array) -> None:
+    try:
+        datatype = wire_datatype(array.dtype)
+    except ValueError as error:
+        raise ValueError(f"input {tensor.name!r}: {error}") from None
+    if datatype == tensor.datatype:
+        return
+    found = array.dtype.name
+    if tensor.datatype == "BYTES" or datatype == "BYTES":
+        raise ValueError(f"input {tensor.name!r} takes {tensor.datatype}, got {found}")
+    wanted = tensor.dtype.name
+    raise ValueError(
+        f"input {tensor.name!r} takes {tensor.datatype} ({wanted}), got {found}; "
+        f"cast it where the loss is yours to judge: .astype({wanted!r})"
+    )
+
+
+def _leaf_types(value: object) -> Iterator[type]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaf_types(item)
+    else:
+        yield type(value)
+
+
+def _from_python(tensor: TensorSpec, value: object, leaves: set[type]) -> Array:
+    datatype = tensor.datatype
+    allowed: frozenset[type]
+    if datatype == "BYTES":
+        allowed = _TEXT
+    elif datatype == "BOOL":
+        allowed = frozenset({bool})
+    elif datatype in _FLOATS:
+        allowed = frozenset({int, float})
+    else:
+        allowed = frozenset({int})
+    if not leaves <= allowed:
+        found = ", ".join(sorted(kind.__name__ for kind in leaves - allowed))
+        raise ValueError(f"input {tensor.name!r} takes {datatype}, got {found}")
+    try:
+        with np.errstate(over="ignore"):
+            array: Array = np.array(value, dtype=tensor.dtype)
+        exact = datatype == "BYTES" or _keeps_values(value, array, leaves)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"input {tensor.name!r} cannot be made {datatype}: {error}") from error
+    if not exact:
+        raise ValueError(f"input {tensor.name!r} has values that {datatype} cannot hold")
+    return array
+
+
+def _keeps_values(value: object, array: Array, leaves: set[type]) -> bool:
+    """Tell whether Python numbers are the same in an array, up to a float's rounding."""
+    if float in leaves:
+        return bool(np.array_equal(np.isfinite(np.array(value, np.float64)), np.isfinite(array)))
+    if not np.isfinite(array).all():
+        return False
+    numbers: list[Any] = np.array(value, dtype=object).ravel().tolist()
+    return all(
+        int(item) == number for item, number in zip(array.ravel().tolist(), numbers, strict=True)
+    )
+
+
+def _check_shape(tensor: TensorSpec, array: Array) -> None:
+    shape = array.shape
+    if len(shape) != len(tensor.shape) or any(
+        dim not in (-1, size) for dim, size in zip(tensor.shape, shape, strict=True)
+    ):
+        raise ValueError(
+            f"input {tensor.name!r} takes the shape {list(tensor.shape)}, got {list(shape)}"
+        )
+
+
+def _check_batch(arrays: list[tuple[TensorSpec, Array]]) -> None:
+    rows = {tensor.name: len(array) for tensor, array in arrays}
+    if len(set(rows.values())) > 1:
+        listed = ", ".join(f"{name!r} {count}" for name, count in rows.items())
+        raise ValueError(f"the inputs differ in their rows: {listed}")
+    if 0 in rows.values():
+        raise ValueError("a batch has at least one row")
+
+
+def _listed(tensors: Iterable[TensorSpec]) -> str:
+    return ", ".join(repr(tensor.name) for tensor in tensors) or "none"

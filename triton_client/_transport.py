@@ -1,0 +1,105 @@
+"""Sends calls over a gRPC channel, from any thread and in any process."""
+
+from __future__ import annotations
+
+from os import getpid
+from time import sleep
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+
+from triton_client._retry import Retries
+
+if TYPE_CHECKING:
+    from triton_client._calls import Call
+    from triton_client._channel import ChannelSettings
+    from triton_client._deadline import Deadline
+
+__all__ = ["Transport"]
+
+T = TypeVar("T")
+
+
+class _Connection:
+    """An open channel, and the callables that were made on it."""
+
+    __slots__ = ("_methods", "channel")
+
+    def __init__(self, settings: ChannelSettings) -> None:
+        if settings.credentials is None:
+            self.channel = grpc.insecure_channel(settings.target, settings.options)
+        else:
+            self.channel = grpc.secure_channel(
+                settings.target, settings.credentials, settings.options
+            )
+        self._methods: dict[str, Any] = {}
+
+    def method(self, path: str) -> Any:
+        found = self._methods.get(path)
+        if found is None:
+            # No serializers: the bytes of a call are gRPC's to send as they are.
+            found = self._methods.setdefault(path, self.channel.unary_unary(path))
+        return found
+
+
+class Transport:
+    """One server's channel.
+
+    It opens at the first call. A channel does not survive a fork, so a child process opens one of
+    its own and leaves its parent's alone; there is no lock that a fork could leave locked.
+
+    Args:
+        settings: How the channel is set up.
+        retries: The most retries of a call.
+    """
+
+    __slots__ = ("_closed", "_connections", "_metadata", "_retries", "_settings")
+
+    def __init__(self, settings: ChannelSettings, retries: int) -> None:
+        self._settings = settings
+        self._metadata = settings.metadata
+        self._retries = Retries(retries)
+        self._connections: dict[int, _Connection] = {}
+        self._closed = False
+
+    def run(self, call: Call[T], deadline: Deadline, *, retry: bool = True) -> T:
+        """Send a call and return what its answer says.
+
+        Raises:
+            TritonClientError: The call failed.
+            RuntimeError: The client is closed.
+        """
+        attempt = 0
+        while True:
+            method = self._connection().method(call.method)
+            try:
+                answer = method(call.request, timeout=deadline.remaining(), metadata=self._metadata)
+            except grpc.RpcError as error:
+                failure = call.failure(error.code().name, error.details() or "")
+                pause = self._retries.pause(failure, attempt, deadline) if retry else None
+                if pause is None:
+                    raise failure.error from error
+            else:
+                self._retries.succeeded()
+                return call.read(answer)
+            sleep(pause)
+            attempt += 1
+
+    def close(self) -> None:
+        """Close this process's channel; calls under way end with ``Unavailable``."""
+        self._closed = True
+        connection = self._connections.get(getpid())
+        if connection is not None:
+            connection.channel.close()
+
+    def _connection(self) -> _Connection:
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        pid = getpid()
+        found = self._connections.get(pid)
+        if found is None:
+            opened = _Connection(self._settings)
+            found = self._connections.setdefault(pid, opened)
+            if found is not opened:
+                opened.channel.close()
+        return found

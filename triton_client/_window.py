@@ -1,0 +1,66 @@
+"""A function over many items, a few at a time, with the results in the items' order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+__all__ = ["aio_in_order", "in_order"]
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def in_order(function: Callable[[A], B], items: Iterable[A], concurrency: int) -> Iterator[B]:
+    """Yield ``function(item)`` for every item, in order, from ``concurrency`` threads.
+
+    No more than ``concurrency`` items are taken before their results are. What raises, raises at
+    its item's turn; leaving early waits for what has started and drops the rest.
+    """
+    with ThreadPoolExecutor(concurrency, "triton-client") as pool:
+        pending: deque[Future[B]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= concurrency:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+async def aio_in_order(
+    function: Callable[[A], Awaitable[B]],
+    items: Iterable[A] | AsyncIterable[A],
+    concurrency: int,
+) -> AsyncIterator[B]:
+    """Yield ``await function(item)`` for every item, in order, from ``concurrency`` tasks.
+
+    As :func:`in_order`; leaving early cancels what has started.
+    """
+    pending: deque[asyncio.Future[B]] = deque()
+    try:
+        async for item in _aio(items):
+            pending.append(asyncio.ensure_future(function(item)))
+            if len(pending) >= concurrency:
+                yield await pending.popleft()
+        while pending:
+            yield await pending.popleft()
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+
+async def _aio(items: Iterable[A] | AsyncIterable[A]) -> AsyncIterator[A]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
