@@ -1,0 +1,193 @@
+"""The bundle: the immutable, content-addressed result of one conversion.
+
+A bundle is a folder. ``manifest.json`` names every file that matters with its size and its sha256;
+the bundle's own sha256 is that of the canonical manifest. The manifest holds no time and no host,
+so the same version with the same settings gives the same sha256. ``report.json`` lies beside it and
+names the bundle's sha256, since what was measured differs from run to run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import ValidationFailed
+from exporter.names import artifact_path
+
+__all__ = [
+    "CONFIG",
+    "MANIFEST",
+    "REPORT",
+    "SAMPLES",
+    "WARMUP",
+    "Bundle",
+    "file_digest",
+    "folder_digest",
+    "json_number",
+]
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+CONFIG = "config.pbtxt"
+SAMPLES = "samples.npz"
+REPORT = "report.json"
+WARMUP = "warmup"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle on local disk.
+
+    Attributes:
+        path: Its folder.
+        manifest: The content of its ``manifest.json``.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def seal(cls, path: Path, facts: Mapping[str, Any]) -> Bundle:
+        """Write the manifest over the files already in a folder.
+
+        Args:
+            path: The folder with model files, config, samples and warm-up data.
+            facts: Everything the manifest says beside the files.
+        """
+        files = {
+            name: {"sha256": file_digest(path / name), "bytes": (path / name).stat().st_size}
+            for name in _file_names(path)
+        }
+        manifest = {"schema": SCHEMA, **facts, "files": files}
+        (path / MANIFEST).write_bytes(_canonical(manifest))
+        return cls(path, manifest)
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        """Read a bundle's manifest; the files are checked by `verify`.
+
+        Raises:
+            ValidationFailed: The manifest is missing, unreadable or of another schema.
+        """
+        try:
+            manifest = json.loads((path / MANIFEST).read_bytes())
+            schema = manifest["schema"]
+            for name in manifest["files"]:
+                artifact_path(name)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValidationFailed(
+                f"{path.name}/{MANIFEST} cannot be read: {error}",
+                hint="The bundle is damaged; export the version again.",
+                kind="bundle",
+            ) from error
+        if schema != SCHEMA:
+            raise ValidationFailed(
+                f"the bundle's manifest has schema {schema}, this release reads {SCHEMA}",
+                hint="Export the version again with this release.",
+                kind="bundle",
+            )
+        return cls(path, manifest)
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the canonical manifest, and so of everything in the bundle."""
+        return hashlib.sha256(_canonical(self.manifest)).hexdigest()
+
+    @property
+    def files(self) -> Mapping[str, Mapping[str, Any]]:
+        """The files by relative name, each with ``sha256`` and ``bytes``."""
+        files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
+        return files
+
+    @property
+    def model(self) -> str:
+        """The registered model's name."""
+        return str(self.manifest["model"])
+
+    @property
+    def version(self) -> int:
+        """The registered model's version."""
+        return int(self.manifest["version"])
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files."""
+        return sum(int(entry["bytes"]) for entry in self.files.values())
+
+    @property
+    def config(self) -> str:
+        """The text of config.pbtxt."""
+        return (self.path / CONFIG).read_text()
+
+    @property
+    def max_batch_size(self) -> int:
+        """Rows that Triton may put into one request; 0 where it must not batch."""
+        return int(self.manifest["batching"]["max_batch_size"])
+
+    def report(self) -> dict[str, Any] | None:
+        """Return the evidence that lies with the bundle, if it is about these very bytes."""
+        try:
+            report = json.loads((self.path / REPORT).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return report if report.get("bundle") == self.sha256 else None
+
+    def verify(self) -> None:
+        """Read every file and compare it with the manifest.
+
+        Raises:
+            ValidationFailed: A file is missing or differs; the first one is named.
+        """
+        for name, entry in self.files.items():
+            path = self.path / name
+            if not path.is_file():
+                problem = "is missing"
+            elif path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
+                problem = "is not the file that was proven"
+            else:
+                continue
+            raise ValidationFailed(
+                f"bundle {self.sha256[:12]} of {self.model} version {self.version}: {name} {problem}",
+                hint="Restore the file, or export the version again from the registry.",
+                kind="bundle",
+            )
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(path: Path) -> str:
+    """Return one sha256 over the names and the contents of all files below a folder."""
+    digest = hashlib.sha256()
+    for name in sorted(_walk(path)):
+        digest.update(f"{name}\0{file_digest(path / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def json_number(value: float) -> float | None:
+    """Return a number as JSON can hold it: None for NaN and the infinities."""
+    return float(value) if abs(value) < float("inf") else None
+
+
+def _file_names(path: Path) -> list[str]:
+    # The report is written later and the manifest cannot hold its own digest.
+    return sorted(name for name in _walk(path) if name not in {MANIFEST, REPORT})
+
+
+def _walk(path: Path) -> Iterator[str]:
+    for folder, _, names in os.walk(path):
+        for name in names:
+            yield (Path(folder) / name).relative_to(path).as_posix()
+
+
+def _canonical(manifest: Mapping[str, Any]) -> bytes:
+    text = json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"

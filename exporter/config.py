@@ -1,0 +1,179 @@
+"""Writes ``config.pbtxt`` from the official protobuf, complete, with nothing left to a default.
+
+Sources: triton-inference-server/common protobuf/model_config.proto; the onnxruntime backend's
+README for its parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from exporter.errors import ValidationFailed
+from exporter.formats.base import Conversion
+from exporter.interface import Tensor
+from triton_client.types import config_datatype
+
+__all__ = ["WarmupInput", "build_config", "differences", "parse", "render", "with_versions"]
+
+# A request waits at most this long for company, and at most that long for its turn: long enough
+# for a slow model's queue, short enough that a client's retry is not answered twice.
+QUEUE_DELAY_US = 500
+QUEUE_TIMEOUT_US = 10_000_000
+QUEUE_SIZE = 1024
+# One core serves a small model fastest: handing its work to others costs more than the work.
+SMALL_MODEL_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupInput:
+    """One row of an input for the server to warm up with.
+
+    Attributes:
+        tensor: The input.
+        shape: The shape of the row as the server counts it: without rows where it batches.
+        filename: The file below the model's ``warmup`` folder that holds the raw bytes.
+    """
+
+    tensor: Tensor
+    shape: tuple[int, ...]
+    filename: str
+
+
+def build_config(
+    name: str,
+    version: int,
+    conversion: Conversion,
+    *,
+    max_batch_size: int,
+    warmup: Sequence[WarmupInput],
+) -> pb.ModelConfig:
+    """Return the complete configuration of one version.
+
+    Args:
+        name: The model's name, which is also its directory's.
+        version: The version to serve.
+        conversion: The model files and their interface.
+        max_batch_size: Rows that may be put into one request; 0 turns batching off.
+        warmup: One row of every input, or nothing.
+    """
+    config = pb.ModelConfig(
+        name=name,
+        backend=conversion.backend,
+        default_model_filename=conversion.filename,
+        max_batch_size=max_batch_size,
+    )
+    for tensor in conversion.interface.inputs:
+        _declare(config.input.add(), tensor, batched=max_batch_size > 0)
+    for tensor in conversion.interface.outputs:
+        _declare(config.output.add(), tensor, batched=max_batch_size > 0)
+    config.version_policy.specific.versions.append(version)
+    # AUTO is a GPU where the server has one and the CPU elsewhere: built once, deployed everywhere.
+    config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)
+    threads = 1 if conversion.bytes <= SMALL_MODEL_BYTES else 0
+    config.parameters["intra_op_thread_count"].string_value = str(threads)
+    config.parameters["inter_op_thread_count"].string_value = "1"
+    if max_batch_size > 0:
+        batching = config.dynamic_batching
+        batching.max_queue_delay_microseconds = QUEUE_DELAY_US
+        policy = batching.default_queue_policy
+        policy.timeout_action = pb.ModelQueuePolicy.REJECT
+        policy.default_timeout_microseconds = QUEUE_TIMEOUT_US
+        policy.allow_timeout_override = True
+        policy.max_queue_size = QUEUE_SIZE
+    for batch_size in (sorted({1, max_batch_size} - {0}) or [1]) if warmup else []:
+        _add_warmup(config, batch_size, warmup)
+    return config
+
+
+def render(config: pb.ModelConfig) -> str:
+    """Return a configuration as the text of config.pbtxt."""
+    return text_format.MessageToString(config)
+
+
+def parse(text: str, *, where: str) -> pb.ModelConfig:
+    """Read the text of a config.pbtxt.
+
+    Raises:
+        ValidationFailed: It is not one; ``where`` is named.
+    """
+    try:
+        return text_format.Parse(text, pb.ModelConfig())
+    except text_format.ParseError as error:
+        raise ValidationFailed(
+            f"{where} is not a Triton model configuration: {error}",
+            hint="Restore it, or export the served version again.",
+            kind="config",
+        ) from error
+
+
+def with_versions(config: pb.ModelConfig, versions: Iterable[int]) -> pb.ModelConfig:
+    """Return a copy that serves exactly these versions."""
+    copy = pb.ModelConfig()
+    copy.CopyFrom(config)
+    copy.version_policy.Clear()
+    copy.version_policy.specific.versions.extend(sorted(versions))
+    return copy
+
+
+def differences(ours: Any, served: Any, path: str = "") -> list[str]:
+    """Return the fields that we set and the server sees otherwise; what it adds is its own.
+
+    Args:
+        ours: A message that we wrote.
+        served: The same message as the server reports it.
+        path: The name of the message, for the result.
+    """
+    found: list[str] = []
+    for field, value in ours.ListFields():
+        name = f"{path}{field.name}"
+        other = getattr(served, field.name)
+        if field.name == "instance_group":
+            continue  # the server names and places instances itself
+        if field.message_type is None:
+            same = list(value) == list(other) if _repeated(field) else value == other
+            if not same:
+                found.append(f"{name}: {value!r} became {other!r}")
+        elif field.message_type.GetOptions().map_entry:
+            found += [
+                f"{name}[{key}] differs"
+                for key in value
+                if key not in other or value[key] != other[key]
+            ]
+        elif _repeated(field):
+            if len(value) != len(other):
+                found.append(f"{name}: {len(value)} became {len(other)}")
+            for index, (left, right) in enumerate(zip(value, other, strict=False)):
+                found += differences(left, right, f"{name}[{index}].")
+        else:
+            found += differences(value, other, f"{name}.")
+    return found
+
+
+def _repeated(field: Any) -> bool:
+    return bool(field.is_repeated)
+
+
+def _declare(entry: Any, tensor: Tensor, *, batched: bool) -> None:
+    entry.name = tensor.name
+    entry.data_type = pb.DataType.Value(config_datatype(tensor.datatype))
+    dims = tensor.shape[1:] if batched else tensor.shape
+    if dims:
+        entry.dims.extend(dims)
+    else:
+        # dims may not be empty: a scalar is one element that the backend sees without an axis.
+        entry.dims.append(1)
+        entry.reshape.SetInParent()
+
+
+def _add_warmup(config: pb.ModelConfig, batch_size: int, inputs: Sequence[WarmupInput]) -> None:
+    setting = config.model_warmup.add(name=f"rows-{batch_size}", batch_size=batch_size, count=1)
+    for item in inputs:
+        entry = setting.inputs[item.tensor.name]
+        entry.data_type = pb.DataType.Value(config_datatype(item.tensor.datatype))
+        entry.dims.extend(item.shape or (1,))
+        entry.input_data_file = item.filename

@@ -1,0 +1,45 @@
+"""One module per target format; each turns a `Source` into model files for one Triton backend.
+
+A new format is one new module with ``convert(source, folder, release, rows)`` and one line below.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from exporter.errors import UsageError
+from exporter.formats.base import Conversion
+from exporter.sources.base import Source
+from exporter.triton.releases import Release
+
+__all__ = ["FORMATS", "convert"]
+
+FORMATS = {"onnx": "exporter.formats.onnx"}
+"""Formats by name, with the module that writes them (imported when needed)."""
+
+
+def convert(
+    name: str, source: Source, folder: Path, release: Release, *, rows: int | None
+) -> Conversion:
+    """Write a model's files into a folder.
+
+    Args:
+        name: The format.
+        source: The reference.
+        folder: An empty folder.
+        release: The Triton release that will serve the files.
+        rows: The number of rows to fix the leading axis at, where the reference takes no other.
+
+    Raises:
+        UsageError: The format is not known here.
+        ValidationFailed: The model has no such form, or the release cannot load it.
+    """
+    if name not in FORMATS:
+        raise UsageError(
+            f"the format {name!r} is not supported by this release",
+            hint=f"Use one of: {', '.join(FORMATS)}.",
+        )
+    converter = import_module(FORMATS[name]).convert
+    return cast("Conversion", converter(source, folder, release, rows=rows))

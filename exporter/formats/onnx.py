@@ -1,0 +1,124 @@
+"""ONNX for Triton's onnxruntime backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from exporter.errors import ValidationFailed
+from exporter.formats.base import Conversion
+from exporter.interface import Axis, Interface, Tensor
+from exporter.sources.base import Source
+from exporter.triton.releases import Release
+from triton_client.types import wire_datatype
+
+__all__ = ["convert"]
+
+FILENAME = "model.onnx"
+# What every release from 23.05 on loads, and what torch's exporter writes without conversion.
+OPSET, IR = 18, 8
+
+
+def convert(source: Source, folder: Path, release: Release, *, rows: int | None) -> Conversion:
+    """Write ``model.onnx``; see `exporter.formats.convert`."""
+    path = folder / FILENAME
+    converter = source.write_onnx(path, opset=OPSET, ir=IR)
+    proto = onnx.load(path, load_external_data=False)
+    _check_release(proto, release)
+    interface = Interface(
+        _tensors(_real_inputs(proto.graph), source.interface.inputs),
+        _tensors(proto.graph.output, source.interface.outputs),
+    )
+    _check_names(source.interface, interface)
+    if rows is not None and _fix_rows(proto.graph, interface, rows):
+        onnx.save(proto, path)
+        interface = Interface(
+            _tensors(_real_inputs(proto.graph), source.interface.inputs), interface.outputs
+        )
+    return Conversion(
+        format="onnx",
+        backend="onnxruntime",
+        filename=FILENAME,
+        interface=interface,
+        converter=converter,
+        versions={"onnx": onnx.__version__},
+        bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+    )
+
+
+def _check_release(proto: onnx.ModelProto, release: Release) -> None:
+    opset = max((o.version for o in proto.opset_import if o.domain in {"", "ai.onnx"}), default=0)
+    for what, found, newest in (
+        ("opset", opset, release.max_opset),
+        ("IR version", proto.ir_version, release.max_ir),
+    ):
+        if found > newest:
+            raise ValidationFailed(
+                f"the ONNX model has {what} {found}; Triton {release.name} with ONNX Runtime "
+                f"{release.onnxruntime} loads at most {newest}",
+                hint="Export for a newer release (--triton-release), or log the model with an "
+                f"older {what}.",
+                kind="target",
+            )
+
+
+def _check_names(reference: Interface, candidate: Interface) -> None:
+    for kind in ("inputs", "outputs"):
+        expected = [tensor.name for tensor in getattr(reference, kind)]
+        found = [tensor.name for tensor in getattr(candidate, kind)]
+        if sorted(expected) != sorted(found):
+            raise ValidationFailed(
+                f"the {kind} of the converted model are {', '.join(found) or 'none'}; "
+                f"the registered model has {', '.join(expected) or 'none'}",
+                hint="An input that no output depends on, or one tensor returned twice, is lost in "
+                "conversion; remove it from the model and log it again.",
+                kind="interface",
+            )
+
+
+def _real_inputs(graph: onnx.GraphProto) -> list[Any]:
+    held = {initializer.name for initializer in graph.initializer}
+    return [value for value in graph.input if value.name not in held]
+
+
+def _tensors(values: Any, known: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    by_name = {tensor.name: tensor for tensor in known}
+    return tuple(_tensor(value, by_name.get(value.name)) for value in values)
+
+
+def _tensor(value: Any, known: Tensor | None) -> Tensor:
+    tensor_type = value.type.tensor_type
+    # ONNX Runtime infers shapes that a file does not state; a source that ran it knows them.
+    if known is not None and (
+        not tensor_type.HasField("shape") or len(tensor_type.shape.dim) != len(known.axes)
+    ):
+        return known
+    axes: list[Axis] = []
+    for index, dim in enumerate(tensor_type.shape.dim):
+        axis: Axis = f"{value.name}.{index}"
+        if dim.HasField("dim_value") and dim.dim_value >= 0:
+            axis = int(dim.dim_value)
+        elif known is not None and isinstance(known.axes[index], int):
+            axis = known.axes[index]
+        elif dim.dim_param:
+            axis = str(dim.dim_param)
+        axes.append(axis)
+    if tensor_type.elem_type == onnx.TensorProto.STRING:
+        datatype = "BYTES"
+    else:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type)
+        datatype = wire_datatype(dtype)
+    return Tensor(value.name, datatype, tuple(axes))
+
+
+def _fix_rows(graph: onnx.GraphProto, interface: Interface, rows: int) -> bool:
+    """Fix the leading axis of every input; outputs stay as they are, as Triton reads them."""
+    symbols = {t.axes[0] for t in interface.inputs if t.axes and isinstance(t.axes[0], str)}
+    for value in _real_inputs(graph):
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].HasField("dim_value"):
+            dims[0].Clear()
+            dims[0].dim_value = rows
+    return bool(symbols)

@@ -1,0 +1,103 @@
+"""The interface of a model: its tensors, which of their axes vary, and whether rows are a batch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from triton_client.types import TensorSpec
+
+__all__ = ["Axis", "Interface", "Tensor", "unique_names", "valid_tensor_name"]
+
+Axis = int | str
+"""A fixed size, or the symbol of a variable one; equal symbols have equal sizes."""
+
+_TENSOR_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/\-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One input or output.
+
+    Attributes:
+        name: The name a client uses.
+        datatype: Triton's wire name of the element type, such as ``FP32`` or ``BYTES``.
+        axes: Every axis, rows included: a size, or a symbol where the size varies.
+    """
+
+    name: str
+    datatype: str
+    axes: tuple[Axis, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape with −1 for every variable axis."""
+        return tuple(axis if isinstance(axis, int) else -1 for axis in self.axes)
+
+    @property
+    def spec(self) -> TensorSpec:
+        """The tensor as a client sees it."""
+        return TensorSpec(self.name, self.datatype, self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.datatype}{list(self.shape)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """What goes in and what comes out."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    @property
+    def leading_axis_varies(self) -> bool:
+        """Whether the first axis of every tensor is variable, as batching in Triton requires."""
+        return all(
+            bool(t.axes) and isinstance(t.axes[0], str) for t in (*self.inputs, *self.outputs)
+        )
+
+    @property
+    def fixed_leading_axis(self) -> str:
+        """A phrase for the first tensor whose leading axis is fixed; empty if there is none."""
+        for kind, tensors in (("input", self.inputs), ("output", self.outputs)):
+            for tensor in tensors:
+                if not tensor.axes:
+                    return f"{kind} '{tensor.name}' is a scalar, with no axis of rows"
+                if isinstance(tensor.axes[0], int):
+                    return f"the first axis of {kind} '{tensor.name}' is fixed at {tensor.axes[0]}"
+        return ""
+
+    def with_shapes(self, outputs: Sequence[Tensor]) -> Interface:
+        """Return the interface with other outputs."""
+        return replace(self, outputs=tuple(outputs))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the interface as the manifest holds it (no symbols: names differ by converter)."""
+        return {
+            "inputs": [_as_dict(t) for t in self.inputs],
+            "outputs": [_as_dict(t) for t in self.outputs],
+        }
+
+
+def _as_dict(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+
+
+def valid_tensor_name(name: str) -> bool:
+    """Whether a name is safe in a config, in a file name and on every client's side."""
+    return _TENSOR_NAME.fullmatch(name) is not None
+
+
+def unique_names(names: Iterable[str], fallback: str) -> tuple[str, ...]:
+    """Make names valid and different from each other; the same names give the same result."""
+    result: list[str] = []
+    for name in names:
+        clean = re.sub(r"[^A-Za-z0-9_.:/\-]+", "_", name).strip("_.-/:") or fallback
+        candidate, number = clean, 1
+        while candidate in result:
+            candidate, number = f"{clean}_{number}", number + 1
+        result.append(candidate)
+    return tuple(result)

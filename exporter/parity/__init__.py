@@ -1,0 +1,1 @@
+"""The parity gate: what a candidate answers is compared with what the registry model answers."""

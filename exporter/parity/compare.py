@@ -1,0 +1,149 @@
+"""Compares one answer with the reference's, output by output, element by element."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from exporter.interface import Tensor
+from exporter.parity.tolerances import Tolerance
+from exporter.sources.base import Array, Arrays
+
+__all__ = ["Difference", "compare", "compare_outputs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How one output of one answer lies to the reference's.
+
+    Attributes:
+        output: The output's name.
+        problem: Why it fails; empty where it passes.
+        margin: The worst error divided by its budget; below 1 passes.
+        max_abs_error: The largest |candidate − reference|.
+        index: Where the worst element lies.
+        ratios: Every element's error divided by its budget, flat, for the histogram.
+        flips: Elements that must be equal, differ, and lie within the reference's own noise.
+    """
+
+    output: str
+    problem: str = ""
+    margin: float = 0.0
+    max_abs_error: float = 0.0
+    index: tuple[int, ...] = ()
+    ratios: Array | None = None
+    flips: int = 0
+
+
+def compare_outputs(
+    outputs: tuple[Tensor, ...],
+    reference: Arrays,
+    candidate: Arrays,
+    tolerances: Mapping[str, Tolerance | None],
+    float64: Arrays | None = None,
+) -> list[Difference]:
+    """Compare every output of an answer; a missing or an additional one is a difference."""
+    differences = []
+    for tensor in outputs:
+        if tensor.name not in candidate:
+            found = ", ".join(sorted(candidate)) or "none"
+            differences.append(
+                Difference(tensor.name, f"the output is missing (there are: {found})", np.inf)
+            )
+            continue
+        exact = None if float64 is None else float64.get(tensor.name)
+        differences.append(
+            compare(
+                tensor.name,
+                reference[tensor.name],
+                candidate[tensor.name],
+                tolerances[tensor.name],
+                exact,
+            )
+        )
+    return differences
+
+
+def compare(
+    name: str,
+    reference: Array,
+    candidate: Array,
+    tolerance: Tolerance | None,
+    float64: Array | None = None,
+) -> Difference:
+    """Compare one output.
+
+    Args:
+        name: The output's name.
+        reference: What the registry model answers.
+        candidate: What is compared with it.
+        tolerance: The budget, or None where every element must be equal.
+        float64: The reference computed in float64, which tells a flip within noise from an error.
+    """
+    if candidate.dtype != reference.dtype:
+        return Difference(name, f"dtype {candidate.dtype}, expected {reference.dtype}", np.inf)
+    if candidate.shape != reference.shape:
+        shapes = f"shape {list(candidate.shape)}, expected {list(reference.shape)}"
+        return Difference(name, shapes, np.inf)
+    if reference.size == 0:
+        return Difference(name)
+    if tolerance is None:
+        return _equal(name, reference, candidate, float64)
+    for what, test in (("NaN", np.isnan), ("+Inf", np.isposinf), ("-Inf", np.isneginf)):
+        expected, found = test(reference), test(candidate)
+        if (wrong := expected != found).any():
+            index = _first(wrong)
+            has = "a number" if expected[index] else what
+            return Difference(
+                name,
+                f"{has} at {list(index)} where the reference has "
+                f"{what if expected[index] else 'none'} ({int(wrong.sum())} elements differ so)",
+                np.inf,
+                index=index,
+            )
+    return _close(name, reference, candidate, tolerance)
+
+
+def _equal(name: str, reference: Array, candidate: Array, float64: Array | None) -> Difference:
+    wrong = np.asarray(reference != candidate)
+    flips = 0
+    if wrong.any() and float64 is not None and float64.shape == reference.shape:
+        within = wrong & np.asarray(float64 == candidate)
+        flips = int(within.sum())
+        wrong = wrong & ~within
+    if not wrong.any():
+        return Difference(name, flips=flips)
+    index = _first(wrong)
+    return Difference(
+        name,
+        f"{candidate[index]!r} at {list(index)}, expected {reference[index]!r} "
+        f"({int(wrong.sum())} of {wrong.size} elements differ)",
+        np.inf,
+        index=index,
+        flips=flips,
+    )
+
+
+def _close(name: str, reference: Array, candidate: Array, tolerance: Tolerance) -> Difference:
+    finite = np.isfinite(reference)
+    wide, other = reference.astype(np.float64), candidate.astype(np.float64)
+    error = np.abs(np.subtract(other, wide, where=finite, out=np.zeros(reference.shape)))
+    budget = tolerance.budget(np.where(finite, wide, 0.0))
+    ratios = error / budget
+    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratios)), ratios.shape))
+    margin = float(ratios[index])
+    problem = ""
+    if margin >= 1.0:
+        beyond = int((ratios >= 1.0).sum())
+        problem = (
+            f"{candidate[index]:.7g} at {list(index)}, expected {reference[index]:.7g} "
+            f"± {budget[index]:.2g} ({beyond} of {ratios.size} elements are out of budget)"
+        )
+    return Difference(name, problem, margin, float(error.max()), index, ratios.ravel())
+
+
+def _first(mask: Any) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argwhere(mask)[0]) if np.ndim(mask) else ()

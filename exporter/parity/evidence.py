@@ -1,0 +1,168 @@
+"""What the checks measured, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from exporter.bundle import json_number
+from exporter.parity.compare import Difference
+
+__all__ = ["HISTOGRAM_EDGES", "Batching", "Check", "Evidence", "OutputEvidence"]
+
+HISTOGRAM_EDGES = tuple(range(-8, 3))
+"""Decades of error ÷ budget; the first bin holds everything below, exact equality included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """Whether Triton may put rows of different requests together.
+
+    Attributes:
+        max_batch_size: The most rows in one request; 0 where it must not batch.
+        reason: Why not; empty where it may.
+        rows: The number of rows that the leading axis is fixed at, or None.
+    """
+
+    max_batch_size: int
+    reason: str = ""
+    rows: int | None = None
+
+    @property
+    def mode(self) -> str:
+        """``dynamic`` or ``off``."""
+        return "dynamic" if self.max_batch_size else "off"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the batching as the manifest holds it."""
+        return {"mode": self.mode, "max_batch_size": self.max_batch_size, "rows": self.rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        passed: Whether it held.
+        detail: What was seen, as a sentence.
+        cases: How many comparisons it took.
+        margin: The worst error ÷ budget among them, where there is one.
+    """
+
+    name: str
+    passed: bool
+    detail: str
+    cases: int = 0
+    margin: float | None = None
+
+
+@dataclass(slots=True)
+class OutputEvidence:
+    """The worst of one output over all cases."""
+
+    name: str
+    datatype: str
+    margin: float = 0.0
+    max_abs_error: float = 0.0
+    worst_case: str = ""
+    worst_index: tuple[int, ...] = ()
+    flips: int = 0
+    elements: int = 0
+    histogram: list[int] = field(default_factory=lambda: [0] * (len(HISTOGRAM_EDGES) + 1))
+
+    def add(self, case: str, difference: Difference) -> None:
+        """Take one comparison into account."""
+        self.flips += difference.flips
+        if difference.ratios is not None:
+            self.elements += difference.ratios.size
+            logs = np.log10(np.maximum(difference.ratios, 1e-300))
+            bins = np.searchsorted(HISTOGRAM_EDGES, logs, side="right")
+            for index, count in enumerate(np.bincount(bins, minlength=len(self.histogram))):
+                self.histogram[index] += int(count)
+        if difference.margin >= self.margin:
+            self.margin = difference.margin
+            self.worst_case, self.worst_index = case, difference.index
+        self.max_abs_error = max(self.max_abs_error, difference.max_abs_error)
+
+
+class Evidence:
+    """Collects checks and comparisons on their way to a verdict."""
+
+    def __init__(self, outputs: Iterable[tuple[str, str]]) -> None:
+        self.checks: list[Check] = []
+        self.outputs = {name: OutputEvidence(name, datatype) for name, datatype in outputs}
+        self.notes: list[str] = []
+        self.batching = Batching(0, "not examined")
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check held (and there was one)."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+    @property
+    def reason(self) -> str:
+        """What failed first; empty where nothing did."""
+        return next((f"{c.name}: {c.detail}" for c in self.checks if not c.passed), "")
+
+    @property
+    def margin(self) -> float:
+        """The worst error ÷ budget of all comparisons with the candidate."""
+        return max((output.margin for output in self.outputs.values()), default=0.0)
+
+    @property
+    def max_abs_error(self) -> float:
+        """The largest |candidate − reference|."""
+        return max((output.max_abs_error for output in self.outputs.values()), default=0.0)
+
+    @property
+    def cases(self) -> int:
+        """How many answers were compared with the reference."""
+        return sum(check.cases for check in self.checks)
+
+    def add(self, check: Check) -> Check:
+        """Record a check."""
+        self.checks.append(check)
+        return check
+
+    def compared(self, case: str, differences: Iterable[Difference]) -> str:
+        """Record the comparison of one answer and return the first problem, or nothing."""
+        problem = ""
+        for difference in differences:
+            self.outputs[difference.output].add(case, difference)
+            if difference.problem and not problem:
+                problem = f"{case}, output '{difference.output}': {difference.problem}"
+        return problem
+
+    def summary(self) -> dict[str, Any]:
+        """Return the ``parity`` object of ``--json``."""
+        return {
+            "passed": self.passed,
+            "margin": json_number(self.margin),
+            "max_abs_error": json_number(self.max_abs_error),
+            "cases": self.cases,
+            "batching": self.batching.mode,
+            "batching_reason": self.batching.reason,
+        }
+
+    def as_dict(self) -> Mapping[str, Any]:
+        """Return everything, as report.json holds it."""
+        return {
+            **self.summary(),
+            "reason": self.reason,
+            "max_batch_size": self.batching.max_batch_size,
+            "checks": [_finite(asdict(check)) for check in self.checks],
+            "outputs": [_finite(asdict(output)) for output in self.outputs.values()],
+            "histogram_edges": list(HISTOGRAM_EDGES),
+            "notes": self.notes,
+        }
+
+
+def _finite(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: json_number(value) if isinstance(value, float) else value
+        for key, value in record.items()
+    }

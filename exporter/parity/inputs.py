@@ -1,0 +1,239 @@
+"""Draws the inputs that a model is proven on, shaped by its logged example.
+
+The same interface, example and seed give the same inputs, on any machine.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from exporter.errors import ValidationFailed
+from exporter.interface import Interface, Tensor
+from exporter.sources.base import Array, Arrays
+from triton_client.types import numpy_dtype
+
+__all__ = ["Case", "Drawing", "named_samples", "rows_of", "take_rows"]
+
+SEED = 20_240_229
+# A float input with no more different values than this, all whole, is a code and not a quantity.
+FEW_VALUES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Inputs under a name that a report can show.
+
+    Attributes:
+        name: What they are.
+        inputs: One array per input of the model.
+        kept: Whether they go into the bundle's samples.
+    """
+
+    name: str
+    inputs: Arrays
+    kept: bool = True
+
+
+class Drawing:
+    """Draws inputs for one interface.
+
+    Args:
+        interface: The model's inputs; sizes of variable axes come from the example.
+        example: The logged example, or None.
+        seed: Where the random numbers begin.
+    """
+
+    def __init__(self, interface: Interface, example: Arrays | None, seed: int = SEED) -> None:
+        self.inputs = interface.inputs
+        self.example = example
+        self.seed = seed
+        self.sizes = _example_sizes(interface.inputs, example)
+
+    @property
+    def row_symbols(self) -> frozenset[str]:
+        """The symbols of the leading axes."""
+        return frozenset(t.axes[0] for t in self.inputs if t.axes and isinstance(t.axes[0], str))
+
+    @property
+    def example_rows(self) -> int | None:
+        """The rows of the example, or None where its inputs differ in them."""
+        sizes = {self.sizes[symbol] for symbol in self.row_symbols}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    def random(self, label: str, *, rows: int | None = None, **sizes: int) -> dict[str, Array]:
+        """Return distinct random rows.
+
+        Args:
+            label: Goes into the seed, so that every draw has numbers of its own.
+            rows: The size of the leading axes; the example's where None.
+            sizes: The sizes of other variable axes, by symbol.
+        """
+        random = np.random.default_rng([self.seed, zlib.crc32(label.encode())])
+        return {
+            tensor.name: _draw(tensor, self._shape(tensor, rows, sizes), self._of(tensor), random)
+            for tensor in self.inputs
+        }
+
+    def edges(self, *, rows: int | None = None) -> Iterator[Case]:
+        """Yield inputs at the borders of what the example shows."""
+        for name, pick in _EDGES.items():
+            yield Case(
+                f"edge {name}",
+                {
+                    tensor.name: _edge(
+                        tensor, self._shape(tensor, rows, {}), self._of(tensor), pick
+                    )
+                    for tensor in self.inputs
+                },
+            )
+
+    def other_sizes(self) -> Iterator[tuple[str, dict[str, int]]]:
+        """Yield other sizes for the variable axes that are not rows."""
+        symbols = sorted(set(self.sizes) - self.row_symbols)
+        if not symbols:
+            return
+        yield "longer", {s: self.sizes[s] + 1 + i for i, s in enumerate(symbols)}
+        yield "shorter", {s: max(1, self.sizes[s] // 2) for s in symbols}
+        yield "double", {s: self.sizes[s] * 2 for s in symbols}
+
+    def _of(self, tensor: Tensor) -> Array | None:
+        return None if self.example is None else self.example[tensor.name]
+
+    def _shape(self, tensor: Tensor, rows: int | None, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        shape = []
+        for index, axis in enumerate(tensor.axes):
+            if isinstance(axis, int):
+                shape.append(axis)
+            elif index == 0 and rows is not None:
+                shape.append(rows)
+            else:
+                shape.append(sizes.get(axis, self.sizes[axis]))
+        return tuple(shape)
+
+
+def rows_of(inputs: Arrays) -> int:
+    """Return the number of rows of a batch."""
+    return int(next(iter(inputs.values())).shape[0])
+
+
+def take_rows(arrays: Arrays, rows: slice | Array) -> dict[str, Array]:
+    """Return some rows of every array."""
+    return {name: array[rows] for name, array in arrays.items()}
+
+
+def named_samples(arrays: Arrays, interface: Interface) -> list[Case]:
+    """Turn a user's npz into cases: ``input`` alone, or ``case/input``.
+
+    Raises:
+        ValidationFailed: A name, dtype or shape does not fit the model.
+    """
+    cases: dict[str, dict[str, Array]] = {}
+    for key, array in arrays.items():
+        case, _, name = key.rpartition("/")
+        cases.setdefault(case or "sample", {})[name] = array
+    tensors = {tensor.name: tensor for tensor in interface.inputs}
+    for case, inputs in cases.items():
+        if sorted(inputs) != sorted(tensors):
+            _misfit(f"'{case}' has {sorted(inputs)}, the model takes {sorted(tensors)}")
+        for name, array in inputs.items():
+            _check_sample(case, array, tensors[name])
+    return [Case(f"sample {name}", inputs) for name, inputs in cases.items()]
+
+
+def _check_sample(case: str, array: Array, tensor: Tensor) -> None:
+    fits = array.ndim == len(tensor.axes) and all(
+        isinstance(axis, str) or axis == size
+        for axis, size in zip(tensor.axes, array.shape, strict=True)
+    )
+    if not fits or array.dtype != numpy_dtype(tensor.datatype):
+        _misfit(
+            f"'{case}/{tensor.name}' is {array.dtype} {list(array.shape)}, the model takes {tensor}"
+        )
+
+
+def _misfit(reason: str) -> None:
+    raise ValidationFailed(
+        f"the samples do not fit the model: {reason}",
+        hint="Save arrays under the names of the inputs, or as 'case/input' for several cases.",
+        kind="samples",
+    )
+
+
+def _example_sizes(inputs: Iterable[Tensor], example: Arrays | None) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for tensor in inputs:
+        for index, axis in enumerate(tensor.axes):
+            if isinstance(axis, str):
+                found = 2 if example is None else int(example[tensor.name].shape[index])
+                sizes.setdefault(axis, max(1, found))
+    return sizes
+
+
+def _draw(
+    tensor: Tensor, shape: tuple[int, ...], example: Array | None, random: np.random.Generator
+) -> Array:
+    dtype = numpy_dtype(tensor.datatype)
+    if dtype.kind == "b":
+        return random.integers(0, 2, shape).astype(bool)
+    if dtype.kind in "iuO" or (example is not None and _is_code(example)):
+        return _pick(shape, example, dtype, random)
+    low, high = _range(example)
+    # Half of the values spread over the example's range, half gather around its middle.
+    wide = random.uniform(low, high, shape)
+    near = random.normal((low + high) / 2, (high - low) / 6, shape)
+    return np.where(random.random(shape) < 0.5, wide, near).astype(dtype)
+
+
+def _pick(
+    shape: tuple[int, ...], example: Array | None, dtype: np.dtype[Any], random: np.random.Generator
+) -> Array:
+    """Values of the example: of the same position where the positions match, else of any."""
+    if example is None or example.size == 0:
+        values = np.array([b"a", b""], dtype=object) if dtype.kind == "O" else np.arange(2)
+        return random.choice(values, shape).astype(dtype)
+    if example.ndim == len(shape) > 0 and example.shape[1:] == shape[1:]:
+        rows = random.integers(0, example.shape[0], shape)
+        return np.take_along_axis(example, rows, axis=0).astype(dtype)
+    return random.choice(example.ravel(), shape).astype(dtype)
+
+
+def _is_code(example: Array) -> bool:
+    if example.size == 0:
+        return False
+    values = np.unique(example[np.isfinite(example)])
+    return 2 <= values.size <= FEW_VALUES and bool(np.all(values == np.round(values)))
+
+
+def _range(example: Array | None) -> tuple[float, float]:
+    if example is None or not np.isfinite(example).any():
+        return -1.0, 1.0
+    finite = example[np.isfinite(example)].astype(np.float64)
+    low, high = float(finite.min()), float(finite.max())
+    reach = 0.1 * (high - low) or max(abs(low), 1.0)
+    return low - reach, high + reach
+
+
+_EDGES = {
+    "zero": lambda low, high: 0.0 * low * high,
+    "low": lambda low, high: min(low, high),
+    "high": lambda low, high: max(low, high),
+    "negative": lambda low, high: -max(abs(low), abs(high)),
+}
+
+
+def _edge(tensor: Tensor, shape: tuple[int, ...], example: Array | None, pick: Any) -> Array:
+    dtype = numpy_dtype(tensor.datatype)
+    if dtype.kind in "fV":
+        return np.full(shape, pick(*_range(example)), dtype=dtype)
+    if dtype.kind == "b":
+        return np.full(shape, pick(0.0, 1.0) > 0, dtype=bool)
+    # Whole numbers are often indices: nothing beyond what the example shows.
+    if example is None or example.size == 0:
+        return np.full(shape, b"" if dtype.kind == "O" else 0, dtype=dtype)
+    ordered = np.sort(example.ravel())
+    return np.full(shape, ordered[-1] if pick(0.0, 1.0) > 0 else ordered[0], dtype=dtype)

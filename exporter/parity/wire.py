@@ -1,0 +1,109 @@
+"""Compares a served model with the reference over gRPC, as its clients will call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from exporter.interface import Tensor
+from exporter.parity.compare import compare_outputs
+from exporter.parity.evidence import Check, Evidence
+from exporter.parity.inputs import rows_of, take_rows
+from exporter.parity.reference import Truth
+from exporter.sources.base import Array, Arrays
+from triton_client.errors import TritonClientError
+
+__all__ = ["Infer", "check_batching", "check_numbers"]
+
+Infer = Callable[[Arrays], Mapping[str, Array]]
+"""Sends inputs to a served model and returns its outputs."""
+
+CONNECTIONS = 8
+REQUEST_ROWS = (1, 2, 3, 1, 5, 1, 8, 2)
+
+
+def check_numbers(
+    infer: Infer, truth: Truth, outputs: tuple[Tensor, ...], evidence: Evidence
+) -> Check:
+    """Ask the served model every case, one at a time."""
+    answers = [*truth.answers, *([truth.pool] if truth.pool else [])]
+    problem = ""
+    for number, answer in enumerate(answers, start=1):
+        try:
+            served = infer(answer.case.inputs)
+        except TritonClientError as error:
+            problem = f"{answer.case.name}: the server answers with an error: {error.message}"
+        else:
+            problem = evidence.compared(
+                answer.case.name,
+                compare_outputs(outputs, answer.outputs, served, truth.tolerances, answer.float64),
+            )
+        if problem:
+            break
+    detail = problem or f"{number} cases within budget"
+    return evidence.add(
+        Check("numbers", passed=not problem, detail=detail, cases=number, margin=evidence.margin)
+    )
+
+
+def check_batching(
+    infer: Infer,
+    truth: Truth,
+    outputs: tuple[Tensor, ...],
+    evidence: Evidence,
+    executed: Callable[[], tuple[int, int]],
+) -> Check | None:
+    """Ask with many requests of mixed sizes at once, so that the batcher must cut and glue.
+
+    Args:
+        infer: The served model.
+        truth: What it must answer.
+        outputs: Its outputs.
+        evidence: Where the comparison is recorded.
+        executed: Returns how many rows and how many executions the server has counted so far.
+    """
+    pool = truth.pool
+    if pool is None:
+        return None
+    pieces = list(_pieces(rows_of(pool.case.inputs), 1 if truth.slow else 4))
+    before = executed()
+
+    def ask(piece: Array) -> Mapping[str, Array] | TritonClientError:
+        try:
+            return infer(take_rows(pool.case.inputs, piece))
+        except TritonClientError as error:
+            return error
+
+    with ThreadPoolExecutor(CONNECTIONS) as threads:
+        answers = list(threads.map(ask, pieces))
+    problem = ""
+    for piece, served in zip(pieces, answers, strict=True):
+        label = f"{len(piece)} of many concurrent rows"
+        if isinstance(served, TritonClientError):
+            problem = problem or f"{label}: the server answers with an error: {served.message}"
+            continue
+        expected = take_rows(pool.outputs, piece)
+        exact = take_rows(pool.float64, piece) if pool.float64 is not None else None
+        found = evidence.compared(
+            label, compare_outputs(outputs, expected, served, truth.tolerances, exact)
+        )
+        problem = problem or found
+    rows, executions = (now - then for now, then in zip(executed(), before, strict=True))
+    glued = f"{len(pieces)} concurrent requests, {rows / max(executions, 1):.1f} rows per execution"
+    return evidence.add(
+        Check("dynamic batching", passed=not problem, detail=problem or glued, cases=len(pieces))
+    )
+
+
+def _pieces(rows: int, rounds: int) -> Iterator[np.ndarray[Any, Any]]:
+    for turn in range(rounds):
+        order = np.random.default_rng(turn).permutation(rows)
+        start = 0
+        for size in REQUEST_ROWS * rows:
+            if start >= rows:
+                break
+            yield order[start : start + size]
+            start += size

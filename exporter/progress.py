@@ -1,0 +1,72 @@
+"""Times the steps of an export and tells whoever listens what is being done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+__all__ = ["Listener", "Silent", "Steps"]
+
+
+class Listener(Protocol):
+    """Told about steps as they happen."""
+
+    def begin(self, step: str) -> None:
+        """A step begins."""
+
+    def say(self, step: str, text: str) -> None:
+        """Something within a step."""
+
+    def end(self, step: str, seconds: float, *, failed: bool) -> None:
+        """A step ended."""
+
+
+class Silent:
+    """Listens to nothing."""
+
+    def begin(self, step: str) -> None:
+        """Do nothing."""
+
+    def say(self, step: str, text: str) -> None:
+        """Do nothing."""
+
+    def end(self, step: str, seconds: float, *, failed: bool) -> None:
+        """Do nothing."""
+
+
+class Steps:
+    """The steps of one run with the seconds they took."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._begin = time.perf_counter()
+        self._current = ""
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        """Time one step."""
+        self._listener.begin(step)
+        outer, self._current = self._current, step
+        begin = time.perf_counter()
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            seconds = time.perf_counter() - begin
+            self._seconds[step] = self._seconds.get(step, 0.0) + seconds
+            self._current = outer
+            self._listener.end(step, seconds, failed=failed)
+
+    def say(self, text: str) -> None:
+        """Say something about the step under way."""
+        self._listener.say(self._current, text)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds by step, and ``total`` so far."""
+        taken = {step: round(seconds, 3) for step, seconds in self._seconds.items()}
+        return {**taken, "total": round(time.perf_counter() - self._begin, 3)}

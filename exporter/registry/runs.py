@@ -1,0 +1,117 @@
+"""Keeps exports as MLflow runs, with their bundles as artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from exporter.bundle import Bundle
+from exporter.errors import ConflictError
+from exporter.registry.connection import Registry, _quiet_progress, translated
+
+__all__ = ["EXPERIMENT", "ExportRun", "fetch_bundle"]
+
+EXPERIMENT = "stlab-export"
+BUNDLE_FOLDER = "bundle"
+
+
+class ExportRun:
+    """One export in the experiment ``stlab-export``."""
+
+    def __init__(self, registry: Registry, run_id: str) -> None:
+        self._registry = registry
+        self.run_id = run_id
+
+    @classmethod
+    def begin(cls, registry: Registry, name: str, parameters: Mapping[str, object]) -> Self:
+        """Open a run.
+
+        Args:
+            registry: Where.
+            name: The run's name.
+            parameters: What was asked for.
+        """
+        from mlflow.entities import Param
+
+        client = registry.client
+        with translated(registry.uri):
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                experiment_id = _create_experiment(registry)
+            else:
+                experiment_id = experiment.experiment_id
+            run = client.create_run(experiment_id, run_name=name)
+            client.log_batch(
+                run.info.run_id,
+                params=[Param(key, str(value)) for key, value in parameters.items()],
+            )
+        return cls(registry, run.info.run_id)
+
+    @property
+    def bundle_uri(self) -> str:
+        """Where the run's bundle lies."""
+        return f"runs:/{self.run_id}/{BUNDLE_FOLDER}"
+
+    def keep_bundle(self, bundle: Bundle) -> None:
+        """Log a bundle's folder as artifact."""
+        with translated(self._registry.uri), _quiet_progress():
+            self._registry.client.log_artifacts(self.run_id, str(bundle.path), BUNDLE_FOLDER)
+
+    def keep_file(self, path: Path) -> None:
+        """Log one file as artifact."""
+        with translated(self._registry.uri), _quiet_progress():
+            self._registry.client.log_artifact(self.run_id, str(path))
+
+    def finish(self, metrics: Mapping[str, float], *, succeeded: bool) -> None:
+        """Log the metrics and close the run."""
+        import time
+
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        client = self._registry.client
+        with translated(self._registry.uri):
+            client.log_batch(
+                self.run_id,
+                metrics=[Metric(key, float(value), now, 0) for key, value in metrics.items()],
+            )
+            client.set_terminated(self.run_id, status="FINISHED" if succeeded else "FAILED")
+
+
+def fetch_bundle(registry: Registry, uri: str, sha256: str, folder: Path) -> Bundle:
+    """Download a bundle and check every one of its files.
+
+    Args:
+        registry: Where the run lies.
+        uri: The ``stlab.bundle.uri`` of a version.
+        sha256: The ``stlab.bundle.sha256`` of the version.
+        folder: Where to put it.
+
+    Raises:
+        ConflictError: The bundle there is another one.
+        ValidationFailed: A file is missing or differs.
+        UnavailableError: The registry or the artifact store went away.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    with translated(registry.uri), _quiet_progress():
+        path = Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    bundle = Bundle.open(path)
+    if bundle.sha256 != sha256:
+        raise ConflictError(
+            f"{uri} holds the bundle {bundle.sha256[:12]}, the version's evidence is for "
+            f"{sha256[:12]}",
+            hint="Export the version again; the evidence does not fit these bytes.",
+        )
+    bundle.verify()
+    return bundle
+
+
+def _create_experiment(registry: Registry) -> str:
+    try:
+        return str(registry.client.create_experiment(EXPERIMENT))
+    except Exception as error:
+        if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(registry.client.get_experiment_by_name(EXPERIMENT).experiment_id)

@@ -1,0 +1,98 @@
+"""Writes to local disk that are whole and durable, or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from exporter.errors import StlabError, UnavailableError, UsageError
+
+__all__ = ["copy_file", "durable", "open_to_readers", "replace_file", "sync", "translated"]
+
+
+def replace_file(path: Path, content: bytes, staging: Path) -> None:
+    """Replace a file's content in one step.
+
+    Args:
+        path: The file.
+        content: What it is to hold.
+        staging: A folder on the same filesystem where the new file is prepared.
+    """
+    temporary = staging / f"{path.name}.{uuid.uuid4().hex}"
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file without its times and modes, by a link where the filesystem can."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def open_to_readers(folder: Path) -> None:
+    """Give a tree the modes that a server under another user needs: 755 and 644."""
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def durable(folder: Path) -> None:
+    """Bring every file and folder of a tree to disk."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        sync(path)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Bring one file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def translated(root: Path) -> Iterator[None]:
+    """Translate what the filesystem raises.
+
+    Raises:
+        UnavailableError: The disk is full, read-only or failing.
+        UsageError: The repository's folder cannot be written by this user, or its staging folder
+            lies on another filesystem.
+    """
+    try:
+        yield
+    except StlabError:
+        raise
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise UsageError(
+                f"{root} is a mount point, so nothing can be renamed into it from beside it",
+                hint="Use a folder below it as --repository.",
+            ) from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.ENOTDIR}:
+            raise UsageError(
+                f"the model repository {root} cannot be written: {error.strerror}",
+                hint="Give this user the right to write it and its parent folder.",
+            ) from error
+        raise UnavailableError(
+            f"writing to the model repository {root} failed: {error.strerror or error}",
+            hint="Free or mend the disk, then run the same command again.",
+        ) from error

@@ -1,0 +1,102 @@
+"""What an export is asked to do: option over environment over ``.env`` over default."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.errors import UsageError
+from exporter.names import ALIASES, model_name
+
+__all__ = ["BATCHING", "FORMATS", "PRECISIONS", "ExportRequest", "load_dotenv"]
+
+BATCHING = ("auto", "require", "off")
+FORMATS = ("onnx",)
+PRECISIONS = ("fp32",)
+MAX_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """One export, as asked for.
+
+    Attributes:
+        model: The registered model.
+        alias: The alias to move: ``dev``, ``staging`` or ``prod``.
+        version: The version, or None for the alias's default.
+        repository: The model repository's folder.
+        tracking_uri: The MLflow registry.
+        triton_urls: gRPC addresses of live servers to activate on.
+        triton_release: The Triton release that is to serve the model.
+        format: The target format.
+        precision: The target precision.
+        batching: ``auto``, ``require`` or ``off``.
+        max_batch_size: The most rows in one request.
+        samples: A npz with further inputs to prove the model on.
+        expect_current: The version that the alias must name now; 0 for none.
+        allow_pickle: Whether pickled content may be loaded.
+        allow_manual: Whether ``prod`` may be moved outside CI.
+        dry_run: Whether to stop after planning.
+    """
+
+    model: str
+    alias: str
+    version: int | None = None
+    repository: str = "model_repository"
+    tracking_uri: str = "sqlite:///mlflow.db"
+    triton_urls: tuple[str, ...] = ()
+    triton_release: str = ""
+    format: str = "onnx"
+    precision: str = "fp32"
+    batching: str = "auto"
+    max_batch_size: int = MAX_BATCH_SIZE
+    samples: Path | None = None
+    expect_current: int | None = None
+    allow_pickle: bool = False
+    allow_manual: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        model_name(self.model)
+        _one_of("alias", self.alias, ALIASES)
+        _one_of("--format", self.format, FORMATS)
+        _one_of("--precision", self.precision, PRECISIONS)
+        _one_of("--batching", self.batching, BATCHING)
+        if self.max_batch_size < 1:
+            raise UsageError("--max-batch-size is at least 1", hint="To serve unbatched: --batching off")
+        if self.version is not None and self.version < 1:
+            raise UsageError("--version is at least 1", hint="MLflow counts versions from 1.")
+        if self.samples is not None and not self.samples.is_file():
+            raise UsageError(f"there is no file {self.samples}", hint="Check --samples.")
+        if "://" in self.repository:
+            raise UsageError(
+                f"{self.repository} is not a local folder, and this release publishes to those only",
+                hint="Export to a folder, and copy or mount it where the server reads.",
+            )
+
+    @property
+    def in_ci(self) -> bool:
+        """Whether the export runs in a pipeline."""
+        return os.environ.get("CI", "").lower() not in {"", "0", "false"}
+
+    @property
+    def by(self) -> str:
+        """Who or what runs the export, for the record."""
+        for name in ("CI_PIPELINE_URL", "CI_JOB_URL", "BUILD_URL", "GITHUB_RUN_ID"):
+            if os.environ.get(name):
+                return os.environ[name]
+        return "CI" if self.in_ci else "manual"
+
+
+def load_dotenv() -> None:
+    """Read ``.env`` in the working directory; what the environment has already stays."""
+    if Path(".env").is_file():
+        from dotenv import load_dotenv as load
+
+        load(Path(".env"), override=False)
+
+
+def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{what} cannot be {value!r}", hint=f"Use one of: {', '.join(allowed)}.")

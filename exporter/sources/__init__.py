@@ -1,0 +1,45 @@
+"""One module per MLflow flavor; each turns a logged model into a `Source`.
+
+A new flavor is one new module with ``open_source(model, *, allow_pickle)`` and one line below.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from exporter.errors import ValidationFailed
+from exporter.sources.base import Source
+from exporter.sources.mlmodel import MLModel
+
+__all__ = ["FLAVORS", "open_source"]
+
+FLAVORS = {
+    "pytorch": "exporter.sources.pytorch",
+    "onnx": "exporter.sources.onnx",
+}
+"""Flavors by preference, with the module that reads them (imported when needed)."""
+
+
+def open_source(path: Path, *, allow_pickle: bool = False) -> Source:
+    """Open a logged model's folder as the reference.
+
+    Args:
+        path: A private copy of the model's artifact folder.
+        allow_pickle: Whether pickled content may be loaded.
+
+    Raises:
+        ValidationFailed: The artifact is damaged, unsafe, or of a flavor not known here.
+    """
+    model = MLModel.read(path)
+    for flavor, module in FLAVORS.items():
+        if flavor in model.flavors:
+            source = import_module(module).open_source(model, allow_pickle=allow_pickle)
+            return cast("Source", source)
+    raise ValidationFailed(
+        f"the version has the flavors {', '.join(model.flavors) or 'none'}; "
+        f"this release exports {', '.join(FLAVORS)}",
+        hint="Log the model with one of these flavors.",
+        kind="flavor",
+    )

@@ -1,0 +1,169 @@
+"""Reads what MLflow wrote beside a model: flavors, signature and input example."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from exporter.errors import ValidationFailed
+from exporter.interface import Tensor
+from exporter.names import artifact_path
+from triton_client.types import wire_datatype
+
+__all__ = ["Field", "MLModel", "check_signature"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One tensor of a signature; an unnamed tensor has an empty name, a column no shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] | None
+
+    def __str__(self) -> str:
+        shape = "" if self.shape is None else f" {list(self.shape)}"
+        return f"{self.name or '(unnamed)'} {self.dtype}{shape}"
+
+
+@dataclass(frozen=True, slots=True)
+class MLModel:
+    """A logged model's folder and its ``MLmodel`` file."""
+
+    path: Path
+    flavors: Mapping[str, Mapping[str, Any]]
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+    example_file: Path | None
+
+    @classmethod
+    def read(cls, path: Path) -> MLModel:
+        """Read the ``MLmodel`` file of a folder.
+
+        Raises:
+            ValidationFailed: It is missing or cannot be read.
+        """
+        try:
+            content = yaml.safe_load((path / "MLmodel").read_text())
+            signature = content.get("signature") or {}
+            example = (content.get("saved_input_example_info") or {}).get("artifact_path")
+            return cls(
+                path=path,
+                flavors=dict(content["flavors"]),
+                inputs=_fields(signature.get("inputs")),
+                outputs=_fields(signature.get("outputs")),
+                example_file=path / artifact_path(example) if example else None,
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+            raise ValidationFailed(
+                f"the artifact's MLmodel file cannot be read: {error}",
+                hint="Log the model again; the version's artifact is damaged.",
+                kind="artifact",
+            ) from error
+
+    def file(self, name: str) -> Path:
+        """Return a path inside the artifact, checked."""
+        return self.path / artifact_path(name)
+
+    def example(self, tensors: Sequence[Tensor]) -> dict[str, np.ndarray[Any, Any]] | None:
+        """Return the logged example as the given inputs, or None where it does not fit them."""
+        if self.example_file is None or not self.example_file.is_file():
+            return None
+        try:
+            content = json.loads(self.example_file.read_bytes())
+            values = content.get("inputs") if isinstance(content, dict) else None
+            if values is None:
+                return None
+            if not isinstance(values, dict):
+                values = {tensors[0].name: values} if len(tensors) == 1 else {}
+            return {t.name: _array(values[t.name], t) for t in tensors}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def check_signature(model: MLModel, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    """Compare the signature with what the model really takes and gives.
+
+    Args:
+        model: The logged model.
+        inputs: The model's inputs, already under the signature's names where it has any.
+        outputs: The model's outputs, likewise.
+
+    Raises:
+        ValidationFailed: They do not fit; the first difference is named.
+    """
+    for kind, fields, tensors in (
+        ("input", model.inputs, inputs),
+        ("output", model.outputs, outputs),
+    ):
+        if not fields or any(field.shape is None for field in fields):
+            continue  # nothing promised, or columns of a table, which have no tensor shapes
+        if len(fields) != len(tensors):
+            _refuse(
+                f"it promises {len(fields)} {kind}(s) ({_join(fields)}), "
+                f"the model has {len(tensors)} ({_join(tensors)})"
+            )
+        by_name = {tensor.name: tensor for tensor in tensors}
+        for field, positional in zip(fields, tensors, strict=True):
+            tensor = by_name.get(field.name) if field.name else positional
+            if tensor is None:
+                _refuse(f"it promises the {kind} '{field.name}', the model has {_join(tensors)}")
+            _check_field(kind, field, tensor)
+
+
+def _check_field(kind: str, field: Field, tensor: Tensor) -> None:
+    expected = wire_datatype(np.dtype(field.dtype))
+    if expected != tensor.datatype:
+        _refuse(
+            f"the {kind} '{tensor.name}' is {field.dtype} there, {tensor.datatype} in the model"
+        )
+    shape = field.shape or ()
+    fits = len(shape) == len(tensor.axes) and all(
+        promised == -1 or isinstance(axis, str) or promised == axis
+        for promised, axis in zip(shape, tensor.axes, strict=True)
+    )
+    if not fits:
+        _refuse(
+            f"the {kind} '{tensor.name}' has the shape {list(shape)} there, "
+            f"{list(tensor.shape)} in the model"
+        )
+
+
+def _refuse(difference: str) -> None:
+    raise ValidationFailed(
+        f"the signature does not fit the model: {difference}",
+        hint="Log the model again with a signature inferred from the example and the model's "
+        "own output (mlflow.models.infer_signature).",
+        kind="signature",
+    )
+
+
+def _fields(text: str | None) -> tuple[Field, ...]:
+    fields = []
+    for entry in json.loads(text) if text else []:
+        spec = entry.get("tensor-spec")
+        if spec:
+            shape = tuple(int(size) for size in spec["shape"])
+            fields.append(Field(entry.get("name") or "", str(spec["dtype"]), shape))
+        else:
+            fields.append(Field(entry.get("name") or "", str(entry["type"]), None))
+    return tuple(fields)
+
+
+def _array(values: Any, tensor: Tensor) -> np.ndarray[Any, Any]:
+    from triton_client.types import numpy_dtype  # noqa: PLC0415
+
+    array = np.asarray(values, dtype=numpy_dtype(tensor.datatype))
+    if array.ndim != len(tensor.axes):
+        raise ValueError(tensor.name)
+    return array
+
+
+def _join(items: Sequence[object]) -> str:
+    return ", ".join(map(str, items)) or "none"

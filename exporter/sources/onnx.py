@@ -1,0 +1,182 @@
+"""The MLflow ``onnx`` flavor, run by ONNX Runtime on the CPU as reference."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from exporter.errors import UsageError, ValidationFailed
+from exporter.interface import Axis, Interface, Tensor
+from exporter.names import artifact_path
+from exporter.sources.base import Arrays, CannotRun
+from exporter.sources.mlmodel import MLModel, check_signature
+
+__all__ = ["OnnxSource", "open_source"]
+
+_DATATYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+
+
+def open_source(model: MLModel, *, allow_pickle: bool) -> OnnxSource:  # noqa: ARG001 - holds none
+    """Open a logged ONNX model.
+
+    Raises:
+        ValidationFailed: The file is damaged, reaches outside its folder, cannot be run, or does
+            not fit its signature.
+        UsageError: ONNX Runtime is not installed.
+    """
+    path = model.file(str(model.flavors["onnx"].get("data", "model.onnx")))
+    if path.is_dir():
+        files = sorted(path.glob("*.onnx"))
+        if len(files) != 1:
+            _refuse(f"its folder holds {len(files)} .onnx files where one is expected")
+        path = files[0]
+    try:
+        proto = onnx.load(path, load_external_data=False)
+        external = tuple(_external_files(proto))
+        _refuse_training(proto)
+        del proto
+        onnx.checker.check_model(str(path))
+    except ValidationFailed:
+        raise
+    except Exception as error:  # noqa: BLE001 - protobuf and the checker share no base class
+        _refuse(str(error).strip().splitlines()[0] if str(error).strip() else "it is empty")
+    return OnnxSource(model, path, external)
+
+
+class OnnxSource:
+    """An ONNX file as reference."""
+
+    flavor = "onnx"
+
+    def __init__(self, model: MLModel, path: Path, external: tuple[str, ...]) -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise UsageError(
+                "the reference of an ONNX model is run by onnxruntime, which is not installed",
+                hint="pip install 'stlab[cpu]' (or 'stlab[gpu]').",
+            ) from error
+        self.notes: list[str] = []
+        self.versions: Mapping[str, str] = {"onnxruntime": ort.__version__}
+        self._path = path
+        self._external = external
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(
+                path, sess_options=options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # noqa: BLE001 - onnxruntime's errors derive from Exception
+            _refuse(f"ONNX Runtime {ort.__version__} cannot load it: {error}")
+        self.interface = Interface(
+            tuple(_tensor("input", node) for node in self._session.get_inputs()),
+            tuple(_tensor("output", node) for node in self._session.get_outputs()),
+        )
+        check_signature(model, self.interface.inputs, self.interface.outputs)
+        self.example = model.example(self.interface.inputs)
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        """Return ONNX Runtime's answer; see `Source.run`."""
+        names = [tensor.name for tensor in self.interface.outputs]
+        try:
+            answers = self._session.run(names, dict(inputs))
+        except Exception as error:
+            raise CannotRun(str(error).strip().splitlines()[0]) from error
+        return {
+            tensor.name: _as_bytes(answer) if tensor.datatype == "BYTES" else answer
+            for tensor, answer in zip(self.interface.outputs, answers, strict=True)
+        }
+
+    def run_float64(self, inputs: Arrays) -> None:  # noqa: ARG002 - an ONNX graph has fixed types
+        """Return None: the types of an ONNX graph are part of it."""
+
+    def write_onnx(self, path: Path, *, opset: int, ir: int) -> str:  # noqa: ARG002 - kept as it is
+        """Copy the file and its external data; see `Source.write_onnx`."""
+        shutil.copyfile(self._path, path)
+        for name in self._external:
+            target = path.parent / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self._path.parent / name, target)
+        return "as logged"
+
+
+def _external_files(proto: onnx.ModelProto) -> Iterator[str]:
+    names = set()
+    for tensor in _tensors(proto.graph):
+        if uses_external_data(tensor):
+            names.add(str(artifact_path(ExternalDataInfo(tensor).location)))
+    yield from sorted(names)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("g"):
+                yield from _tensors(attribute.g)
+            for subgraph in attribute.graphs:
+                yield from _tensors(subgraph)
+
+
+def _refuse_training(proto: onnx.ModelProto) -> None:
+    for node in proto.graph.node:
+        if node.op_type == "BatchNormalization" and any(
+            a.name == "training_mode" and a.i for a in node.attribute
+        ):
+            raise ValidationFailed(
+                f"the ONNX model is in training mode: batch normalisation '{node.name}'",
+                hint="Convert it from a model in evaluation mode, and log it again.",
+                kind="determinism",
+            )
+
+
+def _tensor(kind: str, node: Any) -> Tensor:
+    if node.type not in _DATATYPES:
+        raise ValidationFailed(
+            f"the {kind} '{node.name}' is a {node.type}, which Triton's onnxruntime backend "
+            "does not serve",
+            hint="Convert the model with tensors only (skl2onnx: options={'zipmap': False}).",
+            kind="interface",
+        )
+    axes: list[Axis] = []
+    for index, size in enumerate(node.shape):
+        known = isinstance(size, int) and size >= 0
+        axes.append(size if known else str(size or f"{node.name}.{index}"))
+    return Tensor(node.name, _DATATYPES[node.type], tuple(axes))
+
+
+def _as_bytes(values: Any) -> np.ndarray[Any, Any]:
+    flat = [v.encode() if isinstance(v, str) else v for v in values.ravel()]
+    result = np.empty(len(flat), dtype=object)
+    result[:] = flat
+    return cast("np.ndarray[Any, Any]", result.reshape(values.shape))
+
+
+def _refuse(reason: str) -> None:
+    raise ValidationFailed(
+        f"the ONNX file cannot be used: {reason}",
+        hint="Log the model again; onnx.checker.check_model() shows the same on the file.",
+        kind="artifact",
+    )

@@ -1,0 +1,119 @@
+"""Looks into a pt2 archive before torch does.
+
+``torch.export.load`` unpickles what it finds in several places of the archive: the sample inputs,
+old-style weights, constants of unusual kinds (torch/export/pt2_archive/_package.py,
+``deserialize_torch_artifact`` in torch/_export/serde/serialize.py). It looks operators up by
+dotted name under ``torch`` and parses symbolic sizes with sympy, which evaluates them. Each of
+these runs code of the archive's author, so each is checked here first, without running anything.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from exporter.errors import ValidationFailed
+
+__all__ = ["audit"]
+
+_OPERATOR = re.compile(
+    r"torch\.ops\.(aten|prims|prim|higher_order|quantized|quantized_decomposed|_c10d_functional)\."
+    r"[A-Za-z0-9_.]+"
+    r"|_operator\.[a-z_]+|operator\.[a-z_]+|math\.[a-z0-9_]+|torch\.sym_[a-z_]+"
+)
+_EXPRESSION = re.compile(r"[A-Za-z0-9_ +\-*/%(),.<>=!&|~\[\]]*")
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_EXPRESSION_WORD = re.compile(
+    r"[suz]\d+|zuf\d+|u?f\d+|Symbol|Integer|Float|Rational|Add|Mul|Pow|Mod|PythonMod|CleanDiv|"
+    r"FloorDiv|CeilDiv|CeilToInt|FloorToInt|IntTrueDiv|FloatTrueDiv|PowByNatural|FloatPow|"
+    r"ModularIndexing|Where|Max|Min|Abs|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not|StrictGreaterThan|"
+    r"StrictLessThan|GreaterThan|LessThan|Equality|Unequality|Identity|ToFloat|TruncToInt|"
+    r"RoundToInt|RoundDecimal|LShift|RShift|BitwiseFn_bitwise_and|BitwiseFn_bitwise_or|"
+    r"OpaqueUnaryFn_[a-z0-9]+|int_oo|oo|True|False|true|false"
+)
+
+
+def audit(path: Path) -> None:
+    """Refuse an archive whose loading would run code that it carries.
+
+    Raises:
+        ValidationFailed: The archive is unreadable, or something in it is not plain data; the
+            entry is named.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"{damaged} is damaged")
+            for name in archive.namelist():
+                _audit_entry(name.partition("/")[2], archive, name)
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise ValidationFailed(
+            f"{path.name} cannot be read as a torch.export archive: {error}",
+            hint="Log the model again; the version's artifact is damaged.",
+            kind="artifact",
+        ) from error
+
+
+def _audit_entry(inner: str, archive: zipfile.ZipFile, name: str) -> None:
+    if inner.startswith("data/aotinductor/"):
+        _unsafe(inner, "holds compiled machine code")
+    elif inner.startswith(("data/constants/custom_obj", "data/constants/opaque_obj")):
+        _unsafe(inner, "is a pickled object")
+    elif inner.startswith("data/") and inner.endswith(".pt"):
+        _audit_pickle(inner, archive.read(name))
+    elif inner.startswith("data/") and inner.endswith("_config.json"):
+        for entry in json.loads(archive.read(name))["config"].values():
+            if entry.get("use_pickle"):
+                folder = name.rpartition("/")[0]
+                _audit_pickle(entry["path_name"], archive.read(f"{folder}/{entry['path_name']}"))
+    elif inner.startswith("models/") and inner.endswith(".json"):
+        _audit_graph(inner, json.loads(archive.read(name)))
+
+
+def _audit_pickle(name: str, content: bytes) -> None:
+    if not content:
+        return
+    try:
+        torch.load(io.BytesIO(content), weights_only=True)
+    except Exception:  # noqa: BLE001 - whatever the restricted unpickler dislikes is not plain data
+        _unsafe(name, "holds more than tensors; loading it would run code that it carries")
+
+
+def _audit_graph(name: str, program: object) -> None:
+    for key, value in _strings(program):
+        if key == "target" and not _OPERATOR.fullmatch(value):
+            _unsafe(name, f"calls {value!r}, which is not a tensor operator")
+        if key == "expr_str" and not (
+            _EXPRESSION.fullmatch(value)
+            and all(_EXPRESSION_WORD.fullmatch(word) for word in _WORD.findall(value))
+        ):
+            _unsafe(name, f"has a symbolic size that is not arithmetic: {value[:80]!r}")
+
+
+def _strings(value: Any) -> Iterator[tuple[str, str]]:
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            for key, child in item.items():
+                if isinstance(child, str):
+                    yield key, child
+                else:
+                    pending.append(child)
+        elif isinstance(item, list):
+            pending.extend(item)
+
+
+def _unsafe(name: str, reason: str) -> None:
+    raise ValidationFailed(
+        f"the pt2 archive was not loaded: {name} {reason}",
+        hint="Log the model again with plain tensors as its example, from a machine you trust.",
+        kind="unsafe",
+    )
