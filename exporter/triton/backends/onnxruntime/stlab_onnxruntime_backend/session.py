@@ -1,0 +1,127 @@
+"""Make an ONNX Runtime session as a model configuration says."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import onnxruntime
+
+from .accelerators import execution_providers
+from .errors import InternalError, InvalidArgumentError, UnavailableError, runtime_message
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["load_session", "run_options"]
+
+_INTEGER = re.compile(r"\s*([+-]?\d+)")
+_TRUE, _FALSE = frozenset({"true", "on", "1"}), frozenset({"false", "off", "0"})
+_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
+_DEVICE_INITIALIZERS = "session.use_device_allocator_for_initializers"
+
+
+def load_session(config: Mapping[str, Any], path: str, kind: str, device: int) -> Any:
+    """Load a model.
+
+    Args:
+        config: The model configuration.
+        path: The model file, or a folder that holds ``model.onnx`` and its external data.
+        kind: ``CPU`` or ``GPU``.
+        device: The number of the GPU.
+
+    Returns:
+        The ``onnxruntime.InferenceSession``.
+
+    Raises:
+        InvalidArgumentError: A parameter has a value that makes no sense.
+        UnavailableError: There is no such file.
+        InternalError: ONNX Runtime cannot load the model.
+    """
+    options = _session_options(config)
+    if os.path.isdir(path):  # noqa: PTH112 - a string, as everything that Triton hands over
+        path = f"{path}/model.onnx"
+    if not os.path.exists(path):  # noqa: PTH110
+        raise UnavailableError(f"unable to find '{path}' for model instance '{config['name']}'")
+    providers = execution_providers(config, kind, device)
+    try:
+        for library in (config.get("model_operations") or {}).get("op_library_filename", []):
+            options.register_custom_ops_library(library)
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:
+        raise InternalError(runtime_message(error)) from error
+
+
+def run_options(config: Mapping[str, Any]) -> Any:
+    """Return the ``onnxruntime.RunOptions`` of a configuration, or None where it names none."""
+    shrinkage = _parameter(config, _SHRINKAGE)
+    if shrinkage is None:
+        return None
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry(_SHRINKAGE, shrinkage)
+    return options
+
+
+def _session_options(config: Mapping[str, Any]) -> Any:
+    options = onnxruntime.SessionOptions()
+    levels = onnxruntime.GraphOptimizationLevel
+    graph = (config.get("optimization") or {}).get("graph") or {}
+    # Any other level means everything, as in NVIDIA's backend.
+    options.graph_optimization_level = {
+        -1: levels.ORT_ENABLE_BASIC,
+        1: levels.ORT_ENABLE_EXTENDED,
+        2: levels.ORT_DISABLE_ALL,
+    }.get(int(graph.get("level", 0)), levels.ORT_ENABLE_ALL)
+    execution_mode = _integer(config, "execution_mode")
+    if execution_mode not in {0, 1}:
+        raise InvalidArgumentError(
+            "Invalid configuration value provided. Expected values for execution_mode are 0 or 1 "
+            f"but got {execution_mode} ."
+        )
+    modes = onnxruntime.ExecutionMode
+    options.execution_mode = modes.ORT_PARALLEL if execution_mode else modes.ORT_SEQUENTIAL
+    # Zero, and what is below, leaves the number to ONNX Runtime.
+    options.intra_op_num_threads = max(_integer(config, "intra_op_thread_count"), 0)
+    options.inter_op_num_threads = max(_integer(config, "inter_op_thread_count"), 0)
+    # A thread that spins while it waits takes its core from the server and the other models.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    initializers = _parameter(config, _DEVICE_INITIALIZERS)
+    if initializers is not None:
+        options.add_session_config_entry(_DEVICE_INITIALIZERS, initializers)
+    arena, pattern = _boolean(config, "enable_mem_arena"), _boolean(config, "enable_mem_pattern")
+    if arena is not None:
+        options.enable_cpu_mem_arena = arena
+    if pattern is not None:
+        options.enable_mem_pattern = pattern
+    # Checked, and without effect: every instance is a process of its own here.
+    _boolean(config, "share_session_between_instances")
+    return options
+
+
+def _parameter(config: Mapping[str, Any], key: str) -> str | None:
+    parameter = (config.get("parameters") or {}).get(key)
+    return None if parameter is None else str(parameter.get("string_value", ""))
+
+
+def _integer(config: Mapping[str, Any], key: str) -> int:
+    """Return a parameter as C++'s ``stoi`` reads it: digits up to whatever follows them."""
+    value = _parameter(config, key)
+    if value is None:
+        return 0
+    match = _INTEGER.match(value)
+    if match is None or not -(2**31) <= int(match.group(1)) < 2**31:
+        raise InvalidArgumentError(f"failed to convert '{value}' to integral number")
+    return int(match.group(1))
+
+
+def _boolean(config: Mapping[str, Any], key: str) -> bool | None:
+    value = _parameter(config, key)
+    if value is None:
+        return None
+    if value.lower() in _TRUE:
+        return True
+    if value.lower() in _FALSE:
+        return False
+    raise InvalidArgumentError(f"failed to convert '{value}' to boolean")
