@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exporter.bundle import SAMPLES, Bundle
+from exporter.bundle import Bundle
 from exporter.errors import ConflictError, StlabError, UnavailableError, ValidationFailed
-from exporter.interface import Tensor
 from exporter.parity.evidence import Evidence
-from exporter.parity.samples import load_samples
-from exporter.parity.wire import check_numbers
+from exporter.parity.replay import replay
 from triton_client import TritonClient
 from triton_client.errors import ModelNotFound, NotReady, TritonClientError
 
@@ -66,16 +64,10 @@ def verify(url: str, bundle: Bundle) -> Evidence:
         ValidationFailed: An answer is out of budget.
         UnavailableError: The server does not answer.
     """
-    outputs = tuple(
-        Tensor(entry["name"], entry["datatype"], tuple(entry["shape"]))
-        for entry in bundle.manifest["interface"]["outputs"]
-    )
-    truth = load_samples(bundle.path / SAMPLES, max_batch_size=bundle.max_batch_size)
-    evidence = Evidence((tensor.name, tensor.datatype) for tensor in outputs)
+    evidence = Evidence()
     with TritonClient(url, timeout=CALL_SECONDS) as client:
         _check_live(client, url)
-        model = client.model(bundle.model, bundle.version)
-        check_numbers(model.infer, truth, outputs, evidence)
+        replay(client, bundle, evidence)
         if not evidence.passed and not client.live():
             raise _unreachable(url)
     if not evidence.passed:

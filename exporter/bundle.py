@@ -67,6 +67,12 @@ class Bundle:
         (path / MANIFEST).write_bytes(_canonical(manifest))
         return cls(path, manifest)
 
+    def with_facts(self, **facts: Any) -> Bundle:
+        """Write further facts into the manifest; the files stay as they are."""
+        manifest = {**self.manifest, **facts}
+        (self.path / MANIFEST).write_bytes(_canonical(manifest))
+        return Bundle(self.path, manifest)
+
     @classmethod
     def open(cls, path: Path) -> Bundle:
         """Read a bundle's manifest; the files are checked by `verify`.

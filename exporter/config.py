@@ -6,6 +6,7 @@ README for its parameters.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +93,9 @@ def build_config(
 
 def render(config: pb.ModelConfig) -> str:
     """Return a configuration as the text of config.pbtxt."""
-    return text_format.MessageToString(config)
+    text = text_format.MessageToString(config)
+    # AUTO is the protobuf's zero, which it leaves out; a reader should see it.
+    return re.sub(r"(?m)^(instance_group \{\n  count: \d+\n)(?!  kind)", r"\1  kind: KIND_AUTO\n", text)
 
 
 def parse(text: str, *, where: str) -> pb.ModelConfig:

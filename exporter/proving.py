@@ -14,6 +14,7 @@ from exporter.errors import UnavailableError, ValidationFailed
 from exporter.interface import Interface
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.reference import Truth
+from exporter.parity.replay import replay
 from exporter.parity.wire import check_batching, check_numbers
 from exporter.repository.local import lay_out
 from exporter.triton.releases import Release
@@ -66,7 +67,7 @@ class ProvingGround:
                 yield cls(folder, starting.result)
             finally:
                 if starting.exception() is None:
-                    starting.result().server.stop()
+                    starting.result().server.stop(timeout=0)  # nobody else uses it
 
     @property
     def description(self) -> str:
@@ -86,11 +87,8 @@ class ProvingGround:
         Raises:
             UnavailableError: The server died or hangs.
         """
-        lay_out(bundle, self._folder / bundle.model, bundle.config)
-        server = self._ground().server
-        server.wait_live()
-        with TritonClient(server.grpc_url, timeout=CALL_SECONDS) as client:
-            if not _load(client, server, bundle, evidence):
+        with self._served(bundle, evidence) as client:
+            if client is None:
                 return
             model = client.model(bundle.model, bundle.version)
 
@@ -104,6 +102,27 @@ class ProvingGround:
             evidence.add(Check("config", passed=not found, detail=detail))
             if check_numbers(model.infer, truth, interface.outputs, evidence).passed:
                 check_batching(model.infer, truth, interface.outputs, evidence, executed)
+
+    def replay(self, bundle: Bundle) -> None:
+        """Load a bundle that was proven before and replay its samples.
+
+        Raises:
+            ValidationFailed: It is refused, or answers otherwise.
+            UnavailableError: The server died or hangs.
+        """
+        evidence = Evidence()
+        with self._served(bundle, evidence) as client:
+            if client is not None:
+                replay(client, bundle, evidence)
+        refuse(evidence)
+
+    @contextmanager
+    def _served(self, bundle: Bundle, evidence: Evidence) -> Iterator[TritonClient | None]:
+        lay_out(bundle, self._folder / bundle.model, bundle.config)
+        server = self._ground().server
+        server.wait_live()
+        with TritonClient(server.grpc_url, timeout=CALL_SECONDS) as client:
+            yield client if _load(client, server, bundle, evidence) else None
             if not client.live():
                 raise UnavailableError(
                     f"the proving server died while it was asked:\n{server.log_tail(20)}",

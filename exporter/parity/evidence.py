@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from exporter.bundle import json_number
+from exporter.interface import Tensor
 from exporter.parity.compare import Difference
 
 __all__ = ["HISTOGRAM_EDGES", "Batching", "Check", "Evidence", "OutputEvidence"]
@@ -92,11 +93,16 @@ class OutputEvidence:
 class Evidence:
     """Collects checks and comparisons on their way to a verdict."""
 
-    def __init__(self, outputs: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, outputs: Iterable[Tensor] = ()) -> None:
         self.checks: list[Check] = []
-        self.outputs = {name: OutputEvidence(name, datatype) for name, datatype in outputs}
+        self.outputs: dict[str, OutputEvidence] = {}
+        self.expect(outputs)
         self.notes: list[str] = []
         self.batching = Batching(0, "not examined")
+
+    def expect(self, outputs: Iterable[Tensor]) -> None:
+        """Name the outputs that will be compared."""
+        self.outputs = {t.name: OutputEvidence(t.name, t.datatype) for t in outputs}
 
     @property
     def passed(self) -> bool:
@@ -147,6 +153,10 @@ class Evidence:
             "batching": self.batching.mode,
             "batching_reason": self.batching.reason,
         }
+
+    def failed_summary(self) -> dict[str, Any]:
+        """Return the ``parity`` object of an export that was refused, whatever was seen so far."""
+        return {**self.summary(), "passed": False}
 
     def as_dict(self) -> Mapping[str, Any]:
         """Return everything, as report.json holds it."""

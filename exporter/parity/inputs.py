@@ -142,7 +142,7 @@ def named_samples(arrays: Arrays, interface: Interface) -> list[Case]:
             _misfit(f"'{case}' has {sorted(inputs)}, the model takes {sorted(tensors)}")
         for name, array in inputs.items():
             _check_sample(case, array, tensors[name])
-    return [Case(f"sample {name}", inputs) for name, inputs in cases.items()]
+    return [Case(f"sample {name.replace('/', '_')}", inputs) for name, inputs in cases.items()]
 
 
 def _check_sample(case: str, array: Array, tensor: Tensor) -> None:

@@ -28,13 +28,14 @@ _OPERATOR = re.compile(
     r"[A-Za-z0-9_.]+"
     r"|_operator\.[a-z_]+|operator\.[a-z_]+|math\.[a-z0-9_]+|torch\.sym_[a-z_]+"
 )
-_EXPRESSION = re.compile(r"[A-Za-z0-9_ +\-*/%(),.<>=!&|~\[\]]*")
+_EXPRESSION = re.compile(r"[A-Za-z0-9_ +\-*/%(),.<>=!&|~\[\]']*")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _EXPRESSION_WORD = re.compile(
     r"[suz]\d+|zuf\d+|u?f\d+|Symbol|Integer|Float|Rational|Add|Mul|Pow|Mod|PythonMod|CleanDiv|"
     r"FloorDiv|CeilDiv|CeilToInt|FloorToInt|IntTrueDiv|FloatTrueDiv|PowByNatural|FloatPow|"
     r"ModularIndexing|Where|Max|Min|Abs|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not|StrictGreaterThan|"
     r"StrictLessThan|GreaterThan|LessThan|Equality|Unequality|Identity|ToFloat|TruncToInt|"
+    r"positive|nonnegative|negative|nonpositive|nonzero|zero|integer|real|finite|commutative|"
     r"RoundToInt|RoundDecimal|LShift|RShift|BitwiseFn_bitwise_and|BitwiseFn_bitwise_or|"
     r"OpaqueUnaryFn_[a-z0-9]+|int_oo|oo|True|False|true|false"
 )

@@ -1,0 +1,194 @@
+"""The commands. Everything heavy is imported when a command runs, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from exporter.errors import StlabError, UsageError
+
+__all__ = ["app", "export_main", "main"]
+
+app = typer.Typer(
+    name="stlab",
+    help="From an MLflow model version to a proven, served Triton model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _commands() -> None:
+    """From an MLflow model version to a proven, served Triton model."""
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(envvar="MLFLOW_MODEL_NAME", help="The registered model.")
+    ],
+    alias: Annotated[
+        str, typer.Option(envvar="MLFLOW_MODEL_ALIAS", help="The alias to move: dev, staging, prod.")
+    ],
+    version: Annotated[
+        int | None, typer.Option(help="The version. dev: newest; staging: what dev names.")
+    ] = None,
+    target_format: Annotated[str, typer.Option("--format", help="onnx")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32")] = "fp32",
+    repository: Annotated[
+        str, typer.Option(envvar="STLAB_MODEL_REPOSITORY", help="The Triton model repository.")
+    ] = "model_repository",
+    triton_url: Annotated[
+        list[str] | None,
+        typer.Option(envvar="STLAB_TRITON_URL", help="HOST:PORT (gRPC) to activate on; repeatable."),
+    ] = None,
+    triton_release: Annotated[
+        str, typer.Option(envvar="STLAB_TRITON_RELEASE", help="The release that is to serve it.")
+    ] = "",
+    batching: Annotated[
+        str, typer.Option(help="auto: batch if rows are independent; require: or refuse; off.")
+    ] = "auto",
+    max_batch_size: Annotated[int, typer.Option(help="The most rows in one request.")] = 32,
+    samples: Annotated[
+        Path | None, typer.Option(help="A .npz with further inputs: 'input' or 'case/input'.")
+    ] = None,
+    expect_current: Annotated[
+        int | None, typer.Option(help="Refuse unless the alias names this version now; 0: none.")
+    ] = None,
+    allow_pickle: Annotated[bool, typer.Option(help="Load pickled content.")] = False,
+    allow_manual: Annotated[bool, typer.Option(help="Move prod outside CI, on record.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Export a version, prove it on a Triton server, publish it, and move the alias."""
+    import os
+
+    from exporter.console import Progress, print_error, print_json, print_result
+    from exporter.pipeline import export as run
+    from exporter.settings import ExportRequest
+
+    request = ExportRequest(
+        model=model,
+        alias=alias,
+        version=version,
+        repository=repository,
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db",
+        triton_urls=tuple(triton_url or ()),
+        triton_release=triton_release,
+        format=target_format,
+        precision=precision,
+        batching=batching,
+        max_batch_size=max_batch_size,
+        samples=samples,
+        expect_current=expect_current,
+        allow_pickle=allow_pickle,
+        allow_manual=allow_manual,
+        dry_run=dry_run,
+    )
+    with Progress() as progress:
+        result = run(request, progress)
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        print_result(result)
+    if result.error is not None:
+        print_error(StlabError(result.error["message"], hint=result.error["hint"]))
+    raise typer.Exit(result.exit_code)
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog="Whatever follows -- is passed on to tritonserver.",
+)
+def serve(
+    flags: Annotated[list[str] | None, typer.Argument(help="Further tritonserver flags.")] = None,
+    repository: Annotated[
+        str, typer.Option(envvar="STLAB_MODEL_REPOSITORY", help="The Triton model repository.")
+    ] = "model_repository",
+    http_port: Annotated[int, typer.Option(help="HTTP port.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="gRPC port.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Prometheus port.")] = 8002,
+    triton_release: Annotated[
+        str, typer.Option(envvar="STLAB_TRITON_RELEASE", help="Serve as this release would.")
+    ] = "",
+) -> None:
+    """Run a Triton server on a repository, on the loopback interface, in the foreground."""
+    from exporter.triton.releases import DEFAULT_RELEASE, release
+    from exporter.triton.serve import serve as run
+
+    raise typer.Exit(
+        run(
+            repository,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            release=release(triton_release or DEFAULT_RELEASE),
+            extra=flags or (),
+        )
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``stlab``."""
+    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def export_main() -> None:
+    """Run ``stlab-export``, which is ``stlab export``."""
+    main(["export", *sys.argv[1:]])
+
+
+def _run(arguments: list[str]) -> int:
+    from exporter.settings import load_dotenv
+
+    load_dotenv()
+    _end_on_sigterm()
+    try:
+        result = app(args=arguments, prog_name="stlab", standalone_mode=False)
+    except StlabError as error:
+        return _fail(error, arguments)
+    except KeyboardInterrupt:
+        return _fail(StlabError("interrupted; what was begun is undone"), arguments)
+    except Exception as error:
+        import click
+
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+            return error.exit_code
+        if isinstance(error, click.ClickException):
+            hint = "See stlab --help."
+            return _fail(UsageError(error.format_message(), hint=hint), arguments)
+        if isinstance(error, click.Abort):
+            return 1
+        if "--json" not in arguments:
+            raise
+        return _fail(StlabError(f"{type(error).__name__}: {error}"), arguments)
+    return int(result) if isinstance(result, int) else 0
+
+
+def _fail(error: StlabError, arguments: list[str]) -> int:
+    from exporter.console import print_error, print_json
+
+    if "--json" in arguments:
+        from exporter.result import ExportResult
+
+        print_json(ExportResult("failed", "", "").failed(error).as_dict())
+    print_error(error)
+    return error.exit_code
+
+
+def _end_on_sigterm() -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+if __name__ == "__main__":
+    main()

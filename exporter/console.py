@@ -1,0 +1,134 @@
+"""The one place that prints: data on stdout, progress and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from exporter.errors import StlabError
+from exporter.result import ExportResult
+
+__all__ = ["Progress", "print_error", "print_json", "print_result", "set_up_logging"]
+
+logger = logging.getLogger("stlab")
+
+_STATUS = {"promoted": "green", "unchanged": "green", "planned": "yellow", "failed": "red"}
+
+
+class Progress:
+    """Shows the steps on stderr: a line each, with a spinner where it is a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+        self._status = self._console.status("") if self._console.is_terminal else None
+
+    def __enter__(self) -> Progress:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def begin(self, step: str) -> None:
+        """Show that a step begins."""
+        self._show(step)
+
+    def say(self, step: str, text: str) -> None:
+        """Show what is being done."""
+        self._show(f"{step}: {text}" if step else text)
+        logger.debug("%s: %s", step, text)
+
+    def end(self, step: str, seconds: float, *, failed: bool) -> None:
+        """Show what a step took."""
+        if os.environ.get("LOG_FORMAT") == "json":
+            logger.info("step", extra={"step": step, "seconds": round(seconds, 3), "failed": failed})
+            return
+        mark = "[red]✗[/]" if failed else "[green]✓[/]"
+        self._console.print(f"{mark} {step:<10} {seconds:6.2f} s")
+
+    def _show(self, text: str) -> None:
+        if self._status is not None:
+            self._status.update(text)
+
+
+def print_result(result: ExportResult) -> None:
+    """Print a result as a table for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    color = _STATUS[result.status]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("status", f"[{color}]{result.status}[/]")
+    table.add_row("model", f"{result.model} version {result.version or '?'}")
+    table.add_row("alias", f"{result.alias} (before: {result.previous or 'none'})")
+    if result.bundle:
+        reused = ", reused" if result.bundle["reused"] else ""
+        table.add_row(
+            "bundle",
+            f"{result.bundle['sha256'][:12]} ({result.bundle['format']}, "
+            f"{result.bundle['bytes']:,} bytes{reused})",
+        )
+    if result.parity and result.parity.get("passed"):
+        parity = result.parity
+        table.add_row(
+            "parity", f"margin {parity['margin']:.3g} of 1 over {parity['cases']} comparisons"
+        )
+        why = f" ({parity['batching_reason']})" if parity.get("batching_reason") else ""
+        table.add_row("batching", f"{parity['batching']}{why}")
+    for number, step in enumerate(result.plan):
+        table.add_row("plan" if number == 0 else "", step)
+    table.add_row("repository", result.repository)
+    if result.report:
+        table.add_row("report", result.report)
+    table.add_row("seconds", f"{result.seconds.get('total', 0.0):.1f}")
+    Console(highlight=False).print(table)
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print one object for machines."""
+    sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_error(error: StlabError) -> None:
+    """Print what is wrong and what to do."""
+    sys.stderr.write(f"error: {error.message}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {error.hint}\n")
+
+
+def set_up_logging() -> None:
+    """Log to stderr as ``LOG_LEVEL`` and ``LOG_FORMAT`` say."""
+    handler = logging.StreamHandler()
+    if os.environ.get("LOG_FORMAT") == "json":
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.propagate = False
+    level = os.environ.get("LOG_LEVEL", "INFO").upper()
+    logger.setLevel(level if level in logging.getLevelNamesMapping() else "INFO")
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        own = {"step", "seconds", "failed"}
+        return json.dumps(
+            {
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+                "level": record.levelname.lower(),
+                "message": record.getMessage(),
+                **{key: value for key, value in vars(record).items() if key in own},
+            }
+        )
