@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from triton_client.types import ModelSpec, TensorSpec, wire_datatype
+from triton_client.types import ModelSpec, TensorSpec, numpy_dtype, wire_datatype
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -36,10 +36,6 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, object]) -> list[tuple[Te
     Raises:
         ValueError: An input is unknown, missing, or has the wrong dtype, shape or batch.
     """
-    known = {tensor.name: tensor for tensor in spec.inputs}
-    if not inputs.keys() <= known.keys():
-        unknown = ", ".join(repr(name) for name in inputs if name not in known)
-        raise ValueError(f"no such input: {unknown}; the inputs are {_listed(spec.inputs)}")
     arrays: list[tuple[TensorSpec, Array]] = []
     for tensor in spec.inputs:
         if tensor.name in inputs:
@@ -47,7 +43,10 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, object]) -> list[tuple[Te
             _check_shape(tensor, array)
             arrays.append((tensor, array))
         elif not tensor.optional:
+            _check_names(spec, inputs)
             raise ValueError(f"input {tensor.name!r} is missing; it takes {tensor}")
+    if len(arrays) != len(inputs):
+        _check_names(spec, inputs)
     if spec.max_batch_size:
         _check_batch(arrays)
     return arrays
@@ -67,6 +66,13 @@ def check_outputs(spec: ModelSpec, outputs: Iterable[str]) -> tuple[str, ...]:
         if name not in known:
             raise ValueError(f"no such output: {name!r}; the outputs are {_listed(spec.outputs)}")
     return names
+
+
+def _check_names(spec: ModelSpec, inputs: Mapping[str, object]) -> None:
+    known = {tensor.name for tensor in spec.inputs}
+    unknown = ", ".join(repr(name) for name in inputs if name not in known)
+    if unknown:
+        raise ValueError(f"no such input: {unknown}; the inputs are {_listed(spec.inputs)}")
 
 
 def _as_array(tensor: TensorSpec, value: object) -> Array:
@@ -100,6 +106,8 @@ def _converted(tensor: TensorSpec, convert: Any, value: object) -> Array:
 
 
 def _check_dtype(tensor: TensorSpec, array: Array) -> None:
+    if array.dtype == numpy_dtype(tensor.datatype):
+        return
     try:
         datatype = wire_datatype(array.dtype)
     except ValueError as error:
@@ -172,11 +180,11 @@ def _check_shape(tensor: TensorSpec, array: Array) -> None:
 
 
 def _check_batch(arrays: list[tuple[TensorSpec, Array]]) -> None:
-    rows = {tensor.name: len(array) for tensor, array in arrays}
-    if len(set(rows.values())) > 1:
-        listed = ", ".join(f"{name!r} {count}" for name, count in rows.items())
+    rows = {len(array) for _, array in arrays}
+    if len(rows) > 1:
+        listed = ", ".join(f"{tensor.name!r} {len(array)}" for tensor, array in arrays)
         raise ValueError(f"the inputs differ in their rows: {listed}")
-    if 0 in rows.values():
+    if 0 in rows:
         raise ValueError("a batch has at least one row")
 
 
