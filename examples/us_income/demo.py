@@ -122,7 +122,7 @@ def _register(settings: Settings, steps: list[Step]) -> bool:
 
 
 def _export(settings: Settings, steps: list[Step]) -> dict[str, Any]:
-    with _timed(steps, f"prove, publish, {_ALIAS}") as result:
+    with _timed(steps, f"export to {_ALIAS}") as result:
         report = export(
             MODEL_NAME, _ALIAS, repository=settings.repository, environment=settings.environment
         )
@@ -132,15 +132,10 @@ def _export(settings: Settings, steps: list[Step]) -> dict[str, Any]:
 
 def _describe(report: dict[str, Any]) -> str:
     """Say in one line what an export did and how well the served model matched."""
-    words = [report["status"]]
-    parity = report.get("parity") or {}
-    if parity.get("margin") is not None:
-        words.append(f"parity margin {parity['margin']:.3g} (below 1 passes)")
-    if parity.get("cases"):
-        words.append(f"{parity['cases']} cases")
-    if bundle := report.get("bundle") or {}:
-        words.append(f"bundle {bundle['sha256'][:12]}")
-    return ", ".join(words)
+    margin = (report.get("parity") or {}).get("margin")
+    if margin is None:
+        return str(report["status"])
+    return f"{report['status']}, parity margin {margin:.2g} (1 allowed)"
 
 
 def _ask(server: Server, panel: IncomePanel, steps: list[Step]) -> NDArray[np.float32]:
@@ -153,7 +148,7 @@ def _ask(server: Server, panel: IncomePanel, steps: list[Step]) -> NDArray[np.fl
         forecast: NDArray[np.float32] = client.model(MODEL_NAME).infer({"history": history})[
             "forecast"
         ]
-        result.append(f"history {list(history.shape)} to forecast {list(forecast.shape)}")
+        result.append(f"{history.shape[0]} windows of {history.shape[1]} states in one request")
     return forecast
 
 

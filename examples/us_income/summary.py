@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from examples.us_income.data import IncomePanel
 
-__all__ = ["Step", "error_table", "forecast_table", "show", "step_table"]
+__all__ = ["SHOWN_STATES", "Step", "error_table", "forecast_table", "show", "step_table"]
 
 SHOWN_STATES = ("California", "New York", "Texas", "Michigan", "Mississippi", "Wyoming")
 """States that tables and lines show; errors are over all 48."""
@@ -47,10 +47,10 @@ def show(
     console: Console, steps: list[Step], panel: IncomePanel, forecast: NDArray[np.float32]
 ) -> None:
     """Print all tables; ``forecast`` is that of every held-out window, in US dollars."""
-    console.print()
     console.print(step_table(steps))
     console.print(forecast_table(panel, forecast))
     console.print(error_table(panel, forecast))
+    console.print()
 
 
 def step_table(steps: list[Step]) -> Table:
@@ -58,7 +58,7 @@ def step_table(steps: list[Step]) -> Table:
     table = _table("From the registry to a served forecast")
     table.show_footer = True
     table.add_column("step", footer="total", no_wrap=True)
-    table.add_column("result")
+    table.add_column("result", overflow="fold")
     table.add_column(
         "seconds", footer=f"{sum(step.seconds for step in steps):.1f}", justify="right"
     )
@@ -68,15 +68,15 @@ def step_table(steps: list[Step]) -> Table:
 
 
 def forecast_table(panel: IncomePanel, forecast: NDArray[np.float32]) -> Table:
-    """Return a few states three years ahead: what happened, what was served, the last value."""
+    """Return a few states three years ahead: what happened, what was served, the naive forecast."""
     windows = panel.held_out
     rows = [int((windows.last_year == year).nonzero()[0][0]) for year in _SHOWN_WINDOWS]
     table = _table(f"Income per head {HORIZON_YEARS} years ahead, US dollars")
     table.add_column("state", no_wrap=True)
     for year in _SHOWN_WINDOWS:
         table.add_column(f"{year + HORIZON_YEARS}", justify="right", style="bold")
-        table.add_column("forecast", justify="right", style="cyan")
-        table.add_column("last value", justify="right", style="dim")
+        table.add_column("forecast", justify="right", style="cyan", no_wrap=True)
+        table.add_column("naive", justify="right", style="dim")
     for state in SHOWN_STATES:
         place = panel.index(state)
         cells = []
@@ -84,7 +84,7 @@ def forecast_table(panel: IncomePanel, forecast: NDArray[np.float32]) -> Table:
             actual = float(windows.future[row, place, -1])
             last = float(windows.history[row, place, -1])
             served = float(forecast[row, place, -1])
-            cells += [f"{actual:,.0f}", _beside(served, actual), _beside(last, actual)]
+            cells += [f"{actual:,.0f}", f"{served:,.0f} {_off(served, actual)}", _off(last, actual)]
         table.add_row(state, *cells)
     return table
 
@@ -100,7 +100,7 @@ def error_table(panel: IncomePanel, forecast: NDArray[np.float32]) -> Table:
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     rivals = {
         "served model": forecast,
-        "last value (naive)": naive_forecast(windows.history, HORIZON_YEARS),
+        "naive (last value)": naive_forecast(windows.history, HORIZON_YEARS),
         "drift": drift_forecast(windows.history, HORIZON_YEARS),
     }
     for name, entry in rivals.items():
@@ -110,9 +110,16 @@ def error_table(panel: IncomePanel, forecast: NDArray[np.float32]) -> Table:
     return table
 
 
-def _beside(value: float, actual: float) -> str:
-    return f"{value:,.0f} {100.0 * (value / actual - 1.0):+5.1f}%"
+def _off(value: float, actual: float) -> str:
+    return f"{100.0 * (value / actual - 1.0):+5.1f}%"
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    return Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
