@@ -87,7 +87,8 @@ def measure(
     pairs = [(low, high) for low, high in noises if low.shape == high.shape]
     noise: Any = np.zeros(())
     if pairs:
-        gaps = [np.abs(low.astype(np.float64) - high) for low, high in pairs]
+        with np.errstate(invalid="ignore"):
+            gaps = [np.abs(low.astype(np.float64) - high) for low, high in pairs]
         noise = np.minimum(_largest(gaps, fixed=fixed), NOISE_CAP * overall)
     floor = _FLOOR_WITH_NOISE if pairs else _FLOOR_WITHOUT
     # An output of zeros still needs room for one rounding of what was cancelled.

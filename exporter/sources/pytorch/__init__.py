@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from exporter.errors import ValidationFailed
 from exporter.interface import Axis, Interface, Tensor, unique_names
 from exporter.sources.base import Arrays, CannotRun
 from exporter.sources.mlmodel import Field, MLModel, check_signature
-from exporter.sources.pytorch.archive import audit
+from exporter.sources.pytorch.archive import load_program
 from exporter.sources.pytorch.float64 import run_in_float64
 from exporter.sources.pytorch.to_onnx import write_onnx
 
@@ -46,17 +46,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> ExportedProgramSource:
     archive = folder / "model.pt2"
     if not archive.is_file():
         _refuse_pickle(folder, allow_pickle=allow_pickle)
-    audit(archive)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.load(archive)
-    except Exception as error:
-        raise ValidationFailed(
-            f"torch.export cannot load {archive.name}: {error}",
-            hint="Log the model again with this release of torch.",
-            kind="artifact",
-        ) from error
+    program = load_program(archive)
     _refuse_state(program)
     return ExportedProgramSource(model, program)
 
@@ -201,10 +191,10 @@ def _tensor(name: str, value: torch.Tensor) -> Tensor:
 
 
 def _refuse_state(program: ExportedProgram) -> None:
-    changed = list(program.graph_signature.buffers_to_mutate.values())
-    if changed:
+    changed = next(_changed_state(program), None)
+    if changed is not None:
         raise ValidationFailed(
-            f"the model changes its own state while it answers (buffer '{changed[0]}'), "
+            f"the model changes its own state while it answers ('{changed}'), "
             "so its answers depend on what was asked before",
             hint="Call model.eval(), keep counters and caches outside forward(), and log it again.",
             kind="determinism",
@@ -216,6 +206,21 @@ def _refuse_state(program: ExportedProgram) -> None:
                 hint="Call model.eval() before mlflow.pytorch.log_model(), and log it again.",
                 kind="determinism",
             )
+
+
+def _changed_state(program: ExportedProgram) -> Iterator[str]:
+    """The buffers and parameters that a run writes into."""
+    signature = program.graph_signature
+    yield from map(str, signature.buffers_to_mutate.values())
+    held = {**signature.inputs_to_buffers, **signature.inputs_to_parameters}
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if node.op != "call_function" or schema is None:
+            continue
+        for argument, value in zip(schema.arguments, node.args, strict=False):
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            if written and getattr(value, "name", None) in held:
+                yield held[value.name]
 
 
 def _training_layer(node: Any) -> str:

@@ -1,4 +1,4 @@
-"""Looks into a pt2 archive before torch does.
+"""Loads a pt2 archive after a look into it.
 
 ``torch.export.load`` unpickles what it finds in several places of the archive: the sample inputs,
 old-style weights, constants of unusual kinds (torch/export/pt2_archive/_package.py,
@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
-import zipfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
+from torch.export.pt2_archive._package import PT2ArchiveReader, load_pt2
 
 from exporter.errors import ValidationFailed
 
-__all__ = ["audit"]
+__all__ = ["load_program"]
 
 _OPERATOR = re.compile(
     r"torch\.ops\.(aten|prims|prim|higher_order|quantized|quantized_decomposed|_c10d_functional)\."
@@ -41,41 +44,52 @@ _EXPRESSION_WORD = re.compile(
 )
 
 
-def audit(path: Path) -> None:
-    """Refuse an archive whose loading would run code that it carries.
+def load_program(path: Path) -> ExportedProgram:
+    """Check an archive and load its program.
 
     Raises:
         ValidationFailed: The archive is unreadable, or something in it is not plain data; the
             entry is named.
     """
+    logging.getLogger("torch.export").setLevel(logging.ERROR)
     try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise zipfile.BadZipFile(f"{damaged} is damaged")
-            for name in archive.namelist():
-                _audit_entry(name.partition("/")[2], archive, name)
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        # Torch's own reader: another one might see other entries in the same bytes.
+        archive = PT2ArchiveReader(str(path))
+        for name in archive.get_file_names():
+            _audit_entry(name, archive)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Not torch.export.load, which falls back to an older and less careful format.
+            return load_pt2(str(path)).exported_programs["model"]
+    except ValidationFailed:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()
         raise ValidationFailed(
-            f"{path.name} cannot be read as a torch.export archive: {error}",
-            hint="Log the model again; the version's artifact is damaged.",
+            f"{path.name} cannot be read as a torch.export archive: "
+            f"{reason[0] if reason else type(error).__name__}",
+            hint="Log the model again with this release of torch; the file is damaged or too old.",
             kind="artifact",
         ) from error
 
 
-def _audit_entry(inner: str, archive: zipfile.ZipFile, name: str) -> None:
-    if inner.startswith("data/aotinductor/"):
-        _unsafe(inner, "holds compiled machine code")
-    elif inner.startswith(("data/constants/custom_obj", "data/constants/opaque_obj")):
-        _unsafe(inner, "is a pickled object")
-    elif inner.startswith("data/") and inner.endswith(".pt"):
-        _audit_pickle(inner, archive.read(name))
-    elif inner.startswith("data/") and inner.endswith("_config.json"):
-        for entry in json.loads(archive.read(name))["config"].values():
+def _audit_entry(name: str, archive: PT2ArchiveReader) -> None:
+    if name.startswith("data/aotinductor/"):
+        _unsafe(name, "holds compiled machine code")
+    elif name.startswith(("data/constants/custom_obj", "data/constants/opaque_obj")):
+        _unsafe(name, "is a pickled object")
+    elif name.startswith("data/") and name.endswith(".pt"):
+        _audit_pickle(name, archive.read_bytes(name))
+    elif name.startswith("data/") and name.endswith("_config.json"):
+        folder = name.rpartition("/")[0]
+        for entry in json.loads(archive.read_bytes(name))["config"].values():
+            held = f"{folder}/{entry['path_name']}"
+            if "custom_obj" in held or "opaque_obj" in held:
+                _unsafe(held, "is a pickled object")
             if entry.get("use_pickle"):
-                folder = name.rpartition("/")[0]
-                _audit_pickle(entry["path_name"], archive.read(f"{folder}/{entry['path_name']}"))
-    elif inner.startswith("models/") and inner.endswith(".json"):
-        _audit_graph(inner, json.loads(archive.read(name)))
+                _audit_pickle(held, archive.read_bytes(held))
+    elif name.startswith("models/"):
+        _audit_graph(name, json.loads(archive.read_bytes(name)))
 
 
 def _audit_pickle(name: str, content: bytes) -> None:
