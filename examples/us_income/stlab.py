@@ -55,9 +55,8 @@ def export(
             done.returncode or 1,
         ) from error
     if done.returncode != 0:
-        reason = report.get("error") or {}
-        text = " ".join(filter(None, (reason.get("message"), reason.get("hint"))))
-        raise DemoError(text or "stlab export failed", done.returncode)
+        kind = (report.get("error") or {}).get("kind", "unexpected")
+        raise DemoError(f"the export stopped ({kind}); its reason is above", done.returncode)
     return report
 
 
