@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["flag_names", "merge_flags", "safe_flags"]
 
-# The only flags of tritonserver that take no value, and so never swallow the next argument.
-_SWITCHES = frozenset({"--disable-auto-complete-config", "--help", "--version"})
-
 # Flags that are the same thing under another name.
 _SAME = {
     "--strict-model-config": "--disable-auto-complete-config",
@@ -59,6 +56,6 @@ def merge_flags(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
         theirs: Anything tritonserver takes, also ``--name value`` in two arguments.
     """
     # Settings of several backends share one flag; they add up, and the last one wins.
-    named = flag_names(theirs) - {"--backend-config", "--load-model"}
+    named = flag_names(theirs) - {"--backend-config"}
     kept = [flag for flag in ours if flag.split("=", 1)[0] not in named]
     return [*kept, *theirs]

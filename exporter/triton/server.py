@@ -1,28 +1,20 @@
-"""A private tritonserver: loopback only, gone when its owner is.
-
-The server is a member of a process group that a small guardian leads. The guardian waits on a pipe
-whose other end only the owner holds, so that the group is killed and its shared memory removed
-however the owner ends, ``kill -9`` included.
-"""
+"""A private tritonserver: on loopback alone, on ports of its own, gone when its owner is."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import os
-import secrets
 import shutil
-import signal
 import socket
-import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self
 
 from exporter.errors import UnavailableError
 from exporter.triton.flags import merge_flags, safe_flags
+from exporter.triton.process import GuardedProcess, shell_safe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,13 +27,6 @@ __all__ = ["TritonServer"]
 _ATTEMPTS = 4
 _POLL_SECONDS = 0.01
 _IN_USE = ("already in use", "Address already in use", "failed to start")
-
-# The first line is the server's pid. The second never comes: reading ends with the owner's end of
-# the pipe. Killing 0 ends the whole group, the guardian included.
-_GUARDIAN = (
-    "trap '' INT TERM HUP; read -r server; read -r _; "
-    'kill -9 "$server" 2>/dev/null; rm -f "/dev/shm/$1"*; kill -9 0'
-)
 
 
 @dataclass(slots=True)
@@ -72,11 +57,8 @@ class TritonServer:
     _arguments: list[str]
     _ports: _Ports
     _scratch: Path
-    _prefix: str = ""
-    _process: subprocess.Popen[bytes] | None = None
-    _guardian: subprocess.Popen[bytes] | None = None
+    _process: GuardedProcess | None = None
     _attempts: int = 0
-    _log: IO[bytes] | None = field(default=None, repr=False)
 
     @classmethod
     def start(
@@ -115,7 +97,7 @@ class TritonServer:
         scratch = Path(tempfile.mkdtemp(prefix="stlab-triton-"))
         ours = [
             *safe_flags(runtime),
-            f"--model-repository={repository}",
+            f"--model-repository={shell_safe(repository, scratch)}",
             f"--model-control-mode={control_mode}",
             *(f"--load-model={model}" for model in models),
             "--exit-timeout-secs=5",
@@ -155,7 +137,7 @@ class TritonServer:
     @property
     def pid(self) -> int | None:
         """The server's process, while there is one."""
-        return self._process.pid if self._process is not None else None
+        return self._process.server.pid if self._process is not None else None
 
     def wait_live(self, timeout: float = 30.0) -> None:
         """Wait until the server answers.
@@ -168,20 +150,20 @@ class TritonServer:
         """
         deadline = time.monotonic() + timeout
         while not self._is_live():
-            if self._process is None or self._process.poll() is not None:
+            if self._process is None or not self._process.running:
                 if self._attempts < _ATTEMPTS and self._lost_a_port():
-                    self._end()
+                    self._end(timeout=0)
                     self._spawn()
                     continue
-                code = self._process.returncode if self._process is not None else None
+                code = self._process.server.returncode if self._process is not None else None
                 raise UnavailableError(
                     f"tritonserver ended on start (exit code {code}):\n{self.log_tail(20)}",
-                    hint=f"The whole log: {self.log_path}",
+                    hint=self._where_the_log_is(),
                 )
             if time.monotonic() > deadline:
                 raise UnavailableError(
                     f"tritonserver was not live after {timeout:g} s:\n{self.log_tail(20)}",
-                    hint=f"The whole log: {self.log_path}",
+                    hint=self._where_the_log_is(),
                 )
             time.sleep(_POLL_SECONDS)
 
@@ -219,42 +201,13 @@ class TritonServer:
     def _spawn(self) -> None:
         self._attempts += 1
         self._ports.take()
-        self._prefix = f"stlab-{os.getpid()}-{secrets.token_hex(4)}-"
         http_port, grpc_port, metrics_port = self._ports.taken
-        command = [
-            str(self.runtime.executable),
-            *self._arguments,
-            f"--http-port={http_port}",
-            f"--grpc-port={grpc_port}",
-            f"--metrics-port={metrics_port}",
-            f"--backend-config=python,shm-region-prefix-name={self._prefix}",
-        ]
-        try:
-            self._guardian = subprocess.Popen(
-                ["/bin/sh", "-c", _GUARDIAN, "guardian", self._prefix],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                process_group=0,
+        ports = [f"--http-port={http_port}", f"--grpc-port={grpc_port}"]
+        arguments = [*self._arguments, *ports, f"--metrics-port={metrics_port}"]
+        with self.log_path.open("ab") as log:
+            self._process = GuardedProcess.start(
+                self.runtime, arguments, output=log, scratch=self._scratch
             )
-            self._log = self.log_path.open("ab")
-            self._process = subprocess.Popen(
-                command,
-                env={**os.environ, **self.runtime.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
-                process_group=self._guardian.pid,
-            )
-        except OSError as error:
-            raise UnavailableError(
-                f"tritonserver cannot be started: {error}.",
-                hint="Run `stlab doctor` to see what is installed.",
-            ) from error
-        pipe = self._guardian.stdin
-        if pipe is not None:
-            pipe.write(f"{self._process.pid}\n".encode())
-            pipe.flush()
 
     def _is_live(self) -> bool:
         connection = http.client.HTTPConnection(self.http_url, timeout=2)
@@ -266,24 +219,16 @@ class TritonServer:
         finally:
             connection.close()
         # Somebody else's server may have taken the port that ours then did not get.
-        return live and self._process is not None and self._process.poll() is None
+        return live and self._process is not None and self._process.running
 
     def _lost_a_port(self) -> bool:
         tail = self.log_tail(20)
         return 0 in self._ports.asked and any(sign in tail for sign in _IN_USE)
 
-    def _end(self, timeout: float = 0.0) -> None:
-        process, guardian = self._process, self._guardian
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout)
-        if guardian is not None:
-            if guardian.stdin is not None:
-                with contextlib.suppress(OSError):
-                    guardian.stdin.close()
-            guardian.wait()
-        if process is not None:
-            process.wait()
-        if self._log is not None:
-            self._log.close()
+    def _where_the_log_is(self) -> str:
+        kept = self._scratch not in self.log_path.parents
+        return f"The whole log: {self.log_path}" if kept else ""
+
+    def _end(self, timeout: float) -> None:
+        if self._process is not None:
+            self._process.end(timeout)

@@ -1,0 +1,78 @@
+"""A command that is ``tritonserver``: ``python -m exporter.triton.launcher``.
+
+Everything after it is handed on as it is; only the backend directory is added, where none is
+named. The target release is ``STLAB_TRITON_RELEASE`` or the default one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from exporter.errors import StlabError
+from exporter.triton.flags import flag_names
+from exporter.triton.releases import DEFAULT_RELEASE, release
+from exporter.triton.runtime import LAUNCHER_MARK, ensure_runtime, find_tritonserver
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["install_launcher", "main"]
+
+# Run by the interpreter of its own environment, which finds the package from anywhere.
+_SCRIPT = """#!/bin/sh
+# {mark}: runs the embedded tritonserver with the flags that it is given.
+exec "{python}" -m exporter.triton.launcher "$@"
+"""
+
+
+def install_launcher(bin_directory: Path) -> Path | None:
+    """Write ``<bin_directory>/tritonserver``, unless there is a real one.
+
+    Args:
+        bin_directory: Of a virtual environment in which this package is installed.
+
+    Returns:
+        The launcher, or None where a tritonserver that is not ours lies there or on ``PATH``.
+    """
+    launcher = bin_directory / "tritonserver"
+    if launcher.is_symlink() or launcher.exists():
+        try:
+            ours = LAUNCHER_MARK in launcher.read_text(errors="replace")[:4096]
+        except OSError:
+            ours = False
+        if not ours:
+            return None
+    if find_tritonserver() is not None:
+        return None
+    script = _SCRIPT.format(mark=LAUNCHER_MARK, python=sys.executable)
+    partial = launcher.with_name(f".tritonserver-{os.getpid()}")
+    partial.write_text(script)
+    partial.chmod(0o755)
+    partial.replace(launcher)
+    return launcher
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Become tritonserver.
+
+    Args:
+        arguments: Its flags; those of this process by default.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        target = release(os.environ.get("STLAB_TRITON_RELEASE") or DEFAULT_RELEASE)
+        runtime = ensure_runtime(target, progress=lambda text: print(text, file=sys.stderr))  # noqa: T201
+    except StlabError as error:
+        sys.stderr.write(f"tritonserver: {error.message}\n{error.hint}\n")
+        sys.exit(error.exit_code)
+    if runtime.backend_directory is not None and "--backend-directory" not in flag_names(given):
+        given.append(f"--backend-directory={runtime.backend_directory}")
+    environment = {**os.environ, **runtime.environment}
+    os.execve(runtime.executable, ["tritonserver", *given], environment)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""A tritonserver process that cannot outlive its owner.
+
+The server is a member of a process group that a small guardian leads. The guardian waits on a pipe
+whose other end only the owner holds, so that the group is killed and its shared memory removed
+however the owner ends, ``kill -9`` included. (A signal on the parent's death would not do: it is
+sent when the *thread* that started the server ends.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from exporter.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.triton.runtime import Runtime
+
+__all__ = ["GuardedProcess", "shell_safe"]
+
+# The first line is the server's pid. A second one says that the server has ended; without it the
+# owner is gone, and the server is killed and its end waited for (a while: some containers' first
+# process never buries the dead). Killing 0 ends the whole group, the guardian included.
+_GUARDIAN = """
+trap '' INT TERM HUP
+read -r server
+read -r ended || {
+  kill -9 "$server"
+  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    kill -0 "$server" && sleep 0.05
+  done
+  rm -rf "$2"
+}
+rm -f "/dev/shm/$1"*
+kill -9 0
+"""
+
+_SHELL_SAFE = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
+
+
+@dataclass(slots=True)
+class GuardedProcess:
+    """A running server and its guardian."""
+
+    server: subprocess.Popen[bytes]
+    guardian: subprocess.Popen[bytes]
+
+    @classmethod
+    def start(
+        cls,
+        runtime: Runtime,
+        arguments: Sequence[str],
+        *,
+        output: IO[bytes] | None,
+        scratch: Path,
+    ) -> GuardedProcess:
+        """Start a server.
+
+        Args:
+            runtime: What to run.
+            arguments: Its flags, but for the name of its shared memory.
+            output: Where both of its outputs go; ours where it is None.
+            scratch: The owner's folder, removed for it if it was killed.
+
+        Raises:
+            UnavailableError: It cannot be started.
+        """
+        prefix = f"stlab-{os.getpid()}-{secrets.token_hex(4)}-"
+        shared_memory = f"--backend-config=python,shm-region-prefix-name={prefix}"
+        guardian = None
+        try:
+            guardian = subprocess.Popen(
+                ["/bin/sh", "-c", _GUARDIAN, "guardian", prefix, str(scratch)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                process_group=0,
+            )
+            server = subprocess.Popen(
+                [str(runtime.executable), *arguments, shared_memory],
+                env={**os.environ, **runtime.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                process_group=guardian.pid,
+            )
+        except OSError as error:
+            if guardian is not None:
+                _release(guardian, b"none\nended\n")
+            raise UnavailableError(
+                f"tritonserver cannot be started: {error}.",
+                hint="Run `stlab doctor` to see what is installed.",
+            ) from error
+        if guardian.stdin is not None:
+            guardian.stdin.write(f"{server.pid}\n".encode())
+            guardian.stdin.flush()
+        return cls(server, guardian)
+
+    @property
+    def running(self) -> bool:
+        """Whether the server has not ended."""
+        return self.server.poll() is None
+
+    def end(self, timeout: float) -> None:
+        """End the server and whatever it started, and remove its shared memory.
+
+        Args:
+            timeout: Seconds that it gets to end by itself; then it is killed.
+        """
+        if self.running and timeout > 0:
+            self.server.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.server.wait(timeout)
+        self.server.kill()
+        self.server.wait()
+        _release(self.guardian, b"ended\n")
+
+
+def _release(guardian: subprocess.Popen[bytes], last_word: bytes) -> None:
+    """Let go of a guardian, which cleans up and ends its group."""
+    with contextlib.suppress(OSError):
+        guardian.communicate(last_word)
+
+
+def shell_safe(repository: str, scratch: Path) -> str:
+    """Return a repository by a name that a shell does not take apart.
+
+    The python backend hands the path of a model to a shell without quotes, so that a model below a
+    folder with a space in its name cannot be loaded.
+
+    Args:
+        repository: A local folder or an object-store URL.
+        scratch: An existing folder for a symbolic link, where one is needed.
+    """
+    if "://" in repository or _SHELL_SAFE.fullmatch(repository):
+        return repository
+    link = scratch / "repository"
+    link.symlink_to(Path(repository).absolute(), target_is_directory=True)
+    return str(link)

@@ -1,0 +1,107 @@
+"""Serve a model repository in the foreground."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.errors import NotFoundError, UnavailableError
+from exporter.triton.flags import flag_names, merge_flags, safe_flags
+from exporter.triton.process import GuardedProcess, shell_safe
+from exporter.triton.runtime import ensure_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+
+    from exporter.triton.releases import Release
+    from exporter.triton.runtime import Runtime
+
+__all__ = ["serve"]
+
+_EXIT_SECONDS = 30
+
+
+def serve(
+    repository: str,
+    *,
+    release: Release,
+    http_port: int = 8000,
+    grpc_port: int = 8001,
+    metrics_port: int = 8002,
+    extra: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> int:
+    """Run tritonserver until it is told to stop; SIGINT and SIGTERM stop it cleanly.
+
+    Every model of the repository is loaded, and an exporter may load and unload further versions.
+    The server listens on loopback, takes complete configurations only, and is ready when all of
+    its models are.
+
+    Args:
+        repository: A local folder or an object-store URL such as ``s3://bucket/prefix``.
+        release: The target release, for the embedded server.
+        http_port: Of the HTTP endpoint.
+        grpc_port: Of the gRPC endpoint.
+        metrics_port: Of the Prometheus endpoint.
+        extra: Further flags of tritonserver; one that names a flag of ours wins over it.
+        progress: Told what takes time before the server starts.
+
+    Returns:
+        The exit code: 0 once the server was stopped.
+
+    Raises:
+        NotFoundError: There is no such folder.
+        UnavailableError: There is no server to run, or it ended without being told to.
+    """
+    if "://" not in repository and not Path(repository).is_dir():
+        raise NotFoundError(
+            f"There is no model repository at {repository}.",
+            hint="Export a model into it first, or name another one with --repository.",
+        )
+    runtime = ensure_runtime(release, progress=progress)
+    with tempfile.TemporaryDirectory(prefix="stlab-serve-", ignore_cleanup_errors=True) as scratch:
+        ours = [
+            *safe_flags(runtime),
+            f"--model-repository={shell_safe(repository, Path(scratch))}",
+            f"--http-port={http_port}",
+            f"--grpc-port={grpc_port}",
+            f"--metrics-port={metrics_port}",
+        ]
+        if not flag_names(extra) & {"--model-control-mode", "--load-model"}:
+            ours += ["--model-control-mode=explicit", "--load-model=*"]
+        return _run(runtime, merge_flags(ours, extra), Path(scratch))
+
+
+def _run(runtime: Runtime, arguments: Sequence[str], scratch: Path) -> int:
+    stopped = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        process = GuardedProcess.start(runtime, arguments, output=None, scratch=scratch)
+        try:
+            while process.running and not stopped:
+                try:
+                    # A handler does not end the wait, which is resumed: look now and then.
+                    process.server.wait(0.2)
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            process.end(_EXIT_SECONDS)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    code = process.server.returncode
+    if not stopped and code:
+        raise UnavailableError(
+            f"tritonserver ended with exit code {code}; its log is above.",
+            hint="A model that cannot be loaded ends it too; add `-- --exit-on-error=false`.",
+        )
+    return 0
