@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from exporter.bundle import Bundle
 from exporter.errors import ConflictError, StlabError, UnavailableError, ValidationFailed
 from exporter.parity.evidence import Evidence
 from exporter.parity.replay import replay
 from triton_client import TritonClient
 from triton_client.errors import ModelNotFound, NotReady, TritonClientError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.bundle import Bundle
 
 __all__ = ["check_servers", "reload", "serving", "verify"]
 

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exporter.bundle import CONFIG, SAMPLES, WARMUP, Bundle, file_digest
 from exporter.config import WarmupInput, build_config, render
 from exporter.formats import convert
-from exporter.formats.base import Conversion
-from exporter.interface import Interface
-from exporter.parity.evidence import Evidence
 from exporter.parity.inputs import SEED, named_samples
 from exporter.parity.reference import Truth, examine
 from exporter.parity.samples import load_arrays, save_samples
-from exporter.settings import ExportRequest
-from exporter.sources.base import Array, Arrays, Source
-from exporter.triton.releases import Release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from exporter.formats.base import Conversion
+    from exporter.interface import Interface
+    from exporter.parity.evidence import Evidence
+    from exporter.settings import ExportRequest
+    from exporter.sources.base import Array, Arrays, Source
+    from exporter.triton.releases import Release
 
 __all__ = ["Candidate", "build", "settings_digest", "settings_of"]
 

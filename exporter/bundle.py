@@ -11,13 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailed
 from exporter.names import artifact_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 __all__ = [
     "CONFIG",
@@ -158,7 +160,7 @@ class Bundle:
             else:
                 continue
             raise ValidationFailed(
-                f"bundle {self.sha256[:12]} of {self.model} version {self.version}: {name} {problem}",
+                f"bundle {self.sha256[:12]} of {self.model} {self.version}: {name} {problem}",
                 hint="Restore the file, or export the version again from the registry.",
                 kind="bundle",
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from exporter.errors import StlabError, UsageError
 
@@ -16,25 +17,25 @@ __all__ = ["app", "export_main", "main"]
 app = typer.Typer(
     name="stlab",
     help="From an MLflow model version to a proven, served Triton model.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
-@app.callback()
-def _commands() -> None:
+@app.callback(invoke_without_command=True)
+def _commands(context: typer.Context) -> None:
     """From an MLflow model version to a proven, served Triton model."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
 def export(
-    model: Annotated[
-        str, typer.Argument(envvar="MLFLOW_MODEL_NAME", help="The registered model.")
-    ],
+    model: Annotated[str, typer.Argument(envvar="MLFLOW_MODEL_NAME", help="The registered model.")],
     alias: Annotated[
-        str, typer.Option(envvar="MLFLOW_MODEL_ALIAS", help="The alias to move: dev, staging, prod.")
+        str,
+        typer.Option(envvar="MLFLOW_MODEL_ALIAS", help="The alias to move: dev, staging or prod."),
     ],
     version: Annotated[
         int | None, typer.Option(help="The version. dev: newest; staging: what dev names.")
@@ -46,7 +47,9 @@ def export(
     ] = "model_repository",
     triton_url: Annotated[
         list[str] | None,
-        typer.Option(envvar="STLAB_TRITON_URL", help="HOST:PORT (gRPC) to activate on; repeatable."),
+        typer.Option(
+            envvar="STLAB_TRITON_URL", help="HOST:PORT (gRPC) to activate on; repeatable."
+        ),
     ] = None,
     triton_release: Annotated[
         str, typer.Option(envvar="STLAB_TRITON_RELEASE", help="The release that is to serve it.")
@@ -151,25 +154,18 @@ def _run(arguments: list[str]) -> int:
     _end_on_sigterm()
     try:
         result = app(args=arguments, prog_name="stlab", standalone_mode=False)
+        return int(result) if isinstance(result, int) else 0
     except StlabError as error:
-        return _fail(error, arguments)
+        known = error
     except KeyboardInterrupt:
-        return _fail(StlabError("interrupted; what was begun is undone"), arguments)
+        known = StlabError("interrupted; what was begun is undone")
+    except TyperException as error:
+        known = UsageError(error.format_message(), hint="See stlab --help.")
     except Exception as error:
-        import click
-
-        if isinstance(error, click.exceptions.NoArgsIsHelpError):
-            error.show()
-            return error.exit_code
-        if isinstance(error, click.ClickException):
-            hint = "See stlab --help."
-            return _fail(UsageError(error.format_message(), hint=hint), arguments)
-        if isinstance(error, click.Abort):
-            return 1
         if "--json" not in arguments:
             raise
-        return _fail(StlabError(f"{type(error).__name__}: {error}"), arguments)
-    return int(result) if isinstance(result, int) else 0
+        known = StlabError(f"{type(error).__name__}: {error}")
+    return _fail(known, arguments)
 
 
 def _fail(error: StlabError, arguments: list[str]) -> int:

@@ -7,17 +7,20 @@ README for its parameters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from exporter.errors import ValidationFailed
-from exporter.formats.base import Conversion
-from exporter.interface import Tensor
 from triton_client.types import config_datatype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from exporter.formats.base import Conversion
+    from exporter.interface import Tensor
 
 __all__ = ["WarmupInput", "build_config", "differences", "parse", "render", "with_versions"]
 
@@ -93,9 +96,11 @@ def build_config(
 
 def render(config: pb.ModelConfig) -> str:
     """Return a configuration as the text of config.pbtxt."""
-    text = text_format.MessageToString(config)
+    text: str = text_format.MessageToString(config)
     # AUTO is the protobuf's zero, which it leaves out; a reader should see it.
-    return re.sub(r"(?m)^(instance_group \{\n  count: \d+\n)(?!  kind)", r"\1  kind: KIND_AUTO\n", text)
+    return re.sub(
+        r"(?m)^(instance_group \{\n  count: \d+\n)(?!  kind)", r"\1  kind: KIND_AUTO\n", text
+    )
 
 
 def parse(text: str, *, where: str) -> pb.ModelConfig:

@@ -7,11 +7,13 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
-from exporter.errors import StlabError
-from exporter.result import ExportResult
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.errors import StlabError
+    from exporter.result import ExportResult
 
 __all__ = ["Progress", "print_error", "print_json", "print_result", "set_up_logging"]
 
@@ -29,7 +31,7 @@ class Progress:
         self._console = Console(stderr=True, highlight=False)
         self._status = self._console.status("") if self._console.is_terminal else None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if self._status is not None:
             self._status.start()
         return self
@@ -50,7 +52,8 @@ class Progress:
     def end(self, step: str, seconds: float, *, failed: bool) -> None:
         """Show what a step took."""
         if os.environ.get("LOG_FORMAT") == "json":
-            logger.info("step", extra={"step": step, "seconds": round(seconds, 3), "failed": failed})
+            seconds = round(seconds, 3)
+            logger.info("step", extra={"step": step, "seconds": seconds, "failed": failed})
             return
         mark = "[red]✗[/]" if failed else "[green]✓[/]"
         self._console.print(f"{mark} {step:<10} {seconds:6.2f} s")

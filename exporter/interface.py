@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from triton_client.types import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["Axis", "Interface", "Tensor", "unique_names", "valid_tensor_name"]
 
@@ -33,7 +35,7 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape with −1 for every variable axis."""
+        """The shape with -1 for every variable axis."""
         return tuple(axis if isinstance(axis, int) else -1 for axis in self.axes)
 
     @property

@@ -1,18 +1,17 @@
-"""The way of the data, top to bottom:
+"""The way of the data, top to bottom.
 
     resolve → pull → convert → configure → prove → publish → activate → verify → promote
 
 Each step lives in a module of its own and hands on one value. Every prefix is safe to stop at:
 until the last step the alias names what it named, and what fails on the way is undone.
-"""  # noqa: D205, D400 - the drawing is the summary
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.activation import check_servers, reload, serving, verify
 from exporter.building import build, settings_digest, settings_of
@@ -26,8 +25,12 @@ from exporter.registry.runs import fetch_bundle
 from exporter.report import report_of, write_html
 from exporter.repository import LocalRepository, Workspace
 from exporter.result import ExportResult, bundle_summary
-from exporter.settings import ExportRequest
 from exporter.triton.releases import DEFAULT_RELEASE, Release, release
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from exporter.settings import ExportRequest
 
 __all__ = ["export"]
 
@@ -125,7 +128,9 @@ class _Export:
         if not all(serving(url, bundle) for url in self.request.triton_urls):
             return None
         report = bundle.report()
-        return report and _Proven(bundle, report["parity"], None, reused=True)
+        if report is None:
+            return None
+        return _Proven(bundle, report["parity"], None, reused=True)
 
     def _plan(self, evidence: _Recorded) -> tuple[str, ...]:
         begin = (

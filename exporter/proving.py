@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from exporter.bundle import Bundle
 from exporter.config import differences, parse
 from exporter.errors import UnavailableError, ValidationFailed
-from exporter.interface import Interface
 from exporter.parity.evidence import Check, Evidence
-from exporter.parity.reference import Truth
 from exporter.parity.replay import replay
 from exporter.parity.wire import check_batching, check_numbers
 from exporter.repository.local import lay_out
-from exporter.triton.releases import Release
 from exporter.triton.runtime import Runtime, ensure_runtime
 from exporter.triton.server import TritonServer
 from triton_client import TritonClient
 from triton_client.errors import TritonClientError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from exporter.bundle import Bundle
+    from exporter.interface import Interface
+    from exporter.parity.reference import Truth
+    from exporter.triton.releases import Release
+
 __all__ = ["ProvingGround"]
 
-# A model of many gigabytes takes minutes to read; a hung server must not hold the pipeline for ever.
+# A model of many gigabytes takes minutes to read; a hung server must not hold up a pipeline.
 LOAD_SECONDS = 600.0
 CALL_SECONDS = 300.0
 
@@ -77,9 +81,7 @@ class ProvingGround:
             return f"embedded tritonserver with ONNX Runtime {runtime.onnxruntime}"
         return f"{runtime.executable.name} on PATH"
 
-    def prove(
-        self, bundle: Bundle, interface: Interface, truth: Truth, evidence: Evidence
-    ) -> None:
+    def prove(self, bundle: Bundle, interface: Interface, truth: Truth, evidence: Evidence) -> None:
         """Load the bundle with its very config and compare what is served with the truth.
 
         The checks go into the evidence; the verdict is its.
@@ -154,7 +156,9 @@ def refuse(evidence: Evidence) -> None:
     if evidence.passed:
         return
     failed = next(check for check in evidence.checks if not check.passed)
-    hint = _HINTS.get(failed.name, "Look at the report; export with other settings or mend the model.")
+    hint = _HINTS.get(
+        failed.name, "Look at the report; export with other settings or mend the model."
+    )
     kind = "target" if failed.name == "load" else "parity"
     raise ValidationFailed(
         f"what Triton serves is not what was registered: {failed.name}: {failed.detail}",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from exporter.bundle import Bundle
-from exporter.errors import StlabError
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.bundle import Bundle
+    from exporter.errors import StlabError
 
 __all__ = ["ExportResult", "bundle_summary"]
 
@@ -52,9 +54,7 @@ class ExportResult:
 
     def failed(self, error: StlabError) -> ExportResult:
         """Return the result with an error in it."""
-        return replace(
-            self, status="failed", error=error.as_dict(), exit_code=error.exit_code
-        )
+        return replace(self, status="failed", error=error.as_dict(), exit_code=error.exit_code)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object, with the same keys in every case."""

@@ -64,14 +64,14 @@ class ExportRequest:
         _one_of("--precision", self.precision, PRECISIONS)
         _one_of("--batching", self.batching, BATCHING)
         if self.max_batch_size < 1:
-            raise UsageError("--max-batch-size is at least 1", hint="To serve unbatched: --batching off")
+            raise UsageError("--max-batch-size is at least 1", hint="Serve it with --batching off.")
         if self.version is not None and self.version < 1:
             raise UsageError("--version is at least 1", hint="MLflow counts versions from 1.")
         if self.samples is not None and not self.samples.is_file():
             raise UsageError(f"there is no file {self.samples}", hint="Check --samples.")
         if "://" in self.repository:
             raise UsageError(
-                f"{self.repository} is not a local folder, and this release publishes to those only",
+                f"{self.repository} is not a local folder, the only place to publish to",
                 hint="Export to a folder, and copy or mount it where the server reads.",
             )
 

@@ -6,13 +6,16 @@ A new format is one new module with ``convert(source, folder, release, rows)`` a
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from exporter.errors import UsageError
-from exporter.formats.base import Conversion
-from exporter.sources.base import Source
-from exporter.triton.releases import Release
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from exporter.formats.base import Conversion
+    from exporter.sources.base import Source
+    from exporter.triton.releases import Release
 
 __all__ = ["FORMATS", "convert"]
 

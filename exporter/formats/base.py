@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from exporter.interface import Interface
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.interface import Interface
 
 __all__ = ["Conversion"]
 

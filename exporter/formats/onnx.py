@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from exporter.errors import ValidationFailed
 from exporter.formats.base import Conversion
 from exporter.interface import Axis, Interface, Tensor
-from exporter.sources.base import Source
-from exporter.triton.releases import Release
 from triton_client.types import wire_datatype
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from exporter.sources.base import Source
+    from exporter.triton.releases import Release
 
 __all__ = ["convert"]
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.interface import Tensor
-from exporter.parity.tolerances import Tolerance
-from exporter.sources.base import Array, Arrays
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.interface import Tensor
+    from exporter.parity.tolerances import Tolerance
+    from exporter.sources.base import Array, Arrays
 
 __all__ = ["Difference", "compare", "compare_outputs"]
 
@@ -23,7 +25,7 @@ class Difference:
         output: The output's name.
         problem: Why it fails; empty where it passes.
         margin: The worst error divided by its budget; below 1 passes.
-        max_abs_error: The largest |candidate − reference|.
+        max_abs_error: The largest abs(candidate - reference).
         index: Where the worst element lies.
         ratios: Every element's error divided by its budget, flat, for the histogram.
         flips: Elements that must be equal, differ, and lie within the reference's own noise.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exporter.bundle import json_number
-from exporter.interface import Tensor
-from exporter.parity.compare import Difference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from exporter.interface import Tensor
+    from exporter.parity.compare import Difference
 
 __all__ = ["HISTOGRAM_EDGES", "Batching", "Check", "Evidence", "OutputEvidence"]
 
@@ -121,7 +124,7 @@ class Evidence:
 
     @property
     def max_abs_error(self) -> float:
-        """The largest |candidate − reference|."""
+        """The largest abs(candidate - reference)."""
         return max((output.max_abs_error for output in self.outputs.values()), default=0.0)
 
     @property

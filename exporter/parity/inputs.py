@@ -6,16 +6,19 @@ The same interface, example and seed give the same inputs, on any machine.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exporter.errors import ValidationFailed
-from exporter.interface import Interface, Tensor
-from exporter.sources.base import Array, Arrays
 from triton_client.types import numpy_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from exporter.interface import Interface, Tensor
+    from exporter.sources.base import Array, Arrays
 
 __all__ = ["Case", "Drawing", "named_samples", "rows_of", "take_rows"]
 
@@ -220,8 +223,8 @@ def _range(example: Array | None) -> tuple[float, float]:
 
 _EDGES = {
     "zero": lambda low, high: 0.0 * low * high,
-    "low": lambda low, high: min(low, high),
-    "high": lambda low, high: max(low, high),
+    "low": min,
+    "high": max,
     "negative": lambda low, high: -max(abs(low), abs(high)),
 }
 

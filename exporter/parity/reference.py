@@ -6,8 +6,8 @@ Everything that the candidate is later compared with is computed here, once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from exporter.parity.evidence import Batching, Check, Evidence
 from exporter.parity.inputs import Case, Drawing, rows_of, take_rows
 from exporter.parity.tolerances import Tolerance, measure, tighter
 from exporter.sources.base import Arrays, CannotRun, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["Answer", "Truth", "examine"]
 

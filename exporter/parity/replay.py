@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from exporter.bundle import SAMPLES, Bundle
 from exporter.interface import Tensor
-from exporter.parity.evidence import Evidence
 from exporter.parity.samples import load_samples
 from exporter.parity.wire import check_numbers
-from triton_client import TritonClient
+
+if TYPE_CHECKING:
+    from exporter.parity.evidence import Evidence
+    from triton_client import TritonClient
 
 __all__ = ["replay"]
 

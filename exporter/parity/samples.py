@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +19,12 @@ from exporter.parity.evidence import Batching
 from exporter.parity.inputs import Case
 from exporter.parity.reference import Answer, Truth
 from exporter.parity.tolerances import Tolerance
-from exporter.sources.base import Array
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from exporter.sources.base import Array
 
 __all__ = ["load_arrays", "load_samples", "save_samples"]
 
@@ -35,7 +39,7 @@ def save_samples(path: Path, truth: Truth) -> tuple[Answer, ...]:
     for name, tolerance in truth.tolerances.items():
         if tolerance is not None:
             arrays[f"tolerance/{name}"] = tolerance.absolute
-            arrays[f"tolerance/{name}/relative"] = np.float64(tolerance.relative)
+            arrays[f"tolerance/{name}/relative"] = np.array(tolerance.relative)
     kept: list[Answer] = []
     size = 0
     for answer in truth.answers:
@@ -124,12 +128,13 @@ def _with_strings(arrays: Mapping[str, Array]) -> dict[str, Array]:
             ends = np.cumsum(array.ravel())
             values = np.empty(array.size, dtype=object)
             values[:] = [
-                content[end - length : end]
-                for end, length in zip(ends, array.ravel(), strict=True)
+                content[end - length : end] for end, length in zip(ends, array.ravel(), strict=True)
             ]
             result[name] = values.reshape(array.shape)
         elif array.dtype.kind in "US":
-            encoded = [v.encode() if isinstance(v, str) else bytes(v) for v in array.ravel().tolist()]
+            encoded = [
+                v.encode() if isinstance(v, str) else bytes(v) for v in array.ravel().tolist()
+            ]
             values = np.empty(array.size, dtype=object)
             values[:] = encoded
             result[key] = values.reshape(array.shape)

@@ -14,15 +14,18 @@ cover cancellation, which noise would have shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.interface import Tensor
-from exporter.sources.base import Array, Arrays
 from triton_client.types import numpy_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from exporter.interface import Tensor
+    from exporter.sources.base import Array, Arrays
 
 __all__ = ["Tolerance", "measure", "tighter"]
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.interface import Tensor
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.inputs import rows_of, take_rows
-from exporter.parity.reference import Truth
 from exporter.sources.base import Array, Arrays
 from triton_client.errors import TritonClientError
+
+if TYPE_CHECKING:
+    from exporter.interface import Tensor
+    from exporter.parity.reference import Truth
 
 __all__ = ["Infer", "check_batching", "check_numbers"]
 
@@ -30,8 +32,9 @@ def check_numbers(
 ) -> Check:
     """Ask the served model every case, one at a time."""
     answers = [*truth.answers, *([truth.pool] if truth.pool else [])]
-    problem = ""
-    for number, answer in enumerate(answers, start=1):
+    problem, number = "", 0
+    for answer in answers:
+        number += 1
         try:
             served = infer(answer.case.inputs)
         except TritonClientError as error:

@@ -8,14 +8,16 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from exporter.errors import ConflictError, NotFoundError, StlabError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["Registry", "Selection", "translated"]
 
@@ -64,7 +66,7 @@ class Registry:
             UnavailableError: Nothing answers at the URI.
         """
         _check_reachable(uri)
-        # MLflow's default is seven attempts with growing pauses: minutes, for a server that is gone.
+        # MLflow's default, seven attempts with growing pauses, takes minutes on a dead server.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         for name in ("mlflow", "alembic", "sqlalchemy"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -129,7 +131,10 @@ class Registry:
             except (FileNotFoundError, OSError) as error:
                 raise _artifact_gone(model, version, error) from error
             except Exception as error:
-                if "No such artifact" in str(error) or getattr(error, "error_code", "") in _NOT_FOUND:
+                if (
+                    "No such artifact" in str(error)
+                    or getattr(error, "error_code", "") in _NOT_FOUND
+                ):
                     raise _artifact_gone(model, version, error) from error
                 raise
 

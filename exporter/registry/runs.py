@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from exporter.bundle import Bundle
 from exporter.errors import ConflictError
 from exporter.registry.connection import Registry, _quiet_progress, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["EXPERIMENT", "ExportRun", "fetch_bundle"]
 

@@ -7,10 +7,13 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter.errors import StlabError, UnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["copy_file", "durable", "open_to_readers", "replace_file", "sync", "translated"]
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.bundle import CONFIG, MANIFEST, WARMUP, Bundle
 from exporter.config import parse, render, with_versions
@@ -25,6 +23,10 @@ from exporter.repository.files import (
     sync,
     translated,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
 
 __all__ = ["LocalRepository", "lay_out"]
 
@@ -239,4 +241,3 @@ class LocalRepository:
                     )
         config = parse(bundle.config, where=f"the config of version {bundle.version}")
         return with_versions(config, beside | {bundle.version})
-

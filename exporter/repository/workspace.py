@@ -12,13 +12,16 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter.errors import ConflictError
 from exporter.repository.files import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Workspace"]
 

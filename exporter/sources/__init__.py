@@ -6,12 +6,15 @@ A new flavor is one new module with ``open_source(model, *, allow_pickle)`` and 
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from exporter.errors import ValidationFailed
-from exporter.sources.base import Source
 from exporter.sources.mlmodel import MLModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from exporter.sources.base import Source
 
 __all__ = ["FLAVORS", "open_source"]
 

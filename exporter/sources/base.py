@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from exporter.interface import Interface
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from exporter.interface import Interface
 
 __all__ = ["Array", "Arrays", "CannotRun", "Source"]
 
@@ -17,7 +19,7 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
 
-class CannotRun(Exception):  # noqa: N818 - an answer, not a mishap
+class CannotRun(Exception):
     """The reference itself refuses these inputs, as it may: a guard, an index out of range."""
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import yaml
 
 from exporter.errors import ValidationFailed
-from exporter.interface import Tensor
 from exporter.names import artifact_path
 from triton_client.types import wire_datatype
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from exporter.interface import Tensor
 
 __all__ = ["Field", "MLModel", "check_signature"]
 
@@ -135,7 +138,7 @@ def _check_field(kind: str, field: Field, tensor: Tensor) -> None:
         )
 
 
-def _refuse(difference: str) -> None:
+def _refuse(difference: str) -> NoReturn:
     raise ValidationFailed(
         f"the signature does not fit the model: {difference}",
         hint="Log the model again with a signature inferred from the example and the model's "
@@ -157,7 +160,7 @@ def _fields(text: str | None) -> tuple[Field, ...]:
 
 
 def _array(values: Any, tensor: Tensor) -> np.ndarray[Any, Any]:
-    from triton_client.types import numpy_dtype  # noqa: PLC0415
+    from triton_client.types import numpy_dtype
 
     array = np.asarray(values, dtype=numpy_dtype(tensor.datatype))
     if array.ndim != len(tensor.axes):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import onnx
@@ -16,6 +14,10 @@ from exporter.interface import Axis, Interface, Tensor
 from exporter.names import artifact_path
 from exporter.sources.base import Arrays, CannotRun
 from exporter.sources.mlmodel import MLModel, check_signature
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 __all__ = ["OnnxSource", "open_source"]
 
@@ -36,7 +38,7 @@ _DATATYPES = {
 }
 
 
-def open_source(model: MLModel, *, allow_pickle: bool) -> OnnxSource:  # noqa: ARG001 - holds none
+def open_source(model: MLModel, *, allow_pickle: bool) -> OnnxSource:
     """Open a logged ONNX model.
 
     Raises:
@@ -58,7 +60,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> OnnxSource:  # noqa: A
         onnx.checker.check_model(str(path))
     except ValidationFailed:
         raise
-    except Exception as error:  # noqa: BLE001 - protobuf and the checker share no base class
+    except Exception as error:
         _refuse(str(error).strip().splitlines()[0] if str(error).strip() else "it is empty")
     return OnnxSource(model, path, external)
 
@@ -86,7 +88,7 @@ class OnnxSource:
             self._session = ort.InferenceSession(
                 path, sess_options=options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # noqa: BLE001 - onnxruntime's errors derive from Exception
+        except Exception as error:
             _refuse(f"ONNX Runtime {ort.__version__} cannot load it: {error}")
         self.interface = Interface(
             tuple(_tensor("input", node) for node in self._session.get_inputs()),
@@ -107,10 +109,10 @@ class OnnxSource:
             for tensor, answer in zip(self.interface.outputs, answers, strict=True)
         }
 
-    def run_float64(self, inputs: Arrays) -> None:  # noqa: ARG002 - an ONNX graph has fixed types
+    def run_float64(self, inputs: Arrays) -> None:
         """Return None: the types of an ONNX graph are part of it."""
 
-    def write_onnx(self, path: Path, *, opset: int, ir: int) -> str:  # noqa: ARG002 - kept as it is
+    def write_onnx(self, path: Path, *, opset: int, ir: int) -> str:
         """Copy the file and its external data; see `Source.write_onnx`."""
         shutil.copyfile(self._path, path)
         for name in self._external:
@@ -171,10 +173,10 @@ def _as_bytes(values: Any) -> np.ndarray[Any, Any]:
     flat = [v.encode() if isinstance(v, str) else v for v in values.ravel()]
     result = np.empty(len(flat), dtype=object)
     result[:] = flat
-    return cast("np.ndarray[Any, Any]", result.reshape(values.shape))
+    return result.reshape(values.shape)
 
 
-def _refuse(reason: str) -> None:
+def _refuse(reason: str) -> NoReturn:
     raise ValidationFailed(
         f"the ONNX file cannot be used: {reason}",
         hint="Log the model again; onnx.checker.check_model() shows the same on the file.",

@@ -14,15 +14,18 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import PT2ArchiveReader, load_pt2
 
 from exporter.errors import ValidationFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from torch.export import ExportedProgram
 
 __all__ = ["load_program"]
 
@@ -97,7 +100,7 @@ def _audit_pickle(name: str, content: bytes) -> None:
         return
     try:
         torch.load(io.BytesIO(content), weights_only=True)
-    except Exception:  # noqa: BLE001 - whatever the restricted unpickler dislikes is not plain data
+    except Exception:
         _unsafe(name, "holds more than tensors; loading it would run code that it carries")
 
 

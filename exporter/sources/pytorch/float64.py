@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Interpreter
-from torch.fx.node import Argument, Target
 from torch.utils import _pytree as pytree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch.export import ExportedProgram
+    from torch.fx.node import Argument, Target
 
 __all__ = ["run_in_float64"]
 
@@ -33,7 +36,7 @@ def run_in_float64(program: ExportedProgram, inputs: Sequence[torch.Tensor]) -> 
         return _Widening(program.graph_module).run(*arguments)
 
 
-class _Widening(Interpreter):
+class _Widening(Interpreter):  # type: ignore[misc]
     def call_function(
         self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]
     ) -> Any:

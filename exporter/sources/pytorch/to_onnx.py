@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.export import ExportedProgram
 
 from exporter.errors import ValidationFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch.export import ExportedProgram
 
 __all__ = ["write_onnx"]
 
@@ -47,7 +50,7 @@ def write_onnx(
         warnings.simplefilter("ignore")
         try:
             _dynamo(program, path, inputs, outputs, opset, ir)
-        except Exception as error:  # noqa: BLE001 - the exporter raises what its passes raise
+        except Exception as error:
             _older(program, path, inputs, outputs, opset, error)
             return "torch.onnx torchscript"
     return "torch.onnx dynamo"

@@ -234,15 +234,16 @@ def model_of(
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [d or "n" for d in y])],
         initializers or [],
     )
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir
-    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
 
 
 def _poison(archive: Path, fired: Path) -> None:
     """Put a pickle that creates a file in place of the sample inputs."""
     pickle = f"cpathlib\nPath\n(S'{fired}'\ntR.".encode()
-    trap = b"cbuiltins\neval\n(S\"__import__('pathlib').Path('%s').touch()\"\ntR." % str(fired).encode()
+    trap = (
+        b"cbuiltins\neval\n(S\"__import__('pathlib').Path('%s').touch()\"\ntR."
+        % str(fired).encode()
+    )
     assert pickle != trap
     with zipfile.ZipFile(archive) as old:
         entries = {name: old.read(name) for name in old.namelist()}

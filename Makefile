@@ -1,0 +1,54 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INPUTS := pyproject.toml constraints.txt
+
+.PHONY: setup demo test test-gpu lint bench-export bench-serving serve wheel clean help
+
+setup: .venv/.ready ## Make .venv with everything the demo needs, and a tritonserver launcher in it
+
+demo: .venv/.ready ## Train, register, prove, promote and serve a model, then ask it for a forecast
+	@$(BIN)/python -m examples.us_income.demo
+
+test: .venv/.ready-dev ## Run every test that needs no GPU
+	$(BIN)/python -m pytest -m "not gpu and not tensorrt"
+
+test-gpu: .venv/.ready-dev ## Run the tests that need a GPU or TensorRT
+	$(BIN)/python -m pytest -m "gpu or tensorrt" || test $$? -eq 5
+
+lint: .venv/.ready-dev ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench-export: .venv/.ready-dev ## Measure stlab-export beside a bare script
+	$(BIN)/python benchmarks/export.py
+
+bench-serving: .venv/.ready-dev ## Measure the embedded server beside FastAPI and mlflow models serve
+	$(BIN)/python benchmarks/serving.py
+
+serve: .venv/.ready ## Serve model_repository on the loopback interface
+	$(BIN)/stlab serve
+
+wheel: .venv/.ready-dev ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+clean: ## Remove what make and the demo made (the cached server in ~/.cache/stlab stays)
+	rm -rf .venv dist .demo .mypy_cache .ruff_cache .pytest_cache mlflow.db mlruns mlartifacts
+	rm -rf .model_repository.stlab benchmarks/results
+	find model_repository -mindepth 1 ! -name README.md -delete
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv/.ready: $(INPUTS)
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing (once; a few minutes on a fresh machine) ..."
+	@$(PIP) install -q -c constraints.txt -e ".[demo]"
+	@$(BIN)/python -c "import pathlib, exporter.triton.launcher as l; l.install_launcher(pathlib.Path('$(BIN)'))"
+	@touch $@
+
+.venv/.ready-dev: .venv/.ready $(INPUTS)
+	@$(PIP) install -q -c constraints.txt -e ".[dev]"
+	@touch $@
