@@ -57,7 +57,7 @@ class UsageError(StlabError):
     default_kind = "usage"
 
 
-class ValidationFailed(StlabError):
+class ValidationFailed(StlabError):  # noqa: N818 - names a verdict, not a mishap
     """The model, or what was made of it, failed a check; nothing has moved."""
 
     exit_code = 3

@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
 
-class CannotRun(Exception):
+class CannotRun(Exception):  # noqa: N818 - names a verdict, not a mishap
     """The reference itself refuses these inputs, as it may: a guard, an index out of range."""
 
 

@@ -38,7 +38,7 @@ _DATATYPES = {
 }
 
 
-def open_source(model: MLModel, *, allow_pickle: bool) -> OnnxSource:
+def open_source(model: MLModel, *, allow_pickle: bool) -> OnnxSource:  # noqa: ARG001 - an ONNX file holds no pickle
     """Open a logged ONNX model.
 
     Raises:
@@ -60,7 +60,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> OnnxSource:
         onnx.checker.check_model(str(path))
     except ValidationFailed:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - protobuf and the checker share no base class
         _refuse(str(error).strip().splitlines()[0] if str(error).strip() else "it is empty")
     return OnnxSource(model, path, external)
 
@@ -88,7 +88,7 @@ class OnnxSource:
             self._session = ort.InferenceSession(
                 path, sess_options=options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - onnxruntime's errors derive from Exception
             _refuse(f"ONNX Runtime {ort.__version__} cannot load it: {error}")
         self.interface = Interface(
             tuple(_tensor("input", node) for node in self._session.get_inputs()),
@@ -112,7 +112,7 @@ class OnnxSource:
     def run_float64(self, inputs: Arrays) -> None:
         """Return None: the types of an ONNX graph are part of it."""
 
-    def write_onnx(self, path: Path, *, opset: int, ir: int) -> str:
+    def write_onnx(self, path: Path, *, opset: int, ir: int) -> str:  # noqa: ARG002 - the file is kept as it was logged
         """Copy the file and its external data; see `Source.write_onnx`."""
         shutil.copyfile(self._path, path)
         for name in self._external:
