@@ -126,8 +126,9 @@ class GuardedProcess:
 
 def _release(guardian: subprocess.Popen[bytes], last_word: bytes) -> None:
     """Let go of a guardian, which cleans up and ends its group."""
-    with contextlib.suppress(OSError):
-        guardian.communicate(last_word)
+    if guardian.stdin is not None and not guardian.stdin.closed:
+        with contextlib.suppress(OSError):
+            guardian.communicate(last_word)
 
 
 def shell_safe(repository: str, scratch: Path) -> str:

@@ -157,12 +157,12 @@ class TritonServer:
                     continue
                 code = self._process.server.returncode if self._process is not None else None
                 raise UnavailableError(
-                    f"tritonserver ended on start (exit code {code}):\n{self.log_tail(20)}",
+                    f"tritonserver ended on start (exit code {code}):\n{self._last_words()}",
                     hint=self._where_the_log_is(),
                 )
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    f"tritonserver was not live after {timeout:g} s:\n{self.log_tail(20)}",
+                    f"tritonserver was not live after {timeout:g} s:\n{self.log_tail()}",
                     hint=self._where_the_log_is(),
                 )
             time.sleep(_POLL_SECONDS)
@@ -224,6 +224,11 @@ class TritonServer:
     def _lost_a_port(self) -> bool:
         tail = self.log_tail(20)
         return 0 in self._ports.asked and any(sign in tail for sign in _IN_USE)
+
+    def _last_words(self) -> str:
+        # A wrong flag makes the server print all that it knows after the one line that matters.
+        complaint, usage, _ = self.log_tail(1000).partition("Usage: tritonserver")
+        return complaint.strip() if usage else self.log_tail()
 
     def _where_the_log_is(self) -> str:
         kept = self._scratch not in self.log_path.parents

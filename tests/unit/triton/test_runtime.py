@@ -1,0 +1,84 @@
+"""Which server is run."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+import pytest
+
+from exporter.errors import UnavailableError
+from exporter.triton import backend_directory, runtime
+from exporter.triton.releases import release
+from exporter.triton.runtime import LAUNCHER_MARK, ensure_runtime, find_tritonserver
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def executable(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "tritonserver"
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def test_a_server_on_path_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = executable(tmp_path / "ours", f"#!/bin/sh\n# {LAUNCHER_MARK}\n")
+    monkeypatch.setenv("PATH", str(ours.parent))
+    assert find_tritonserver() is None
+    real = executable(tmp_path / "real", "#!/bin/sh\n")
+    monkeypatch.setenv("PATH", f"{ours.parent}:{real.parent}:")
+    found = ensure_runtime(release("24.10"))
+    assert found.executable == real
+    assert not found.embedded
+    assert found.environment == {}
+    assert found.backend_directory is None
+
+
+def test_another_platform_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    with pytest.raises(UnavailableError, match="Linux x86_64 only, not on Linux aarch64"):
+        ensure_runtime(release("24.10"))
+
+
+def test_a_python_without_its_library_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(runtime.sysconfig, "get_config_var", lambda _name: None)
+    monkeypatch.setattr(runtime.sys, "base_prefix", str(tmp_path))
+    monkeypatch.setattr(runtime, "_SYSTEM_LIBRARIES", ())
+    monkeypatch.setattr(runtime.sys, "version_info", (3, 11, 0))
+    with pytest.raises(UnavailableError, match="built without it") as caught:
+        ensure_runtime(release("24.10"))
+    assert "libpython3.11.so.1.0" in caught.value.message
+
+
+def test_a_changed_backend_gets_a_new_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = tmp_path / "server"
+    for path in ("python_backend_stubs/3.11/triton_python_backend_stub", "backends/python/lib.so"):
+        (server / path).parent.mkdir(parents=True)
+        (server / path).write_text("binary")
+    packaged = tmp_path / "packaged"
+    (packaged / "mine" / "package").mkdir(parents=True)
+    (packaged / "mine" / "model.py").write_text("1")
+    (packaged / "mine" / "package" / "more.py").write_text("1")
+    monkeypatch.setattr(backend_directory, "PACKAGED_BACKENDS", packaged)
+    cache = tmp_path / "cache"
+    first = backend_directory.assemble_backends(cache, server, "3.11")
+    assert backend_directory.assemble_backends(cache, server, "3.11") == first
+    assert (first / "mine" / "package" / "more.py").read_text() == "1"
+    assert (first / "python" / "triton_python_backend_stub").exists()
+    # The server refuses a library that leads out of the directory.
+    assert not (first / "python" / "lib.so").is_symlink()
+    (packaged / "mine" / "package" / "more.py").write_text("2")
+    second = backend_directory.assemble_backends(cache, server, "3.11")
+    assert second != first
+    assert (second / "mine" / "package" / "more.py").read_text() == "2"
