@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import ConflictError, StlabError, UnavailableError, ValidationFailed
 from exporter.parity.evidence import Evidence
-from exporter.parity.replay import replay
+from exporter.parity.replay import replay_samples
 from triton_client import TritonClient
 from triton_client.errors import ModelNotFound, NotReady, TritonClientError
 
@@ -71,7 +71,7 @@ def verify(url: str, bundle: Bundle) -> Evidence:
     evidence = Evidence()
     with TritonClient(url, timeout=CALL_SECONDS) as client:
         _check_live(client, url)
-        replay(client, bundle, evidence)
+        replay_samples(client.model(bundle.model, bundle.version), bundle, evidence)
         if not evidence.passed and not client.live():
             raise _unreachable(url)
     if not evidence.passed:

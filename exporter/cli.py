@@ -54,6 +54,9 @@ def export(
     triton_release: Annotated[
         str, typer.Option(envvar="STLAB_TRITON_RELEASE", help="The release that is to serve it.")
     ] = "",
+    prove_on: Annotated[
+        str, typer.Option(help="HOST:PORT (gRPC) of a server to prove on, in explicit mode.")
+    ] = "",
     batching: Annotated[
         str, typer.Option(help="auto: batch if rows are independent; require: or refuse; off.")
     ] = "auto",
@@ -84,6 +87,7 @@ def export(
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db",
         triton_urls=tuple(triton_url or ()),
         triton_release=triton_release,
+        prove_on=prove_on,
         format=target_format,
         precision=precision,
         batching=batching,
@@ -101,7 +105,7 @@ def export(
     else:
         print_result(result)
     if result.error is not None:
-        print_error(StlabError(result.error["message"], hint=result.error["hint"]))
+        print_error(StlabError(**result.error))
     raise typer.Exit(result.exit_code)
 
 
@@ -148,9 +152,11 @@ def export_main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    from exporter.console import set_up_logging
     from exporter.settings import load_dotenv
 
     load_dotenv()
+    set_up_logging()
     _end_on_sigterm()
     try:
         result = app(args=arguments, prog_name="stlab", standalone_mode=False)

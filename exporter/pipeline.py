@@ -17,9 +17,10 @@ from exporter.activation import check_servers, reload, serving, verify
 from exporter.building import build, settings_digest, settings_of
 from exporter.bundle import REPORT, Bundle, folder_digest
 from exporter.errors import ConflictError, NotFoundError, StlabError, UsageError, ValidationFailed
+from exporter.grounds import ground as open_ground
 from exporter.parity.evidence import Evidence
 from exporter.progress import Listener, Silent, Steps
-from exporter.proving import ProvingGround, refuse
+from exporter.proving import prove, prove_again, refuse
 from exporter.registry import ExportRun, Registry, Selection
 from exporter.registry.runs import fetch_bundle
 from exporter.report import report_of, write_html
@@ -30,6 +31,7 @@ from exporter.triton.releases import DEFAULT_RELEASE, Release, release
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from exporter.grounds import Ground
     from exporter.settings import ExportRequest
 
 __all__ = ["export"]
@@ -150,7 +152,7 @@ class _Export:
         recorded: _Recorded,
         work: Path,
     ) -> _Proven:
-        with ProvingGround.open(work / "ground", target, self.steps.say) as ground:
+        with open_ground(self.request.prove_on, work / "ground", target, self.steps.say) as ground:
             if recorded.sha256 is not None:
                 try:
                     return self._replay(registry, selection, recorded, ground, work)
@@ -164,7 +166,7 @@ class _Export:
         registry: Registry,
         selection: Selection,
         recorded: _Recorded,
-        ground: ProvingGround,
+        ground: Ground,
         work: Path,
     ) -> _Proven:
         with self.steps("fetch"):
@@ -176,7 +178,7 @@ class _Export:
                     hint=f"Prove it again: stlab-export {selection.model} --alias staging",
                 )
         with self.steps("prove"):
-            ground.replay(bundle)
+            prove_again(ground, bundle)
         return _Proven(bundle, report["parity"], None, reused=True)
 
     def _build(
@@ -184,7 +186,7 @@ class _Export:
         registry: Registry,
         selection: Selection,
         target: Release,
-        ground: ProvingGround,
+        ground: Ground,
         work: Path,
     ) -> _Proven:
         evidence = Evidence()
@@ -210,7 +212,7 @@ class _Export:
             )
             del source  # the weights are not needed twice in memory while the server has them
             with self.steps("prove"):
-                ground.prove(candidate.bundle, candidate.interface, candidate.truth, evidence)
+                prove(ground, candidate.bundle, candidate.interface, candidate.truth, evidence)
                 refuse(evidence)
         except ValidationFailed as error:
             self.result = replace(self.result, parity=evidence.failed_summary())
@@ -221,7 +223,7 @@ class _Export:
             bundle = candidate.bundle.with_facts(
                 evidence={"passed": True, "checks": [check.name for check in evidence.checks]}
             )
-            run = self._record(registry, selection, bundle, evidence, ground.description, work)
+            run = self._record(registry, selection, bundle, evidence, ground.description(), work)
         return _Proven(bundle, evidence.summary(), run, reused=False)
 
     def _record(

@@ -1,144 +1,103 @@
-"""The proving ground: a private Triton server on which a candidate is loaded and compared."""
+"""Loads a candidate on a proving ground and compares what is served with the truth."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.config import differences, parse
 from exporter.errors import UnavailableError, ValidationFailed
 from exporter.parity.evidence import Check, Evidence
-from exporter.parity.replay import replay
+from exporter.parity.replay import replay_samples
 from exporter.parity.wire import check_batching, check_numbers
-from exporter.repository.local import lay_out
-from exporter.triton.runtime import Runtime, ensure_runtime
-from exporter.triton.server import TritonServer
 from triton_client import TritonClient
 from triton_client.errors import TritonClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from exporter.bundle import Bundle
+    from exporter.grounds import Ground
     from exporter.interface import Interface
     from exporter.parity.reference import Truth
-    from exporter.triton.releases import Release
+    from triton_client import Model
 
-__all__ = ["ProvingGround"]
+__all__ = ["prove", "prove_again", "refuse"]
 
-# A model of many gigabytes takes minutes to read; a hung server must not hold up a pipeline.
-LOAD_SECONDS = 600.0
 CALL_SECONDS = 300.0
+# What a lent server is told otherwise than the repository.
+_OURS_ALONE = ("name", "model_warmup")
 
 
-@dataclass(frozen=True, slots=True)
-class _Ground:
-    runtime: Runtime
-    server: TritonServer
+def prove(
+    ground: Ground, bundle: Bundle, interface: Interface, truth: Truth, evidence: Evidence
+) -> None:
+    """Load a bundle with its config and compare what is served with the truth.
+
+    The checks go into the evidence; the verdict is its.
+
+    Raises:
+        UnavailableError: The server died or hangs.
+    """
+    with _served(ground, bundle, evidence) as served:
+        if served is None:
+            return
+        client, model = served
+
+        def executed() -> tuple[int, int]:
+            (counted,) = client.statistics(model.name, bundle.version)
+            return counted.inference_count, counted.execution_count
+
+        evidence.add(_check_config(bundle, model))
+        if check_numbers(model.infer, truth, interface.outputs, evidence).passed:
+            check_batching(model.infer, truth, interface.outputs, evidence, executed)
 
 
-class ProvingGround:
-    """A server of the target release with an empty repository, started in the background."""
+def prove_again(ground: Ground, bundle: Bundle) -> None:
+    """Load a bundle that was proven before and replay its samples.
 
-    def __init__(self, folder: Path, ground: Callable[[], _Ground]) -> None:
-        self._folder = folder
-        self._ground = ground
-
-    @classmethod
-    @contextmanager
-    def open(
-        cls, folder: Path, release: Release, say: Callable[[str], None]
-    ) -> Iterator[ProvingGround]:
-        """Start a server that comes up while the caller converts, and stop it at the end.
-
-        Args:
-            folder: An empty folder for the server's repository.
-            release: The target release.
-            say: Told what is being done.
-        """
-        folder.mkdir()
-
-        def start() -> _Ground:
-            runtime = ensure_runtime(release, progress=say)
-            return _Ground(runtime, TritonServer.start(runtime, str(folder)))
-
-        with ThreadPoolExecutor(1) as thread:
-            starting = thread.submit(start)
-            try:
-                yield cls(folder, starting.result)
-            finally:
-                if starting.exception() is None:
-                    starting.result().server.stop(timeout=0)  # nobody else uses it
-
-    @property
-    def description(self) -> str:
-        """The server, for the report."""
-        runtime = self._ground().runtime
-        if runtime.embedded:
-            return f"embedded tritonserver with ONNX Runtime {runtime.onnxruntime}"
-        return f"{runtime.executable.name} on PATH"
-
-    def prove(self, bundle: Bundle, interface: Interface, truth: Truth, evidence: Evidence) -> None:
-        """Load the bundle with its very config and compare what is served with the truth.
-
-        The checks go into the evidence; the verdict is its.
-
-        Raises:
-            UnavailableError: The server died or hangs.
-        """
-        with self._served(bundle, evidence) as client:
-            if client is None:
-                return
-            model = client.model(bundle.model, bundle.version)
-
-            def executed() -> tuple[int, int]:
-                (counted,) = client.statistics(bundle.model, bundle.version)
-                return counted.inference_count, counted.execution_count
-
-            ours = parse(bundle.config, where="the candidate's config")
-            found = differences(ours, model.config)
-            detail = "; ".join(found) or "the server sees the very config that is published"
-            evidence.add(Check("config", passed=not found, detail=detail))
-            if check_numbers(model.infer, truth, interface.outputs, evidence).passed:
-                check_batching(model.infer, truth, interface.outputs, evidence, executed)
-
-    def replay(self, bundle: Bundle) -> None:
-        """Load a bundle that was proven before and replay its samples.
-
-        Raises:
-            ValidationFailed: It is refused, or answers otherwise.
-            UnavailableError: The server died or hangs.
-        """
-        evidence = Evidence()
-        with self._served(bundle, evidence) as client:
-            if client is not None:
-                replay(client, bundle, evidence)
-        refuse(evidence)
-
-    @contextmanager
-    def _served(self, bundle: Bundle, evidence: Evidence) -> Iterator[TritonClient | None]:
-        lay_out(bundle, self._folder / bundle.model, bundle.config)
-        server = self._ground().server
-        server.wait_live()
-        with TritonClient(server.grpc_url, timeout=CALL_SECONDS) as client:
-            yield client if _load(client, server, bundle, evidence) else None
-            if not client.live():
-                raise UnavailableError(
-                    f"the proving server died while it was asked:\n{server.log_tail(20)}",
-                    hint="Run the export again; if it dies again, the model brings it down.",
-                )
+    Raises:
+        ValidationFailed: It is refused, or answers otherwise.
+        UnavailableError: The server died or hangs.
+    """
+    evidence = Evidence()
+    with _served(ground, bundle, evidence) as served:
+        if served is not None:
+            replay_samples(served[1], bundle, evidence)
+    refuse(evidence)
 
 
-def _load(client: TritonClient, server: TritonServer, bundle: Bundle, evidence: Evidence) -> bool:
+def _check_config(bundle: Bundle, model: Model) -> Check:
+    ours = parse(bundle.config, where="the candidate's config")
+    if model.name != bundle.model:
+        for field in _OURS_ALONE:
+            ours.ClearField(field)
+    found = differences(ours, model.config)
+    detail = "; ".join(found) or "the server sees the very config that is published"
+    return Check("config", passed=not found, detail=detail)
+
+
+@contextmanager
+def _served(
+    ground: Ground, bundle: Bundle, evidence: Evidence
+) -> Iterator[tuple[TritonClient, Model] | None]:
+    with TritonClient(ground.url(), timeout=CALL_SECONDS) as client:
+        loaded = _load(ground, client, bundle, evidence)
+        yield (client, client.model(ground.name(bundle), bundle.version)) if loaded else None
+        if not client.live():
+            raise UnavailableError(
+                f"the proving server died while it was asked:\n{ground.last_words()}",
+                hint="Run the export again; if it dies again, the model brings it down.",
+            )
+
+
+def _load(ground: Ground, client: TritonClient, bundle: Bundle, evidence: Evidence) -> bool:
     try:
-        client.repository.load(bundle.model, deadline=LOAD_SECONDS)
+        ground.load(client, bundle)
     except TritonClientError as error:
         if not client.live():
             raise UnavailableError(
-                f"the proving server died while it loaded the model:\n{server.log_tail(20)}",
+                f"the proving server died while it loaded the model:\n{ground.last_words()}",
                 hint="Is there memory enough for the model? Run the export again.",
             ) from error
         evidence.add(Check("load", passed=False, detail=" ".join(error.message.split())))

@@ -29,6 +29,7 @@ class ExportRequest:
         tracking_uri: The MLflow registry.
         triton_urls: gRPC addresses of live servers to activate on.
         triton_release: The Triton release that is to serve the model.
+        prove_on: The gRPC address of a server to prove on; none for a private one.
         format: The target format.
         precision: The target precision.
         batching: ``auto``, ``require`` or ``off``.
@@ -47,6 +48,7 @@ class ExportRequest:
     tracking_uri: str = "sqlite:///mlflow.db"
     triton_urls: tuple[str, ...] = ()
     triton_release: str = ""
+    prove_on: str = ""
     format: str = "onnx"
     precision: str = "fp32"
     batching: str = "auto"

@@ -11,17 +11,16 @@ from exporter.parity.wire import check_numbers
 
 if TYPE_CHECKING:
     from exporter.parity.evidence import Evidence
-    from triton_client import TritonClient
+    from triton_client import Model
 
-__all__ = ["replay"]
+__all__ = ["replay_samples"]
 
 
-def replay(client: TritonClient, bundle: Bundle, evidence: Evidence) -> None:
-    """Ask a server every sample of a bundle; the verdict is the evidence's.
+def replay_samples(model: Model, bundle: Bundle, evidence: Evidence) -> None:
+    """Ask a served model every sample of a bundle; the verdict is the evidence's.
 
     Raises:
         ValidationFailed: The samples cannot be read.
-        TritonClientError: The server does not serve the version.
     """
     outputs = tuple(
         Tensor(entry["name"], entry["datatype"], tuple(entry["shape"]))
@@ -29,4 +28,4 @@ def replay(client: TritonClient, bundle: Bundle, evidence: Evidence) -> None:
     )
     evidence.expect(outputs)
     truth = load_samples(bundle.path / SAMPLES, max_batch_size=bundle.max_batch_size)
-    check_numbers(client.model(bundle.model, bundle.version).infer, truth, outputs, evidence)
+    check_numbers(model.infer, truth, outputs, evidence)

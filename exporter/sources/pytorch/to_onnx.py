@@ -96,6 +96,8 @@ def _older(
             _example(program),
             str(path),
             dynamo=False,
+            # A loaded program has no train() to switch, and nothing in it depends on the mode.
+            training=torch.onnx.TrainingMode.PRESERVE,
             opset_version=min(opset, 20),
             input_names=list(inputs),
             output_names=list(outputs),
