@@ -5,6 +5,7 @@ A flag of the user's wins over ours of the same name.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def safe_flags(runtime: Runtime) -> list[str]:
         "--metrics-address=127.0.0.1",
         "--disable-auto-complete-config",
         "--strict-readiness=true",
+        # More threads than cores only take turns; one alone would be blocked by a model's load.
+        f"--http-thread-count={max(2, min(8, os.cpu_count() or 2))}",
     ]
     if runtime.backend_directory is not None:
         flags.append(f"--backend-directory={runtime.backend_directory}")

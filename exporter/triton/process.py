@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import subprocess
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from exporter.errors import UnavailableError
+from exporter.triton.runtime import SHELL_SAFE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +42,6 @@ read -r ended || {
 rm -f "/dev/shm/$1"*
 kill -9 0
 """
-
-_SHELL_SAFE = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -141,7 +139,7 @@ def shell_safe(repository: str, scratch: Path) -> str:
         repository: A local folder or an object-store URL.
         scratch: An existing folder for a symbolic link, where one is needed.
     """
-    if "://" in repository or _SHELL_SAFE.fullmatch(repository):
+    if "://" in repository or SHELL_SAFE.fullmatch(repository):
         return repository
     link = scratch / "repository"
     link.symlink_to(Path(repository).absolute(), target_is_directory=True)

@@ -11,6 +11,7 @@ import gc
 import time
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,6 @@ from exporter.triton.server import TritonServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from onnx import ModelProto
 
@@ -690,10 +690,7 @@ REFUSED = [
                 'model_operations { op_library_filename: "/no/such/library.so" }',
                 "/no/such/library.so",
             ),
-            ("kind-gpu", "instance_group { kind: KIND_GPU count: 1 }", ""),
-            ("unknown-field", "no_such_field: 1", ""),
         ]
-        if words
     ),
     Case(
         "refused-missing-file",
@@ -833,6 +830,14 @@ def test_what_production_refuses_is_refused(client: Client, case: Case) -> None:
     verdict = client.verdict(case.name)
     assert f"load failed for model '{case.name}'" in verdict
     assert case.refused in verdict
+
+
+def test_a_gpu_that_is_not_there_and_a_field_that_is_none(runtime: Runtime, tmp_path: Path) -> None:
+    on_gpu = simple("gpu", "instance_group { kind: KIND_GPU count: 1 }")
+    for client in serving(runtime, tmp_path, [on_gpu, simple("field", "no_such_field: 1")]):
+        if not Path("/dev/nvidiactl").exists():
+            assert "has kind KIND_GPU but no GPUs are available" in client.verdict("gpu")
+        assert "failed to poll from model repository" in client.verdict("field")
 
 
 def test_the_tables_are_long_enough() -> None:

@@ -28,8 +28,9 @@ def build(folder, lock):
     with log.open("a") as file:
         file.write("build\\n")
     (folder / "first").write_text("1")
+    child = subprocess.Popen(["sleep", str(seconds)], pass_fds=(lock,))
     print("building", flush=True)
-    subprocess.run(["sleep", str(seconds)], pass_fds=(lock,))
+    child.wait()
     (folder / "second").write_text("2")
 
 install_once(target, build)

@@ -82,3 +82,13 @@ def test_a_changed_backend_gets_a_new_directory(
     second = backend_directory.assemble_backends(cache, server, "3.11")
     assert second != first
     assert (second / "mine" / "package" / "more.py").read_text() == "2"
+
+
+def test_a_cache_that_a_shell_takes_apart_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("STLAB_CACHE", str(tmp_path / "a cache"))
+    with pytest.raises(UnavailableError) as caught:
+        ensure_runtime(release("24.10"))
+    assert "STLAB_CACHE" in caught.value.hint
