@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.errors import UsageError
+from exporter.errors import NotFoundError, UsageError
 from exporter.names import ALIASES, model_name
 
 __all__ = ["BATCHING", "FORMATS", "PRECISIONS", "ExportRequest", "load_dotenv"]
@@ -61,7 +61,11 @@ class ExportRequest:
 
     def __post_init__(self) -> None:
         model_name(self.model)
-        _one_of("alias", self.alias, ALIASES)
+        if self.alias not in ALIASES:
+            raise NotFoundError(
+                f"there is no alias {self.alias!r} to export to; there are: {', '.join(ALIASES)}",
+                hint="'archived' is what a promotion to prod leaves behind.",
+            )
         _one_of("--format", self.format, FORMATS)
         _one_of("--precision", self.precision, PRECISIONS)
         _one_of("--batching", self.batching, BATCHING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -44,6 +45,7 @@ class MLModel:
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
     example_file: Path | None
+    logged: datetime | None
 
     @classmethod
     def read(cls, path: Path) -> MLModel:
@@ -62,6 +64,7 @@ class MLModel:
                 inputs=_fields(signature.get("inputs")),
                 outputs=_fields(signature.get("outputs")),
                 example_file=path / artifact_path(example) if example else None,
+                logged=_time(content.get("utc_time_created")),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise ValidationFailed(
@@ -121,7 +124,10 @@ def check_signature(model: MLModel, inputs: Sequence[Tensor], outputs: Sequence[
 
 
 def _check_field(kind: str, field: Field, tensor: Tensor) -> None:
-    expected = wire_datatype(np.dtype(field.dtype))
+    try:
+        expected = wire_datatype(np.dtype(field.dtype))
+    except (TypeError, ValueError):
+        expected = field.dtype  # such as a date, which no tensor of a model is
     if expected != tensor.datatype:
         _refuse(
             f"the {kind} '{tensor.name}' is {field.dtype} there, {tensor.datatype} in the model"
@@ -157,6 +163,13 @@ def _fields(text: str | None) -> tuple[Field, ...]:
         else:
             fields.append(Field(entry.get("name") or "", str(entry["type"]), None))
     return tuple(fields)
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(text)).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _array(values: Any, tensor: Tensor) -> np.ndarray[Any, Any]:

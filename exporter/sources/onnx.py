@@ -12,7 +12,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from exporter.errors import UsageError, ValidationFailed
 from exporter.interface import Axis, Interface, Tensor
 from exporter.names import artifact_path
-from exporter.sources.base import Arrays, CannotRun
+from exporter.sources.base import Array, Arrays, CannotRun
 from exporter.sources.mlmodel import MLModel, check_signature
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class OnnxSource:
         """Return ONNX Runtime's answer; see `Source.run`."""
         names = [tensor.name for tensor in self.interface.outputs]
         try:
-            answers = self._session.run(names, dict(inputs))
+            answers = self._session.run(names, {k: _as_text(v) for k, v in inputs.items()})
         except Exception as error:
             raise CannotRun(str(error).strip().splitlines()[0]) from error
         return {
@@ -167,6 +167,14 @@ def _tensor(kind: str, node: Any) -> Tensor:
         known = isinstance(size, int) and size >= 0
         axes.append(size if known else str(size or f"{node.name}.{index}"))
     return Tensor(node.name, _DATATYPES[node.type], tuple(axes))
+
+
+def _as_text(values: Array) -> Array:
+    """Strings as ONNX Runtime takes them; anything else as it is."""
+    if values.dtype.kind != "O":
+        return values
+    flat = [v.decode() if isinstance(v, bytes) else str(v) for v in values.ravel()]
+    return np.array(flat, dtype=object).reshape(values.shape)
 
 
 def _as_bytes(values: Any) -> np.ndarray[Any, Any]:

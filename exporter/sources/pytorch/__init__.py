@@ -14,10 +14,11 @@ from exporter.sources.base import Arrays, CannotRun
 from exporter.sources.mlmodel import Field, MLModel, check_signature
 from exporter.sources.pytorch.archive import load_program
 from exporter.sources.pytorch.float64 import run_in_float64
+from exporter.sources.pytorch.purity import refuse_impurity
 from exporter.sources.pytorch.to_onnx import write_onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -50,7 +51,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> ExportedProgramSource:
     if not archive.is_file():
         _refuse_pickle(folder, allow_pickle=allow_pickle)
     program = load_program(archive)
-    _refuse_state(program)
+    refuse_impurity(program, model.logged)
     return ExportedProgramSource(model, program)
 
 
@@ -191,57 +192,6 @@ def _tensor(name: str, value: torch.Tensor) -> Tensor:
         size if isinstance(size, int) else str(size) for size in value.shape
     )
     return Tensor(name, _DATATYPES[value.dtype], axes)
-
-
-def _refuse_state(program: ExportedProgram) -> None:
-    changed = next(_changed_state(program), None)
-    if changed is not None:
-        raise ValidationFailed(
-            f"the model changes its own state while it answers ('{changed}'), "
-            "so its answers depend on what was asked before",
-            hint="Call model.eval(), keep counters and caches outside forward(), and log it again.",
-            kind="determinism",
-        )
-    for node in program.graph.nodes:
-        if node.op == "call_function" and (layer := _training_layer(node)):
-            raise ValidationFailed(
-                f"the model was logged in training mode: {layer} '{node.name}' is still training",
-                hint="Call model.eval() before mlflow.pytorch.log_model(), and log it again.",
-                kind="determinism",
-            )
-
-
-def _changed_state(program: ExportedProgram) -> Iterator[str]:
-    """The buffers and parameters that a run writes into."""
-    signature = program.graph_signature
-    yield from map(str, signature.buffers_to_mutate.values())
-    held = {**signature.inputs_to_buffers, **signature.inputs_to_parameters}
-    for node in program.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        if node.op != "call_function" or schema is None:
-            continue
-        for argument, value in zip(schema.arguments, node.args, strict=False):
-            written = argument.alias_info is not None and argument.alias_info.is_write
-            if written and getattr(value, "name", None) in held:
-                yield held[value.name]
-
-
-def _training_layer(node: Any) -> str:
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return ""
-    arguments = {
-        argument.name: node.args[index]
-        if index < len(node.args)
-        else node.kwargs.get(argument.name)
-        for index, argument in enumerate(schema.arguments)
-    }
-    name = schema.name
-    if "batch_norm" in name and arguments.get("training") and arguments.get("running_mean"):
-        return "batch normalisation"
-    if name.endswith("dropout") and arguments.get("train") and arguments.get("p"):
-        return "dropout"
-    return ""
 
 
 def _refuse_pickle(folder: Path, *, allow_pickle: bool) -> None:

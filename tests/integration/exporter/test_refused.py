@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -250,3 +251,12 @@ def _poison(archive: Path, fired: Path) -> None:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as new:
         for name, content in entries.items():
             new.writestr(name, trap if name.endswith("sample_inputs/model.pt") else content)
+
+
+def test_clock_that_logging_froze(lab: Lab) -> None:
+    class Clock(Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x) + time.time()
+
+    lab.register_torch("clock", Clock().eval(), ROWS)
+    refused(lab, "clock", "reads the clock")
