@@ -46,7 +46,7 @@ _NUMPY = "numpy==1.26.4"
 _NEAREST_WHEEL = {"1.17.2": "1.17.1"}
 
 # Requests allocate and free thousands of small blocks. Larger caches for each thread, and no list
-# of fast chunks that has to be merged again and again, take a fifth off the server's time.
+# of fast chunks that has to be merged again and again, cost it less time for each of them.
 _MALLOC = "glibc.malloc.tcache_count=1000:glibc.malloc.mxfast=0"
 
 
