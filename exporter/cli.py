@@ -77,6 +77,7 @@ def export(
 
     from exporter.console import Progress, print_error, print_json, print_result
     from exporter.pipeline import export as run
+    from exporter.result import ExportResult
     from exporter.settings import ExportRequest
 
     request = ExportRequest(
@@ -98,8 +99,16 @@ def export(
         allow_manual=allow_manual,
         dry_run=dry_run,
     )
-    with Progress() as progress:
-        result = run(request, progress)
+    try:
+        with Progress() as progress:
+            result = run(request, progress)
+    except KeyboardInterrupt:
+        interrupted = StlabError(
+            "interrupted; what was begun is undone",
+            hint="Run the same command again.",
+            kind="interrupted",
+        )
+        result = ExportResult("failed", model, alias, repository=repository).failed(interrupted)
     if as_json:
         print_json(result.as_dict())
     else:
@@ -163,8 +172,6 @@ def _run(arguments: list[str]) -> int:
         return int(result) if isinstance(result, int) else 0
     except StlabError as error:
         known = error
-    except KeyboardInterrupt:
-        known = StlabError("interrupted; what was begun is undone")
     except TyperException as error:
         known = UsageError(error.format_message(), hint="See stlab --help.")
     except Exception as error:
@@ -187,6 +194,8 @@ def _fail(error: StlabError, arguments: list[str]) -> int:
 
 def _end_on_sigterm() -> None:
     def interrupt(*_: Any) -> None:
+        # A second one must not interrupt the undoing.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)

@@ -51,7 +51,7 @@ class Progress:
 
     def end(self, step: str, seconds: float, *, failed: bool) -> None:
         """Show what a step took."""
-        if os.environ.get("LOG_FORMAT") == "json":
+        if _for_machines():
             seconds = round(seconds, 3)
             logger.info("step", extra={"step": step, "seconds": seconds, "failed": failed})
             return
@@ -66,6 +66,7 @@ class Progress:
 def print_result(result: ExportResult) -> None:
     """Print a result as a table for people."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     color = _STATUS[result.status]
@@ -88,10 +89,10 @@ def print_result(result: ExportResult) -> None:
             "parity", f"margin {parity['margin']:.3g} of 1 over {parity['cases']} comparisons"
         )
         why = f" ({parity['batching_reason']})" if parity.get("batching_reason") else ""
-        table.add_row("batching", f"{parity['batching']}{why}")
+        table.add_row("batching", escape(f"{parity['batching']}{why}"))
     for number, step in enumerate(result.plan):
-        table.add_row("plan" if number == 0 else "", step)
-    table.add_row("repository", result.repository)
+        table.add_row("plan" if number == 0 else "", escape(step))
+    table.add_row("repository", escape(result.repository))
     if result.report:
         table.add_row("report", result.report)
     table.add_row("seconds", f"{result.seconds.get('total', 0.0):.1f}")
@@ -106,6 +107,9 @@ def print_json(content: Mapping[str, Any]) -> None:
 
 def print_error(error: StlabError) -> None:
     """Print what is wrong and what to do."""
+    if _for_machines():
+        logger.error(error.message, extra={"kind": error.kind, "hint": error.hint})
+        return
     sys.stderr.write(f"error: {error.message}\n")
     if error.hint:
         sys.stderr.write(f"hint: {error.hint}\n")
@@ -114,19 +118,23 @@ def print_error(error: StlabError) -> None:
 def set_up_logging() -> None:
     """Log to stderr as ``LOG_LEVEL`` and ``LOG_FORMAT`` say."""
     handler = logging.StreamHandler()
-    if os.environ.get("LOG_FORMAT") == "json":
+    if _for_machines():
         handler.setFormatter(_JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    logger.addHandler(handler)
+    logger.handlers = [handler]
     logger.propagate = False
     level = os.environ.get("LOG_LEVEL", "INFO").upper()
     logger.setLevel(level if level in logging.getLevelNamesMapping() else "INFO")
 
 
+def _for_machines() -> bool:
+    return os.environ.get("LOG_FORMAT") == "json"
+
+
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        own = {"step", "seconds", "failed"}
+        own = {"step", "seconds", "failed", "kind", "hint"}
         return json.dumps(
             {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -23,7 +24,9 @@ __all__ = ["Registry", "Selection", "translated"]
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 8.0
-_NOT_FOUND = frozenset({"RESOURCE_DOES_NOT_EXIST", "ENDPOINT_NOT_FOUND"})
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NOT_FOUND = frozenset({"RESOURCE_DOES_NOT_EXIST"})
 _REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED"})
 
 
@@ -128,7 +131,12 @@ class Registry:
             uri = self.client.get_model_version_download_uri(model, str(version))
             try:
                 return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-            except (FileNotFoundError, OSError) as error:
+            except OSError as error:
+                if error.errno in _FULL or "No space left" in str(error):
+                    raise UnavailableError(
+                        f"there is no room beside the repository for '{model}' version {version}",
+                        hint="Free the disk, then run the same command again.",
+                    ) from error
                 raise _artifact_gone(model, version, error) from error
             except Exception as error:
                 if (
@@ -160,20 +168,35 @@ class Registry:
                     f"{_version(current)} by somebody else while version {version} was proven",
                     hint="Look at what they promoted, then export again.",
                 )
-            self.client.set_registered_model_alias(model, alias, str(version))
             record = {
                 "at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "from": selection.previous,
                 "by": by,
             }
-            self.client.set_model_version_tag(
-                model, str(version), f"stlab.promoted.{alias}", json.dumps(record)
-            )
+            try:
+                self.client.set_registered_model_alias(model, alias, str(version))
+                self.client.set_model_version_tag(
+                    model, str(version), f"stlab.promoted.{alias}", json.dumps(record)
+                )
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    self._put_back(selection, alias)
+                raise
             if self._aliases(model).get(alias) != version:
                 raise ConflictError(
                     f"'{alias}' does not name version {version} after it was moved there",
                     hint="Another promotion is under way; look at the aliases and export again.",
                 )
+
+    def _put_back(self, selection: Selection, alias: str) -> None:
+        """Let an alias name what it named, unless somebody else moved it on."""
+        model = selection.model
+        if self._aliases(model).get(alias) != selection.version:
+            return
+        if selection.previous is None:
+            self.client.delete_registered_model_alias(model, alias)
+        else:
+            self.client.set_registered_model_alias(model, alias, str(selection.previous))
 
     def _aliases(self, model: str) -> dict[str, int]:
         try:
@@ -209,10 +232,15 @@ def translated(uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         code = getattr(error, "error_code", "")
-        message = " ".join(str(error).split())[:500]
+        message = _without_password(" ".join(str(error).split())[:500], uri)
         if code in _NOT_FOUND:
             raise NotFoundError(
                 f"the registry says: {message}", hint="Check the name and MLFLOW_TRACKING_URI."
+            ) from error
+        if code == "ENDPOINT_NOT_FOUND":
+            raise UnavailableError(
+                f"what answers at {_shown(uri)} is no MLflow server: {message}",
+                hint="Set MLFLOW_TRACKING_URI to where one runs.",
             ) from error
         if code in _REFUSED:
             raise ConflictError(
@@ -253,16 +281,16 @@ def _check_reachable(uri: str) -> None:
         path = Path(unquote(uri.partition(":///")[2]))
         if not path.is_file():
             raise _unreachable(uri, "there is no such file")
-    elif parts.hostname and parts.port:
+    elif parts.hostname and (port := parts.port or _PORTS.get(parts.scheme.partition("+")[0])):
         try:
-            socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS).close()
+            socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
         except OSError as error:
             raise _unreachable(uri, str(error)) from error
 
 
 def _unreachable(uri: str, reason: str) -> UnavailableError:
     return UnavailableError(
-        f"no MLflow registry answers at {_shown(uri)}: {reason[:300]}",
+        f"no MLflow registry answers at {_shown(uri)}: {_without_password(reason[:300], uri)}",
         hint="Start it, or set MLFLOW_TRACKING_URI to where it runs.",
     )
 
@@ -281,6 +309,13 @@ def _shown(uri: str) -> str:
         return uri
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=f"***@{host}").geturl()
+
+
+def _without_password(text: str, uri: str) -> str:
+    parts = urlsplit(uri)
+    for secret in {parts.password or "", unquote(parts.password or "")} - {""}:
+        text = text.replace(secret, "***")
+    return text
 
 
 def _version(number: int | None) -> str:

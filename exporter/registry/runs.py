@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from exporter.bundle import Bundle
-from exporter.errors import ConflictError
+from exporter.errors import NotFoundError, ValidationFailed
 from exporter.registry.connection import Registry, _quiet_progress, translated
 
 if TYPE_CHECKING:
@@ -91,20 +91,27 @@ def fetch_bundle(registry: Registry, uri: str, sha256: str, folder: Path) -> Bun
         folder: Where to put it.
 
     Raises:
-        ConflictError: The bundle there is another one.
-        ValidationFailed: A file is missing or differs.
+        NotFoundError: It is gone.
+        ValidationFailed: The bundle there is another one, or a file is missing or differs.
         UnavailableError: The registry or the artifact store went away.
     """
     from mlflow.artifacts import download_artifacts
 
     with translated(registry.uri), _quiet_progress():
-        path = Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+        try:
+            path = Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                f"the bundle at {uri} is gone",
+                hint="Export the version to 'staging' again, which converts it anew.",
+            ) from error
     bundle = Bundle.open(path)
     if bundle.sha256 != sha256:
-        raise ConflictError(
+        raise ValidationFailed(
             f"{uri} holds the bundle {bundle.sha256[:12]}, the version's evidence is for "
             f"{sha256[:12]}",
-            hint="Export the version again; the evidence does not fit these bytes.",
+            hint="Export the version to 'staging' again, which converts it anew.",
+            kind="bundle",
         )
     bundle.verify()
     return bundle

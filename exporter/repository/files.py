@@ -90,7 +90,7 @@ def translated(root: Path) -> Iterator[None]:
                 f"{root} is a mount point, so nothing can be renamed into it from beside it",
                 hint="Use a folder below it as --repository.",
             ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.ENOTDIR}:
+        if error.errno in {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}:
             raise UsageError(
                 f"the model repository {root} cannot be written: {error.strerror}",
                 hint="Give this user the right to write it and its parent folder.",

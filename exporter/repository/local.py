@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from exporter.bundle import CONFIG, MANIFEST, WARMUP, Bundle
+from exporter.bundle import CONFIG, MANIFEST, REPORT, WARMUP, Bundle
 from exporter.config import parse, render, with_versions
 from exporter.errors import ConflictError, ValidationFailed
 from exporter.names import served_version
@@ -42,9 +42,10 @@ def lay_out(bundle: Bundle, folder: Path, config: str) -> None:
         config: The text of its config.pbtxt.
     """
     version = folder / str(bundle.version)
-    for file in bundle.path.rglob("*"):
-        if file.is_file():
-            copy_file(file, version / file.relative_to(bundle.path))
+    # What the manifest does not name nobody has proven, and a server runs a .so that it finds.
+    for name in (*bundle.files, MANIFEST, REPORT):
+        if name != REPORT or (bundle.path / name).is_file():
+            copy_file(bundle.path / name, version / name)
     for file in (bundle.path / WARMUP).glob("*"):
         copy_file(file, folder / WARMUP / file.name)
     (folder / CONFIG).write_text(config)
@@ -79,16 +80,17 @@ class LocalRepository:
             published.verify()
             served = self.served(bundle.model)
             live = self._live(bundle.model)
-        except ValidationFailed:
+            # With another version beside it, the config may be that of the other's bundle.
+            bundles = [self.bundle(bundle.model, version) for version in served]
+            configs = [self._agreed(other, served) for other in bundles if other is not None]
+        except (ConflictError, ValidationFailed):
             return False
         whole = all(
             (self.root / bundle.model / name).is_file()
             for name in bundle.files
             if name.startswith(f"{WARMUP}/")
         )
-        # With another version beside it, the config may be that of the other's bundle.
-        config = self._agreed(bundle, set(served) - {bundle.version})
-        return whole and bundle.version in served and bool(live == config)
+        return whole and bundle.version in served and live in configs
 
     def publish(self, bundle: Bundle, staging: Path) -> bool:
         """Put a version's directory in place; the live config does not change.
@@ -116,9 +118,13 @@ class LocalRepository:
             open_to_readers(folder)
             durable(folder)
             if (self.root / bundle.model).is_dir():
-                self._add_warmup(bundle)
-                (folder / str(bundle.version)).rename(target)
-                sync(target.parent)
+                try:
+                    self._add_warmup(bundle)
+                    (folder / str(bundle.version)).rename(target)
+                    sync(target.parent)
+                except BaseException:
+                    self.withdraw(bundle, staging)
+                    raise
             else:
                 self.root.mkdir(parents=True, exist_ok=True)
                 folder.rename(self.root / bundle.model)
@@ -173,12 +179,15 @@ class LocalRepository:
             if folder.is_dir() and not others:
                 self._remove(folder, staging)
                 return
-            kept = {
-                name
-                for other in others
-                if (other / MANIFEST).is_file()
-                for name in Bundle.open(other).files
-            }
+            try:
+                kept = {
+                    name
+                    for other in others
+                    if (other / MANIFEST).is_file()
+                    for name in Bundle.open(other).files
+                }
+            except ValidationFailed:
+                return  # whose warm-up files they are, nobody can tell any more
             for name in set(bundle.files) - kept:
                 if name.startswith(f"{WARMUP}/"):
                     (folder / name).unlink(missing_ok=True)
@@ -225,7 +234,8 @@ class LocalRepository:
             return None
         return parse(path.read_text(), where=str(path))
 
-    def _agreed(self, bundle: Bundle, beside: set[int]) -> Any:
+    def _agreed(self, bundle: Bundle, beside: Iterable[int]) -> Any:
+        beside = set(beside)
         for version in sorted(beside - {bundle.version}):
             other = self.bundle(bundle.model, version)
             if other is None:

@@ -6,6 +6,7 @@ beside the root, on the same filesystem: what is ready moves in by one rename.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["Workspace"]
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,24 @@ class Workspace:
                     for leftover in folder.glob("work-*"):
                         shutil.rmtree(leftover, ignore_errors=True)
                     work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
-                yield cls(work)
+                with _room(root):
+                    yield cls(work)
             finally:
                 for leftover in folder.glob("work-*"):
                     shutil.rmtree(leftover, ignore_errors=True)
                 os.ftruncate(lock.fileno(), 0)
+
+
+@contextmanager
+def _room(root: Path) -> Iterator[None]:
+    """Explain a full disk, whoever met it first in this folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        with translated(root):
+            raise
 
 
 def _take(descriptor: int, path: Path, model: str) -> None:
