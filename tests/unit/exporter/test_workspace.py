@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter.errors import ConflictError, UnavailableError
+from exporter.repository import Workspace
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from exporter.repository import Workspace
+with Workspace.open(Path(sys.argv[1]), "net") as work:
+    (work.path / "half-written").write_bytes(b"x")
+    print(work.path, flush=True)
+    time.sleep(60)
+"""
+
+
+def hold(root: Path) -> tuple[subprocess.Popen[str], Path]:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    return holder, Path(holder.stdout.readline().strip())
+
+
+def test_it_lies_beside_the_repository_and_is_empty(tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    with Workspace.open(root, "net") as work:
+        assert list(work.path.iterdir()) == []
+        assert root not in work.path.parents
+        assert work.path.stat().st_dev == tmp_path.stat().st_dev
+        (work.path / "file").touch()
+    assert not work.path.exists()
+    assert not root.exists()
+
+
+def test_another_process_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    holder, left = hold(root)
+    try:
+        with pytest.raises(ConflictError) as caught, Workspace.open(root, "net"):
+            pytest.fail("two at once")
+        assert f'"pid": {holder.pid}' in caught.value.message
+        with Workspace.open(root, "other"):
+            pass  # another model is another matter
+        assert left.is_dir()
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_a_holder_that_died_blocks_nobody_and_is_cleaned_up_after(tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    holder, left = hold(root)
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.communicate()
+    assert (left / "half-written").is_file()
+    with Workspace.open(root, "net") as work:
+        assert not left.exists()
+        lock = work.path.parent / "lock"
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+    assert lock.read_text() == ""
+
+
+def test_an_error_gives_the_lock_back(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), Workspace.open(tmp_path / "r", "net"):
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_explained(tmp_path: Path, code: int) -> None:
+    with pytest.raises(UnavailableError) as caught, Workspace.open(tmp_path / "r", "net"):
+        raise OSError(code, os.strerror(code))
+    assert os.strerror(code) in caught.value.message
+    assert "disk" in caught.value.hint
+
+
+def test_other_errors_keep_their_own_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), Workspace.open(tmp_path / "r", "net"):
+        raise FileNotFoundError(errno.ENOENT, "gone")
