@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Truth", "examine"]
 
-# A reference that needs longer than this for one full batch is not asked for several.
+# A reference that would need longer than this for one full batch is asked for a part of it: what
+# is only ever looked at (the large batch, its permutations) shrinks, what goes into the bundle not.
 PATIENCE_SECONDS = 0.5
+PATIENT_ROWS = 8
 EDGE_ROWS = 2
+# Row counts as (first row, number) of the large batch; float64 is asked for the last of them.
+CUTS = ((0, 1), (1, 2), (3, 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Truth:
 
     Attributes:
         answers: The cases with the reference's answers.
-        pool: The largest batch of distinct rows, to be cut up at will; None where rows may not be.
+        pool: A large batch of distinct rows, to be cut up at will; None where rows may not be.
         tolerances: The budget of every output; None where elements must be equal.
         batching: Whether rows may be batched.
         slow: Whether the reference is expensive to ask.
@@ -114,6 +119,7 @@ class _Examination:
         self.drawing = drawing
         self.answers: list[Answer] = []
         self.pool: Answer | None = None
+        self.cuts: list[tuple[Answer, slice]] = []
         self.slow = False
         self.skipped: list[str] = []
 
@@ -133,7 +139,7 @@ class _Examination:
             )
             return
         try:
-            self.ask(Case("example", example), exactly=True)
+            self.ask(Case("example", example))
         except CannotRun as error:
             raise ValidationFailed(
                 f"the registered model cannot run its own example: {error}",
@@ -160,21 +166,24 @@ class _Examination:
         return Batching(max_batch_size)
 
     def _ask_batches(self, most: int) -> None:
-        pool = self.drawing.random("rows", rows=most)
-        begin = time.perf_counter()
-        self.pool = self.ask(Case(f"{most} random rows", pool, kept=False))
-        self.slow = time.perf_counter() - begin > PATIENCE_SECONDS
-        for start, count in ((0, 1), (1, 2), (3, 3)):
-            stop = min(start + count, most)
-            part = take_rows(pool, slice(stop - count, stop))
+        rows = self.drawing.random("rows", rows=most)
+        for start, count in CUTS:
+            cut = slice(start, start + count) if start + count <= most else slice(0, count)
             label = "1 random row" if count == 1 else f"{count} random rows"
-            self.ask(Case(label, part), exactly=count == 2 or not self.slow)
+            begin = time.perf_counter()
+            answer = self.ask(Case(label, take_rows(rows, cut)), exactly=(start, count) == CUTS[-1])
+            if count == 1:
+                self.slow = (time.perf_counter() - begin) * most > PATIENCE_SECONDS
+            self.cuts.append((answer, cut))
+        largest = min(most, PATIENT_ROWS) if self.slow else most
+        pool = take_rows(rows, slice(0, largest))
+        self.pool = self.ask(Case(f"{largest} random rows", pool, kept=False))
 
     def _ask_random(self, rows: int | None) -> None:
         for number in range(1, 4):
             case = Case(f"random {number}", self.drawing.random(f"random {number}", rows=rows))
             try:
-                self.ask(case, exactly=True)
+                self.ask(case, exactly=number == 1)
             except CannotRun as error:
                 raise ValidationFailed(
                     f"the registered model refuses inputs drawn from its example's range: {error}",
@@ -196,7 +205,7 @@ class _Examination:
         """Ask for edge values, other sizes of other axes, and the user's own samples."""
         for case in samples:
             try:
-                self.ask(case, exactly=not self.slow)
+                self.ask(case)
             except CannotRun as error:
                 raise ValidationFailed(
                     f"the registered model cannot run {case.name}: {error}",
@@ -206,7 +215,7 @@ class _Examination:
         edge_rows = rows if self.pool is None else EDGE_ROWS
         for case in (*self.drawing.edges(rows=edge_rows), *self._sized(edge_rows)):
             try:
-                self.ask(case, exactly=not self.slow)
+                self.ask(case)
             except CannotRun as error:
                 self.skipped.append(f"{case.name} ({error})")
         if self.skipped:
@@ -224,7 +233,10 @@ class _Examination:
         Raises:
             ValidationFailed: The answers differ.
         """
-        first, between = self.answers[0], self.answers[-1]
+        first = min(
+            self.answers, key=lambda answer: sum(a.size for a in answer.case.inputs.values())
+        )
+        between = self.answers[0] if self.answers[0] is not first else self.answers[-1]
         tolerances = self.tolerances()
         self.source.run(between.case.inputs)
         for attempt in (2, 3):
@@ -251,7 +263,7 @@ class _Examination:
 
     def tolerances(self) -> dict[str, Tolerance | None]:
         """Return the budgets from everything asked so far."""
-        answers = [*self.answers, *([self.pool] if self.pool else [])]
+        answers = self.answers
         return {
             output.name: measure(
                 output,
@@ -273,14 +285,13 @@ class _Examination:
         if pool is None:  # pragma: no cover - a verdict with a batch size has a pool
             return verdict
         tight = {name: tolerance and tighter(tolerance) for name, tolerance in tolerances.items()}
-        count = 0
-        worst = 0.0
-        for label, inputs, expected in self._rearranged(pool):
+        count, worst = 0, 0.0
+        for label, expected, ask in self._rearranged(pool):
+            count += 1
             try:
-                answer = self.source.run(inputs)
+                answer = ask()
             except CannotRun as error:
                 return self._dependent(f"{label} is refused ({error})", count)
-            count += 1
             for difference in compare_outputs(
                 self.source.interface.outputs, expected, answer, tight
             ):
@@ -304,21 +315,27 @@ class _Examination:
         )
         return Batching(0, f"its rows depend on each other: {detail}")
 
-    def _rearranged(self, pool: Answer) -> Iterator[tuple[str, Arrays, Arrays]]:
-        inputs, outputs = pool.case.inputs, pool.outputs
-        rows = rows_of(inputs)
-        some = rows if not self.slow else min(rows, 8)
-        shuffled = np.random.default_rng(self.drawing.seed).permutation(rows)[:some]
-        selections = [
-            ("a row alone", np.array([0])),
-            ("the last row alone", np.array([rows - 1])),
-            ("another number of rows", np.arange(1, min(rows, 4))),
-            ("rows in another order", shuffled),
-            ("rows backwards", np.arange(some)[::-1]),
-            ("the same row three times", np.zeros(3, dtype=np.int64)),
-        ]
+    def _rearranged(self, pool: Answer) -> Iterator[tuple[str, Arrays, Callable[[], Arrays]]]:
+        """Yield ways to cut and shuffle the pool: what, the answer expected, how to get it."""
+        for cut, rows in self.cuts:
+            label = f"{rows.stop - rows.start} of the rows"
+            yield label, take_rows(pool.outputs, rows), partial(_given, cut.outputs)
+        count = rows_of(pool.case.inputs)
+        shuffled = np.random.default_rng(self.drawing.seed).permutation(count)
+        selections = [("rows in another order", shuffled)]
+        if not self.slow:
+            selections += [
+                ("rows backwards", np.arange(count)[::-1]),
+                ("the last row alone", np.array([count - 1])),
+            ]
+        selections.append(("the same row three times", np.zeros(3, dtype=np.int64)))
         for label, selection in selections:
-            yield label, take_rows(inputs, selection), take_rows(outputs, selection)
+            inputs = take_rows(pool.case.inputs, selection)
+            yield label, take_rows(pool.outputs, selection), partial(self.source.run, inputs)
+
+
+def _given(outputs: Arrays) -> Arrays:
+    return outputs
 
 
 def _hundredth(tolerances: Mapping[str, Tolerance | None]) -> dict[str, Tolerance | None]:

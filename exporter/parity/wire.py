@@ -10,7 +10,8 @@ import numpy as np
 
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Check, Evidence
-from exporter.parity.inputs import rows_of, take_rows
+from exporter.parity.inputs import Case, rows_of, take_rows
+from exporter.parity.reference import Answer
 from exporter.sources.base import Array, Arrays
 from triton_client.errors import TritonClientError
 
@@ -31,7 +32,7 @@ def check_numbers(
     infer: Infer, truth: Truth, outputs: tuple[Tensor, ...], evidence: Evidence
 ) -> Check:
     """Ask the served model every case, one at a time."""
-    answers = [*truth.answers, *([truth.pool] if truth.pool else [])]
+    answers = [*truth.answers, *([_full_batch(truth.pool, truth)] if truth.pool else [])]
     problem, number = "", 0
     for answer in answers:
         number += 1
@@ -99,6 +100,13 @@ def check_batching(
     return evidence.add(
         Check("dynamic batching", passed=not problem, detail=problem or glued, cases=len(pieces))
     )
+
+
+def _full_batch(pool: Answer, truth: Truth) -> Answer:
+    """The largest batch that the server takes; where the pool has fewer rows, they come again."""
+    rows = np.arange(truth.batching.max_batch_size) % rows_of(pool.case.inputs)
+    case = Case(f"{len(rows)} rows", take_rows(pool.case.inputs, rows))
+    return Answer(case, take_rows(pool.outputs, rows))
 
 
 def _pieces(rows: int, rounds: int) -> Iterator[np.ndarray[Any, Any]]:

@@ -40,6 +40,9 @@ class _Widening(Interpreter):  # type: ignore[misc]
     def call_function(
         self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if target is torch.ops.aten.embedding.default:
+            # A look-up rounds nothing: widen the rows found, not the whole table.
+            return _widen(super().call_function(target, args, kwargs))
         return super().call_function(
             target, pytree.tree_map(_widen, args), pytree.tree_map(_widen, kwargs)
         )
