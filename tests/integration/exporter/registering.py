@@ -101,7 +101,9 @@ class Lab:
     def export(self, name: str, alias: str = "staging", **options: Any) -> ExportResult:
         """Export as the command does."""
         options.setdefault("repository", str(self.folder / "repository"))
-        return export(ExportRequest(name, alias, tracking_uri=self.uri, **options))
+        request = ExportRequest(name, alias, tracking_uri=self.uri, **options)
+        # In this process: what the tests are about is the same, and torch is imported once.
+        return export(request, isolated=False)
 
     def alias(self, name: str, alias: str = "staging") -> int | None:
         """The version that an alias names."""
