@@ -9,39 +9,57 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.bundle import CONFIG, SAMPLES, WARMUP, Bundle, file_digest
+from exporter.bundle import CONFIG, SAMPLES, WARMUP, Bundle, file_digest, folder_digest
 from exporter.config import WarmupInput, build_config, render
 from exporter.formats import convert
 from exporter.parity.inputs import SEED, named_samples
-from exporter.parity.reference import Truth, examine
+from exporter.parity.reference import Answer, Truth, examine
 from exporter.parity.samples import load_arrays, save_samples
+from exporter.sources import open_source
+from exporter.triton.releases import release
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from exporter.formats.base import Conversion
-    from exporter.interface import Interface
     from exporter.parity.evidence import Evidence
+    from exporter.progress import Steps
     from exporter.settings import ExportRequest
     from exporter.sources.base import Array, Arrays, Source
     from exporter.triton.releases import Release
 
-__all__ = ["Candidate", "build", "settings_digest", "settings_of"]
+__all__ = ["BuildJob", "Candidate", "build", "settings_digest", "settings_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildJob:
+    """What to build, from what: plain data, so that another process can be told.
+
+    Attributes:
+        model: The registered model.
+        version: Its version.
+        artifact: A private copy of the version's artifact.
+        folder: An empty folder for the bundle.
+        settings: What decides the bundle's content beside the version; see `settings_of`.
+        samples: The user's npz, or None.
+        allow_pickle: Whether pickled content may be loaded.
+    """
+
+    model: str
+    version: int
+    artifact: Path
+    folder: Path
+    settings: Mapping[str, Any]
+    samples: Path | None
+    allow_pickle: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A bundle that has still to be proven.
-
-    Attributes:
-        bundle: The bundle.
-        interface: Its tensors.
-        truth: What it must answer.
-    """
+    """A bundle that has still to be proven, and what it must answer."""
 
     bundle: Bundle
-    interface: Interface
     truth: Truth
 
 
@@ -63,80 +81,69 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def build(
-    request: ExportRequest,
-    version: int,
-    release: Release,
-    source: Source,
-    source_sha256: str,
-    folder: Path,
-    evidence: Evidence,
-    step: Callable[[str], Any],
-    say: Callable[[str], None],
-) -> Candidate:
-    """Build a bundle in an empty folder.
+def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
+    """Build a bundle.
 
     Args:
-        request: What was asked for.
-        version: The version's number.
-        release: The target release.
-        source: The pulled version.
-        source_sha256: The digest of its artifact.
-        folder: An empty folder for the bundle.
+        job: What to build.
         evidence: Where checks of the reference are recorded.
-        step: Times a step, as a context manager.
-        say: Told what is being done.
+        steps: Told of every step.
 
     Raises:
-        ValidationFailed: The version cannot be proven or converted.
+        ValidationFailed: The version is damaged or unsafe, cannot be proven, or cannot be
+            converted.
     """
-    with step("reference"):
-        samples = (
-            named_samples(load_arrays(request.samples), source.interface) if request.samples else []
-        )
+    settings = job.settings
+    with steps("load"):
+        source = open_source(job.artifact, allow_pickle=job.allow_pickle)
+    with steps("reference"):
+        samples = named_samples(load_arrays(job.samples), source.interface) if job.samples else []
         truth = examine(
             source,
             evidence,
-            max_batch_size=request.max_batch_size,
-            batching=request.batching,
+            max_batch_size=settings["max_batch_size"],
+            batching=settings["batching"],
             samples=samples,
-            say=say,
+            say=steps.say,
         )
         evidence.notes += source.notes
-    with step("convert"):
-        conversion = convert(request.format, source, folder, release, rows=truth.batching.rows)
-    with step("configure"):
-        kept = save_samples(folder / SAMPLES, truth)
-        warmup = _write_warmup(
-            folder, conversion, kept[0].case.inputs, batched=truth.batching.max_batch_size > 0
+    with steps("convert"):
+        target = release(settings["release"])
+        conversion = convert(
+            settings["format"], source, job.folder, target, rows=truth.batching.rows
         )
-        config = build_config(
-            request.model,
-            version,
-            conversion,
-            max_batch_size=truth.batching.max_batch_size,
-            warmup=warmup,
-        )
-        (folder / CONFIG).write_text(render(config))
-        bundle = Bundle.seal(
-            folder,
-            {
-                "model": request.model,
-                "version": version,
-                "source": {"flavor": source.flavor, "sha256": source_sha256},
-                "format": conversion.format,
-                "precision": request.precision,
-                "backend": conversion.backend,
-                "filename": conversion.filename,
-                "converter": conversion.converter,
-                "libraries": dict(sorted({**source.versions, **conversion.versions}.items())),
-                "target": {"release": release.name, "onnxruntime": release.onnxruntime},
-                "interface": conversion.interface.as_dict(),
-                "batching": truth.batching.as_dict(),
-                "settings": settings_of(request, release),
-            },
-        )
-    return Candidate(bundle, conversion.interface, truth)
+    with steps("configure"):
+        kept = save_samples(job.folder / SAMPLES, truth)
+        _configure(job, conversion, truth, kept[0])
+        bundle = Bundle.seal(job.folder, _facts(job, source, conversion, truth, target))
+    return Candidate(bundle, truth)
+
+
+def _configure(job: BuildJob, conversion: Conversion, truth: Truth, sample: Answer) -> None:
+    most = truth.batching.max_batch_size
+    warmup = _write_warmup(job.folder, conversion, sample.case.inputs, batched=most > 0)
+    config = build_config(job.model, job.version, conversion, max_batch_size=most, warmup=warmup)
+    (job.folder / CONFIG).write_text(render(config))
+
+
+def _facts(
+    job: BuildJob, source: Source, conversion: Conversion, truth: Truth, target: Release
+) -> dict[str, Any]:
+    return {
+        "model": job.model,
+        "version": job.version,
+        "source": {"flavor": source.flavor, "sha256": folder_digest(job.artifact)},
+        "format": conversion.format,
+        "precision": job.settings["precision"],
+        "backend": conversion.backend,
+        "filename": conversion.filename,
+        "converter": conversion.converter,
+        "libraries": dict(sorted({**source.versions, **conversion.versions}.items())),
+        "target": {"release": target.name, "onnxruntime": target.onnxruntime},
+        "interface": conversion.interface.as_dict(),
+        "batching": truth.batching.as_dict(),
+        "settings": dict(job.settings),
+    }
 
 
 def _write_warmup(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailed
+from exporter.interface import Tensor
 from exporter.names import artifact_path
 
 if TYPE_CHECKING:
@@ -121,6 +122,14 @@ class Bundle:
     def version(self) -> int:
         """The registered model's version."""
         return int(self.manifest["version"])
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The outputs, as the manifest holds them."""
+        return tuple(
+            Tensor(entry["name"], entry["datatype"], tuple(entry["shape"]))
+            for entry in self.manifest["interface"]["outputs"]
+        )
 
     @property
     def size(self) -> int:

@@ -24,6 +24,7 @@ __all__ = [
     "UnavailableError",
     "UsageError",
     "ValidationFailed",
+    "error_of",
 ]
 
 
@@ -83,3 +84,11 @@ class UnavailableError(StlabError):
 
     exit_code = 6
     default_kind = "unavailable"
+
+
+def error_of(exit_code: int, kind: str, message: str, hint: str) -> StlabError:
+    """Return the error that another process described by its exit code and `as_dict`."""
+    for error in (UsageError, ValidationFailed, NotFoundError, ConflictError, UnavailableError):
+        if error.exit_code == exit_code:
+            return error(message, hint=hint, kind=kind)
+    return StlabError(message, hint=hint, kind=kind)

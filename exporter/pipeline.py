@@ -9,15 +9,17 @@ until the last step the alias names what it named, and what fails on the way is 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.activation import check_servers, reload, serving, verify
-from exporter.building import build, settings_digest, settings_of
-from exporter.bundle import REPORT, Bundle, folder_digest
+from exporter.building import BuildJob, Candidate, build, settings_digest, settings_of
+from exporter.bundle import REPORT, Bundle
 from exporter.errors import ConflictError, NotFoundError, StlabError, UsageError, ValidationFailed
 from exporter.grounds import ground as open_ground
+from exporter.isolation import build_apart
 from exporter.parity.evidence import Evidence
 from exporter.progress import Listener, Silent, Steps
 from exporter.proving import prove, prove_again, refuse
@@ -37,17 +39,20 @@ if TYPE_CHECKING:
 __all__ = ["export"]
 
 
-def export(request: ExportRequest, listener: Listener | None = None) -> ExportResult:
+def export(
+    request: ExportRequest, listener: Listener | None = None, *, isolated: bool = True
+) -> ExportResult:
     """Take a version from the registry to a served model, prove it, and move the alias.
 
     Args:
         request: What is asked for.
         listener: Told about every step.
+        isolated: Whether the model is run and converted in a process of its own.
 
     Returns:
         The result; on failure with ``status`` ``failed`` and the error in it.
     """
-    job = _Export(request, Steps(listener or Silent()))
+    job = _Export(request, Steps(listener or Silent()), build_apart if isolated else build)
     try:
         job.run()
     except StlabError as error:
@@ -65,10 +70,15 @@ class _Proven:
     reused: bool
 
 
+Builder = Callable[[BuildJob, Evidence, Steps], Candidate]
+"""Builds a bundle: here, or in a process of its own."""
+
+
 class _Export:
-    def __init__(self, request: ExportRequest, steps: Steps) -> None:
+    def __init__(self, request: ExportRequest, steps: Steps, builder: Builder) -> None:
         self.request = request
         self.steps = steps
+        self.builder = builder
         self.repository = LocalRepository(Path(request.repository))
         self.result = ExportResult(
             "failed", request.model, request.alias, repository=request.repository
@@ -190,29 +200,22 @@ class _Export:
         work: Path,
     ) -> _Proven:
         evidence = Evidence()
-        folder = work / "bundle"
-        folder.mkdir()
+        (work / "bundle").mkdir()
         try:
             with self.steps("pull"):
                 artifact = registry.pull(selection.model, selection.version, work / "artifact")
-                from exporter.sources import open_source
-
-                source = open_source(artifact, allow_pickle=self.request.allow_pickle)
-                evidence.expect(source.interface.outputs)
-            candidate = build(
-                self.request,
+            job = BuildJob(
+                selection.model,
                 selection.version,
-                target,
-                source,
-                folder_digest(artifact),
-                folder,
-                evidence,
-                self.steps,
-                self.steps.say,
+                artifact,
+                work / "bundle",
+                settings_of(self.request, target),
+                self.request.samples,
+                self.request.allow_pickle,
             )
-            del source  # the weights are not needed twice in memory while the server has them
+            candidate = self.builder(job, evidence, self.steps)
             with self.steps("prove"):
-                prove(ground, candidate.bundle, candidate.interface, candidate.truth, evidence)
+                prove(ground, candidate, evidence)
                 refuse(evidence)
         except ValidationFailed as error:
             self.result = replace(self.result, parity=evidence.failed_summary())

@@ -50,18 +50,25 @@ class Steps:
     @contextmanager
     def __call__(self, step: str) -> Iterator[None]:
         """Time one step."""
-        self._listener.begin(step)
-        outer, self._current = self._current, step
+        self.begin(step)
         begin = time.perf_counter()
         failed = True
         try:
             yield
             failed = False
         finally:
-            seconds = time.perf_counter() - begin
-            self._seconds[step] = self._seconds.get(step, 0.0) + seconds
-            self._current = outer
-            self._listener.end(step, seconds, failed=failed)
+            self.end(step, time.perf_counter() - begin, failed=failed)
+
+    def begin(self, step: str) -> None:
+        """Begin a step that somebody else times."""
+        self._current = step
+        self._listener.begin(step)
+
+    def end(self, step: str, seconds: float, *, failed: bool) -> None:
+        """End it."""
+        self._current = ""
+        self._seconds[step] = self._seconds.get(step, 0.0) + seconds
+        self._listener.end(step, seconds, failed=failed)
 
     def say(self, text: str) -> None:
         """Say something about the step under way."""

@@ -16,10 +16,9 @@ from triton_client.errors import TritonClientError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from exporter.building import Candidate
     from exporter.bundle import Bundle
     from exporter.grounds import Ground
-    from exporter.interface import Interface
-    from exporter.parity.reference import Truth
     from triton_client import Model
 
 __all__ = ["prove", "prove_again", "refuse"]
@@ -29,16 +28,16 @@ CALL_SECONDS = 300.0
 _OURS_ALONE = ("name", "model_warmup")
 
 
-def prove(
-    ground: Ground, bundle: Bundle, interface: Interface, truth: Truth, evidence: Evidence
-) -> None:
-    """Load a bundle with its config and compare what is served with the truth.
+def prove(ground: Ground, candidate: Candidate, evidence: Evidence) -> None:
+    """Load a candidate with its config and compare what is served with the truth.
 
     The checks go into the evidence; the verdict is its.
 
     Raises:
         UnavailableError: The server died or hangs.
     """
+    bundle, truth = candidate.bundle, candidate.truth
+    evidence.expect(bundle.outputs)
     with _served(ground, bundle, evidence) as served:
         if served is None:
             return
@@ -49,8 +48,8 @@ def prove(
             return counted.inference_count, counted.execution_count
 
         evidence.add(_check_config(bundle, model))
-        if check_numbers(model.infer, truth, interface.outputs, evidence).passed:
-            check_batching(model.infer, truth, interface.outputs, evidence, executed)
+        if check_numbers(model.infer, truth, bundle.outputs, evidence).passed:
+            check_batching(model.infer, truth, bundle.outputs, evidence, executed)
 
 
 def prove_again(ground: Ground, bundle: Bundle) -> None:

@@ -146,6 +146,20 @@ class Evidence:
                 problem = f"{case}, output '{difference.output}': {difference.problem}"
         return problem
 
+    def state(self) -> dict[str, Any]:
+        """Return what was recorded so far as plain data, without comparisons."""
+        return {
+            "checks": [_finite(asdict(check)) for check in self.checks],
+            "notes": self.notes,
+            "batching": asdict(self.batching),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what another process recorded; see `state`."""
+        self.checks = [Check(**check) for check in state["checks"]]
+        self.notes = list(state["notes"])
+        self.batching = Batching(**state["batching"])
+
     def summary(self) -> dict[str, Any]:
         """Return the ``parity`` object of ``--json``."""
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.bundle import SAMPLES, Bundle
-from exporter.interface import Tensor
+from exporter.parity.evidence import Batching
 from exporter.parity.samples import load_samples
 from exporter.parity.wire import check_numbers
 
@@ -22,10 +22,7 @@ def replay_samples(model: Model, bundle: Bundle, evidence: Evidence) -> None:
     Raises:
         ValidationFailed: The samples cannot be read.
     """
-    outputs = tuple(
-        Tensor(entry["name"], entry["datatype"], tuple(entry["shape"]))
-        for entry in bundle.manifest["interface"]["outputs"]
-    )
+    outputs = bundle.outputs
     evidence.expect(outputs)
-    truth = load_samples(bundle.path / SAMPLES, max_batch_size=bundle.max_batch_size)
+    truth = load_samples(bundle.path / SAMPLES, Batching(bundle.max_batch_size))
     check_numbers(model.infer, truth, outputs, evidence)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from exporter.errors import ValidationFailed
-from exporter.parity.evidence import Batching
 from exporter.parity.inputs import Case
 from exporter.parity.reference import Answer, Truth
 from exporter.parity.tolerances import Tolerance
@@ -24,22 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from exporter.parity.evidence import Batching
     from exporter.sources.base import Array
 
-__all__ = ["load_arrays", "load_samples", "save_samples"]
+__all__ = ["load_arrays", "load_samples", "save_samples", "save_truth"]
 
 # Beyond this the bundle keeps the first cases only: they are replayed often, and travel far.
 MOST_BYTES = 64 * 1024 * 1024
+_POOL = "pool"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def save_samples(path: Path, truth: Truth) -> tuple[Answer, ...]:
     """Write cases, answers and budgets, and return the answers that were kept."""
-    arrays: dict[str, Array] = {}
-    for name, tolerance in truth.tolerances.items():
-        if tolerance is not None:
-            arrays[f"tolerance/{name}"] = tolerance.absolute
-            arrays[f"tolerance/{name}/relative"] = np.array(tolerance.relative)
     kept: list[Answer] = []
     size = 0
     for answer in truth.answers:
@@ -47,29 +44,33 @@ def save_samples(path: Path, truth: Truth) -> tuple[Answer, ...]:
         if kept and size > MOST_BYTES:
             break
         kept.append(answer)
-        for kind, tensors in (("input", answer.case.inputs), ("output", answer.outputs)):
-            for name, array in tensors.items():
-                arrays.update(_plain(f"{answer.case.name}/{kind}/{name}", array))
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, array in arrays.items():
-            content = io.BytesIO()
-            np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
-            # A date of its own would make every bundle another one.
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=_EPOCH)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, content.getvalue())
+    _write(path, {**_tolerances(truth), **_answers(kept)}, compresslevel=1)
     return tuple(kept)
 
 
-def load_samples(path: Path, *, max_batch_size: int) -> Truth:
-    """Read what `save_samples` wrote.
+def save_truth(path: Path, truth: Truth) -> None:
+    """Write everything that a candidate has to answer, for another process."""
+    answers = list(truth.answers)
+    if truth.pool is not None:
+        answers.append(replace(truth.pool, case=Case(_POOL, truth.pool.case.inputs)))
+    exact = {
+        key: array
+        for answer in answers
+        for name, values in (answer.float64 or {}).items()
+        for key, array in _plain(f"{answer.case.name}/float64/{name}", values).items()
+    }
+    _write(path, {**_tolerances(truth), **_answers(answers), **exact}, compresslevel=0)
+
+
+def load_samples(path: Path, batching: Batching, *, slow: bool = False) -> Truth:
+    """Read what `save_samples` or `save_truth` wrote.
 
     Raises:
         ValidationFailed: The file is missing or damaged.
     """
     arrays = load_arrays(path)
     tolerances: dict[str, Tolerance | None] = {}
-    cases: dict[str, tuple[dict[str, Array], dict[str, Array]]] = {}
+    cases: dict[str, dict[str, dict[str, Array]]] = {}
     for key, array in arrays.items():
         if key.startswith("tolerance/"):
             name = key.removeprefix("tolerance/")
@@ -77,18 +78,46 @@ def load_samples(path: Path, *, max_batch_size: int) -> Truth:
                 tolerances[name] = Tolerance(array, float(arrays[f"{key}/relative"]))
             continue
         case, kind, name = key.split("/", 2)
-        inputs, outputs = cases.setdefault(case, ({}, {}))
-        (inputs if kind == "input" else outputs)[name] = array
-    for _, outputs in cases.values():
-        for name in outputs:
+        cases.setdefault(case, {}).setdefault(kind, {})[name] = array
+    answers = {
+        name: Answer(Case(name, parts["input"]), parts["output"], parts.get("float64"))
+        for name, parts in cases.items()
+    }
+    for answer in answers.values():
+        for name in answer.outputs:
             tolerances.setdefault(name, None)
-    return Truth(
-        tuple(Answer(Case(name, ins), outs) for name, (ins, outs) in cases.items()),
-        None,
-        tolerances,
-        Batching(max_batch_size),
-        slow=False,
-    )
+    pool = answers.pop(_POOL, None)
+    return Truth(tuple(answers.values()), pool, tolerances, batching, slow)
+
+
+def _write(path: Path, arrays: Mapping[str, Array], *, compresslevel: int) -> None:
+    method = zipfile.ZIP_DEFLATED if compresslevel else zipfile.ZIP_STORED
+    with zipfile.ZipFile(path, "w", method, compresslevel=compresslevel) as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
+            # A date of its own would make every bundle another one.
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=_EPOCH)
+            entry.compress_type = method
+            archive.writestr(entry, content.getvalue())
+
+
+def _tolerances(truth: Truth) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
+    for name, tolerance in truth.tolerances.items():
+        if tolerance is not None:
+            arrays[f"tolerance/{name}"] = tolerance.absolute
+            arrays[f"tolerance/{name}/relative"] = np.array(tolerance.relative)
+    return arrays
+
+
+def _answers(answers: Iterable[Answer]) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
+    for answer in answers:
+        for kind, tensors in (("input", answer.case.inputs), ("output", answer.outputs)):
+            for name, array in tensors.items():
+                arrays.update(_plain(f"{answer.case.name}/{kind}/{name}", array))
+    return arrays
 
 
 def load_arrays(path: Path) -> dict[str, Array]:

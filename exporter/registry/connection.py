@@ -131,16 +131,16 @@ class Registry:
             uri = self.client.get_model_version_download_uri(model, str(version))
             try:
                 return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-            except OSError as error:
-                if error.errno in _FULL or "No space left" in str(error):
+            except Exception as error:
+                # MLflow puts what several files failed of into one text.
+                if any(os.strerror(code) in str(error) for code in _FULL):
                     raise UnavailableError(
                         f"there is no room beside the repository for '{model}' version {version}",
                         hint="Free the disk, then run the same command again.",
                     ) from error
-                raise _artifact_gone(model, version, error) from error
-            except Exception as error:
                 if (
-                    "No such artifact" in str(error)
+                    isinstance(error, OSError)
+                    or "No such artifact" in str(error)
                     or getattr(error, "error_code", "") in _NOT_FOUND
                 ):
                     raise _artifact_gone(model, version, error) from error
