@@ -20,7 +20,7 @@ from exporter.errors import ConflictError, NotFoundError, StlabError, Unavailabl
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Registry", "Selection", "translated"]
+__all__ = ["Registry", "Selection", "is_gone", "translated"]
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 8.0
@@ -138,11 +138,7 @@ class Registry:
                         f"there is no room beside the repository for '{model}' version {version}",
                         hint="Free the disk, then run the same command again.",
                     ) from error
-                if (
-                    isinstance(error, OSError)
-                    or "No such artifact" in str(error)
-                    or getattr(error, "error_code", "") in _NOT_FOUND
-                ):
+                if is_gone(error):
                     raise _artifact_gone(model, version, error) from error
                 raise
 
@@ -292,6 +288,16 @@ def _unreachable(uri: str, reason: str) -> UnavailableError:
     return UnavailableError(
         f"no MLflow registry answers at {_shown(uri)}: {_without_password(reason[:300], uri)}",
         hint="Start it, or set MLFLOW_TRACKING_URI to where it runs.",
+    )
+
+
+def is_gone(error: Exception) -> bool:
+    """Whether an artifact is not there, as each of MLflow's stores says it."""
+    # Not any OSError: those of requests are, and say that the server does not answer.
+    return (
+        isinstance(error, FileNotFoundError)
+        or "No such " in str(error)
+        or getattr(error, "error_code", "") in _NOT_FOUND
     )
 
 

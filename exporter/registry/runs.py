@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from exporter.bundle import Bundle
 from exporter.errors import NotFoundError, ValidationFailed
-from exporter.registry.connection import Registry, _quiet_progress, translated
+from exporter.registry.connection import Registry, _quiet_progress, is_gone, translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +100,9 @@ def fetch_bundle(registry: Registry, uri: str, sha256: str, folder: Path) -> Bun
     with translated(registry.uri), _quiet_progress():
         try:
             path = Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-        except FileNotFoundError as error:
+        except Exception as error:
+            if not is_gone(error):
+                raise
             raise NotFoundError(
                 f"the bundle at {uri} is gone",
                 hint="Export the version to 'staging' again, which converts it anew.",
