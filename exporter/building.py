@@ -109,6 +109,11 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
         evidence.notes += source.notes
     with steps("convert"):
         target = release(settings["release"])
+        if target.assumed:
+            evidence.notes.append(
+                f"Triton {target.name} is newer than this release knows; it is assumed to have "
+                f"ONNX Runtime {target.onnxruntime} with opset {target.max_opset}."
+            )
         conversion = convert(
             settings["format"], source, job.folder, target, rows=truth.batching.rows
         )

@@ -81,6 +81,7 @@ def write_html(report: Report, path: Path) -> None:
     template = files("exporter").joinpath("report.html.j2").read_text()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["number"] = _number
+    environment.filters["plain"] = _plain
     path.write_text(environment.from_string(template).render(**report.content))
 
 
@@ -88,3 +89,15 @@ def _number(value: float | None) -> str:
     if value is None:
         return "beyond"
     return f"{value:.3g}"
+
+
+def _plain(value: Any) -> str:
+    """A JSON value in words."""
+    if isinstance(value, dict):
+        if set(value) == {"name", "datatype", "shape"}:
+            return f"{value['name']} {value['datatype']} {value['shape']}"
+        parts = (f"{key}: {_plain(item)}" for key, item in value.items() if item is not None)
+        return "; ".join(parts)
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value)
+    return str(value)
