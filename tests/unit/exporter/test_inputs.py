@@ -169,7 +169,7 @@ def test_samples_come_back_as_they_were_kept(tmp_path: Path) -> None:
     given = truth()
     kept = save_samples(tmp_path / "samples.npz", given)
     assert [answer.case.name for answer in kept] == ["example", "a b"]
-    read = load_samples(tmp_path / "samples.npz", max_batch_size=8)
+    read = load_samples(tmp_path / "samples.npz", Batching(8))
     assert read.batching.max_batch_size == 8
     assert [answer.case.name for answer in read.answers] == ["example", "a b"]
     for before, after in zip(given.answers, read.answers, strict=True):
