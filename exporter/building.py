@@ -63,14 +63,14 @@ class Candidate:
     truth: Truth
 
 
-def settings_of(request: ExportRequest, release: Release) -> dict[str, Any]:
+def settings_of(request: ExportRequest, release_name: str) -> dict[str, Any]:
     """Return what decides a bundle's content beside the version itself."""
     return {
         "format": request.format,
         "precision": request.precision,
         "batching": request.batching,
         "max_batch_size": request.max_batch_size,
-        "release": release.name,
+        "release": release_name,
         "samples": None if request.samples is None else file_digest(request.samples),
         "seed": SEED,
     }

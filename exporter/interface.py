@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from triton_client.types import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 __all__ = ["Axis", "Interface", "Tensor", "unique_names", "valid_tensor_name"]
 
@@ -55,13 +55,6 @@ class Interface:
     outputs: tuple[Tensor, ...]
 
     @property
-    def leading_axis_varies(self) -> bool:
-        """Whether the first axis of every tensor is variable, as batching in Triton requires."""
-        return all(
-            bool(t.axes) and isinstance(t.axes[0], str) for t in (*self.inputs, *self.outputs)
-        )
-
-    @property
     def fixed_leading_axis(self) -> str:
         """A phrase for the first tensor whose leading axis is fixed; empty if there is none."""
         for kind, tensors in (("input", self.inputs), ("output", self.outputs)):
@@ -71,10 +64,6 @@ class Interface:
                 if isinstance(tensor.axes[0], int):
                     return f"the first axis of {kind} '{tensor.name}' is fixed at {tensor.axes[0]}"
         return ""
-
-    def with_shapes(self, outputs: Sequence[Tensor]) -> Interface:
-        """Return the interface with other outputs."""
-        return replace(self, outputs=tuple(outputs))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the interface as the manifest holds it (no symbols: names differ by converter)."""

@@ -9,10 +9,9 @@ from pathlib import Path
 from exporter.errors import NotFoundError, UsageError
 from exporter.names import ALIASES, model_name
 
-__all__ = ["BATCHING", "FORMATS", "PRECISIONS", "ExportRequest", "load_dotenv"]
+__all__ = ["BATCHING", "PRECISIONS", "ExportRequest", "load_dotenv"]
 
 BATCHING = ("auto", "require", "off")
-FORMATS = ("onnx",)
 PRECISIONS = ("fp32",)
 MAX_BATCH_SIZE = 32
 
@@ -60,13 +59,15 @@ class ExportRequest:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
+        from exporter.formats import FORMATS
+
         model_name(self.model)
         if self.alias not in ALIASES:
             raise NotFoundError(
                 f"there is no alias {self.alias!r} to export to; there are: {', '.join(ALIASES)}",
                 hint="'archived' is what a promotion to prod leaves behind.",
             )
-        _one_of("--format", self.format, FORMATS)
+        _one_of("--format", self.format, tuple(FORMATS))
         _one_of("--precision", self.precision, PRECISIONS)
         _one_of("--batching", self.batching, BATCHING)
         if self.max_batch_size < 1:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from exporter.interface import Tensor
-    from exporter.sources.base import Array, Arrays
+    from exporter.sources.base import Array
 
 __all__ = ["Tolerance", "measure", "tighter"]
 
@@ -99,11 +99,6 @@ def measure(
     return Tolerance(
         np.asarray(absolute * position + floor * overall + NOISE_FACTOR * noise + least), relative
     )
-
-
-def compared_outputs(outputs: Iterable[Tensor], reference: Arrays) -> list[str]:
-    """Return the names of the outputs that a reference's answer holds."""
-    return [tensor.name for tensor in outputs if tensor.name in reference]
 
 
 def _largest(arrays: Iterable[Array], *, fixed: bool) -> Array:

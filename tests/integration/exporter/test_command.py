@@ -159,7 +159,7 @@ def test_from_plan_to_promotion_to_nothing_to_do(net: Lab) -> None:
     result = promoted.result
     assert (promoted.code, result["status"]) == (0, "promoted")
     assert [line["step"] for line in promoted.log] == [
-        "resolve", "pull", "reference", "convert", "configure", "prove", "record", "publish",
+        "resolve", "pull", "load", "reference", "convert", "configure", "prove", "record",
         "activate", "verify", "promote",
     ]  # fmt: skip
     assert planned.result["plan"] == [

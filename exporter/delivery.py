@@ -1,0 +1,73 @@
+"""Publishes a proven bundle, makes it the served one, and undoes both if anything fails."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from exporter.activation import reload, verify
+from exporter.errors import StlabError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from pathlib import Path
+
+    from exporter.bundle import Bundle
+    from exporter.progress import Steps
+    from exporter.repository import LocalRepository
+
+__all__ = ["Delivery"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Where bundles go.
+
+    Attributes:
+        repository: Where they are published.
+        urls: gRPC addresses of the servers to activate them on.
+        staging: A folder on the repository's filesystem, outside its root.
+    """
+
+    repository: LocalRepository
+    urls: Sequence[str]
+    staging: Path
+
+    def deliver(
+        self, bundle: Bundle, beside: Collection[int], steps: Steps, promote: Callable[[], None]
+    ) -> None:
+        """Publish, activate, verify, promote.
+
+        Args:
+            bundle: What was proven.
+            beside: Other versions that stay served.
+            steps: Told of every step.
+            promote: The last step; once it returns, nothing is undone.
+
+        Raises:
+            StlabError: A step failed; repository and servers are as before.
+        """
+        repository = self.repository
+        with contextlib.ExitStack() as undo:
+            with steps("publish"):
+                repository.check_agreement(bundle, beside)
+                if repository.publish(bundle, self.staging):
+                    undo.callback(repository.withdraw, bundle, self.staging)
+            with steps("activate"):
+                before = repository.activate(bundle, beside, self.staging)
+                undo.callback(self._go_back, bundle, before)
+                for url in self.urls:
+                    reload(url, bundle)
+            with steps("verify"):
+                for url in self.urls:
+                    verify(url, bundle)
+            with steps("promote"):
+                promote()
+            undo.pop_all()
+
+    def _go_back(self, bundle: Bundle, config: str | None) -> None:
+        self.repository.go_back(bundle.model, config, self.staging)
+        for url in self.urls:
+            with contextlib.suppress(StlabError):
+                reload(url, bundle, must_serve=False)
