@@ -199,7 +199,7 @@ def test_an_answer_out_of_budget(
     lab: Lab, server: TritonServer, promoted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = lab.repository_bytes()
-    monkeypatch.setattr("exporter.pipeline.verify", answers_otherwise)
+    monkeypatch.setattr("exporter.delivery.verify", answers_otherwise)
     undone(export(lab, promoted, server, version=2), 3, "answers otherwise")
     assert (lab.alias(promoted), lab.repository_bytes()) == (1, before)
     assert factor(server, promoted) == 1.0
@@ -211,7 +211,7 @@ def test_a_new_model_out_of_budget_is_served_no_longer(
 ) -> None:
     register(lab, "never", 1.0)
     before = lab.repository_bytes()
-    monkeypatch.setattr("exporter.pipeline.verify", answers_otherwise)
+    monkeypatch.setattr("exporter.delivery.verify", answers_otherwise)
     undone(export(lab, "never", server), 3, "answers otherwise")
     assert (lab.alias("never"), lab.repository_bytes()) == (None, before)
     assert ready(server, "never") == []
