@@ -43,6 +43,7 @@ class BuildJob:
         folder: An empty folder for the bundle.
         settings: What decides the bundle's content beside the version; see `settings_of`.
         samples: The user's npz, or None.
+        must_batch: Whether to refuse a model that cannot be batched.
         allow_pickle: Whether pickled content may be loaded.
     """
 
@@ -52,6 +53,7 @@ class BuildJob:
     folder: Path
     settings: Mapping[str, Any]
     samples: Path | None
+    must_batch: bool
     allow_pickle: bool
 
 
@@ -68,7 +70,7 @@ def settings_of(request: ExportRequest, release_name: str) -> dict[str, Any]:
     return {
         "format": request.format,
         "precision": request.precision,
-        "batching": request.batching,
+        "batching": "off" if request.batching == "off" else "auto",
         "max_batch_size": request.max_batch_size,
         "release": release_name,
         "samples": None if request.samples is None else file_digest(request.samples),
@@ -102,7 +104,7 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
             source,
             evidence,
             max_batch_size=settings["max_batch_size"],
-            batching=settings["batching"],
+            batching="require" if job.must_batch else settings["batching"],
             samples=samples,
             say=steps.say,
         )

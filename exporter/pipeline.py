@@ -21,6 +21,7 @@ from exporter.errors import ConflictError, NotFoundError, StlabError, UsageError
 from exporter.grounds import ground as open_ground
 from exporter.isolation import build_apart
 from exporter.parity.evidence import Evidence
+from exporter.parity.reference import cannot_be_batched
 from exporter.progress import Listener, Silent, Steps
 from exporter.proving import prove, prove_again, refuse
 from exporter.recording import Journal
@@ -143,7 +144,6 @@ class _Export:
                 f"version {selection.version} has no passed evidence",
                 hint=f"Prove it first: stlab-export {selection.model} --alias staging",
             )
-        self.repository.check_replaceable(selection.model, selection.version, self.settings)
         return _Recorded(None, "")
 
     def _settled(self, selection: Selection, recorded: _Recorded) -> _Proven | None:
@@ -158,8 +158,14 @@ class _Export:
             return None
         if not all(serving(url, bundle) for url in self.request.triton_urls):
             return None
+        self._check_batching(bundle)
         report = bundle.report()
         return None if report is None else _Proven(bundle, report["parity"], reused=True)
+
+    def _check_batching(self, bundle: Bundle) -> None:
+        report = bundle.report()
+        if self.request.batching == "require" and not bundle.max_batch_size:
+            raise cannot_be_batched(report["parity"]["batching_reason"] if report else "")
 
     def _plan(self, recorded: _Recorded) -> tuple[str, ...]:
         begin = (
@@ -185,8 +191,8 @@ class _Export:
             if recorded.sha256 is not None:
                 try:
                     return self._replay(registry, recorded.sha256, recorded.uri, ground, work)
-                except (NotFoundError, ValidationFailed):
-                    if self.request.alias == "prod":
+                except (NotFoundError, ValidationFailed) as error:
+                    if self.request.alias == "prod" or error.kind == "batching":
                         raise  # built once: what staging proved, or nothing
             return self._build(registry, selection, ground, journal, work)
 
@@ -195,6 +201,7 @@ class _Export:
     ) -> _Proven:
         with self.steps("fetch"):
             bundle = fetch_bundle(registry, uri, sha256, work / "fetched")
+            self._check_batching(bundle)
             report = bundle.report()
             if report is None or not report["parity"]["passed"]:
                 raise ConflictError(
@@ -220,6 +227,7 @@ class _Export:
                 work / "bundle",
                 self.settings,
                 self.request.samples,
+                self.request.batching == "require",
                 self.request.allow_pickle,
             )
             candidate = self.builder(job, evidence, self.steps)

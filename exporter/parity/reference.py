@@ -22,7 +22,7 @@ from exporter.sources.base import Arrays, CannotRun, Source
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Answer", "Truth", "examine"]
+__all__ = ["Answer", "Truth", "cannot_be_batched", "examine"]
 
 # A reference that would need longer than this for one full batch is asked for a part of it: what
 # is only ever looked at (the large batch, its permutations) shrinks, what goes into the bundle not.
@@ -98,17 +98,22 @@ def examine(
         verdict = examination.independence(tolerances, verdict)
     evidence.batching = verdict
     if batching == "require" and not verdict.max_batch_size:
-        raise ValidationFailed(
-            f"the model cannot be batched: {verdict.reason}",
-            hint="Export it with --batching auto to serve it unbatched, or change the model.",
-            kind="batching",
-        )
+        raise cannot_be_batched(verdict.reason)
     return Truth(
         tuple(examination.answers),
         examination.pool if verdict.max_batch_size else None,
         tolerances,
         verdict,
         examination.slow,
+    )
+
+
+def cannot_be_batched(reason: str) -> ValidationFailed:
+    """Return the error for a model that must be batched and cannot be."""
+    return ValidationFailed(
+        f"the model cannot be batched: {reason}",
+        hint="Export it with --batching auto to serve it unbatched, or change the model.",
+        kind="batching",
     )
 
 

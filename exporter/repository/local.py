@@ -25,7 +25,7 @@ from exporter.repository.files import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
 __all__ = ["LocalRepository", "lay_out"]
@@ -91,23 +91,6 @@ class LocalRepository:
             if name.startswith(f"{WARMUP}/")
         )
         return whole and bundle.version in served and live in configs
-
-    def check_replaceable(self, model: str, version: int, settings: Mapping[str, Any]) -> None:
-        """Refuse early to build a bundle that could not be published.
-
-        Raises:
-            ConflictError: The version is served here with a bundle of other settings.
-        """
-        try:
-            published = self.bundle(model, version)
-        except ValidationFailed:
-            return  # damaged: publishing decides
-        if (
-            published is not None
-            and version in self.served(model)
-            and published.manifest["settings"] != settings
-        ):
-            raise _taken(model, version, self.root)
 
     def publish(self, bundle: Bundle, staging: Path) -> bool:
         """Put a version's directory in place; the live config does not change.
@@ -219,7 +202,11 @@ class LocalRepository:
         except ValidationFailed:
             pass
         if bundle.version in self.served(bundle.model):
-            raise _taken(bundle.model, bundle.version, self.root)
+            raise ConflictError(
+                f"version {bundle.version} of '{bundle.model}' is served from {self.root} with "
+                "another bundle, and a published version is never overwritten",
+                hint="Register the model as a new version, or export to another --repository.",
+            )
         self._remove(target, staging)
         return True
 
@@ -264,11 +251,3 @@ class LocalRepository:
                     )
         config = parse(bundle.config, where=f"the config of version {bundle.version}")
         return with_versions(config, beside | {bundle.version})
-
-
-def _taken(model: str, version: int, root: Path) -> ConflictError:
-    return ConflictError(
-        f"version {version} of '{model}' is served from {root} with another bundle, "
-        "and a published version is never overwritten",
-        hint="Register the model as a new version, or export to another --repository.",
-    )
