@@ -55,13 +55,11 @@ def test_which_axes_vary() -> None:
         Tensor("z", "FP32", ()),
     )
     assert x.shape == (-1, 4)
-    assert Interface((x,), (x,)).leading_axis_varies
     assert Interface((x,), (x,)).fixed_leading_axis == ""
     assert (
         Interface((x,), (fixed,)).fixed_leading_axis == "the first axis of output 'y' is fixed at 3"
     )
     assert "scalar" in Interface((scalar,), (x,)).fixed_leading_axis
-    assert not Interface((x,), (scalar,)).leading_axis_varies
 
 
 def test_an_unknown_alias_names_the_known_ones() -> None:
