@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from exporter.bundle import Bundle
 
-__all__ = ["check_servers", "reload", "serving", "verify"]
+__all__ = ["check_servers", "reload", "serving", "unload", "verify"]
 
 LOAD_SECONDS = 600.0
 CALL_SECONDS = 60.0
@@ -42,6 +42,21 @@ def reload(url: str, bundle: Bundle, *, must_serve: bool = True) -> None:
             raise _refusal(url, bundle, error) from error
         if must_serve:
             _check_version(client, url, bundle)
+
+
+def unload(url: str, model: str) -> None:
+    """Tell a server to serve a model no longer.
+
+    Raises:
+        UnavailableError: The server does not answer, or refuses.
+    """
+    with TritonClient(url, timeout=CALL_SECONDS) as client:
+        try:
+            client.repository.unload(model)
+        except TritonClientError as error:
+            raise UnavailableError(
+                f"the server at {url} does not unload '{model}': {error}"
+            ) from error
 
 
 def serving(url: str, bundle: Bundle) -> bool:

@@ -173,9 +173,11 @@ def _declare(entry: Any, tensor: Tensor, *, batched: bool) -> None:
     if dims:
         entry.dims.extend(dims)
     else:
-        # dims may not be empty: a scalar is one element that the backend sees without an axis.
+        # dims may not be empty. A scalar per row is one element on the wire, which the server
+        # takes the axis from; without rows it may not, and the backend does.
         entry.dims.append(1)
-        entry.reshape.SetInParent()
+        if batched:
+            entry.reshape.SetInParent()
 
 
 def _add_warmup(config: pb.ModelConfig, batch_size: int, inputs: Sequence[WarmupInput]) -> None:

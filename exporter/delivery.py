@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.activation import reload, verify
+from exporter.activation import reload, unload, verify
 from exporter.errors import StlabError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Delivery:
             StlabError: A step failed; repository and servers are as before.
         """
         repository = self.repository
+        fresh = not repository.served(bundle.model)
         with contextlib.ExitStack() as undo:
             with steps("publish"):
                 repository.check_agreement(bundle, beside)
@@ -56,7 +57,7 @@ class Delivery:
                     undo.callback(repository.withdraw, bundle, self.staging)
             with steps("activate"):
                 before = repository.activate(bundle, beside, self.staging)
-                undo.callback(self._go_back, bundle, before)
+                undo.callback(self._go_back, bundle, before, fresh=fresh)
                 for url in self.urls:
                     reload(url, bundle)
             with steps("verify"):
@@ -66,8 +67,11 @@ class Delivery:
                 promote()
             undo.pop_all()
 
-    def _go_back(self, bundle: Bundle, config: str | None) -> None:
+    def _go_back(self, bundle: Bundle, config: str | None, *, fresh: bool) -> None:
         self.repository.go_back(bundle.model, config, self.staging)
         for url in self.urls:
             with contextlib.suppress(StlabError):
-                reload(url, bundle, must_serve=False)
+                if fresh:
+                    unload(url, bundle.model)
+                else:
+                    reload(url, bundle, must_serve=False)

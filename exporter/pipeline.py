@@ -20,7 +20,7 @@ from exporter.delivery import Delivery
 from exporter.errors import ConflictError, NotFoundError, StlabError, UsageError, ValidationFailed
 from exporter.grounds import ground as open_ground
 from exporter.isolation import build_apart
-from exporter.parity.evidence import Evidence
+from exporter.parity.evidence import Evidence, in_short
 from exporter.parity.reference import cannot_be_batched
 from exporter.progress import Listener, Silent, Steps
 from exporter.proving import prove, prove_again, refuse
@@ -160,7 +160,7 @@ class _Export:
             return None
         self._check_batching(bundle)
         report = bundle.report()
-        return None if report is None else _Proven(bundle, report["parity"], reused=True)
+        return None if report is None else _Proven(bundle, in_short(report["parity"]), reused=True)
 
     def _check_batching(self, bundle: Bundle) -> None:
         report = bundle.report()
@@ -210,7 +210,7 @@ class _Export:
                 )
         with self.steps("prove"):
             prove_again(ground, bundle)
-        return _Proven(bundle, report["parity"], reused=True)
+        return _Proven(bundle, in_short(report["parity"]), reused=True)
 
     def _build(
         self, registry: Registry, selection: Selection, ground: Ground, journal: Journal, work: Path

@@ -9,7 +9,7 @@ from exporter.config import differences, parse
 from exporter.errors import UnavailableError, ValidationFailed
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.replay import replay_samples
-from exporter.parity.wire import check_batching, check_numbers
+from exporter.parity.wire import calling, check_batching, check_numbers
 from triton_client import TritonClient
 from triton_client.errors import TritonClientError
 
@@ -48,8 +48,9 @@ def prove(ground: Ground, candidate: Candidate, evidence: Evidence) -> None:
             return counted.inference_count, counted.execution_count
 
         evidence.add(_check_config(bundle, model))
-        if check_numbers(model.infer, truth, bundle.outputs, evidence).passed:
-            check_batching(model.infer, truth, bundle.outputs, evidence, executed)
+        infer = calling(model, bundle.outputs)
+        if check_numbers(infer, truth, bundle.outputs, evidence).passed:
+            check_batching(infer, truth, bundle.outputs, evidence, executed)
 
 
 def prove_again(ground: Ground, bundle: Bundle) -> None:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from exporter.interface import Tensor
     from exporter.parity.compare import Difference
 
-__all__ = ["HISTOGRAM_EDGES", "Batching", "Check", "Evidence", "OutputEvidence"]
+__all__ = ["HISTOGRAM_EDGES", "Batching", "Check", "Evidence", "OutputEvidence", "in_short"]
+
+_SHORT = ("passed", "margin", "max_abs_error", "cases", "batching", "batching_reason")
 
 HISTOGRAM_EDGES = tuple(range(-8, 3))
 """Decades of error ÷ budget; the first bin holds everything below, exact equality included."""
@@ -91,6 +93,11 @@ class OutputEvidence:
             self.margin = difference.margin
             self.worst_case, self.worst_index = case, difference.index
         self.max_abs_error = max(self.max_abs_error, difference.max_abs_error)
+
+
+def in_short(parity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``parity`` object of ``--json`` from that of a report."""
+    return {key: parity[key] for key in _SHORT}
 
 
 class Evidence:

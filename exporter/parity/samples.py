@@ -127,7 +127,7 @@ def load_arrays(path: Path) -> dict[str, Array]:
         ValidationFailed: It is missing, damaged or holds pickled objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise ValidationFailed(

@@ -18,14 +18,36 @@ from triton_client.errors import TritonClientError
 if TYPE_CHECKING:
     from exporter.interface import Tensor
     from exporter.parity.reference import Truth
+    from triton_client import Model
 
-__all__ = ["Infer", "check_batching", "check_numbers"]
+__all__ = ["Infer", "calling", "check_batching", "check_numbers"]
 
 Infer = Callable[[Arrays], Mapping[str, Array]]
 """Sends inputs to a served model and returns its outputs."""
 
 CONNECTIONS = 8
 REQUEST_ROWS = (1, 2, 3, 1, 5, 1, 8, 2)
+
+
+def calling(model: Model, outputs: tuple[Tensor, ...]) -> Infer:
+    """Return a call of a served model with arrays as the registered model takes and gives them.
+
+    Scalars have an axis of one element on the wire, since a config's dims may not be empty.
+    """
+    served = {spec.name: len(spec.shape) for spec in model.spec.inputs}
+    ranks = {tensor.name: len(tensor.axes) for tensor in outputs}
+
+    def infer(inputs: Arrays) -> Mapping[str, Array]:
+        sent = {
+            name: array[..., None] if served.get(name) == array.ndim + 1 else array
+            for name, array in inputs.items()
+        }
+        return {
+            name: array[..., 0] if array.ndim == ranks.get(name, -1) + 1 else array
+            for name, array in model.infer(sent).items()
+        }
+
+    return infer
 
 
 def check_numbers(
