@@ -101,13 +101,15 @@ def test_scalars_in_and_out(lab: Lab, kind: int) -> None:
     assert (proven(lab, name).parity or {})["batching"] == "dynamic"
 
 
-def test_one_number_for_all_rows(lab: Lab) -> None:
+@pytest.mark.parametrize("shape", [[1], []])
+def test_one_number_for_all_rows(lab: Lab, shape: list[int]) -> None:
     class Loss(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x.square().mean().reshape(1)
+            return x.square().mean().reshape(shape)
 
-    lab.register_torch("loss", Loss().eval(), ROWS)
-    assert (proven(lab, "loss").parity or {})["batching"] == "off"
+    name = f"loss-{len(shape)}"
+    lab.register_torch(name, Loss().eval(), ROWS)
+    assert (proven(lab, name).parity or {})["batching"] == "off"
 
 
 def test_another_axis_that_varies(lab: Lab) -> None:
