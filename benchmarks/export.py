@@ -9,8 +9,9 @@ server, publishes, records and moves the alias, each time into an empty reposito
 registry in which nothing was exported yet; the embedded server is installed before. Then it runs
 once more with nothing to do. What one run takes is the median over the repetitions.
 
-Peak memory is that of the process (``ru_maxrss``); what it started beside it, the proving server,
-is shown apart, and so is the largest sum of all at one time.
+Peak memory is ``ru_maxrss``, that of the largest process among the command and those it waited for:
+``stlab-export`` loads and converts in a process of its own. The proving server's largest process is
+shown apart, and so is the largest sum of all at one time, pages that they share counted once.
 
 With ``--huge`` a model of 2.4 GB, more than one protobuf holds, is exported and served, and its
 answer compared with the registered model's.
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.processes import CommandError, Usage, measure
+from benchmarks.processes import CommandError, Usage, measure, server_bytes
 from benchmarks.results import ROOT, progress, write
 
 if TYPE_CHECKING:
@@ -128,8 +129,13 @@ class Comparison:
 
     @property
     def memory_ratio(self) -> float:
-        """Peak RSS of ``stlab-export`` in bytes of weights."""
+        """Peak RSS of the largest process of ``stlab-export`` in bytes of weights."""
         return _median(self.stlab, "peak_bytes") / self.model.weights_bytes
+
+    @property
+    def together_ratio(self) -> float:
+        """The same for all of its processes at one time."""
+        return _median(self.stlab, "together_bytes") / self.model.weights_bytes
 
     def as_dict(self) -> dict[str, Any]:
         """Return every run and the ratios."""
@@ -139,6 +145,7 @@ class Comparison:
             "cpu_ratio": self.cpu_ratio,
             "unchanged_seconds": self.unchanged_seconds,
             "memory_over_weights": self.memory_ratio,
+            "memory_together_over_weights": self.together_ratio,
             "bare": [_run_facts(usage) for usage in self.bare],
             "stlab_export": [_run_facts(usage) for usage in self.stlab],
             "unchanged": [_run_facts(usage) for usage in self.unchanged],
@@ -201,7 +208,7 @@ def _run_facts(usage: Usage) -> dict[str, Any]:
 
 
 def _median(runs: Sequence[Usage], name: str) -> float:
-    return median(getattr(usage, name) for usage in runs)
+    return float(median(getattr(usage, name) for usage in runs))
 
 
 def _megabytes(size: float) -> str:
@@ -225,11 +232,17 @@ def _show(comparisons: Sequence[Comparison]) -> None:
     runs = Table(title="Whole processes, medians", title_justify="left")
     runs.add_column("model")
     runs.add_column("command")
-    for heading in ("seconds", "CPU s", "peak RSS", "largest child", "all at once"):
+    for heading in ("seconds", "CPU s", "peak RSS", "server", "all at once"):
         runs.add_column(heading, justify="right")
     ratios = Table(title="stlab-export", title_justify="left")
     ratios.add_column("model")
-    for heading in ("time / bare", "CPU / bare", "unchanged run", "peak RSS / weights"):
+    for heading in (
+        "time / bare",
+        "CPU / bare",
+        "unchanged run",
+        "peak / weights",
+        "all / weights",
+    ):
         ratios.add_column(heading, justify="right")
     for entry in comparisons:
         name = f"{entry.model.name} ({entry.model.weights_bytes / 1e6:,.2f} MB)"
@@ -244,7 +257,7 @@ def _show(comparisons: Sequence[Comparison]) -> None:
                 f"{_median(usages, 'seconds'):.1f}",
                 f"{_median(usages, 'cpu_seconds'):.1f}",
                 _megabytes(_median(usages, "peak_bytes")),
-                _megabytes(_median(usages, "largest_descendant_bytes")),
+                _megabytes(_median(usages, "server_bytes")),
                 _megabytes(_median(usages, "together_bytes")),
             )
             name = ""
@@ -255,27 +268,28 @@ def _show(comparisons: Sequence[Comparison]) -> None:
             f"{entry.cpu_ratio:.2f} x",
             _against(entry.unchanged_seconds, _MOST_UNCHANGED_SECONDS, "s"),
             _against(entry.memory_ratio, _MOST_MEMORY, "x") if large else "-",
+            f"{entry.together_ratio:.2f} x" if large else "-",
         )
     _print(runs, ratios)
 
 
 def _show_huge(facts: dict[str, Any]) -> None:
     table = Table(title="A model above 2 GB", title_justify="left")
-    for heading in ("step", "seconds", "peak RSS", "largest child", "answer"):
+    for heading in ("step", "seconds", "peak RSS", "server", "answer"):
         table.add_column(heading, justify="left" if heading == "step" else "right")
     exported, served = facts["stlab_export"], facts["served"]
     table.add_row(
         f"stlab-export ({_megabytes(facts['weights_bytes'])})",
         f"{exported['seconds']:.1f}",
         f"{_megabytes(exported['peak_bytes'])} ({facts['memory_over_weights']:.2f} x weights)",
-        _megabytes(max(exported["descendants"].values(), default=0)),
+        _megabytes(server_bytes(exported["descendants"])),
         "proven",
     )
     table.add_row(
         "stlab serve",
         f"{served['ready_seconds']:.1f} to ready, {served['answer_seconds']:.2f} to answer",
         "",
-        _megabytes(max(served["descendants"].values(), default=0)),
+        _megabytes(server_bytes(served["descendants"])),
         f"within {served['largest_difference']:.1e} of the registered model's",
     )
     _print(table)

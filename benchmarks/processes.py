@@ -15,9 +15,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["CommandError", "MemoryWatch", "Usage", "measure"]
+__all__ = [
+    "CommandError",
+    "MemoryWatch",
+    "Usage",
+    "busy_seconds",
+    "cpu_seconds",
+    "measure",
+    "server_bytes",
+]
 
 _SAMPLE_SECONDS = 0.1
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class CommandError(Exception):
@@ -49,9 +58,14 @@ class Usage:
     stdout: str
 
     @property
-    def largest_descendant_bytes(self) -> int:
-        """Peak RSS of the largest program that it started; 0 where there was none."""
-        return max(self.descendants.values(), default=0)
+    def server_bytes(self) -> int:
+        """Peak RSS of the largest process of a tritonserver that it started; 0 without one."""
+        return server_bytes(self.descendants)
+
+
+def server_bytes(descendants: Mapping[str, int]) -> int:
+    """Return the peak of a tritonserver's largest process; its models live in ``…_stub``."""
+    return max((size for name, size in descendants.items() if name.startswith("triton")), default=0)
 
 
 def measure(
@@ -146,31 +160,44 @@ class MemoryWatch:
             self.together_bytes = max(self.together_bytes, total)
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a running process and its descendants have had so far."""
+    ticks = 0
+    for each in _tree(pid):
+        # The name, which may hold anything, ends with the last bracket; see proc(5).
+        fields = _text(Path(f"/proc/{each}/stat")).rpartition(")")[2].split()
+        ticks += sum(int(field) for field in fields[11:13])
+    return ticks / _TICKS
+
+
+def busy_seconds() -> float:
+    """Return the processor time that all of the machine's processes have had so far."""
+    user, nice, system, _idle, _wait, interrupts, soft = _text(Path("/proc/stat")).split()[1:8]
+    return sum(int(field) for field in (user, nice, system, interrupts, soft)) / _TICKS
+
+
 def _tree(pid: int) -> Iterator[int]:
     yield pid
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
-        children = [child for thread in threads for child in _words(thread / "children")]
+        children = [c for thread in threads for c in _text(thread / "children").split()]
     except OSError:
         return
     for child in children:
         yield from _tree(int(child))
 
 
-def _words(path: Path) -> list[str]:
-    try:
-        return path.read_text().split()
-    except OSError:
-        return []
-
-
 def _fields(pid: int, file: str) -> dict[str, str]:
-    try:
-        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in lines)
+    pairs = (line.partition(":") for line in _text(Path(f"/proc/{pid}/{file}")).splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _text(path: Path) -> str:
+    """Return what a file holds; nothing where its process has ended."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _kilobytes(value: str) -> int:

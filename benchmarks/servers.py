@@ -139,12 +139,15 @@ def mlflow_serve(model_uri: str, history: np.ndarray) -> Endpoint:
 
 
 @contextmanager
-def running(endpoint: Endpoint, folder: Path) -> Iterator[None]:
+def running(endpoint: Endpoint, folder: Path) -> Iterator[int]:
     """Run a server for as long as the block runs.
 
     Args:
         endpoint: What to start.
         folder: Where it runs, and where its log goes.
+
+    Yields:
+        Its process.
 
     Raises:
         ServerError: It ended, or was not ready in time; the end of its log is in the message.
@@ -167,7 +170,7 @@ def running(endpoint: Endpoint, folder: Path) -> Iterator[None]:
                 words = log.read_text(errors="replace")[-2000:]
                 raise ServerError(f"{endpoint.name} is not ready:\n{words}")
             time.sleep(0.1)
-        yield
+        yield process.pid
     finally:
         _stop(process)
 

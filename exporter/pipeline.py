@@ -204,9 +204,11 @@ class _Export:
             self._check_batching(bundle)
             report = bundle.report()
             if report is None or not report["parity"]["passed"]:
-                raise ConflictError(
+                # For any alias but prod, the version is then proven anew.
+                raise ValidationFailed(
                     f"version {bundle.version} is tagged as proven, its report says otherwise",
                     hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
+                    kind="bundle",
                 )
         with self.steps("prove"):
             prove_again(ground, bundle)
