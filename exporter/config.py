@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["WarmupInput", "build_config", "differences", "parse", "render", "with_versions"]
 
-# A request waits at most this long for company, and at most that long for its turn: long enough
-# for a slow model's queue, short enough that a client's retry is not answered twice.
-QUEUE_DELAY_US = 500
+# Requests that arrive while an instance is busy make the next batch; none waits for company, since
+# waiting costs every request of a quiet server. A request waits at most this long for its turn:
+# long enough for a slow model's queue, short enough that a client's retry is not answered twice.
 QUEUE_TIMEOUT_US = 10_000_000
 QUEUE_SIZE = 1024
 # One core serves a small model fastest: handing its work to others costs more than the work.
@@ -83,7 +83,6 @@ def build_config(
     config.parameters["inter_op_thread_count"].string_value = "1"
     if max_batch_size > 0:
         batching = config.dynamic_batching
-        batching.max_queue_delay_microseconds = QUEUE_DELAY_US
         policy = batching.default_queue_policy
         policy.timeout_action = pb.ModelQueuePolicy.REJECT
         policy.default_timeout_microseconds = QUEUE_TIMEOUT_US
