@@ -73,10 +73,11 @@ class AsyncTransport:
         attempt = 0
         while True:
             method = self._connection().method(call.method)
+            left = deadline.remaining()
+            if left == 0:
+                raise call.overdue()
             try:
-                answer = await method(
-                    call.request, timeout=deadline.remaining(), metadata=self._metadata
-                )
+                answer = await method(call.request, timeout=left, metadata=self._metadata)
             except grpc.RpcError as error:
                 failure = call.failure(error.code().name, error.details() or "")
                 pause = self._retries.pause(failure, attempt, deadline) if retry else None

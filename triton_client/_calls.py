@@ -15,6 +15,8 @@ from triton_client.types import RepositoryEntry, ServerMetadata
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from triton_client.errors import TritonClientError
+
 __all__ = ["INFER", "Call", "Calls"]
 
 T = TypeVar("T")
@@ -59,6 +61,15 @@ class Call(Generic[T]):
     def failure(self, code: str, details: str) -> Failure:
         """Return what a gRPC status means for this call."""
         return classify(code, details, server=self.server, model=self.model, version=self.version)
+
+    def overdue(self) -> TritonClientError:
+        """Return the error of a call whose deadline passed before it was sent.
+
+        gRPC rounds deadlines to milliseconds, in which a server nearby may well have answered.
+        """
+        return self.failure(
+            "DEADLINE_EXCEEDED", "the deadline passed before the request was sent"
+        ).error
 
 
 class Calls:

@@ -53,6 +53,13 @@ def test_no_deadline_means_no_queue_timeout(server: Any, connect: Any) -> None:
     assert "timeout" not in server.requests[0].parameters
 
 
+def test_a_deadline_that_has_passed_sends_nothing(server: Any, connect: Any) -> None:
+    with pytest.raises(errors.DeadlineExceeded, match="before the request was sent") as caught:
+        connect.infer(server.url, {"x": X}, deadline=1e-9)
+    assert caught.value.model == "m"
+    assert server.requests == []
+
+
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.value[0]])
 def test_every_status_code(code: grpc.StatusCode, server: Any, connect: Any) -> None:
     server.infer = refuse(code, "because")
