@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
     from exporter.triton.runtime import Runtime
 
-__all__ = ["flag_names", "merge_flags", "safe_flags"]
+__all__ = ["LOOPBACK", "flag_names", "merge_flags", "safe_flags"]
+
+LOOPBACK = (
+    "--http-address=127.0.0.1",
+    "--grpc-address=127.0.0.1",
+    "--metrics-address=127.0.0.1",
+)
+"""Keeps every endpoint to this machine; tritonserver's own default is every network there is."""
 
 # Flags that are the same thing under another name.
 _SAME = {
@@ -32,9 +39,7 @@ def safe_flags(runtime: Runtime) -> list[str]:
         runtime: The server to be started.
     """
     flags = [
-        "--http-address=127.0.0.1",
-        "--grpc-address=127.0.0.1",
-        "--metrics-address=127.0.0.1",
+        *LOOPBACK,
         "--disable-auto-complete-config",
         "--strict-readiness=true",
         # More threads than cores only take turns; one alone would be blocked by a model's load.

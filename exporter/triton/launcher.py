@@ -1,7 +1,7 @@
 """A command that is ``tritonserver``: ``python -m exporter.triton.launcher``.
 
-Everything after it is handed on as it is; only the backend directory is added, where none is
-named. The target release is ``STLAB_TRITON_RELEASE`` or the default one.
+Everything after it is handed on as it is. Where it names none, the backend directory is added, and
+the loopback addresses to listen on. The target release is ``STLAB_TRITON_RELEASE`` or the default.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from exporter.errors import StlabError
-from exporter.triton.flags import flag_names
+from exporter.triton.flags import LOOPBACK, merge_flags
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import LAUNCHER_MARK, ensure_runtime, find_tritonserver
 
@@ -68,10 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except StlabError as error:
         sys.stderr.write(f"tritonserver: {error.message}\n{error.hint}\n")
         sys.exit(error.exit_code)
-    if runtime.backend_directory is not None and "--backend-directory" not in flag_names(given):
-        given.append(f"--backend-directory={runtime.backend_directory}")
+    ours = list(LOOPBACK)
+    if runtime.backend_directory is not None:
+        ours.append(f"--backend-directory={runtime.backend_directory}")
     environment = {**os.environ, **runtime.environment}
-    os.execve(runtime.executable, ["tritonserver", *given], environment)  # noqa: S606
+    os.execve(runtime.executable, ["tritonserver", *merge_flags(ours, given)], environment)  # noqa: S606
 
 
 if __name__ == "__main__":

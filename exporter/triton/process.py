@@ -95,7 +95,7 @@ class GuardedProcess:
                 _release(guardian, b"none\nended\n")
             raise UnavailableError(
                 f"tritonserver cannot be started: {error}.",
-                hint="Check the tritonserver on PATH; without one there, the embedded server is used.",
+                hint="Check the tritonserver on PATH; without one, the embedded server is used.",
             ) from error
         if guardian.stdin is not None:
             guardian.stdin.write(f"{server.pid}\n".encode())

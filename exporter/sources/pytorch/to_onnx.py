@@ -106,7 +106,7 @@ def _older(
     except Exception as second:
         raise ValidationFailed(
             f"torch cannot write this model as ONNX: {_first_line(first)}",
-            hint="Replace the operator that it names by ones that ONNX has, and log the model again.",
+            hint="Replace the operator that it names by others, and log the model again.",
             kind="convert",
         ) from second
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -106,6 +107,12 @@ def test_models_can_be_loaded_while_it_serves(tmp_path: Path) -> None:
             assert client.is_model_ready("identity")
 
 
+def answers_beyond(port: int) -> bool:
+    """Whether a port answers at an address of this machine that is not 127.0.0.1."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.2", port)) == 0
+
+
 def test_a_missing_repository(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         serve(str(tmp_path / "missing"), release=release(DEFAULT_RELEASE))
@@ -123,7 +130,6 @@ def test_the_launcher_is_tritonserver(
     command = [
         str(launcher),
         f"--model-repository={tmp_path / 'repository'}",
-        *("--http-address", "127.0.0.1", "--grpc-address", "127.0.0.1"),
         *("--http-port", str(ports[0]), "--grpc-port", str(ports[1])),
         f"--metrics-port={ports[2]}",
     ]
@@ -133,6 +139,7 @@ def test_the_launcher_is_tritonserver(
             value = np.arange(8, dtype=np.float32).reshape(2, 4)
             given.set_data_from_numpy(value)
             np.testing.assert_array_equal(client.infer("identity", [given]).as_numpy("y"), value)
+        assert not any(answers_beyond(port) for port in ports)
         process.terminate()
         assert process.wait(20) == 0
     completed = subprocess.run([str(launcher), "--help"], capture_output=True, check=False)
