@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Python compiles what is imported when it is imported: a tenth of all that is installed.
+INSTALL := $(PIP) install -q --no-compile -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
 .PHONY: setup demo test test-gpu lint bench-export bench-serving serve wheel clean help
@@ -45,10 +47,10 @@ help: ## Show this help
 .venv/.ready: $(INPUTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing (once; a few minutes on a fresh machine) ..."
-	@$(PIP) install -q -c constraints.txt -e ".[demo]"
+	@$(INSTALL) -e ".[demo]"
 	@$(BIN)/python -c "import pathlib, exporter.triton.launcher as l; l.install_launcher(pathlib.Path('$(BIN)'))"
 	@touch $@
 
 .venv/.ready-dev: .venv/.ready $(INPUTS)
-	@$(PIP) install -q -c constraints.txt -e ".[dev]"
+	@$(INSTALL) -e ".[dev]"
 	@touch $@
