@@ -1,0 +1,70 @@
+"""The wheel, installed outside the checkout: its commands run, and what they need is inside."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from .models import ROWS, times
+from .registering import Lab
+from .running import command, environment
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packages of an environment of its own, into which the wheel was installed.
+
+    The wheel's dependencies are lent by the environment that runs the tests. They are found by a
+    path alone, so that what is installed there from the checkout is not.
+    """
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(folder)]
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True
+    )
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "venv/bin/python")]
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
+    subprocess.run([*pip, *install, str(wheel)], check=True, capture_output=True)
+    (site,) = (folder / "venv/lib").glob("python*/site-packages")
+    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return site
+
+
+def test_holds_the_packages_and_nothing_else(site: Path) -> None:
+    names = {path.name for path in site.iterdir() if path.suffix not in {".dist-info", ".pth"}}
+    assert names == {"exporter", "triton_client"}
+    assert (site / "exporter/triton/backends/onnxruntime/model.py").is_file()
+    assert (site / "exporter/report.html.j2").is_file()
+    assert (site / "triton_client/py.typed").is_file()
+
+
+@pytest.mark.triton
+def test_its_command_exports(site: Path, lab: Lab) -> None:
+    binaries = site.parents[2] / "bin"
+    where = subprocess.run(
+        [binaries / "python", "-c", "import exporter; print(exporter.__file__)"],
+        cwd=lab.folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(where.stdout.strip()).is_relative_to(site)
+    lab.register_onnx("wheel", times(2.0), example=ROWS)
+    ran = command(
+        lab.folder,
+        *("wheel", "--alias", "staging", "--repository", "from-wheel", "--json"),
+        program=[str(binaries / "stlab-export")],
+        MLFLOW_TRACKING_URI=lab.uri,
+    )
+    assert (ran.code, ran.result["status"]) == (0, "promoted"), ran.stderr
+    assert (lab.folder / "from-wheel/wheel/1/model.onnx").is_file()
+    assert lab.alias("wheel") == 1
