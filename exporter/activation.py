@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.errors import ConflictError, StlabError, UnavailableError, ValidationFailed
-from exporter.parity.evidence import Evidence
+from exporter.connecting import connected
+from exporter.errors import ConflictError, StlabError, ValidationFailed
+from exporter.parity.evidence import Check, Evidence
 from exporter.parity.replay import replay_samples
-from triton_client import TritonClient
-from triton_client.errors import ModelNotFound, NotReady, TritonClientError
+from triton_client.errors import (
+    DeadlineExceeded,
+    ModelNotFound,
+    NotReady,
+    PermissionDenied,
+    TritonClientError,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.bundle import Bundle
+    from triton_client import TritonClient
 
-__all__ = ["check_servers", "reload", "serving", "unload", "verify"]
+__all__ = ["answers", "check_servers", "reload", "unload", "verify"]
 
 LOAD_SECONDS = 600.0
-CALL_SECONDS = 60.0
 
 
 def reload(url: str, bundle: Bundle, *, must_serve: bool = True) -> None:
@@ -34,10 +41,11 @@ def reload(url: str, bundle: Bundle, *, must_serve: bool = True) -> None:
         ConflictError: It does not take commands, or serves another repository.
         ValidationFailed: It refuses to load the version.
     """
-    with TritonClient(url, timeout=LOAD_SECONDS) as client:
-        _check_live(client, url)
+    with connected(url, timeout=LOAD_SECONDS) as client:
         try:
             client.repository.load(bundle.model)
+        except (Unavailable, DeadlineExceeded, PermissionDenied):
+            raise
         except TritonClientError as error:
             raise _refusal(url, bundle, error) from error
         if must_serve:
@@ -48,29 +56,21 @@ def unload(url: str, model: str) -> None:
     """Tell a server to serve a model no longer.
 
     Raises:
-        UnavailableError: The server does not answer, or refuses.
+        UnavailableError: The server does not answer.
+        ValidationFailed: It refuses.
     """
-    with TritonClient(url, timeout=CALL_SECONDS) as client:
-        try:
-            client.repository.unload(model)
-        except TritonClientError as error:
-            raise UnavailableError(
-                f"the server at {url} does not unload '{model}': {error}"
-            ) from error
+    with connected(url) as client:
+        client.repository.unload(model)
 
 
-def serving(url: str, bundle: Bundle) -> bool:
-    """Whether a server has this version ready.
+def answers(url: str, bundle: Bundle) -> bool:
+    """Whether a server has this version ready, and answers its samples as it was proven.
 
     Raises:
         UnavailableError: The server does not answer.
     """
-    with TritonClient(url, timeout=CALL_SECONDS) as client:
-        _check_live(client, url)
-        try:
-            return client.model(bundle.model, bundle.version).ready()
-        except (ModelNotFound, NotReady):
-            return False
+    with connected(url) as client:
+        return _replay(client, bundle).passed
 
 
 def verify(url: str, bundle: Bundle) -> Evidence:
@@ -83,12 +83,10 @@ def verify(url: str, bundle: Bundle) -> Evidence:
         ValidationFailed: An answer is out of budget.
         UnavailableError: The server does not answer.
     """
-    evidence = Evidence()
-    with TritonClient(url, timeout=CALL_SECONDS) as client:
-        _check_live(client, url)
-        replay_samples(client.model(bundle.model, bundle.version), bundle, evidence)
-        if not evidence.passed and not client.live():
-            raise _unreachable(url)
+    with connected(url) as client:
+        evidence = _replay(client, bundle)
+        if not evidence.passed:
+            client.metadata()  # a server that is gone has not answered wrongly
     if not evidence.passed:
         raise ValidationFailed(
             f"the server at {url} does not answer as version {bundle.version} of "
@@ -106,20 +104,17 @@ def check_servers(urls: Sequence[str]) -> None:
         UnavailableError: One does not.
     """
     for url in urls:
-        with TritonClient(url, timeout=CALL_SECONDS) as client:
-            _check_live(client, url)
+        with connected(url):
+            pass
 
 
-def _check_live(client: TritonClient, url: str) -> None:
-    if not client.live():
-        raise _unreachable(url)
-
-
-def _unreachable(url: str) -> UnavailableError:
-    return UnavailableError(
-        f"no Triton server answers at {url}",
-        hint="Start it, or correct --triton-url (the gRPC port, 8001 by default).",
-    )
+def _replay(client: TritonClient, bundle: Bundle) -> Evidence:
+    evidence = Evidence()
+    try:
+        replay_samples(client.model(bundle.model, bundle.version), bundle, evidence)
+    except (ModelNotFound, NotReady) as error:
+        evidence.add(Check("ready", passed=False, detail=error.message))
+    return evidence
 
 
 def _refusal(url: str, bundle: Bundle, error: TritonClientError) -> StlabError:
@@ -143,7 +138,7 @@ def _refusal(url: str, bundle: Bundle, error: TritonClientError) -> StlabError:
 
 
 def _check_version(client: TritonClient, url: str, bundle: Bundle) -> None:
-    """Check that the version is ready and that the server reads the config we wrote."""
+    """Check that the config that the server reads names the version."""
     try:
         served = client.model(bundle.model, bundle.version).config.version_policy.specific.versions
     except (ModelNotFound, NotReady):

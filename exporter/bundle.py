@@ -61,11 +61,16 @@ class Bundle:
         Args:
             path: The folder with model files, config, samples and warm-up data.
             facts: Everything the manifest says beside the files.
+
+        Raises:
+            ValidationFailed: A file has a name that a bundle's may not have.
         """
         files = {
             name: {"sha256": file_digest(path / name), "bytes": (path / name).stat().st_size}
-            for name in _file_names(path)
+            for name in sorted(_walk(path))
         }
+        for name in files:
+            _check_file_name(name)
         manifest = {"schema": SCHEMA, **facts, "files": files}
         (path / MANIFEST).write_bytes(_canonical(manifest))
         return cls(path, manifest)
@@ -77,17 +82,23 @@ class Bundle:
         return Bundle(self.path, manifest)
 
     @classmethod
-    def open(cls, path: Path) -> Bundle:
+    def open(cls, path: Path, model: str, version: int) -> Bundle:
         """Read a bundle's manifest; the files are checked by `verify`.
 
+        Args:
+            path: The bundle's folder.
+            model: The model that it is to be of; a manifest is not believed what it is.
+            version: The version, likewise.
+
         Raises:
-            ValidationFailed: The manifest is missing, unreadable or of another schema.
+            ValidationFailed: The manifest is missing, unreadable, of another schema, or about
+                another version.
         """
         try:
             manifest = json.loads((path / MANIFEST).read_bytes())
-            schema = manifest["schema"]
+            schema, found = manifest["schema"], (manifest["model"], manifest["version"])
             for name in manifest["files"]:
-                artifact_path(name)
+                _check_file_name(name)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValidationFailed(
                 f"{path.name}/{MANIFEST} cannot be read: {error}",
@@ -98,6 +109,12 @@ class Bundle:
             raise ValidationFailed(
                 f"the bundle's manifest has schema {schema}, this release reads {SCHEMA}",
                 hint="Export the version again with this release.",
+                kind="bundle",
+            )
+        if found != (model, version):
+            raise ValidationFailed(
+                f"the bundle is of {found[0]!r} version {found[1]!r}, not of '{model}' {version}",
+                hint=f"Prove this version itself: stlab-export {model} --alias staging",
                 kind="bundle",
             )
         return cls(path, manifest)
@@ -146,25 +163,28 @@ class Bundle:
         """Rows that Triton may put into one request; 0 where it must not batch."""
         return int(self.manifest["batching"]["max_batch_size"])
 
-    def report(self) -> dict[str, Any] | None:
-        """Return the evidence that lies with the bundle, if it is about these very bytes."""
+    def passed_report(self) -> dict[str, Any] | None:
+        """Return the report that lies with the bundle, if it says that these bytes passed."""
         try:
-            report = json.loads((self.path / REPORT).read_bytes())
-        except (OSError, ValueError):
+            report: dict[str, Any] = json.loads((self.path / REPORT).read_bytes())
+            passed = report["bundle"] == self.sha256 and report["parity"]["passed"] is True
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        return report if report.get("bundle") == self.sha256 else None
+        return report if passed else None
 
     def verify(self) -> None:
         """Read every file and compare it with the manifest.
 
         Raises:
-            ValidationFailed: A file is missing or differs; the first one is named.
+            ValidationFailed: A file is missing, differs, or was never proven; the first one is
+                named.
         """
-        for name, entry in self.files.items():
-            path = self.path / name
-            if not path.is_file():
+        for name in sorted({*self.files, *_walk(self.path)} - {MANIFEST, REPORT}):
+            if name not in self.files:
+                problem = "is a file that nobody has proven"
+            elif not (self.path / name).is_file():
                 problem = "is missing"
-            elif path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
+            elif not self.holds(name, self.path / name):
                 problem = "is not the file that was proven"
             else:
                 continue
@@ -173,6 +193,15 @@ class Bundle:
                 hint="Restore the file, or export the version again from the registry.",
                 kind="bundle",
             )
+
+    def holds(self, name: str, path: Path) -> bool:
+        """Whether a file somewhere is the one that the manifest knows under a name."""
+        entry = self.files[name]
+        return (
+            path.is_file()
+            and path.stat().st_size == entry["bytes"]
+            and file_digest(path) == entry["sha256"]
+        )
 
 
 def file_digest(path: Path) -> str:
@@ -194,9 +223,19 @@ def json_number(value: float) -> float | None:
     return float(value) if abs(value) < float("inf") else None
 
 
-def _file_names(path: Path) -> list[str]:
-    # The report is written later and the manifest cannot hold its own digest.
-    return sorted(name for name in _walk(path) if name not in {MANIFEST, REPORT})
+def _check_file_name(name: str) -> None:
+    """Refuse a name that would leave the bundle, or that a server would take for code.
+
+    Triton runs ``libtriton_<backend>.so`` and ``model.py`` where it finds them beside a model. The
+    report is written later, and the manifest cannot hold its own digest.
+    """
+    path = artifact_path(name)
+    if path.suffix in {".so", ".py"} or ".so." in path.name or name in {MANIFEST, REPORT}:
+        raise ValidationFailed(
+            f"a bundle may not hold a file called {name!r}",
+            hint="Log the model again; its files must be data, under names of their own.",
+            kind="unsafe",
+        )
 
 
 def _walk(path: Path) -> Iterator[str]:

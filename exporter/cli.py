@@ -77,7 +77,6 @@ def export(
 
     from exporter.console import Progress, print_error, print_json, print_result
     from exporter.pipeline import export as run
-    from exporter.result import ExportResult
     from exporter.settings import ExportRequest
 
     request = ExportRequest(
@@ -99,16 +98,8 @@ def export(
         allow_manual=allow_manual,
         dry_run=dry_run,
     )
-    try:
-        with Progress() as progress:
-            result = run(request, progress)
-    except KeyboardInterrupt:
-        interrupted = StlabError(
-            "interrupted; what was begun is undone",
-            hint="Run the same command again.",
-            kind="interrupted",
-        )
-        result = ExportResult("failed", model, alias, repository=repository).failed(interrupted)
+    with Progress() as progress:
+        result = run(request, progress)
     if as_json:
         print_json(result.as_dict())
     else:
@@ -166,7 +157,7 @@ def _run(arguments: list[str]) -> int:
 
     load_dotenv()
     set_up_logging()
-    _end_on_sigterm()
+    _interrupt_once()
     try:
         result = app(args=arguments, prog_name="stlab", standalone_mode=False)
         return int(result) if isinstance(result, int) else 0
@@ -174,10 +165,15 @@ def _run(arguments: list[str]) -> int:
         known = error
     except TyperException as error:
         known = UsageError(error.format_message(), hint="See stlab --help.")
+    except KeyboardInterrupt:
+        known = StlabError("interrupted", hint="Run the same command again.", kind="interrupted")
     except Exception as error:
         if "--json" not in arguments:
             raise
-        known = StlabError(f"{type(error).__name__}: {error}")
+        known = StlabError(
+            f"{type(error).__name__}: {error}",
+            hint="This is a fault of stlab; run it without --json, and report what it prints.",
+        )
     return _fail(known, arguments)
 
 
@@ -192,13 +188,17 @@ def _fail(error: StlabError, arguments: list[str]) -> int:
     return error.exit_code
 
 
-def _end_on_sigterm() -> None:
+def _interrupt_once() -> None:
+    """Let SIGINT and SIGTERM interrupt, but not what is undone because of the first of them."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
     def interrupt(*_: Any) -> None:
-        # A second one must not interrupt the undoing.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in numbers:
+        signal.signal(number, interrupt)
 
 
 if __name__ == "__main__":

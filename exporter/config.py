@@ -127,8 +127,23 @@ def with_versions(config: pb.ModelConfig, versions: Iterable[int]) -> pb.ModelCo
     return copy
 
 
-def differences(ours: Any, served: Any, path: str = "") -> list[str]:
-    """Return the fields that we set and the server sees otherwise; what it adds is its own.
+def differences(ours: pb.ModelConfig, served: pb.ModelConfig) -> list[str]:
+    """Return what the server sees otherwise than we wrote it.
+
+    What we left out is the server's own to fill in, but for whether and how rows are batched: there
+    a zero means never.
+    """
+    found = _differences(ours, served, "")
+    if ours.max_batch_size == 0 != served.max_batch_size:
+        found.append(f"max_batch_size: 0 became {served.max_batch_size}")
+    batching = [config.WhichOneof("scheduling_choice") for config in (ours, served)]
+    if batching[0] is None and batching[1] is not None:
+        found.append(f"{batching[1]} was added")
+    return found
+
+
+def _differences(ours: Any, served: Any, path: str) -> list[str]:
+    """Return the fields that we set and the server sees otherwise.
 
     Args:
         ours: A message that we wrote.
@@ -155,9 +170,9 @@ def differences(ours: Any, served: Any, path: str = "") -> list[str]:
             if len(value) != len(other):
                 found.append(f"{name}: {len(value)} became {len(other)}")
             for index, (left, right) in enumerate(zip(value, other, strict=False)):
-                found += differences(left, right, f"{name}[{index}].")
+                found += _differences(left, right, f"{name}[{index}].")
         else:
-            found += differences(value, other, f"{name}.")
+            found += _differences(value, other, f"{name}.")
     return found
 
 

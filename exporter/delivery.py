@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.activation import reload, unload, verify
-from exporter.errors import StlabError
+from exporter.errors import OutcomeUnknown, StlabError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -46,6 +46,8 @@ class Delivery:
             promote: The last step; once it returns, nothing is undone.
 
         Raises:
+            OutcomeUnknown: Nobody can tell whether the alias was moved; the bundle stays published
+                and served, and the next run finds out.
             StlabError: A step failed; repository and servers are as before.
         """
         repository = self.repository
@@ -53,22 +55,27 @@ class Delivery:
         with contextlib.ExitStack() as undo:
             with steps("publish"):
                 repository.check_agreement(bundle, beside)
-                if repository.publish(bundle, self.staging):
-                    undo.callback(repository.withdraw, bundle, self.staging)
+                publication = repository.publish(bundle, self.staging)
+                if publication is not None:
+                    undo.callback(repository.withdraw, bundle, publication, self.staging)
             with steps("activate"):
-                before = repository.activate(bundle, beside, self.staging)
-                undo.callback(self._go_back, bundle, before, fresh=fresh)
+                kept = repository.activate(bundle, beside, self.staging)
+                undo.callback(self._go_back, bundle, kept, fresh=fresh)
                 for url in self.urls:
                     reload(url, bundle)
             with steps("verify"):
                 for url in self.urls:
                     verify(url, bundle)
             with steps("promote"):
-                promote()
-            undo.pop_all()
+                try:
+                    promote()
+                except OutcomeUnknown:
+                    undo.pop_all()
+                    raise
+                undo.pop_all()
 
-    def _go_back(self, bundle: Bundle, config: str | None, *, fresh: bool) -> None:
-        self.repository.go_back(bundle.model, config, self.staging)
+    def _go_back(self, bundle: Bundle, kept: Path | None, *, fresh: bool) -> None:
+        self.repository.go_back(bundle.model, kept)
         for url in self.urls:
             with contextlib.suppress(StlabError):
                 if fresh:

@@ -7,6 +7,7 @@ StlabError                  1  unexpected
 ├── NotFoundError           4  no such model, version, alias or file
 ├── ConflictError           5  somebody or something else is in the way
 └── UnavailableError        6  a registry, a server or a store does not answer
+    └── OutcomeUnknown      6  … while the alias was moved
 ```
 
 A message says in one sentence what is wrong; a hint says what to do about it. Errors of other
@@ -20,6 +21,7 @@ from typing import ClassVar
 __all__ = [
     "ConflictError",
     "NotFoundError",
+    "OutcomeUnknown",
     "StlabError",
     "UnavailableError",
     "UsageError",
@@ -84,6 +86,10 @@ class UnavailableError(StlabError):
 
     exit_code = 6
     default_kind = "unavailable"
+
+
+class OutcomeUnknown(UnavailableError):  # noqa: N818 - names a state, not a mishap
+    """The registry went away while an alias was moved: it may or may not have been."""
 
 
 def error_of(exit_code: int, kind: str, message: str, hint: str) -> StlabError:

@@ -10,12 +10,12 @@ from google.protobuf import json_format
 
 from exporter.bundle import CONFIG, WARMUP
 from exporter.config import parse
-from exporter.errors import UnavailableError
-from exporter.repository.local import lay_out
+from exporter.connecting import connected
+from exporter.environment import bare_environment
+from exporter.errors import StlabError, UsageError
+from exporter.repository.layout import lay_out
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from triton_client import TritonClient
-from triton_client.errors import TritonClientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from exporter.bundle import Bundle
     from exporter.triton.releases import Release
     from exporter.triton.runtime import Runtime
+    from triton_client import TritonClient
 
 __all__ = ["BorrowedGround", "Ground", "PrivateGround", "ground"]
 
 # A model of many gigabytes takes minutes to read; a hung server must not hold up a pipeline.
 LOAD_SECONDS = 600.0
+# One protobuf message holds less than 2 GiB, the config and the names included.
+_MOST_SENT = (1 << 31) - (1 << 20)
 
 
 class Ground(Protocol):
@@ -49,6 +52,7 @@ class Ground(Protocol):
 
         Raises:
             TritonClientError: The server refuses it.
+            UsageError: It cannot be sent there.
         """
 
     def description(self) -> str:
@@ -73,15 +77,15 @@ class PrivateGround:
         """Start a server that comes up while the caller converts, and stop it at the end.
 
         Args:
-            folder: Where to make the server's repository.
+            folder: An empty folder for the server's repository.
             release: The target release.
             say: Told what is being done.
         """
-        folder.mkdir()
 
         def start() -> tuple[Runtime, TritonServer]:
             runtime = ensure_runtime(release, progress=say)
-            return runtime, TritonServer.start(runtime, str(folder))
+            server = TritonServer.start(runtime, str(folder), environment=bare_environment())
+            return runtime, server
 
         with ThreadPoolExecutor(1) as thread:
             starting = thread.submit(start)
@@ -141,13 +145,8 @@ class BorrowedGround:
 
     def url(self) -> str:
         """See `Ground.url`."""
-        with TritonClient(self._url) as client:
-            if not client.live():
-                raise UnavailableError(
-                    f"no Triton server answers at {self._url}",
-                    hint="Start it, or correct --prove-on (the gRPC port, 8001 by default).",
-                )
-        return self._url
+        with connected(self._url, option="--prove-on"):
+            return self._url
 
     def name(self, bundle: Bundle) -> str:
         """See `Ground.name`."""
@@ -155,6 +154,11 @@ class BorrowedGround:
 
     def load(self, client: TritonClient, bundle: Bundle) -> None:
         """See `Ground.load`."""
+        if bundle.size > _MOST_SENT:
+            raise UsageError(
+                f"the bundle's {bundle.size:,} bytes are too many to send to {self._url}",
+                hint="Prove it on a private server: leave --prove-on out.",
+            )
         config = parse(bundle.config, where="the candidate's config")
         config.name = self._loaded = self.name(bundle)
         # Warm-up data cannot travel in a load request, whose files all belong to a version.
@@ -177,7 +181,7 @@ class BorrowedGround:
 
     def _unload(self) -> None:
         if self._loaded is not None:
-            with TritonClient(self._url) as client, suppress(TritonClientError):
+            with suppress(StlabError), connected(self._url) as client:
                 client.repository.unload(self._loaded)
 
 

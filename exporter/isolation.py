@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.building import BuildJob, Candidate
 from exporter.bundle import Bundle
+from exporter.environment import bare_environment
 from exporter.errors import StlabError, error_of
 from exporter.parity.samples import load_samples
 from exporter.worker import RESULT, TRUTH, job_as_json
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from exporter.progress import Steps
 
 __all__ = ["build_apart"]
-
-# What a computation may need of our environment; everything else may be a secret.
-_PASSED_ON = frozenset(
-    {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
-     "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"}
-)  # fmt: skip
-_PASSED_ON_PREFIXES = ("OMP_", "MKL_", "MALLOC_", "GLIBC_", "NVIDIA_")
 
 
 def build_apart(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
@@ -39,11 +32,12 @@ def build_apart(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
     """
     with tempfile.TemporaryFile() as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "exporter.worker"],
+            # -P: nothing that lies in the working directory is imported.
+            [sys.executable, "-P", "-m", "exporter.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=_environment(),
+            env=bare_environment(),
             text=True,
         )
         try:
@@ -62,7 +56,7 @@ def build_apart(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
     if outcome["error"] is not None:
         raise error_of(outcome["exit_code"], **outcome["error"])
     truth = load_samples(job.folder.parent / TRUTH, evidence.batching, slow=outcome["slow"])
-    return Candidate(Bundle.open(job.folder), truth)
+    return Candidate(Bundle.open(job.folder, job.model, job.version), truth)
 
 
 def _follow(worker: subprocess.Popen[str], job: BuildJob, steps: Steps) -> None:
@@ -83,14 +77,6 @@ def _follow(worker: subprocess.Popen[str], job: BuildJob, steps: Steps) -> None:
                 steps.say(event["text"])
             else:
                 steps.end(event["step"], event["seconds"], failed=event["failed"])
-
-
-def _environment() -> dict[str, str]:
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
-    }
 
 
 def _died(code: int | None, log: str) -> StlabError:

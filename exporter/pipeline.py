@@ -9,32 +9,32 @@ until the last step the alias names what it named, and what fails on the way is 
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from exporter.activation import check_servers, serving
-from exporter.building import BuildJob, Candidate, build, settings_digest, settings_of
+from exporter.activation import check_servers
+from exporter.building import BuildJob, Candidate, build, settings_of
 from exporter.delivery import Delivery
+from exporter.earlier import Earlier, Proven, Recorded
 from exporter.errors import ConflictError, NotFoundError, StlabError, UsageError, ValidationFailed
 from exporter.grounds import ground as open_ground
 from exporter.isolation import build_apart
-from exporter.parity.evidence import Evidence, in_short
-from exporter.parity.reference import cannot_be_batched
+from exporter.parity.evidence import Evidence
 from exporter.progress import Listener, Silent, Steps
 from exporter.proving import prove, prove_again, refuse
 from exporter.recording import Journal
 from exporter.registry import Registry, Selection
-from exporter.registry.runs import fetch_bundle
 from exporter.repository import LocalRepository, Workspace
 from exporter.result import ExportResult, bundle_summary
 from exporter.triton.releases import DEFAULT_RELEASE, release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
-    from exporter.bundle import Bundle
     from exporter.grounds import Ground
     from exporter.settings import ExportRequest
 
@@ -62,24 +62,18 @@ def export(
         job.run()
     except StlabError as error:
         job.result = job.result.failed(error)
+    except KeyboardInterrupt:
+        if job.result.status == "failed":
+            job.result = job.result.failed(_interrupted())
     return replace(job.result, seconds=job.steps.seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class _Proven:
-    """A bundle with passed evidence."""
-
-    bundle: Bundle
-    parity: Mapping[str, Any]
-    reused: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Recorded:
-    """The passed evidence that a version's tags name, if it is for the settings asked for."""
-
-    sha256: str | None
-    uri: str
+def _interrupted() -> StlabError:
+    return StlabError(
+        "interrupted; what was begun is undone",
+        hint="Run the same command again.",
+        kind="interrupted",
+    )
 
 
 class _Export:
@@ -91,6 +85,7 @@ class _Export:
             request, release(request.triton_release or DEFAULT_RELEASE).name
         )
         self.repository = LocalRepository(Path(request.repository))
+        self.earlier = Earlier(request, self.settings, self.repository)
         self.result = ExportResult(
             "failed", request.model, request.alias, repository=request.repository
         )
@@ -99,8 +94,8 @@ class _Export:
         with self.steps("resolve"):
             registry = Registry.connect(self.request.tracking_uri)
             selection = self._select(registry)
-            recorded = self._recorded(selection)
-            settled = self._settled(selection, recorded)
+            recorded = self.earlier.recorded(selection)
+            settled = self.earlier.settled(selection, recorded)
         if settled is not None:
             self._conclude("unchanged", settled)
         elif self.request.dry_run:
@@ -110,7 +105,6 @@ class _Export:
                 journal = Journal(registry, selection, self.request)
                 proven = self._prove(registry, selection, recorded, journal, work.path)
                 self._deliver(registry, selection, proven, journal, work.path)
-                self._conclude("promoted", proven)
 
     def _select(self, registry: Registry) -> Selection:
         """Choose the version, and check that it may be promoted here and now."""
@@ -132,45 +126,10 @@ class _Export:
         check_servers(request.triton_urls)
         return selection
 
-    def _recorded(self, selection: Selection) -> _Recorded:
-        """Look for evidence on the version; without it ``prod`` has nothing to take."""
-        tags, staged = selection.tags, self.request.alias == "prod"
-        # prod takes what staging proved, whatever the settings were.
-        fits = staged or tags.get("stlab.bundle.settings") == settings_digest(self.settings)
-        if tags.get("stlab.parity") == "passed" and fits:
-            return _Recorded(tags.get("stlab.bundle.sha256"), tags.get("stlab.bundle.uri", ""))
-        if staged:
-            raise ConflictError(
-                f"version {selection.version} has no passed evidence",
-                hint=f"Prove it first: stlab-export {selection.model} --alias staging",
-            )
-        return _Recorded(None, "")
-
-    def _settled(self, selection: Selection, recorded: _Recorded) -> _Proven | None:
-        """Return what is proven, published, served and promoted already, if all of it is."""
-        if selection.previous != selection.version or recorded.sha256 is None:
-            return None
-        try:
-            bundle = self.repository.bundle(selection.model, selection.version)
-        except ValidationFailed:
-            return None
-        if bundle is None or bundle.sha256 != recorded.sha256 or not self.repository.serves(bundle):
-            return None
-        if not all(serving(url, bundle) for url in self.request.triton_urls):
-            return None
-        self._check_batching(bundle)
-        report = bundle.report()
-        return None if report is None else _Proven(bundle, in_short(report["parity"]), reused=True)
-
-    def _check_batching(self, bundle: Bundle) -> None:
-        report = bundle.report()
-        if self.request.batching == "require" and not bundle.max_batch_size:
-            raise cannot_be_batched(report["parity"]["batching_reason"] if report else "")
-
-    def _plan(self, recorded: _Recorded) -> tuple[str, ...]:
+    def _plan(self, recorded: Recorded | None) -> tuple[str, ...]:
         begin = (
             (f"reuse bundle {recorded.sha256[:12]}", "replay its samples")
-            if recorded.sha256
+            if recorded
             else ("pull", f"convert to {self.request.format}", "configure", "prove")
         )
         servers = tuple(f"activate on {url}" for url in self.request.triton_urls)
@@ -181,42 +140,33 @@ class _Export:
         self,
         registry: Registry,
         selection: Selection,
-        recorded: _Recorded,
+        recorded: Recorded | None,
         journal: Journal,
         work: Path,
-    ) -> _Proven:
+    ) -> Proven:
         """Prove the recorded bundle again, or a new one."""
-        target = release(self.settings["release"])
-        with open_ground(self.request.prove_on, work / "ground", target, self.steps.say) as ground:
-            if recorded.sha256 is not None:
-                try:
-                    return self._replay(registry, recorded.sha256, recorded.uri, ground, work)
-                except (NotFoundError, ValidationFailed) as error:
-                    if self.request.alias == "prod" or error.kind == "batching":
-                        raise  # built once: what staging proved, or nothing
+        if recorded is not None:
+            try:
+                with self.steps("fetch"):
+                    proven = self.earlier.fetch(registry, selection, recorded, work / "fetched")
+                target = str(proven.bundle.manifest["target"]["release"])
+                with self._ground(target, work) as ground, self.steps("prove"):
+                    prove_again(ground, proven.bundle)
+            except (NotFoundError, ValidationFailed) as error:
+                if self.request.alias == "prod" or error.kind == "batching":
+                    raise  # built once: what staging proved, or nothing
+            else:
+                return proven
+        with self._ground(self.settings["release"], work) as ground:
             return self._build(registry, selection, ground, journal, work)
 
-    def _replay(
-        self, registry: Registry, sha256: str, uri: str, ground: Ground, work: Path
-    ) -> _Proven:
-        with self.steps("fetch"):
-            bundle = fetch_bundle(registry, uri, sha256, work / "fetched")
-            self._check_batching(bundle)
-            report = bundle.report()
-            if report is None or not report["parity"]["passed"]:
-                # For any alias but prod, the version is then proven anew.
-                raise ValidationFailed(
-                    f"version {bundle.version} is tagged as proven, its report says otherwise",
-                    hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
-                    kind="bundle",
-                )
-        with self.steps("prove"):
-            prove_again(ground, bundle)
-        return _Proven(bundle, in_short(report["parity"]), reused=True)
+    def _ground(self, release_name: str, work: Path) -> AbstractContextManager[Ground]:
+        folder = Path(tempfile.mkdtemp(prefix="ground-", dir=work))
+        return open_ground(self.request.prove_on, folder, release(release_name), self.steps.say)
 
     def _build(
         self, registry: Registry, selection: Selection, ground: Ground, journal: Journal, work: Path
-    ) -> _Proven:
+    ) -> Proven:
         evidence = Evidence()
         (work / "bundle").mkdir()
         try:
@@ -249,13 +199,13 @@ class _Export:
             )
             journal.keep(bundle, evidence, ground.description(), work)
             self.result = replace(self.result, report=journal.report)
-        return _Proven(bundle, evidence.summary(), reused=False)
+        return Proven(bundle, evidence.summary(), journal.bundle_uri, reused=False)
 
     def _deliver(
         self,
         registry: Registry,
         selection: Selection,
-        proven: _Proven,
+        proven: Proven,
         journal: Journal,
         work: Path,
     ) -> None:
@@ -264,28 +214,36 @@ class _Export:
 
         def promote() -> None:
             journal.vouch(bundle, parity)
-            registry.promote(selection, self.request.alias, by=self.request.by)
+            registry.promote(
+                selection,
+                self.request.alias,
+                by=self.request.by,
+                bundle=(bundle.sha256, proven.uri),
+            )
 
         delivery = Delivery(self.repository, self.request.triton_urls, work)
         succeeded = False
         try:
-            delivery.deliver(bundle, self._staying(selection), self.steps, promote)
+            # Under the lock: other aliases may have been moved while this version was proven.
+            aliases = registry.aliases(selection.model)
+            delivery.deliver(bundle, self._staying(selection, aliases), self.steps, promote)
             succeeded = True
+            self._conclude("promoted", proven)
         finally:
             # Whatever came of it, it is done by now: a record that fails changes nothing.
             with contextlib.suppress(StlabError):
                 journal.finish(bundle, parity, self.steps.seconds, succeeded=succeeded)
 
-    def _staying(self, selection: Selection) -> set[int]:
+    def _staying(self, selection: Selection, aliases: Mapping[str, int]) -> set[int]:
         """The other versions that this repository serves for an alias that still names them."""
         named = {
             version
-            for alias, version in selection.aliases.items()
+            for alias, version in aliases.items()
             if alias not in {self.request.alias, "archived"}
         }
         return (set(self.repository.served(selection.model)) & named) - {selection.version}
 
-    def _conclude(self, status: str, proven: _Proven) -> None:
+    def _conclude(self, status: str, proven: Proven) -> None:
         self.result = replace(
             self.result,
             status=status,

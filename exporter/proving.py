@@ -83,12 +83,15 @@ def _served(
 ) -> Iterator[tuple[TritonClient, Model] | None]:
     with TritonClient(ground.url(), timeout=CALL_SECONDS) as client:
         loaded = _load(ground, client, bundle, evidence)
-        yield (client, client.model(ground.name(bundle), bundle.version)) if loaded else None
-        if not client.live():
+        try:
+            yield (client, client.model(ground.name(bundle), bundle.version)) if loaded else None
+            client.metadata()  # a server that is gone has not answered wrongly
+        except TritonClientError as error:
             raise UnavailableError(
-                f"the proving server died while it was asked:\n{ground.last_words()}",
-                hint="Run the export again; if it dies again, the model brings it down.",
-            )
+                f"the proving server failed while it was asked: {error.message}\n"
+                f"{ground.last_words()}",
+                hint="Run the export again; if it fails again, the model brings it down.",
+            ) from error
 
 
 def _load(ground: Ground, client: TritonClient, bundle: Bundle, evidence: Evidence) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from exporter.building import settings_digest
 from exporter.bundle import REPORT
+from exporter.errors import StlabError
 from exporter.registry import ExportRun
 from exporter.report import report_of, write_html
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exporter.bundle import Bundle
-    from exporter.errors import StlabError
     from exporter.parity.evidence import Evidence
     from exporter.registry import Registry, Selection
     from exporter.settings import ExportRequest
@@ -51,8 +52,18 @@ class Journal:
         report.write_json(bundle.path / REPORT)
         write_html(report, work / _HTML)
         self._run = self._begin()
-        self._run.keep_file(work / _HTML)
-        self._run.keep_bundle(bundle)
+        try:
+            self._run.keep_file(work / _HTML)
+            self._run.keep_bundle(bundle)
+        except BaseException:
+            with contextlib.suppress(StlabError):
+                self._run.finish({}, succeeded=False)
+            raise
+
+    @property
+    def bundle_uri(self) -> str:
+        """Where the bundle lies that was kept; empty before."""
+        return "" if self._run is None else self._run.bundle_uri
 
     def keep_refusal(
         self, evidence: Evidence, error: StlabError, seconds: float, work: Path

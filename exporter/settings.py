@@ -65,7 +65,7 @@ class ExportRequest:
         if self.alias not in ALIASES:
             raise NotFoundError(
                 f"there is no alias {self.alias!r} to export to; there are: {', '.join(ALIASES)}",
-                hint="'archived' is what a promotion to prod leaves behind.",
+                hint="Choose one of them with --alias.",
             )
         _one_of("--format", self.format, tuple(FORMATS))
         _one_of("--precision", self.precision, PRECISIONS)

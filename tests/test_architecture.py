@@ -77,7 +77,7 @@ def below(*folders: str) -> set[str]:
 
 def test_the_packages_are_read() -> None:
     assert {"exporter.pipeline", "exporter.cli", "triton_client.types"} <= set(MODULES)
-    assert "triton_client" in imports("exporter.activation")
+    assert "triton_client" in imports("exporter.connecting")
     assert "exporter.pipeline" in imports("exporter.cli")
 
 

@@ -47,7 +47,7 @@ def compare_outputs(
     tolerances: Mapping[str, Tolerance | None],
     float64: Arrays | None = None,
 ) -> list[Difference]:
-    """Compare every output of an answer; a missing or an additional one is a difference."""
+    """Compare every output of an answer; a missing one is a difference."""
     differences = []
     for tensor in outputs:
         if tensor.name not in candidate:

@@ -35,11 +35,13 @@ class Case:
         name: What they are.
         inputs: One array per input of the model.
         kept: Whether they go into the bundle's samples.
+        usual: Whether the answer's size says how large answers usually are.
     """
 
     name: str
     inputs: Arrays
     kept: bool = True
+    usual: bool = True
 
 
 class Drawing:
@@ -93,7 +95,7 @@ class Drawing:
             # Whole numbers have fewer borders than there are names for them.
             if not any(_same(inputs, earlier) for earlier in seen):
                 seen.append(inputs)
-                yield Case(f"edge {name}", inputs)
+                yield Case(f"edge {name}", inputs, usual=False)
 
     def other_sizes(self) -> Iterator[tuple[str, dict[str, int]]]:
         """Yield other sizes for the variable axes that are not rows."""
@@ -133,19 +135,24 @@ def named_samples(arrays: Arrays, interface: Interface) -> list[Case]:
     """Turn a user's npz into cases: ``input`` alone, or ``case/input``.
 
     Raises:
-        ValidationFailed: A name, dtype or shape does not fit the model.
+        ValidationFailed: A name, dtype or shape does not fit the model, or two cases have one name.
     """
+    tensors = {tensor.name: tensor for tensor in interface.inputs}
     cases: dict[str, dict[str, Array]] = {}
     for key, array in arrays.items():
-        case, _, name = key.rpartition("/")
-        cases.setdefault(case or "sample", {})[name] = array
-    tensors = {tensor.name: tensor for tensor in interface.inputs}
+        # Names of inputs may hold slashes too.
+        known = max((n for n in tensors if f"/{key}".endswith(f"/{n}")), key=len, default=None)
+        name = key.rpartition("/")[2] if known is None else known
+        case = key.removesuffix(name).removesuffix("/").replace("/", "_") or "sample"
+        if name in cases.setdefault(case, {}):
+            _misfit(f"two cases are called '{case}'")
+        cases[case][name] = array
     for case, inputs in cases.items():
         if sorted(inputs) != sorted(tensors):
             _misfit(f"'{case}' has {sorted(inputs)}, the model takes {sorted(tensors)}")
         for name, array in inputs.items():
             _check_sample(case, array, tensors[name])
-    return [Case(f"sample {name.replace('/', '_')}", inputs) for name, inputs in cases.items()]
+    return [Case(f"sample {name}", inputs, usual=False) for name, inputs in cases.items()]
 
 
 def _check_sample(case: str, array: Array, tensor: Tensor) -> None:

@@ -268,7 +268,7 @@ class _Examination:
 
     def tolerances(self) -> dict[str, Tolerance | None]:
         """Return the budgets from everything asked so far."""
-        answers = self.answers
+        answers = [answer for answer in self.answers if answer.case.usual]
         return {
             output.name: measure(
                 output,
@@ -345,6 +345,7 @@ def _given(outputs: Arrays) -> Arrays:
 
 def _hundredth(tolerances: Mapping[str, Tolerance | None]) -> dict[str, Tolerance | None]:
     return {
-        name: None if t is None else Tolerance(t.absolute / 100, t.relative / 100)
+        name: t
+        and Tolerance(t.typical / 100, t.relative / 100, share=t.share / 100, floor=t.floor / 100)
         for name, t in tolerances.items()
     }

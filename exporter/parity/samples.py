@@ -1,15 +1,16 @@
 """Keeps what a version must answer in its bundle, to be replayed against any server at any time.
 
-``samples.npz`` holds ``<case>/input/<name>``, ``<case>/output/<name>`` and, per output,
-``tolerance/<name>``: the absolute budget per position with the relative factor in
-``tolerance/<name>/relative``. Strings are kept as bytes with their lengths, so that nothing in the
-file is a pickle.
+``samples.npz`` holds ``<case>/input/<name>``, ``<case>/output/<name>`` and, per output, the budget
+of `exporter.parity.tolerances`: ``tolerance/<name>/typical`` per position, and in
+``tolerance/<name>/factors`` the relative factor, the share and the floor. Strings are kept as bytes
+with their lengths, so that nothing in the file is a pickle.
 """
 
 from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -73,9 +74,10 @@ def load_samples(path: Path, batching: Batching, *, slow: bool = False) -> Truth
     cases: dict[str, dict[str, dict[str, Array]]] = {}
     for key, array in arrays.items():
         if key.startswith("tolerance/"):
-            name = key.removeprefix("tolerance/")
-            if f"{key}/relative" in arrays:
-                tolerances[name] = Tolerance(array, float(arrays[f"{key}/relative"]))
+            owner, _, part = key.rpartition("/")
+            if part == "typical":
+                factors = arrays[f"{owner}/factors"].tolist()
+                tolerances[owner.removeprefix("tolerance/")] = Tolerance(array, *factors)
             continue
         case, kind, name = key.split("/", 2)
         cases.setdefault(case, {}).setdefault(kind, {})[name] = array
@@ -106,8 +108,10 @@ def _tolerances(truth: Truth) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for name, tolerance in truth.tolerances.items():
         if tolerance is not None:
-            arrays[f"tolerance/{name}"] = tolerance.absolute
-            arrays[f"tolerance/{name}/relative"] = np.array(tolerance.relative)
+            arrays[f"tolerance/{name}/typical"] = tolerance.typical
+            arrays[f"tolerance/{name}/factors"] = np.array(
+                [tolerance.relative, tolerance.share, tolerance.floor]
+            )
     return arrays
 
 
@@ -129,7 +133,10 @@ def load_arrays(path: Path) -> dict[str, Array]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (
+        *(OSError, ValueError, TypeError, AttributeError, KeyError, EOFError),
+        *(NotImplementedError, zipfile.BadZipFile, zlib.error),
+    ) as error:
         raise ValidationFailed(
             f"{path.name} cannot be read as an npz of plain arrays: {error}",
             hint="Write it with numpy.savez and arrays that are not of objects.",

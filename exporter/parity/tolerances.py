@@ -2,19 +2,22 @@
 
 For an output element with the reference value r,
 
-    budget = absolute · magnitude(position) + floor · magnitude(output) + 4 · noise(position)
-             + relative · |r|
+    budget = max(typical, own) + relative · |r|
+    typical = share · scale(position) + floor · scale(output) + 4 · noise(position)
+    own = share · magnitude(position) + floor · magnitude(output)
 
-where *magnitude* is the largest finite |r| seen at that position (over all rows and cases) or
-anywhere in the output, and *noise* is the largest difference between the reference in float32 and
-in float64 at that position. Positions are counted without the rows, so a small column beside a
-large one has a small budget. Where the model cannot be run in float64 the floor is wider: it has to
-cover cancellation, which noise would have shown.
+where *magnitude* is the largest finite |r| in the same answer, at that position (over all rows) or
+anywhere in the output. *scale* is the same over the answers to usual inputs (edges and the user's
+own are not), but at most eight times their geometric mean, so that one huge answer does not excuse
+wrong small ones. *noise* is the largest difference between the reference in float32 and in float64
+at that position. Positions are counted without the rows, so a small column beside a large one has a
+small budget. Where the model cannot be run in float64 the floor is wider: it has to cover
+cancellation, which noise would have shown.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +35,8 @@ __all__ = ["Tolerance", "measure", "tighter"]
 NOISE_FACTOR = 4.0
 # Noise beyond this share of an output's magnitude is no rounding, and excuses nothing more.
 NOISE_CAP = 1e-2
+# A normal distribution's largest of some thousand values is eight times their geometric mean.
+USUAL_FACTOR = 8.0
 
 _STATIC: Mapping[str, tuple[float, float]] = {
     "FP64": (1e-6, 1e-6),
@@ -48,17 +53,30 @@ class Tolerance:
     """The budget of one output.
 
     Attributes:
-        absolute: Per position, or one number for all where positions vary; float64.
+        typical: Per position, or one number for all where positions vary; float64.
         relative: The factor of the reference's value.
+        share: The factor of the magnitude at a position of the same answer.
+        floor: The factor of the magnitude of the same answer.
     """
 
-    absolute: Array
+    typical: Array
     relative: float
+    share: float = 0.0
+    floor: float = 0.0
 
     def budget(self, reference: Array) -> Array:
-        """Return the budget of every element, in the reference's shape, as float64."""
-        allowed = self.absolute + self.relative * np.abs(reference.astype(np.float64))
-        return np.maximum(np.broadcast_to(allowed, reference.shape), np.finfo(np.float32).tiny)
+        """Return the budget of every element, in the reference's shape, as float64.
+
+        Args:
+            reference: The reference's answer, finite.
+        """
+        values = np.abs(reference.astype(np.float64))
+        fixed = values.ndim > 0 and self.typical.shape == values.shape[1:]
+        position = values.max(axis=0 if fixed else None, initial=0.0)
+        own = self.share * position + self.floor * np.max(position, initial=0.0)
+        allowed = np.maximum(self.typical, own) + self.relative * values
+        budget: Array = np.maximum(allowed, np.finfo(np.float32).tiny)
+        return np.broadcast_to(budget, values.shape)
 
 
 def tighter(tolerance: Tolerance) -> Tolerance:
@@ -67,7 +85,7 @@ def tighter(tolerance: Tolerance) -> Tolerance:
     The absolute part stays (it is near 1e-5 of the magnitude already); the relative part shrinks,
     so that a model that mixes rows by 1e-3 is seen.
     """
-    return Tolerance(tolerance.absolute, tolerance.relative * _INVARIANCE_SHARE)
+    return replace(tolerance, relative=tolerance.relative * _INVARIANCE_SHARE)
 
 
 def measure(
@@ -77,36 +95,45 @@ def measure(
 
     Args:
         output: The output.
-        answers: The reference's answers, one array per case.
+        answers: The reference's usual answers, one array per case.
         noises: Pairs of the reference in float32 and in float64.
     """
     if output.datatype not in _STATIC:
         return None
-    absolute, relative = _STATIC[output.datatype]
+    share, relative = _STATIC[output.datatype]
     fixed = bool(output.axes) and all(isinstance(axis, int) for axis in output.axes[1:])
-    answers = list(answers)
-    position = _largest(answers, fixed=fixed)
+    position = _scale(answers, fixed=fixed)
     overall = float(np.max(position, initial=0.0))
     pairs = [(low, high) for low, high in noises if low.shape == high.shape]
     noise: Any = np.zeros(())
-    if pairs:
+    for low, high in pairs:
         with np.errstate(invalid="ignore"):
-            gaps = [np.abs(low.astype(np.float64) - high) for low, high in pairs]
-        noise = np.minimum(_largest(gaps, fixed=fixed), NOISE_CAP * overall)
+            gap = _magnitudes(low.astype(np.float64) - high)
+        noise = np.maximum(noise, gap.max(axis=0 if fixed else None, initial=0.0))
+    noise = np.minimum(noise, NOISE_CAP * overall)
     floor = _FLOOR_WITH_NOISE if pairs else _FLOOR_WITHOUT
     # An output of zeros still needs room for one rounding of what was cancelled.
     least = float(np.finfo(numpy_dtype("FP32")).eps) if overall == 0.0 else 0.0
-    return Tolerance(
-        np.asarray(absolute * position + floor * overall + NOISE_FACTOR * noise + least), relative
-    )
+    typical = share * position + floor * overall + NOISE_FACTOR * noise + least
+    return Tolerance(np.asarray(typical), relative, share, floor)
 
 
-def _largest(arrays: Iterable[Array], *, fixed: bool) -> Array:
-    """The largest finite magnitude, per position where the positions are fixed."""
+def _scale(answers: Iterable[Array], *, fixed: bool) -> Array:
+    """The usual magnitude, per position where the positions are fixed."""
+    axis = 0 if fixed else None
     largest: Array = np.zeros(())
-    for array in arrays:
-        magnitude = np.abs(array.astype(np.float64))
-        magnitude = np.where(np.isfinite(magnitude), magnitude, 0.0)
-        found = magnitude.max(axis=0, initial=0.0) if fixed else magnitude.max(initial=0.0)
-        largest = np.maximum(largest, found)
-    return largest
+    logs: Array = np.zeros(())
+    count: Array = np.zeros(())
+    for answer in answers:
+        magnitudes = _magnitudes(answer)
+        seen = magnitudes > 0
+        largest = np.maximum(largest, magnitudes.max(axis=axis, initial=0.0))
+        logs = logs + np.log(magnitudes, where=seen, out=np.zeros(magnitudes.shape)).sum(axis=axis)
+        count = count + seen.sum(axis=axis)
+    return np.minimum(largest, USUAL_FACTOR * np.exp(logs / np.maximum(count, 1)))
+
+
+def _magnitudes(array: Array) -> Array:
+    """The finite magnitudes, with zeros in place of the others."""
+    values = np.abs(array.astype(np.float64))
+    return np.where(np.isfinite(values), values, 0.0)

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import logging
 import os
-import socket
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
-from exporter.errors import ConflictError, NotFoundError, StlabError, UnavailableError
+from exporter.errors import ConflictError, NotFoundError, OutcomeUnknown, UnavailableError
+from exporter.registry.adapter import (
+    NOT_FOUND,
+    check_reachable,
+    is_gone,
+    quiet_progress,
+    shown,
+    translated,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-__all__ = ["Registry", "Selection", "is_gone", "translated"]
+__all__ = ["Registry", "Selection", "promoted_bundle"]
 
-CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 8.0
-_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_PROMOTED = "stlab.promoted."
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_NOT_FOUND = frozenset({"RESOURCE_DOES_NOT_EXIST"})
-_REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Registry:
         Raises:
             UnavailableError: Nothing answers at the URI.
         """
-        _check_reachable(uri)
+        check_reachable(uri)
         # MLflow's default, seven attempts with growing pauses, takes minutes on a dead server.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         for name in ("mlflow", "alembic", "sqlalchemy"):
@@ -127,7 +128,7 @@ class Registry:
         """
         from mlflow.artifacts import download_artifacts
 
-        with translated(self.uri), _quiet_progress():
+        with translated(self.uri), quiet_progress():
             uri = self.client.get_model_version_download_uri(model, str(version))
             try:
                 return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
@@ -148,12 +149,31 @@ class Registry:
             for key, value in tags.items():
                 self.client.set_model_version_tag(model, str(version), key, str(value))
 
-    def promote(self, selection: Selection, alias: str, *, by: str) -> None:
+    def aliases(self, model: str) -> dict[str, int]:
+        """Return every alias of a model with the version that it names now.
+
+        Raises:
+            NotFoundError: There is no such model.
+            UnavailableError: The registry went away.
+        """
+        with translated(self.uri):
+            return self._aliases(model)
+
+    def promote(
+        self, selection: Selection, alias: str, *, by: str, bundle: tuple[str, str]
+    ) -> None:
         """Move an alias to the selected version, as the last step, and read it back.
+
+        Args:
+            selection: The version, and what the alias named when it was chosen.
+            alias: The alias.
+            by: Who or what moves it.
+            bundle: The digest of the bundle that was published, and where it is kept.
 
         Raises:
             ConflictError: Somebody moved the alias meanwhile; nothing was changed.
-            UnavailableError: The registry went away.
+            OutcomeUnknown: The registry went away before it said whether the alias was moved.
+            UnavailableError: The registry went away before.
         """
         model, version = selection.model, selection.version
         with translated(self.uri):
@@ -164,25 +184,37 @@ class Registry:
                     f"{_version(current)} by somebody else while version {version} was proven",
                     hint="Look at what they promoted, then export again.",
                 )
-            record = {
-                "at": datetime.now(UTC).isoformat(timespec="seconds"),
-                "from": selection.previous,
-                "by": by,
-            }
             try:
                 self.client.set_registered_model_alias(model, alias, str(version))
                 self.client.set_model_version_tag(
-                    model, str(version), f"stlab.promoted.{alias}", json.dumps(record)
+                    model,
+                    str(version),
+                    f"{_PROMOTED}{alias}",
+                    json.dumps(_record(selection, alias, by, *bundle)),
                 )
-            except BaseException:
-                with contextlib.suppress(Exception):
+            except BaseException as error:
+                try:
                     self._put_back(selection, alias)
+                except Exception:  # noqa: BLE001 - whatever MLflow raises on a dead connection
+                    raise self._unknown(selection, alias) from error
                 raise
-            if self._aliases(model).get(alias) != version:
+            try:
+                current = self._aliases(model).get(alias)
+            except Exception:  # noqa: BLE001 - whatever MLflow raises on a dead connection
+                return  # both calls were answered: the alias was moved
+            if current != version:
                 raise ConflictError(
-                    f"'{alias}' does not name version {version} after it was moved there",
+                    f"'{alias}' names {_version(current)} after it was moved to version {version}",
                     hint="Another promotion is under way; look at the aliases and export again.",
                 )
+
+    def _unknown(self, selection: Selection, alias: str) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"the registry at {shown(self.uri)} went away while '{alias}' was moved; whether it "
+            f"names version {selection.version} now is unknown, and that version stays served",
+            hint="Run the same command again once the registry answers; it finishes the move.",
+            kind="outcome_unknown",
+        )
 
     def _put_back(self, selection: Selection, alias: str) -> None:
         """Let an alias name what it named, unless somebody else moved it on."""
@@ -198,10 +230,10 @@ class Registry:
         try:
             registered = self.client.get_registered_model(model)
         except Exception as error:
-            if getattr(error, "error_code", "") not in _NOT_FOUND:
+            if getattr(error, "error_code", "") not in NOT_FOUND:
                 raise
             raise NotFoundError(
-                f"there is no registered model '{model}' in {_shown(self.uri)}; "
+                f"there is no registered model '{model}' in {shown(self.uri)}; "
                 f"there are: {_join(self._models())}",
                 hint="Check the name and MLFLOW_TRACKING_URI.",
             ) from error
@@ -211,42 +243,37 @@ class Registry:
         return sorted(model.name for model in self.client.search_registered_models(max_results=100))
 
 
-@contextlib.contextmanager
-def translated(uri: str) -> Iterator[None]:
-    """Translate what MLflow, requests and SQLAlchemy raise.
+def promoted_bundle(tags: Mapping[str, str], alias: str) -> tuple[str, str] | None:
+    """Return the digest of the bundle that an alias took of a version, and where it is kept."""
+    record = _promotion(tags, alias)
+    if "bundle" not in record or "uri" not in record:
+        return None
+    return str(record["bundle"]), str(record["uri"])
 
-    Raises:
-        NotFoundError: MLflow says that something does not exist.
-        ConflictError: MLflow refuses the request.
-        UnavailableError: Anything else that went wrong on the way.
-    """
+
+def _promotion(tags: Mapping[str, str], alias: str) -> dict[str, Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except StlabError:
-        raise
-    except Exception as error:
-        code = getattr(error, "error_code", "")
-        message = _without_password(" ".join(str(error).split())[:500], uri)
-        if code in _NOT_FOUND:
-            raise NotFoundError(
-                f"the registry says: {message}", hint="Check the name and MLFLOW_TRACKING_URI."
-            ) from error
-        if code == "ENDPOINT_NOT_FOUND":
-            raise UnavailableError(
-                f"what answers at {_shown(uri)} is no MLflow server: {message}",
-                hint="Set MLFLOW_TRACKING_URI to where one runs.",
-            ) from error
-        if code in _REFUSED:
-            raise ConflictError(
-                f"the registry refuses: {message}",
-                hint="Check the permissions of the account in MLFLOW_TRACKING_USERNAME or _TOKEN.",
-            ) from error
-        raise UnavailableError(
-            f"the registry at {_shown(uri)} failed: {message}",
-            hint="Nothing was promoted; try again once it answers.",
-        ) from error
+        record = json.loads(tags[f"{_PROMOTED}{alias}"])
+    except (KeyError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _record(
+    selection: Selection, alias: str, by: str, sha256: str, uri: str
+) -> Mapping[str, object]:
+    """When and from where an alias came to name a version, by whom, and which bundle it took."""
+    earlier = _promotion(selection.tags, alias)
+    stays = selection.previous == selection.version
+    if stays and earlier.get("bundle") == sha256:
+        return {**earlier, "uri": uri}
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "from": earlier.get("from") if stays else selection.previous,
+        "by": by,
+        "bundle": sha256,
+        "uri": uri,
+    }
 
 
 def _default_version(alias: str, aliases: Mapping[str, int], versions: Mapping[int, Any]) -> int:
@@ -262,66 +289,11 @@ def _default_version(alias: str, aliases: Mapping[str, int], versions: Mapping[i
     return max(versions)
 
 
-def _check_reachable(uri: str) -> None:
-    parts = urlsplit(uri)
-    if parts.scheme in {"http", "https"}:
-        import requests
-
-        try:
-            requests.get(f"{uri.rstrip('/')}/health", timeout=(CONNECT_SECONDS, ANSWER_SECONDS))
-        except requests.exceptions.SSLError:
-            return  # it answers; MLflow has settings of its own for certificates
-        except requests.exceptions.RequestException as error:
-            raise _unreachable(uri, str(error)) from error
-    elif parts.scheme.startswith("sqlite"):
-        path = Path(unquote(uri.partition(":///")[2]))
-        if not path.is_file():
-            raise _unreachable(uri, "there is no such file")
-    elif parts.hostname and (port := parts.port or _PORTS.get(parts.scheme.partition("+")[0])):
-        try:
-            socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
-        except OSError as error:
-            raise _unreachable(uri, str(error)) from error
-
-
-def _unreachable(uri: str, reason: str) -> UnavailableError:
-    return UnavailableError(
-        f"no MLflow registry answers at {_shown(uri)}: {_without_password(reason[:300], uri)}",
-        hint="Start it, or set MLFLOW_TRACKING_URI to where it runs.",
-    )
-
-
-def is_gone(error: Exception) -> bool:
-    """Whether an artifact is not there, as each of MLflow's stores says it."""
-    # Not any OSError: those of requests are, and say that the server does not answer.
-    return (
-        isinstance(error, FileNotFoundError)
-        or "No such " in str(error)
-        or getattr(error, "error_code", "") in _NOT_FOUND
-    )
-
-
 def _artifact_gone(model: str, version: int, error: Exception) -> NotFoundError:
     return NotFoundError(
         f"the artifact of '{model}' version {version} cannot be found: {error}",
         hint="The registry names a version whose files are gone; register it again.",
     )
-
-
-def _shown(uri: str) -> str:
-    """The URI without what may be a password."""
-    parts = urlsplit(uri)
-    if not parts.username and not parts.password:
-        return uri
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"***@{host}").geturl()
-
-
-def _without_password(text: str, uri: str) -> str:
-    parts = urlsplit(uri)
-    for secret in {parts.password or "", unquote(parts.password or "")} - {""}:
-        text = text.replace(secret, "***")
-    return text
 
 
 def _version(number: int | None) -> str:
@@ -330,16 +302,3 @@ def _version(number: int | None) -> str:
 
 def _join(items: Any) -> str:
     return ", ".join(str(item) for item in sorted(items)) or "none"
-
-
-@contextlib.contextmanager
-def _quiet_progress() -> Iterator[None]:
-    previous = os.environ.get("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    try:
-        yield
-    finally:
-        if previous is None:
-            del os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"]
-        else:
-            os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = previous

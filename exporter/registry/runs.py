@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Self
 
 from exporter.bundle import Bundle
 from exporter.errors import NotFoundError, ValidationFailed
-from exporter.registry.connection import Registry, _quiet_progress, is_gone, translated
+from exporter.registry.adapter import is_gone, quiet_progress, translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from exporter.registry.connection import Registry
 
 __all__ = ["EXPERIMENT", "ExportRun", "fetch_bundle"]
 
@@ -57,12 +59,12 @@ class ExportRun:
 
     def keep_bundle(self, bundle: Bundle) -> None:
         """Log a bundle's folder as artifact."""
-        with translated(self._registry.uri), _quiet_progress():
+        with translated(self._registry.uri), quiet_progress():
             self._registry.client.log_artifacts(self.run_id, str(bundle.path), BUNDLE_FOLDER)
 
     def keep_file(self, path: Path) -> None:
         """Log one file as artifact."""
-        with translated(self._registry.uri), _quiet_progress():
+        with translated(self._registry.uri), quiet_progress():
             self._registry.client.log_artifact(self.run_id, str(path))
 
     def finish(self, metrics: Mapping[str, float], *, succeeded: bool) -> None:
@@ -81,12 +83,16 @@ class ExportRun:
             client.set_terminated(self.run_id, status="FINISHED" if succeeded else "FAILED")
 
 
-def fetch_bundle(registry: Registry, uri: str, sha256: str, folder: Path) -> Bundle:
-    """Download a bundle and check every one of its files.
+def fetch_bundle(
+    registry: Registry, model: str, version: int, *, uri: str, sha256: str, folder: Path
+) -> Bundle:
+    """Download a version's bundle and check every one of its files.
 
     Args:
         registry: Where the run lies.
-        uri: The ``stlab.bundle.uri`` of a version.
+        model: The registered model. Tags are copied between models; what they name is checked.
+        version: Its version.
+        uri: The ``stlab.bundle.uri`` of the version.
         sha256: The ``stlab.bundle.sha256`` of the version.
         folder: Where to put it.
 
@@ -97,7 +103,7 @@ def fetch_bundle(registry: Registry, uri: str, sha256: str, folder: Path) -> Bun
     """
     from mlflow.artifacts import download_artifacts
 
-    with translated(registry.uri), _quiet_progress():
+    with translated(registry.uri), quiet_progress():
         try:
             path = Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
         except Exception as error:
@@ -107,7 +113,7 @@ def fetch_bundle(registry: Registry, uri: str, sha256: str, folder: Path) -> Bun
                 f"the bundle at {uri} is gone",
                 hint="Export the version to 'staging' again, which converts it anew.",
             ) from error
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path, model, version)
     if bundle.sha256 != sha256:
         raise ValidationFailed(
             f"{uri} holds the bundle {bundle.sha256[:12]}, the version's evidence is for "

@@ -6,12 +6,13 @@ served is said by the model's config.pbtxt alone, which is replaced in one step.
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from exporter.bundle import CONFIG, MANIFEST, REPORT, WARMUP, Bundle
+from exporter.bundle import CONFIG, MANIFEST, WARMUP, Bundle
 from exporter.config import parse, render, with_versions
 from exporter.errors import ConflictError, ValidationFailed
 from exporter.names import served_version
@@ -23,32 +24,28 @@ from exporter.repository.files import (
     sync,
     translated,
 )
+from exporter.repository.layout import check_ours, lay_out, lies_at, live_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["LocalRepository", "lay_out"]
+__all__ = ["LocalRepository", "Publication"]
 
 _AGREEING = ("interface", "backend", "filename", "batching")
 
 
-def lay_out(bundle: Bundle, folder: Path, config: str) -> None:
-    """Lay a bundle out as a model directory that serves it, by links to the bundle's files.
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What publishing changed, to undo it.
 
-    Args:
-        bundle: The bundle.
-        folder: The model directory to make; its name must be the model's.
-        config: The text of its config.pbtxt.
+    Attributes:
+        fresh: Whether the model's directory was not there before.
+        displaced: Where what lay in the version's place lies now, or None.
     """
-    version = folder / str(bundle.version)
-    # What the manifest does not name nobody has proven, and a server runs a .so that it finds.
-    for name in (*bundle.files, MANIFEST, REPORT):
-        if name != REPORT or (bundle.path / name).is_file():
-            copy_file(bundle.path / name, version / name)
-    for file in (bundle.path / WARMUP).glob("*"):
-        copy_file(file, folder / WARMUP / file.name)
-    (folder / CONFIG).write_text(config)
+
+    fresh: bool = False
+    displaced: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,95 +60,102 @@ class LocalRepository:
 
     def bundle(self, model: str, version: int) -> Bundle | None:
         """Return a published version's bundle, or None where it is not there."""
-        path = self.root / model / str(version)
-        return Bundle.open(path) if (path / MANIFEST).is_file() else None
+        path = self._place(model, version)
+        return Bundle.open(path, model, version) if (path / MANIFEST).is_file() else None
 
     def served(self, model: str) -> tuple[int, ...]:
         """Return the versions that the live config names."""
-        config = self._live(model)
+        config = live_config(self.root / model)
         return () if config is None else tuple(config.version_policy.specific.versions)
 
     def serves(self, bundle: Bundle) -> bool:
         """Whether exactly this bundle lies here, unharmed, and is served."""
         try:
+            check_ours(self.root / bundle.model)
             published = self.bundle(bundle.model, bundle.version)
             if published is None or published.sha256 != bundle.sha256:
                 return False
             published.verify()
             served = self.served(bundle.model)
-            live = self._live(bundle.model)
+            live = live_config(self.root / bundle.model)
             # With another version beside it, the config may be that of the other's bundle.
             bundles = [self.bundle(bundle.model, version) for version in served]
             configs = [self._agreed(other, served) for other in bundles if other is not None]
         except (ConflictError, ValidationFailed):
             return False
-        whole = all(
-            (self.root / bundle.model / name).is_file()
-            for name in bundle.files
-            if name.startswith(f"{WARMUP}/")
-        )
+        whole = all(bundle.holds(name, path) for name, path in self._warmup(bundle))
         return whole and bundle.version in served and live in configs
 
-    def publish(self, bundle: Bundle, staging: Path) -> bool:
+    def publish(self, bundle: Bundle, staging: Path) -> Publication | None:
         """Put a version's directory in place; the live config does not change.
 
         A model that is new here arrives with its config in one rename, since it has nothing to
-        switch from.
+        switch from. A directory that is this bundle's, but damaged, is replaced by a whole one.
 
         Args:
             bundle: What to publish.
             staging: A folder on the same filesystem, outside the root.
 
         Returns:
-            Whether anything was put there.
+            What to give to `withdraw`; None where there is nothing to undo.
 
         Raises:
-            ConflictError: The version is there, served, and another bundle.
+            ConflictError: The version is there, served, and another bundle; or the model's
+                directory holds what no export put there.
         """
         with translated(self.root):
-            target = self.root / bundle.model / str(bundle.version)
-            if target.is_dir() and not self._make_way(bundle, target, staging):
+            check_ours(self.root / bundle.model)
+            target = self._place(bundle.model, bundle.version)
+            ours, whole = lies_at(bundle, target)
+            if whole:
                 self._add_warmup(bundle)
-                return False
+                return None
+            if target.is_dir() and not ours and bundle.version in self.served(bundle.model):
+                raise ConflictError(
+                    f"version {bundle.version} of '{bundle.model}' is served from {self.root} with "
+                    "another bundle, and a published version is never overwritten",
+                    hint="Register the model as a new version, or export to another --repository.",
+                )
             folder = staging / "publish" / bundle.model
             lay_out(bundle, folder, bundle.config)
             open_to_readers(folder)
             durable(folder)
-            if (self.root / bundle.model).is_dir():
-                try:
-                    self._add_warmup(bundle)
-                    (folder / str(bundle.version)).rename(target)
-                    sync(target.parent)
-                except BaseException:
-                    self.withdraw(bundle, staging)
-                    raise
-            else:
-                self.root.mkdir(parents=True, exist_ok=True)
-                folder.rename(self.root / bundle.model)
+            if not target.parent.is_dir():
+                if not self.root.is_dir():
+                    self.root.mkdir(parents=True)
+                    self.root.chmod(0o755)
+                folder.rename(target.parent)
                 sync(self.root)
-            return True
+                return Publication(fresh=True)
+            publication = Publication(displaced=self._set_aside(target, staging))
+            try:
+                self._add_warmup(bundle)
+                (folder / target.name).rename(target)
+                sync(target.parent)
+            except BaseException:
+                self.withdraw(bundle, publication, staging)
+                raise
+            return None if ours else publication
 
-    def activate(self, bundle: Bundle, beside: Iterable[int], staging: Path) -> str | None:
-        """Switch the live config to this version and the others that stay.
+    def withdraw(self, bundle: Bundle, publication: Publication, staging: Path) -> None:
+        """Undo `publish`: take a version out of the root, then delete it.
 
-        Args:
-            bundle: The version to serve.
-            beside: Other versions that stay served here.
-            staging: A folder on the same filesystem, outside the root.
-
-        Returns:
-            The config before, to go back to; None where the model was not served.
-
-        Raises:
-            ConflictError: A version that stays has another interface.
+        A version that the live config names stays: without it the server would have nothing.
         """
         with translated(self.root):
-            path = self.root / bundle.model / CONFIG
-            before = path.read_text() if path.is_file() else None
-            text = render(self._agreed(bundle, set(beside)))
-            if text != before:
-                replace_file(path, text.encode(), staging)
-            return before
+            target = self._place(bundle.model, bundle.version)
+            if publication.fresh:
+                self._remove(target.parent, staging)
+                return
+            if bundle.version in self.served(bundle.model):
+                return
+            self._remove(target, staging)
+            if publication.displaced is not None:
+                publication.displaced.rename(target)
+                sync(target.parent)
+            for name, path in self._warmup(bundle):
+                if not self._needed(name, bundle.model):
+                    path.unlink(missing_ok=True)
 
     def check_agreement(self, bundle: Bundle, beside: Iterable[int]) -> None:
         """Refuse a version that cannot be served beside the others.
@@ -161,78 +165,90 @@ class LocalRepository:
         """
         self._agreed(bundle, set(beside))
 
-    def go_back(self, model: str, config: str | None, staging: Path) -> None:
-        """Undo `activate`."""
+    def activate(self, bundle: Bundle, beside: Iterable[int], staging: Path) -> Path | None:
+        """Switch the live config to this version and the others that stay.
+
+        Args:
+            bundle: The version to serve.
+            beside: Other versions that stay served here.
+            staging: A folder on the same filesystem, outside the root.
+
+        Returns:
+            Where the config before is kept, to go back to; None where the model was not served.
+
+        Raises:
+            ConflictError: A version that stays has another interface.
+        """
+        with translated(self.root):
+            path = self.root / bundle.model / CONFIG
+            text = render(self._agreed(bundle, set(beside)))
+            kept = None
+            if path.is_file():
+                kept = staging / f"config-{uuid.uuid4().hex}"
+                copy_file(path, kept)
+            if kept is None or text != kept.read_text():
+                replace_file(path, text.encode(), staging)
+            return kept
+
+    def go_back(self, model: str, kept: Path | None) -> None:
+        """Undo `activate`; it takes no room on the disk."""
         with translated(self.root):
             path = self.root / model / CONFIG
-            if config is None:
+            if kept is None:
                 path.unlink(missing_ok=True)
             else:
-                replace_file(path, config.encode(), staging)
+                kept.replace(path)
+                # A server reads again what has become newer.
+                os.utime(path)
+            sync(path.parent)
 
-    def withdraw(self, bundle: Bundle, staging: Path) -> None:
-        """Undo `publish`: take a version that is not served out of the root, then delete it."""
-        with translated(self.root):
-            folder = self.root / bundle.model
-            self._remove(folder / str(bundle.version), staging)
-            others = [p for p in folder.glob("*") if served_version(p.name) is not None]
-            if folder.is_dir() and not others:
-                self._remove(folder, staging)
-                return
+    def _place(self, model: str, version: int) -> Path:
+        return self.root / model / str(version)
+
+    def _warmup(self, bundle: Bundle) -> Iterator[tuple[str, Path]]:
+        """The names of a bundle's warm-up files, and where they lie once published."""
+        for name in bundle.files:
+            if name.startswith(f"{WARMUP}/"):
+                yield name, self.root / bundle.model / name
+
+    def _needed(self, name: str, model: str) -> bool:
+        """Whether a published version has a file of this name; one that cannot be read might."""
+        for path in (self.root / model).glob(f"*/{MANIFEST}"):
+            version = served_version(path.parent.name)
             try:
-                kept = {
-                    name
-                    for other in others
-                    if (other / MANIFEST).is_file()
-                    for name in Bundle.open(other).files
-                }
+                if version is not None and name in Bundle.open(path.parent, model, version).files:
+                    return True
             except ValidationFailed:
-                return  # whose warm-up files they are, nobody can tell any more
-            for name in set(bundle.files) - kept:
-                if name.startswith(f"{WARMUP}/"):
-                    (folder / name).unlink(missing_ok=True)
-
-    def _make_way(self, bundle: Bundle, target: Path, staging: Path) -> bool:
-        """Whether the place is free now; a whole and equal version stays."""
-        try:
-            published = Bundle.open(target)
-            published.verify()
-            if published.sha256 == bundle.sha256:
-                return False
-        except ValidationFailed:
-            pass
-        if bundle.version in self.served(bundle.model):
-            raise ConflictError(
-                f"version {bundle.version} of '{bundle.model}' is served from {self.root} with "
-                "another bundle, and a published version is never overwritten",
-                hint="Register the model as a new version, or export to another --repository.",
-            )
-        self._remove(target, staging)
-        return True
+                return True
+        return False
 
     def _add_warmup(self, bundle: Bundle) -> None:
-        for name in bundle.files:
-            target = self.root / bundle.model / name
-            if name.startswith(f"{WARMUP}/") and not target.exists():
-                target.parent.mkdir(exist_ok=True)
-                temporary = bundle.path.parent / f"warmup-{uuid.uuid4().hex}"
-                shutil.copyfile(bundle.path / name, temporary)
-                temporary.chmod(0o644)
-                temporary.rename(target)
-                sync(target.parent)
+        for name, target in self._warmup(bundle):
+            if bundle.holds(name, target):
+                continue
+            if not target.parent.is_dir():
+                target.parent.mkdir()
+                target.parent.chmod(0o755)
+            temporary = bundle.path.parent / f"warmup-{uuid.uuid4().hex}"
+            shutil.copyfile(bundle.path / name, temporary)
+            temporary.chmod(0o644)
+            sync(temporary)
+            temporary.replace(target)
+            sync(target.parent)
+
+    def _set_aside(self, path: Path, staging: Path) -> Path | None:
+        """Move something out of the root, if it is there, and return where it lies now."""
+        if not path.exists():
+            return None
+        away = staging / f"removed-{uuid.uuid4().hex}"
+        path.rename(away)
+        sync(path.parent)
+        return away
 
     def _remove(self, path: Path, staging: Path) -> None:
-        if path.exists():
-            away = staging / f"removed-{uuid.uuid4().hex}"
-            path.rename(away)
-            sync(path.parent)
+        away = self._set_aside(path, staging)
+        if away is not None:
             shutil.rmtree(away, ignore_errors=True)
-
-    def _live(self, model: str) -> Any:
-        path = self.root / model / CONFIG
-        if not path.is_file():
-            return None
-        return parse(path.read_text(), where=str(path))
 
     def _agreed(self, bundle: Bundle, beside: Iterable[int]) -> Any:
         beside = set(beside)

@@ -55,7 +55,8 @@ class Workspace:
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / "lock").open("a+")
         with lock:
-            _take(lock.fileno(), folder / "lock", model)
+            with translated(root):
+                _take(lock.fileno(), folder / "lock", model)
             try:
                 with translated(root):
                     for leftover in folder.glob("work-*"):

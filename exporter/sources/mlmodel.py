@@ -60,7 +60,7 @@ class MLModel:
             example = (content.get("saved_input_example_info") or {}).get("artifact_path")
             return cls(
                 path=path,
-                flavors=dict(content["flavors"]),
+                flavors={name: dict(held) for name, held in content["flavors"].items()},
                 inputs=_fields(signature.get("inputs")),
                 outputs=_fields(signature.get("outputs")),
                 example_file=path / artifact_path(example) if example else None,
@@ -89,7 +89,7 @@ class MLModel:
             if not isinstance(values, dict):
                 values = {tensors[0].name: values} if len(tensors) == 1 else {}
             return {t.name: _array(values[t.name], t) for t in tensors}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return None
 
 

@@ -16,7 +16,7 @@ from exporter.sources.base import Array, Arrays, CannotRun
 from exporter.sources.mlmodel import MLModel, check_signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 __all__ = ["OnnxSource", "open_source"]
@@ -54,7 +54,8 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> OnnxSource:  # noqa: A
         path = files[0]
     try:
         proto = onnx.load(path, load_external_data=False)
-        external = tuple(_external_files(proto))
+        for tensor in _external_tensors(proto):
+            artifact_path(ExternalDataInfo(tensor).location)
         _refuse_training(proto)
         del proto
         onnx.checker.check_model(str(path))
@@ -62,7 +63,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> OnnxSource:  # noqa: A
         raise
     except Exception as error:  # noqa: BLE001 - protobuf and the checker share no base class
         _refuse(str(error).strip().splitlines()[0] if str(error).strip() else "it is empty")
-    return OnnxSource(model, path, external)
+    return OnnxSource(model, path)
 
 
 class OnnxSource:
@@ -70,7 +71,7 @@ class OnnxSource:
 
     flavor = "onnx"
 
-    def __init__(self, model: MLModel, path: Path, external: tuple[str, ...]) -> None:
+    def __init__(self, model: MLModel, path: Path) -> None:
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -81,7 +82,6 @@ class OnnxSource:
         self.notes: list[str] = []
         self.versions: Mapping[str, str] = {"onnxruntime": ort.__version__}
         self._path = path
-        self._external = external
         options = ort.SessionOptions()
         options.log_severity_level = 3
         try:
@@ -112,30 +112,48 @@ class OnnxSource:
     def run_float64(self, inputs: Arrays) -> None:
         """Return None: the types of an ONNX graph are part of it."""
 
-    def write_onnx(self, path: Path, *, opset: int, ir: int) -> str:  # noqa: ARG002 - the file is kept as it was logged
-        """Copy the file and its external data; see `Source.write_onnx`."""
-        shutil.copyfile(self._path, path)
-        for name in self._external:
-            target = path.parent / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self._path.parent / name, target)
+    def write_onnx(self, path: Path, *, opset: int, ir: int) -> str:  # noqa: ARG002 - the graph is kept as it was logged
+        """Copy the file, and its external data under names of ours; see `Source.write_onnx`.
+
+        The names in the file are its author's: a server would take some for code, and MLflow's are
+        random, so that the same model would be another bundle each time it is logged.
+        """
+        proto = onnx.load(self._path, load_external_data=False)
+        renamed: dict[str, str] = {}
+        for tensor in _external_tensors(proto):
+            location = next(entry for entry in tensor.external_data if entry.key == "location")
+            number = f".{len(renamed)}" if renamed else ""
+            location.value = renamed.setdefault(location.value, f"{path.name}.data{number}")
+        if renamed:
+            onnx.save(proto, path)
+        else:
+            shutil.copyfile(self._path, path)
+        for theirs, ours in renamed.items():
+            shutil.copyfile(self._path.parent / theirs, path.parent / ours)
         return "as logged"
 
 
-def _external_files(proto: onnx.ModelProto) -> Iterator[str]:
-    names = set()
-    for tensor in _tensors(proto.graph):
-        if uses_external_data(tensor):
-            names.add(str(artifact_path(ExternalDataInfo(tensor).location)))
-    yield from sorted(names)
+def _external_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor whose content lies in a file of its own, in the order of the graph."""
+    tensors = [*_tensors(proto.graph)]
+    for function in proto.functions:
+        tensors += _attribute_tensors(function.node)
+    yield from filter(uses_external_data, tensors)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
-    for node in graph.node:
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _attribute_tensors(graph.node)
+
+
+def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
+            yield from attribute.tensors
             if attribute.HasField("g"):
                 yield from _tensors(attribute.g)
             for subgraph in attribute.graphs:

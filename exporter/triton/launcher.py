@@ -24,7 +24,7 @@ __all__ = ["install_launcher", "main"]
 # Run by the interpreter of its own environment, which finds the package from anywhere.
 _SCRIPT = """#!/bin/sh
 # {mark}: runs the embedded tritonserver with the flags that it is given.
-exec "{python}" -m exporter.triton.launcher "$@"
+exec "{python}" -P -m exporter.triton.launcher "$@"
 """
 
 

@@ -20,7 +20,7 @@ from exporter.errors import UnavailableError
 from exporter.triton.runtime import SHELL_SAFE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from exporter.triton.runtime import Runtime
 
@@ -57,6 +57,7 @@ class GuardedProcess:
         runtime: Runtime,
         arguments: Sequence[str],
         *,
+        environment: Mapping[str, str],
         output: IO[bytes] | None,
         scratch: Path,
     ) -> GuardedProcess:
@@ -65,6 +66,7 @@ class GuardedProcess:
         Args:
             runtime: What to run.
             arguments: Its flags, but for the name of its shared memory.
+            environment: What it gets beside what the runtime needs.
             output: Where both of its outputs go; ours where it is None.
             scratch: The owner's folder, removed for it if it was killed.
 
@@ -84,7 +86,7 @@ class GuardedProcess:
             )
             server = subprocess.Popen(
                 [str(runtime.executable), *arguments, shared_memory],
-                env={**os.environ, **runtime.environment},
+                env={**environment, **runtime.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import tempfile
@@ -85,7 +86,9 @@ def _run(runtime: Runtime, arguments: Sequence[str], scratch: Path) -> int:
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        process = GuardedProcess.start(runtime, arguments, output=None, scratch=scratch)
+        process = GuardedProcess.start(
+            runtime, arguments, environment=os.environ, output=None, scratch=scratch
+        )
         try:
             while process.running and not stopped:
                 try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import shutil
 import socket
 import tempfile
@@ -17,7 +18,7 @@ from exporter.triton.flags import merge_flags, safe_flags
 from exporter.triton.process import GuardedProcess, shell_safe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from exporter.triton.runtime import Runtime
@@ -57,6 +58,7 @@ class TritonServer:
     _arguments: list[str]
     _ports: _Ports
     _scratch: Path
+    _environment: Mapping[str, str]
     _process: GuardedProcess | None = None
     _attempts: int = 0
 
@@ -73,6 +75,7 @@ class TritonServer:
         metrics_port: int = 0,
         extra_args: Sequence[str] = (),
         log_path: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> TritonServer:
         """Start a server and return at once, so that the caller works while it comes up.
 
@@ -86,6 +89,7 @@ class TritonServer:
             metrics_port: See ``http_port``.
             extra_args: Further flags; they win over ours.
             log_path: Where the server's log goes; a temporary file by default.
+            environment: What it gets beside what the runtime needs; all of ours by default.
 
         Returns:
             The server, not yet live. Where a port was left open, the URLs are final only once
@@ -111,6 +115,7 @@ class TritonServer:
             _arguments=merge_flags(ours, extra_args),
             _ports=_Ports((http_port, grpc_port, metrics_port)),
             _scratch=scratch,
+            _environment=os.environ if environment is None else environment,
         )
         try:
             server._spawn()
@@ -206,7 +211,11 @@ class TritonServer:
         arguments = [*self._arguments, *ports, f"--metrics-port={metrics_port}"]
         with self.log_path.open("ab") as log:
             self._process = GuardedProcess.start(
-                self.runtime, arguments, output=log, scratch=self._scratch
+                self.runtime,
+                arguments,
+                environment=self._environment,
+                output=log,
+                scratch=self._scratch,
             )
 
     def _is_live(self) -> bool:

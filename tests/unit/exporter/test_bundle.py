@@ -18,7 +18,7 @@ def test_the_digest_is_that_of_the_content_alone(tmp_path: Path) -> None:
     again = make_bundle(tmp_path)
     os.utime(again.path / "model.onnx", (0, 0))
     assert first.path != again.path
-    assert first.sha256 == again.sha256 == Bundle.open(again.path).sha256
+    assert first.sha256 == again.sha256 == Bundle.open(again.path, "net", 1).sha256
     assert make_bundle(tmp_path, weights=b"others").sha256 != first.sha256
     assert make_bundle(tmp_path, version=2).sha256 != first.sha256
 
@@ -27,16 +27,16 @@ def test_the_report_is_no_part_of_the_digest(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     before = bundle.sha256
     (bundle.path / "report.json").unlink()
-    assert bundle.report() is None
-    assert Bundle.open(bundle.path).sha256 == before
+    assert bundle.passed_report() is None
+    assert Bundle.open(bundle.path, "net", 1).sha256 == before
     bundle.verify()
 
 
 def test_a_report_about_other_bytes_counts_for_nothing(tmp_path: Path) -> None:
     bundle, other = make_bundle(tmp_path), make_bundle(tmp_path, weights=b"others")
-    assert bundle.report() is not None
+    assert bundle.passed_report() is not None
     shutil.copy(other.path / "report.json", bundle.path / "report.json")
-    assert bundle.report() is None
+    assert bundle.passed_report() is None
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "config.pbtxt", "warmup/00000000.bin"])
@@ -48,17 +48,51 @@ def test_tampering_is_seen(tmp_path: Path, name: str) -> None:
     content[0] ^= 1  # the size stays
     path.write_bytes(bytes(content))
     with pytest.raises(ValidationFailed, match=name):
-        Bundle.open(bundle.path).verify()
+        Bundle.open(bundle.path, "net", 1).verify()
     path.unlink()
     with pytest.raises(ValidationFailed, match=f"{name} is missing"):
         bundle.verify()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[]", b"{}", b'{"bundle": "%s"}'),
+        b'{"bundle": "%s", "parity": {"passed": false}}',
+    ],
+)
+def test_a_report_that_does_not_say_passed_counts_for_nothing(
+    tmp_path: Path, content: bytes
+) -> None:
+    bundle = make_bundle(tmp_path)
+    (bundle.path / "report.json").write_bytes(content.replace(b"%s", bundle.sha256.encode()))
+    assert bundle.passed_report() is None
+
+
+@pytest.mark.parametrize("name", ["libtriton_onnxruntime.so", "1/x.so.1", "model.py"])
+def test_what_nobody_has_proven_is_seen(tmp_path: Path, name: str) -> None:
+    bundle = make_bundle(tmp_path)
+    (bundle.path / name).parent.mkdir(exist_ok=True)
+    (bundle.path / name).write_bytes(b"\x7fELF")
+    with pytest.raises(ValidationFailed, match="nobody has proven"):
+        bundle.verify()
+    with pytest.raises(ValidationFailed, match="may not hold a file called"):
+        Bundle.seal(bundle.path, {})
+
+
+def test_a_bundle_of_another_version_is_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path)
+    with pytest.raises(ValidationFailed, match="of 'net' version 1, not of 'net' 2"):
+        Bundle.open(bundle.path, "net", 2)
+    with pytest.raises(ValidationFailed, match="not of 'other' 1"):
+        Bundle.open(bundle.path, "other", 1)
+
+
 def test_a_changed_manifest_is_another_bundle(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     path = bundle.path / MANIFEST
-    path.write_bytes(path.read_bytes().replace(b'"net"', b'"not"'))
-    assert Bundle.open(bundle.path).sha256 != bundle.sha256
+    path.write_bytes(path.read_bytes().replace(b'"onnx"', b'"onyx"'))
+    assert Bundle.open(bundle.path, "net", 1).sha256 != bundle.sha256
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/../../b", "a\\b"])
@@ -68,7 +102,7 @@ def test_a_manifest_that_names_files_outside_is_refused(tmp_path: Path, name: st
     manifest["files"][name] = {"sha256": "0" * 64, "bytes": 1}
     (bundle.path / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(ValidationFailed, match="outside itself"):
-        Bundle.open(bundle.path)
+        Bundle.open(bundle.path, "net", 1)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"schema": 1}', b"\xff"])
@@ -76,7 +110,7 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
     bundle = make_bundle(tmp_path)
     (bundle.path / MANIFEST).write_bytes(content)
     with pytest.raises(ValidationFailed, match="cannot be read"):
-        Bundle.open(bundle.path)
+        Bundle.open(bundle.path, "net", 1)
 
 
 def test_a_manifest_of_another_schema_is_refused(tmp_path: Path) -> None:
@@ -84,7 +118,7 @@ def test_a_manifest_of_another_schema_is_refused(tmp_path: Path) -> None:
     path = bundle.path / MANIFEST
     path.write_bytes(path.read_bytes().replace(b'"schema": 1', b'"schema": 2'))
     with pytest.raises(ValidationFailed, match="schema 2"):
-        Bundle.open(bundle.path)
+        Bundle.open(bundle.path, "net", 1)
 
 
 def test_a_folder_digest_covers_names_and_content(tmp_path: Path) -> None:

@@ -173,3 +173,23 @@ def test_positions_that_vary_share_one_budget() -> None:
     tolerance = measure(varying, [np.ones((2, 3), "f4"), np.full((1, 5), 9, "f4")], [])
     assert tolerance is not None
     assert tolerance.budget(np.ones((4, 7), np.float32)).shape == (4, 7)
+
+
+def test_one_huge_answer_excuses_no_wrong_small_one() -> None:
+    small = np.random.default_rng(1).uniform(1, 9, size=(8, 2)).astype(np.float32)
+    huge = np.full((1, 2), 1e6, np.float32)
+    tolerance = measure(OUTPUT, [small, huge], [(small, small.astype(np.float64))])
+    assert tolerance is not None
+    assert compare("y", small, np.zeros_like(small), tolerance).margin > 1000
+    assert compare("y", small, small * np.float32(1.001), tolerance).problem
+    # Rounding of the huge numbers reaches all that is made of them.
+    beside = np.array([[1e6, 1e-3], [1e6, 2e-3]], np.float32)
+    assert not compare("y", beside, beside + np.float32([[0, 1e-2], [0, 1e-2]]), tolerance).problem
+
+
+def test_a_position_that_is_mostly_zero_has_the_budget_of_the_rest() -> None:
+    sparse = np.zeros((20, 2), np.float32)
+    sparse[3] = (2.0, 4.0)
+    tolerance = measure(OUTPUT, [sparse], [(sparse, sparse.astype(np.float64))])
+    assert tolerance is not None
+    assert tolerance.budget(sparse[:1])[0].tolist() == pytest.approx([2.04e-5, 4.04e-5])

@@ -106,3 +106,13 @@ def test_what_the_server_adds_is_its_own_and_what_it_changes_is_told() -> None:
         assert word in found
     del served.output[0]
     assert any(line.startswith("output: 1 became 0") for line in differences(ours, served))
+
+
+def test_batching_that_the_server_adds_is_told() -> None:
+    ours = build_config("net", 1, conversion(), max_batch_size=0, warmup=[])
+    served = with_versions(ours, [1])
+    served.max_batch_size = 4
+    served.dynamic_batching.SetInParent()
+    found = " | ".join(differences(ours, served))
+    assert "max_batch_size: 0 became 4" in found
+    assert "dynamic_batching was added" in found

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +155,23 @@ def test_samples_that_do_not_fit_are_refused(
         named_samples(samples, TOKENS)
 
 
+def test_names_of_inputs_and_cases_may_hold_slashes() -> None:
+    interface = Interface((Tensor("a/x", "FP32", ("n",)), Tensor("x", "FP32", ("n",))), ())
+    x = np.zeros(1, np.float32)
+    cases = named_samples({"a/x": x, "x": x + 1, "b/c/a/x": x + 2, "b/c/x": x + 3}, interface)
+    assert [case.name for case in cases] == ["sample sample", "sample b_c"]
+    assert [float(case.inputs["a/x"][0]) for case in cases] == [0.0, 2.0]
+    with pytest.raises(ValidationFailed, match="two cases are called 'b_c'"):
+        named_samples({"b/c/x": x, "b_c/x": x}, interface)
+
+
 def truth() -> Truth:
     inputs = example()
     outputs = {
         "y": np.array([1.0, np.nan], np.float32),
         "label": np.array([b"", b"\xff\0"], object),
     }
-    tolerances = {"y": Tolerance(np.array(0.25), 0.125), "label": None}
+    tolerances = {"y": Tolerance(np.array(0.25), 0.125, share=0.5, floor=2.0), "label": None}
     answers = (Answer(Case("example", inputs), outputs), Answer(Case("a b", inputs), outputs))
     return Truth(answers, None, tolerances, Batching(8), slow=False)
 
@@ -180,7 +191,7 @@ def test_samples_come_back_as_they_were_kept(tmp_path: Path) -> None:
         assert after.outputs["label"].tolist() == [b"", b"\xff\0"]
     tolerance = read.tolerances["y"]
     assert tolerance is not None
-    assert (float(tolerance.absolute), tolerance.relative) == (0.25, 0.125)
+    assert tolerance == Tolerance(np.array(0.25), 0.125, share=0.5, floor=2.0)
     assert read.tolerances["label"] is None
 
 
@@ -197,7 +208,21 @@ def test_pickles_in_an_npz_are_not_loaded(tmp_path: Path) -> None:
         load_arrays(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"no archive"])
+def npy() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.zeros(3))
+    return file.getvalue()
+
+
+def corrupt() -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, x=np.arange(1000))
+    content = bytearray(file.getvalue())
+    content[60:90] = bytes(30)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"no archive", npy(), corrupt()])
 def test_a_damaged_npz_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "samples.npz"
     path.write_bytes(content)

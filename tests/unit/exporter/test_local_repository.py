@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +13,7 @@ from exporter.config import parse
 from exporter.errors import ConflictError, UsageError
 from exporter.interface import Interface, Tensor
 from exporter.repository import LocalRepository
+from exporter.repository.local import Publication
 
 from .bundles import INTERFACE, make_bundle
 
@@ -43,7 +46,7 @@ def test_a_new_model_arrives_whole(
     repository: LocalRepository, staging: Path, tmp_path: Path
 ) -> None:
     bundle = make_bundle(tmp_path)
-    assert repository.publish(bundle, staging) is True
+    assert repository.publish(bundle, staging) == Publication(fresh=True)
     assert set(content(repository)) == {
         "net/config.pbtxt",
         "net/warmup/00000000.bin",
@@ -54,7 +57,7 @@ def test_a_new_model_arrives_whole(
         "net/1/warmup/00000000.bin",
     }
     assert repository.serves(bundle)
-    assert repository.publish(bundle, staging) is False
+    assert repository.publish(bundle, staging) is None
 
 
 def test_a_server_under_another_user_can_read_it(
@@ -79,7 +82,7 @@ def test_publishing_alone_serves_nothing(
     first, second = make_bundle(tmp_path), make_bundle(tmp_path, 2)
     repository.publish(first, staging)
     before = (repository.root / "net" / "config.pbtxt").read_bytes()
-    assert repository.publish(second, staging) is True
+    assert repository.publish(second, staging) == Publication()
     assert (repository.root / "net" / "config.pbtxt").read_bytes() == before
     assert (repository.serves(first), repository.serves(second)) == (True, False)
 
@@ -102,13 +105,16 @@ def test_switching_and_going_back(
     first, second = make_bundle(tmp_path), make_bundle(tmp_path, 2)
     repository.publish(first, staging)
     before = content(repository)
-    repository.publish(second, staging)
-    config = repository.activate(second, [], staging)
+    publication = repository.publish(second, staging)
+    assert publication is not None
+    kept = repository.activate(second, [], staging)
     assert served(repository) == [2]
     assert repository.serves(second)
-    repository.go_back("net", config, staging)
+    repository.withdraw(second, publication, staging)
+    assert repository.serves(second), "what the live config names stays"
+    repository.go_back("net", kept)
     assert served(repository) == [1]
-    repository.withdraw(second, staging)
+    repository.withdraw(second, publication, staging)
     assert content(repository) == before
     assert list(staging.rglob("removed-*")) == []
 
@@ -119,8 +125,9 @@ def test_a_shared_warmup_file_survives_a_withdrawal(
     repository.publish(make_bundle(tmp_path), staging)
     shared, own = make_bundle(tmp_path, 2), make_bundle(tmp_path, 3, warmup=b"\1" * 16)
     for bundle in (shared, own):
-        repository.publish(bundle, staging)
-        repository.withdraw(bundle, staging)
+        publication = repository.publish(bundle, staging)
+        assert publication is not None
+        repository.withdraw(bundle, publication, staging)
     names = [path.name for path in (repository.root / "net" / "warmup").iterdir()]
     assert names == ["00000000.bin"]
 
@@ -129,8 +136,9 @@ def test_withdrawing_the_only_version_leaves_no_model(
     repository: LocalRepository, staging: Path, tmp_path: Path
 ) -> None:
     bundle = make_bundle(tmp_path)
-    repository.publish(bundle, staging)
-    repository.withdraw(bundle, staging)
+    publication = repository.publish(bundle, staging)
+    assert publication is not None
+    repository.withdraw(bundle, publication, staging)
     assert list(repository.root.iterdir()) == []
 
 
@@ -168,18 +176,72 @@ def test_a_served_version_is_never_overwritten(
     assert content(repository) == before
 
 
-def test_a_version_that_is_not_served_makes_way(
+def test_a_version_that_is_not_served_makes_way_and_comes_back(
     repository: LocalRepository, staging: Path, tmp_path: Path
 ) -> None:
     repository.publish(make_bundle(tmp_path), staging)
     repository.publish(make_bundle(tmp_path, 2, weights=b"old"), staging)
-    (repository.root / "net" / "2" / "model.onnx").write_bytes(b"damaged")
+    before = content(repository)
     again = make_bundle(tmp_path, 2, weights=b"new")
-    assert repository.publish(again, staging) is True
+    publication = repository.publish(again, staging)
+    assert publication is not None
     assert (repository.root / "net" / "2" / "model.onnx").read_bytes() == b"new"
+    repository.withdraw(again, publication, staging)
+    assert content(repository) == before
 
 
-@pytest.mark.parametrize("harm", ["model", "warmup", "config", "versions"])
+def test_a_served_version_that_was_harmed_is_mended(
+    repository: LocalRepository, staging: Path, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path)
+    repository.publish(bundle, staging)
+    before = content(repository)
+    for name, damage in (("1/model.onnx", b"damage"), ("warmup/00000000.bin", b"")):
+        path = repository.root / "net" / name
+        path.unlink()  # the bundle's own file is linked to it
+        path.write_bytes(damage)
+    assert repository.publish(bundle, staging) is None, "nothing that anybody would want back"
+    assert content(repository) == before
+    assert repository.serves(bundle)
+
+
+@pytest.mark.parametrize("what", ["version", "policy", "code"])
+def test_what_others_made_is_left_alone(
+    repository: LocalRepository, staging: Path, tmp_path: Path, what: str
+) -> None:
+    bundle = make_bundle(tmp_path)
+    folder = repository.root / "net"
+    if what == "version":
+        (folder / "3").mkdir(parents=True)
+        (folder / "3" / "model.onnx").write_bytes(b"theirs")
+    else:
+        repository.publish(bundle, staging)
+        if what == "policy":
+            (folder / "config.pbtxt").write_text('backend: "onnxruntime"')
+        else:
+            (folder / "libtriton_onnxruntime.so").write_bytes(b"\x7fELF")
+    before = content(repository)
+    with pytest.raises(ConflictError, match="was not made by stlab alone"):
+        repository.publish(make_bundle(tmp_path, 2), staging)
+    assert not repository.serves(bundle)
+    assert content(repository) == before
+
+
+def test_what_is_made_can_be_read_by_others(
+    repository: LocalRepository, staging: Path, tmp_path: Path
+) -> None:
+    before = os.umask(0o077)
+    try:
+        repository.publish(make_bundle(tmp_path), staging)
+        shutil.rmtree(repository.root / "net" / "warmup")
+        repository.publish(make_bundle(tmp_path, 2), staging)
+    finally:
+        os.umask(before)
+    for path in (repository.root, repository.root / "net" / "warmup"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o755, path
+
+
+@pytest.mark.parametrize("harm", ["model", "warmup", "emptied", "added", "config", "versions"])
 def test_what_was_harmed_is_not_served(
     repository: LocalRepository, staging: Path, tmp_path: Path, harm: str
 ) -> None:
@@ -191,6 +253,10 @@ def test_what_was_harmed_is_not_served(
         (folder / "1" / "model.onnx").write_bytes(b"WEIGHTS")
     elif harm == "warmup":
         (folder / "warmup" / "00000000.bin").unlink()
+    elif harm == "emptied":
+        (folder / "warmup" / "00000000.bin").write_bytes(b"")
+    elif harm == "added":
+        (folder / "1" / "libtriton_onnxruntime.so").write_bytes(b"\x7fELF")
     elif harm == "config":
         (folder / "config.pbtxt").write_text(config.replace("count: 1\n", "count: 2\n", 1))
     else:

@@ -1,0 +1,71 @@
+"""A client of a live Triton server, whose errors are the exporter's own."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from exporter.errors import ConflictError, UnavailableError, UsageError, ValidationFailed
+from triton_client import TritonClient
+from triton_client.errors import (
+    DeadlineExceeded,
+    PermissionDenied,
+    TritonClientError,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["connected"]
+
+CALL_SECONDS = 60.0
+
+
+@contextmanager
+def connected(
+    url: str, *, option: str = "--triton-url", timeout: float = CALL_SECONDS
+) -> Iterator[TritonClient]:
+    """Open a client of a server that answers.
+
+    Args:
+        url: The server's gRPC address.
+        option: Where the user named it, for hints.
+        timeout: Seconds that a call may take.
+
+    Raises:
+        UsageError: It is not an address.
+        UnavailableError: Nothing answers there, or no longer.
+        ConflictError: The server wants credentials.
+        ValidationFailed: It refuses a call that should have gone well.
+    """
+    try:
+        client = TritonClient(url, timeout=timeout)
+    except ValueError as error:
+        raise UsageError(
+            f"{option}: {error}", hint=f"Give {option} as HOST:PORT of the gRPC endpoint."
+        ) from error
+    with client:
+        try:
+            if not client.live():
+                raise UnavailableError(
+                    f"no Triton server answers at {url}",
+                    hint=f"Start it, or correct {option} (the gRPC port, 8001 by default).",
+                )
+            yield client
+        except (Unavailable, DeadlineExceeded) as error:
+            raise UnavailableError(
+                f"the Triton server at {url} went away: {error.message}",
+                hint="Nothing was promoted; run the same command again once it answers.",
+            ) from error
+        except PermissionDenied as error:
+            raise ConflictError(
+                f"the Triton server at {url} wants credentials: {error.message}",
+                hint="Open its model-repository and inference protocols to this client.",
+            ) from error
+        except TritonClientError as error:
+            raise ValidationFailed(
+                f"the Triton server at {url} refuses: {error.message}",
+                hint="The message is the server's own; its log may say more.",
+                kind="target",
+            ) from error
