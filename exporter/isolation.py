@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.building import BuildJob, Candidate
 from exporter.bundle import Bundle
 from exporter.environment import bare_environment
-from exporter.errors import StlabError, error_of
+from exporter.errors import StlabError, ValidationFailed, error_of
 from exporter.parity.samples import load_samples
 from exporter.worker import RESULT, TRUTH, job_as_json
 
@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["build_apart"]
 
+_CRASHES = frozenset(
+    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
+)
+
 
 def build_apart(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
     """Build a bundle in another process; see `exporter.building.build`.
 
     Raises:
-        ValidationFailed: As `build` does.
+        ValidationFailed: As `build` does; or the model crashed the process.
         StlabError: The process died; the end of what it said is in the message.
     """
     with tempfile.TemporaryFile() as log:
@@ -81,6 +85,13 @@ def _follow(worker: subprocess.Popen[str], job: BuildJob, steps: Steps) -> None:
 
 def _died(code: int | None, log: str) -> StlabError:
     tail = "\n".join(log.strip().splitlines()[-15:])
+    if code is not None and -code in _CRASHES:
+        return ValidationFailed(
+            f"the model brings down the process that loads and runs it "
+            f"({signal.Signals(-code).name}): {tail or 'it said nothing'}",
+            hint="Load and run the version as it was logged; if that works, please report this.",
+            kind="artifact",
+        )
     if code == -signal.SIGKILL:
         return StlabError(
             "the process that builds the bundle was killed",

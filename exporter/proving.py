@@ -130,7 +130,8 @@ def refuse(evidence: Evidence) -> None:
 
 
 _HINTS = {
-    "load": "The message is the server's own; a newer --triton-release may load the model.",
+    "load": "The message is the server's own. Where it names an opset, an IR version or a type, a "
+    "newer --triton-release may load the model.",
     "config": "A tritonserver on PATH completes configurations itself; start it with "
     "--disable-auto-complete-config.",
     "dynamic batching": "Export with --batching off to serve the model unbatched.",

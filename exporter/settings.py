@@ -14,6 +14,8 @@ __all__ = ["BATCHING", "PRECISIONS", "ExportRequest", "load_dotenv"]
 BATCHING = ("auto", "require", "off")
 PRECISIONS = ("fp32",)
 MAX_BATCH_SIZE = 32
+# The reference is asked a full batch, which takes memory; nobody's server takes more in one.
+MOST_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,11 @@ class ExportRequest:
         _one_of("--format", self.format, tuple(FORMATS))
         _one_of("--precision", self.precision, PRECISIONS)
         _one_of("--batching", self.batching, BATCHING)
-        if self.max_batch_size < 1:
-            raise UsageError("--max-batch-size is at least 1", hint="Serve it with --batching off.")
+        if not 1 <= self.max_batch_size <= MOST_ROWS:
+            raise UsageError(
+                f"--max-batch-size is at least 1 and at most {MOST_ROWS}",
+                hint="Serve the model unbatched with --batching off.",
+            )
         if self.version is not None and self.version < 1:
             raise UsageError("--version is at least 1", hint="MLflow counts versions from 1.")
         if self.samples is not None and not self.samples.is_file():

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from exporter.errors import ValidationFailed
+from exporter.parity.values import EDGES, differ, draw, edge
 from triton_client.types import numpy_dtype
 
 if TYPE_CHECKING:
@@ -20,11 +21,17 @@ if TYPE_CHECKING:
     from exporter.interface import Interface, Tensor
     from exporter.sources.base import Array, Arrays
 
-__all__ = ["Case", "Drawing", "named_samples", "rows_of", "take_rows"]
+__all__ = [
+    "Case",
+    "Drawing",
+    "equal_rows",
+    "mixed_in",
+    "named_samples",
+    "rows_of",
+    "take_rows",
+]
 
 SEED = 20_240_229
-# A float input with no more different values than this, all whole, is a code and not a quantity.
-FEW_VALUES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +77,34 @@ class Drawing:
         sizes = {self.sizes[symbol] for symbol in self.row_symbols}
         return sizes.pop() if len(sizes) == 1 else None
 
-    def random(self, label: str, *, rows: int | None = None, **sizes: int) -> dict[str, Array]:
-        """Return distinct random rows.
+    def random(
+        self, label: str, *, rows: int | None = None, variety: int = 0, **sizes: int
+    ) -> dict[str, Array]:
+        """Return random rows.
 
         Args:
             label: Goes into the seed, so that every draw has numbers of its own.
             rows: The size of the leading axes; the example's where None.
+            variety: How far to leave the example's rows where they are all the same; see `draw`.
             sizes: The sizes of other variable axes, by symbol.
         """
-        random = np.random.default_rng([self.seed, zlib.crc32(label.encode())])
+        random = self._generator(label)
         return {
-            tensor.name: _draw(tensor, self._shape(tensor, rows, sizes), self._of(tensor), random)
+            tensor.name: draw(
+                tensor, self._shape(tensor, rows, sizes), self._of(tensor), random, variety
+            )
             for tensor in self.inputs
         }
 
     def edges(self, *, rows: int | None = None) -> Iterator[Case]:
         """Yield inputs at the borders of what the example shows."""
         seen: list[Arrays] = []
-        for name, pick in _EDGES.items():
+        for name, border in EDGES.items():
+            random = self._generator(name)
             inputs = {
-                tensor.name: _edge(tensor, self._shape(tensor, rows, {}), self._of(tensor), pick)
+                tensor.name: edge(
+                    tensor, self._shape(tensor, rows, {}), self._of(tensor), random, border
+                )
                 for tensor in self.inputs
             }
             # Whole numbers have fewer borders than there are names for them.
@@ -106,6 +121,9 @@ class Drawing:
         yield "shorter", {s: max(1, self.sizes[s] // 2) for s in symbols}
         yield "double", {s: self.sizes[s] * 2 for s in symbols}
 
+    def _generator(self, label: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(label.encode())])
+
     def _of(self, tensor: Tensor) -> Array | None:
         return None if self.example is None else self.example[tensor.name]
 
@@ -119,6 +137,31 @@ class Drawing:
             else:
                 shape.append(sizes.get(axis, self.sizes[axis]))
         return tuple(shape)
+
+
+def equal_rows(inputs: Arrays) -> list[str]:
+    """Return the inputs of a batch in which no two rows differ."""
+    return [name for name, array in inputs.items() if not differ(array)]
+
+
+def mixed_in(rows: Arrays, real: Iterable[Arrays]) -> dict[str, Array]:
+    """Return a batch in which every other row, as far as there are any, is a real one.
+
+    Args:
+        rows: A batch.
+        real: Batches of inputs that somebody really asks; those of other sizes are left out.
+    """
+    fitting = [
+        batch
+        for batch in real
+        if all(batch[name].shape[1:] == array.shape[1:] for name, array in rows.items())
+    ]
+    mixed = {name: array.copy() for name, array in rows.items()}
+    for name, array in mixed.items():
+        found = [row for batch in fitting for row in batch[name]]
+        for place, row in zip(range(1, len(array), 2), found, strict=False):
+            array[place] = row
+    return mixed
 
 
 def rows_of(inputs: Arrays) -> int:
@@ -186,68 +229,3 @@ def _example_sizes(inputs: Iterable[Tensor], example: Arrays | None) -> dict[str
                 found = 2 if example is None else int(example[tensor.name].shape[index])
                 sizes.setdefault(axis, max(1, found))
     return sizes
-
-
-def _draw(
-    tensor: Tensor, shape: tuple[int, ...], example: Array | None, random: np.random.Generator
-) -> Array:
-    dtype = numpy_dtype(tensor.datatype)
-    if dtype.kind == "b":
-        return random.integers(0, 2, shape).astype(bool)
-    if dtype.kind in "iuO" or (example is not None and _is_code(example)):
-        return _pick(shape, example, dtype, random)
-    low, high = _range(example)
-    # Half of the values spread over the example's range, half gather around its middle.
-    wide = random.uniform(low, high, shape)
-    near = random.normal((low + high) / 2, (high - low) / 6, shape)
-    return np.where(random.random(shape) < 0.5, wide, near).astype(dtype)
-
-
-def _pick(
-    shape: tuple[int, ...], example: Array | None, dtype: np.dtype[Any], random: np.random.Generator
-) -> Array:
-    """Values of the example: of the same position where the positions match, else of any."""
-    if example is None or example.size == 0:
-        values = np.array([b"a", b""], dtype=object) if dtype.kind == "O" else np.arange(2)
-        return random.choice(values, shape).astype(dtype)
-    if example.ndim == len(shape) > 0 and example.shape[1:] == shape[1:]:
-        rows = random.integers(0, example.shape[0], shape)
-        return np.take_along_axis(example, rows, axis=0).astype(dtype)
-    return random.choice(example.ravel(), shape).astype(dtype)
-
-
-def _is_code(example: Array) -> bool:
-    if example.size == 0:
-        return False
-    values = np.unique(example[np.isfinite(example)])
-    return 2 <= values.size <= FEW_VALUES and bool(np.all(values == np.round(values)))
-
-
-def _range(example: Array | None) -> tuple[float, float]:
-    if example is None or not np.isfinite(example).any():
-        return -1.0, 1.0
-    finite = example[np.isfinite(example)].astype(np.float64)
-    low, high = float(finite.min()), float(finite.max())
-    reach = 0.1 * (high - low) or max(abs(low), 1.0)
-    return low - reach, high + reach
-
-
-_EDGES = {
-    "zero": lambda low, high: 0.0 * low * high,
-    "low": min,
-    "high": max,
-    "negative": lambda low, high: -max(abs(low), abs(high)),
-}
-
-
-def _edge(tensor: Tensor, shape: tuple[int, ...], example: Array | None, pick: Any) -> Array:
-    dtype = numpy_dtype(tensor.datatype)
-    if dtype.kind in "fV":
-        return np.full(shape, pick(*_range(example)), dtype=dtype)
-    if dtype.kind == "b":
-        return np.full(shape, pick(0.0, 1.0) > 0, dtype=bool)
-    # Whole numbers are often indices: nothing beyond what the example shows.
-    if example is None or example.size == 0:
-        return np.full(shape, b"" if dtype.kind == "O" else 0, dtype=dtype)
-    ordered = np.sort(example.ravel())
-    return np.full(shape, ordered[-1] if pick(0.0, 1.0) > 0 else ordered[0], dtype=dtype)

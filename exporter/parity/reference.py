@@ -15,8 +15,16 @@ import numpy as np
 from exporter.errors import ValidationFailed
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Batching, Check, Evidence
-from exporter.parity.inputs import Case, Drawing, rows_of, take_rows
+from exporter.parity.inputs import (
+    Case,
+    Drawing,
+    equal_rows,
+    mixed_in,
+    rows_of,
+    take_rows,
+)
 from exporter.parity.tolerances import Tolerance, measure, tighter
+from exporter.parity.values import VARIETIES
 from exporter.sources.base import Arrays, CannotRun, Source
 
 if TYPE_CHECKING:
@@ -87,7 +95,7 @@ def examine(
     examination = _Examination(source, evidence, Drawing(source.interface, source.example))
     say("asking the registered model")
     examination.ask_example()
-    verdict = examination.ask_rows(max_batch_size)
+    verdict = examination.ask_rows(max_batch_size, samples)
     examination.determinism()
     examination.ask_others(samples, verdict.rows)
     tolerances = examination.tolerances()
@@ -152,7 +160,7 @@ class _Examination:
                 kind="signature",
             ) from error
 
-    def ask_rows(self, max_batch_size: int) -> Batching:
+    def ask_rows(self, max_batch_size: int, samples: Sequence[Case]) -> Batching:
         """Ask for batches of every size, and say whether the leading axis can be one of rows."""
         interface, drawing = self.source.interface, self.drawing
         rows = drawing.example_rows
@@ -162,16 +170,48 @@ class _Examination:
             reason = interface.fixed_leading_axis or "its inputs have different numbers of rows"
             return Batching(0, reason)
         try:
-            self._ask_batches(max(max_batch_size, 3))
+            equal = self._ask_batches(max(max_batch_size, 3), samples)
         except CannotRun as error:
             self._ask_random(rows)
             return Batching(0, f"it takes {rows} rows and no other number ({error})", rows)
         if reason := interface.fixed_leading_axis or self._lost_rows():
             return Batching(0, reason)
+        if equal:
+            return Batching(
+                0,
+                f"no two rows of '{equal[0]}' that differ could be made from the example; "
+                "give some with --samples FILE.npz",
+            )
         return Batching(max_batch_size)
 
-    def _ask_batches(self, most: int) -> None:
-        rows = self.drawing.random("rows", rows=most)
+    def _ask_batches(self, most: int, samples: Sequence[Case]) -> list[str]:
+        """Ask for batches, if possible of rows that differ; return the inputs where none do."""
+        real = [case.inputs for case in samples]
+        real += [self.source.example] if self.source.example is not None else []
+        equal: list[str] = []
+        for variety in range(VARIETIES):
+            drawn = self.drawing.random("rows", rows=most, variety=variety)
+            rows = mixed_in(drawn, real)
+            equal = equal_rows(rows)
+            if equal:
+                continue
+            answered = len(self.answers)
+            try:
+                self._ask_cuts(rows, most)
+            except CannotRun:
+                if variety == 0:
+                    raise
+                # Values that nobody logged need not make sense to the model.
+                del self.answers[answered:]
+                self.cuts.clear()
+            else:
+                return []
+        drawn = self.drawing.random("rows", rows=most)
+        rows = mixed_in(drawn, real)
+        self._ask_cuts(rows, most)
+        return equal_rows(rows)
+
+    def _ask_cuts(self, rows: Arrays, most: int) -> None:
         for start, count in CUTS:
             cut = slice(start, start + count) if start + count <= most else slice(0, count)
             label = "1 random row" if count == 1 else f"{count} random rows"
@@ -244,16 +284,18 @@ class _Examination:
         between = self.answers[0] if self.answers[0] is not first else self.answers[-1]
         tolerances = self.tolerances()
         self.source.run(between.case.inputs)
-        for attempt in (2, 3):
-            again = self.source.run(first.case.inputs)
+        # Noise may show in some rows only.
+        many = [] if self.pool is None or self.slow else [self.pool]
+        for attempt, asked in enumerate((first, first, *many), start=2):
+            again = self.source.run(asked.case.inputs)
             differences = compare_outputs(
-                self.source.interface.outputs, first.outputs, again, _hundredth(tolerances)
+                self.source.interface.outputs, asked.outputs, again, _hundredth(tolerances)
             )
             problem = next((d for d in differences if d.problem), None)
             if problem is not None:
                 detail = (
-                    f"asked the same {attempt} times it answers differently: output "
-                    f"'{problem.output}' has {problem.problem}"
+                    f"asked the same again it answers differently: output '{problem.output}' has "
+                    f"{problem.problem}"
                 )
                 self.evidence.add(Check("determinism", passed=False, detail=detail, cases=attempt))
                 raise ValidationFailed(

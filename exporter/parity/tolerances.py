@@ -53,7 +53,8 @@ class Tolerance:
     """The budget of one output.
 
     Attributes:
-        typical: Per position, or one number for all where positions vary; float64.
+        typical: Per position, with one element for rows and for every other axis that varies;
+            float64.
         relative: The factor of the reference's value.
         share: The factor of the magnitude at a position of the same answer.
         floor: The factor of the magnitude of the same answer.
@@ -71,8 +72,8 @@ class Tolerance:
             reference: The reference's answer, finite.
         """
         values = np.abs(reference.astype(np.float64))
-        fixed = values.ndim > 0 and self.typical.shape == values.shape[1:]
-        position = values.max(axis=0 if fixed else None, initial=0.0)
+        axes = tuple(axis for axis, size in enumerate(self.typical.shape) if size == 1)
+        position = values.max(axis=axes, keepdims=True, initial=0.0)
         own = self.share * position + self.floor * np.max(position, initial=0.0)
         allowed = np.maximum(self.typical, own) + self.relative * values
         budget: Array = np.maximum(allowed, np.finfo(np.float32).tiny)
@@ -101,15 +102,16 @@ def measure(
     if output.datatype not in _STATIC:
         return None
     share, relative = _STATIC[output.datatype]
-    fixed = bool(output.axes) and all(isinstance(axis, int) for axis in output.axes[1:])
-    position = _scale(answers, fixed=fixed)
+    # Positions are counted without the rows, and without other axes that vary.
+    axes = tuple(i for i, axis in enumerate(output.axes) if i == 0 or isinstance(axis, str))
+    position = _scale(answers, axes)
     overall = float(np.max(position, initial=0.0))
     pairs = [(low, high) for low, high in noises if low.shape == high.shape]
     noise: Any = np.zeros(())
     for low, high in pairs:
         with np.errstate(invalid="ignore"):
             gap = _magnitudes(low.astype(np.float64) - high)
-        noise = np.maximum(noise, gap.max(axis=0 if fixed else None, initial=0.0))
+        noise = np.maximum(noise, gap.max(axis=axes, keepdims=True, initial=0.0))
     noise = np.minimum(noise, NOISE_CAP * overall)
     floor = _FLOOR_WITH_NOISE if pairs else _FLOOR_WITHOUT
     # An output of zeros still needs room for one rounding of what was cancelled.
@@ -118,18 +120,18 @@ def measure(
     return Tolerance(np.asarray(typical), relative, share, floor)
 
 
-def _scale(answers: Iterable[Array], *, fixed: bool) -> Array:
-    """The usual magnitude, per position where the positions are fixed."""
-    axis = 0 if fixed else None
+def _scale(answers: Iterable[Array], axes: tuple[int, ...]) -> Array:
+    """The usual magnitude, per position."""
     largest: Array = np.zeros(())
     logs: Array = np.zeros(())
     count: Array = np.zeros(())
     for answer in answers:
         magnitudes = _magnitudes(answer)
         seen = magnitudes > 0
-        largest = np.maximum(largest, magnitudes.max(axis=axis, initial=0.0))
-        logs = logs + np.log(magnitudes, where=seen, out=np.zeros(magnitudes.shape)).sum(axis=axis)
-        count = count + seen.sum(axis=axis)
+        largest = np.maximum(largest, magnitudes.max(axis=axes, keepdims=True, initial=0.0))
+        powers = np.log(magnitudes, where=seen, out=np.zeros(magnitudes.shape))
+        logs = logs + powers.sum(axis=axes, keepdims=True)
+        count = count + seen.sum(axis=axes, keepdims=True)
     return np.minimum(largest, USUAL_FACTOR * np.exp(logs / np.maximum(count, 1)))
 
 

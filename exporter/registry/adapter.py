@@ -96,13 +96,20 @@ def check_reachable(uri: str) -> None:
             raise _unreachable(uri, str(error)) from error
     elif parts.scheme.startswith("sqlite"):
         path = Path(unquote(uri.partition(":///")[2].partition("?")[0]))
-        if not path.is_file():
-            raise _unreachable(uri, "there is no such file")
+        # MLflow would make a registry of an empty file.
+        _check_there(uri, path.is_file() and path.stat().st_size > 0)
+    elif parts.scheme in {"", "file"}:
+        _check_there(uri, Path(unquote(parts.path)).is_dir())
     elif parts.hostname and port:
         try:
             socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
         except OSError as error:
             raise _unreachable(uri, str(error)) from error
+
+
+def _check_there(uri: str, there: bool) -> None:
+    if not there:
+        raise _unreachable(uri, "there is no such file")
 
 
 def _unreachable(uri: str, reason: str) -> UnavailableError:

@@ -82,10 +82,10 @@ class MLModel:
         if self.example_file is None or not self.example_file.is_file():
             return None
         try:
-            content = json.loads(self.example_file.read_bytes())
-            values = content.get("inputs") if isinstance(content, dict) else None
-            if values is None:
-                return None
+            values = json.loads(self.example_file.read_bytes())
+            # As MLflow 3 writes it, and as a server is asked with it.
+            if isinstance(values, dict) and set(values) == {"inputs"}:
+                values = values["inputs"]
             if not isinstance(values, dict):
                 values = {tensors[0].name: values} if len(tensors) == 1 else {}
             return {t.name: _array(values[t.name], t) for t in tensors}

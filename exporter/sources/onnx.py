@@ -56,7 +56,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> OnnxSource:  # noqa: A
         proto = onnx.load(path, load_external_data=False)
         for tensor in _external_tensors(proto):
             artifact_path(ExternalDataInfo(tensor).location)
-        _refuse_training(proto)
+        _refuse_noise(proto)
         del proto
         onnx.checker.check_model(str(path))
     except ValidationFailed:
@@ -160,16 +160,62 @@ def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorP
                 yield from _tensors(subgraph)
 
 
-def _refuse_training(proto: onnx.ModelProto) -> None:
-    for node in proto.graph.node:
-        if node.op_type == "BatchNormalization" and any(
+_NOISE = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial",
+     "Bernoulli"}
+)  # fmt: skip
+
+
+def _refuse_noise(proto: onnx.ModelProto) -> None:
+    nodes = [*_nodes(proto.graph.node)]
+    for function in proto.functions:
+        nodes += _nodes(function.node)
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    constants |= {
+        node.output[0]: attribute.t
+        for node in nodes
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.HasField("t")
+    }
+    for node in nodes:
+        trains = node.op_type == "BatchNormalization" and any(
             a.name == "training_mode" and a.i for a in node.attribute
-        ):
+        )
+        # Its third input switches it on; left out, it is off.
+        switch = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
+        if trains or (switch and not _is_false(constants.get(switch))):
             raise ValidationFailed(
-                f"the ONNX model is in training mode: batch normalisation '{node.name}'",
+                f"the ONNX model is in training mode: {node.op_type} '{node.name}'",
                 hint="Convert it from a model in evaluation mode, and log it again.",
                 kind="determinism",
             )
+        if node.op_type in _NOISE:
+            raise ValidationFailed(
+                f"the ONNX model is not deterministic: {node.op_type} '{node.name}' draws numbers",
+                hint="Remove it, and log the model again. What draws numbers cannot be proven.",
+                kind="determinism",
+            )
+
+
+def _is_false(tensor: onnx.TensorProto | None) -> bool:
+    return (
+        tensor is not None
+        and tensor.data_type == onnx.TensorProto.BOOL
+        and not uses_external_data(tensor)
+        and not onnx.numpy_helper.to_array(tensor).any()
+    )
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Nodes with those of the graphs inside them."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g.node)
+            for subgraph in attribute.graphs:
+                yield from _nodes(subgraph.node)
 
 
 def _tensor(kind: str, node: Any) -> Tensor:

@@ -13,10 +13,22 @@ from pathlib import Path
 
 from exporter.triton.installation import install_once
 
-__all__ = ["PACKAGED_BACKENDS", "assemble_backends"]
+__all__ = ["PACKAGED_BACKENDS", "SHELL", "assemble_backends"]
 
 PACKAGED_BACKENDS = Path(__file__).parent / "backends"
 """The backends that travel in this package."""
+
+SHELL = "shell"
+"""The folder of a backend directory that holds a ``bash`` to put first on the server's PATH."""
+
+# The python backend starts its stub by `bash -c " exec STUB MODEL_PATH …"` and quotes nothing
+# (python_backend src/stub_launcher.cc): a model file whose name has a space in it would never be
+# loaded, and one with a semicolon would run commands. This takes the words apart by what they are.
+_BASH = r"""#!/bin/bash
+words='^ exec ([^ ]+) (.*) ([^ ]+) ([0-9]+) ([0-9]+) ([0-9]+) ([^ ]+) ([^ ]+) (.+) ([^ ]+)$'
+if [[ $# -eq 2 && $1 == -c && $2 =~ $words ]]; then exec "${BASH_REMATCH[@]:1}"; fi
+exec /bin/bash "$@"
+"""
 
 
 def assemble_backends(cache: Path, server: Path, python_version: str) -> Path:
@@ -38,7 +50,7 @@ def assemble_backends(cache: Path, server: Path, python_version: str) -> Path:
         for path in PACKAGED_BACKENDS.rglob("*")
         if path.is_file() and path.suffix != ".pyc" and path != PACKAGED_BACKENDS / "__init__.py"
     )
-    digest = hashlib.sha256(f"{server}\n{python_version}\n".encode())
+    digest = hashlib.sha256(f"{server}\n{python_version}\n{_BASH}\n".encode())
     for path in files:
         digest.update(f"{path.relative_to(PACKAGED_BACKENDS)}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -48,6 +60,10 @@ def assemble_backends(cache: Path, server: Path, python_version: str) -> Path:
             target = folder / path.relative_to(PACKAGED_BACKENDS)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+        bash = folder / SHELL / "bash"
+        bash.parent.mkdir()
+        bash.write_text(_BASH)
+        bash.chmod(0o755)
         python = folder / "python"
         python.mkdir()
         stub = server / "python_backend_stubs" / python_version / "triton_python_backend_stub"

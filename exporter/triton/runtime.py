@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import UnavailableError
-from exporter.triton.backend_directory import assemble_backends
+from exporter.triton.backend_directory import SHELL, assemble_backends
 from exporter.triton.installation import (
     cache_directory,
     install_environment,
@@ -132,14 +132,14 @@ def ensure_runtime(release: Release, *, progress: Callable[[str], None] | None =
     return Runtime(
         executable=tritonserver / "bin" / "tritonserver",
         backend_directory=backends,
-        environment=_environment(release, environment, site, libpython),
+        environment=_environment(release, environment, site, libpython, backends),
         onnxruntime=onnxruntime,
         embedded=True,
     )
 
 
 def _environment(
-    release: Release, python: Path, site: Path, libpython: Path | None
+    release: Release, python: Path, site: Path, libpython: Path | None, backends: Path
 ) -> dict[str, str]:
     libraries = [str(site / "nvidia_pytriton.libs")]
     if libpython is not None:
@@ -148,7 +148,9 @@ def _environment(
     return {
         "LD_LIBRARY_PATH": os.pathsep.join([*libraries, *([inherited] if inherited else [])]),
         # The python backend runs in the environment of the python3 that it finds first.
-        "PATH": os.pathsep.join([str(python / "bin"), os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join(
+            [str(backends / SHELL), str(python / "bin"), os.environ.get("PATH", os.defpath)]
+        ),
         "VIRTUAL_ENV": str(python),
         # Nothing of the caller's Python may leak in: another numpy gives wrong values.
         "PYTHONHOME": "",

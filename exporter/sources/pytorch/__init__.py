@@ -144,10 +144,26 @@ def _interface(model: MLModel, program: ExportedProgram) -> Interface:
 
 
 def _names(own: Sequence[Any], promised: Sequence[Field], fallback: str) -> tuple[str, ...]:
-    """The signature's names where it names every tensor (MLflow binds them by position)."""
-    if len(promised) == len(own) and all(field.name for field in promised):
-        return unique_names((field.name for field in promised), fallback)
-    return unique_names(map(str, own), fallback)
+    """The signature's names where it names every tensor; MLflow binds them by position.
+
+    Raises:
+        ValidationFailed: It has the model's own names, some of them for other tensors.
+    """
+    names, given = [str(name) for name in own], [field.name for field in promised]
+    if len(given) != len(names) or not all(given):
+        return unique_names(names, fallback)
+    if set(given) == set(names):
+        return unique_names(names, fallback)
+    moved = next((n for i, n in enumerate(given) if n in names and names[i] != n), None)
+    if moved is not None:
+        raise ValidationFailed(
+            f"the signature does not fit the model: its {fallback} '{moved}' stands in another "
+            f"place than the model's own (the signature has {', '.join(given)}; the model has "
+            f"{', '.join(names)})",
+            hint="Log the model with a signature that names its tensors in the order of forward().",
+            kind="signature",
+        )
+    return unique_names(given, fallback)
 
 
 def _output_names(program: ExportedProgram, promised: Sequence[Field]) -> tuple[str, ...]:

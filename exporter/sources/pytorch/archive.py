@@ -14,6 +14,7 @@ import json
 import logging
 import re
 import warnings
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,10 +31,15 @@ if TYPE_CHECKING:
 __all__ = ["load_program"]
 
 _OPERATOR = re.compile(
-    r"torch\.ops\.(aten|prims|prim|higher_order|quantized|quantized_decomposed|_c10d_functional)\."
-    r"[A-Za-z0-9_.]+"
+    r"torch\.ops\.(?P<space>aten|prims|quantized|quantized_decomposed)\."
+    r"(?P<name>[A-Za-z0-9_]+)\.(?P<overload>[A-Za-z0-9_]+)"
+    # Those whose bodies are graphs of the same archive, checked like it.
+    r"|torch\.ops\.higher_order\.(cond|map|map_impl|while_loop|scan|associative_scan|wrap|"
+    r"wrap_with_set_grad_enabled|wrap_with_autocast|strict_mode)"
     r"|_operator\.[a-z_]+|operator\.[a-z_]+|math\.[a-z0-9_]+|torch\.sym_[a-z_]+"
 )
+# Tensor operators all the same, that read and write files or swap memory under a tensor.
+_NOT_ARITHMETIC = frozenset({"from_file", "save", "set_", "set_data"})
 _EXPRESSION = re.compile(r"[A-Za-z0-9_ +\-*/%(),.<>=!&|~\[\]']*")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _EXPRESSION_WORD = re.compile(
@@ -106,13 +112,30 @@ def _audit_pickle(name: str, content: bytes) -> None:
 
 def _audit_graph(name: str, program: object) -> None:
     for key, value in _strings(program):
-        if key == "target" and not _OPERATOR.fullmatch(value):
+        if key == "target" and not _is_arithmetic(value):
             _unsafe(name, f"calls {value!r}, which is not a tensor operator")
         if key == "expr_str" and not (
             _EXPRESSION.fullmatch(value)
             and all(_EXPRESSION_WORD.fullmatch(word) for word in _WORD.findall(value))
         ):
             _unsafe(name, f"has a symbolic size that is not arithmetic: {value[:80]!r}")
+
+
+def _is_arithmetic(target: str) -> bool:
+    """Whether a node's target does nothing but compute."""
+    found = _OPERATOR.fullmatch(target)
+    if found is None or found["name"] is None:
+        return found is not None
+    if found["name"] in _NOT_ARITHMETIC:
+        return False
+    # Others of these namespaces are TorchScript's own, made for more than computing.
+    overload = "" if found["overload"] == "default" else f".{found['overload']}"
+    return f"{found['space']}::{found['name']}{overload}" in _dispatched()
+
+
+@cache
+def _dispatched() -> frozenset[str]:
+    return frozenset(torch._C._dispatch_get_all_op_names())  # noqa: SLF001 - nothing public lists them
 
 
 def _strings(value: Any) -> Iterator[tuple[str, str]]:

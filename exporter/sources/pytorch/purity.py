@@ -20,9 +20,9 @@ __all__ = ["refuse_impurity"]
 
 
 def refuse_impurity(program: ExportedProgram, logged: datetime | None) -> None:
-    """Refuse a program that keeps state, is still training, or had the clock frozen into it.
+    """Refuse a program that keeps state, is still training, draws numbers, or reads the clock.
 
-    What a graph does not show, such as noise, shows when the reference is asked twice.
+    What a graph does not show, shows when the reference is asked twice.
 
     Args:
         program: The registered program.
@@ -32,6 +32,7 @@ def refuse_impurity(program: ExportedProgram, logged: datetime | None) -> None:
         ValidationFailed: It is no function of its input; the node or buffer is named.
     """
     _refuse_training(program)
+    _refuse_noise(program)
     _refuse_state(program)
     _refuse_clock(program, logged)
 
@@ -48,8 +49,8 @@ def _refuse_state(program: ExportedProgram) -> None:
 
 
 def _refuse_training(program: ExportedProgram) -> None:
-    for node in program.graph.nodes:
-        if node.op == "call_function" and (layer := _training_layer(node)):
+    for node in _calls(program):
+        if layer := _training_layer(node):
             raise ValidationFailed(
                 f"the model was logged in training mode: {layer} '{node.name}' is still training",
                 hint="Call model.eval() before mlflow.pytorch.log_model(), and log it again.",
@@ -62,9 +63,9 @@ def _changed_state(program: ExportedProgram) -> Iterator[str]:
     signature = program.graph_signature
     yield from map(str, signature.buffers_to_mutate.values())
     held = {**signature.inputs_to_buffers, **signature.inputs_to_parameters}
-    for node in program.graph.nodes:
+    for node in _calls(program):
         schema = getattr(node.target, "_schema", None)
-        if node.op != "call_function" or schema is None:
+        if schema is None:
             continue
         for argument, value in zip(schema.arguments, node.args, strict=False):
             written = argument.alias_info is not None and argument.alias_info.is_write
@@ -72,17 +73,49 @@ def _changed_state(program: ExportedProgram) -> Iterator[str]:
                 yield held[value.name]
 
 
+def _refuse_noise(program: ExportedProgram) -> None:
+    for node in _calls(program):
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and _is_loud(node):
+            raise ValidationFailed(
+                f"the model is not deterministic: '{node.name}' draws random numbers",
+                hint="Call model.eval() before logging, and remove noise from forward(). "
+                "What draws numbers cannot be proven.",
+                kind="determinism",
+            )
+
+
+def _is_loud(node: Any) -> bool:
+    """Whether a node that can draw numbers does, with the arguments that it has."""
+    arguments = _arguments(node)
+    switch = arguments.get("train", arguments.get("training"))
+    rate = arguments.get("p", arguments.get("dropout_p", arguments.get("dropout")))
+    return not (switch is False or rate == 0)
+
+
+def _calls(program: ExportedProgram) -> Iterator[Any]:
+    """Every call of the program and of the graphs inside it, such as the arms of a condition."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                if node.op == "call_function":
+                    yield node
+
+
+def _arguments(node: Any) -> dict[str, Any]:
+    """A call's arguments by name, defaults included."""
+    return {
+        argument.name: node.args[index]
+        if index < len(node.args)
+        else node.kwargs.get(argument.name, argument.default_value)
+        for index, argument in enumerate(node.target._schema.arguments)  # noqa: SLF001
+    }
+
+
 def _training_layer(node: Any) -> str:
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return ""
-    arguments = {
-        argument.name: node.args[index]
-        if index < len(node.args)
-        else node.kwargs.get(argument.name)
-        for index, argument in enumerate(schema.arguments)
-    }
-    name = schema.name
+    arguments, name = _arguments(node), schema.name
     if "batch_norm" in name and arguments.get("training") and arguments.get("running_mean"):
         return "batch normalisation"
     if name.endswith("dropout") and arguments.get("train") and arguments.get("p"):

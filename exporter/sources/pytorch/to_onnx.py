@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["write_onnx"]
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # Above this a model's weights go to a file beside it: they are streamed there tensor by tensor,
 # where one protobuf would need several copies of them in memory, and none holds 2 GB.
 EXTERNAL_DATA_BYTES = 128 * 1024 * 1024
@@ -143,6 +145,9 @@ def _example(program: ExportedProgram) -> tuple[Any, ...]:
     return tuple(args)
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _first_line(error: BaseException) -> str:
+    """What torch says of the cause, without the colours that it says it in."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300]

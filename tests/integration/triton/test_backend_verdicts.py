@@ -226,7 +226,61 @@ DATATYPE_VALUES: dict[str, np.ndarray] = {
     "STRING": bytes_array(b"a", b"", "\u00e9\u4e2d".encode(), b"a b"),
 }
 
+
+def stacked(times: int) -> ModelProto:
+    """``y`` is ``x`` so many times, one below the other: other rows than were given."""
+    return model(
+        [node("Concat", ["x"] * times, ["y"], axis=0)],
+        [tensor("x", ("batch", 4))],
+        [tensor("y", ("rows", 4))],
+    )
+
+
+def halved() -> ModelProto:
+    """``y`` is every second row of ``x``."""
+    return model(
+        [node("Slice", ["x", "start", "end", "axis", "step"], ["y"])],
+        [tensor("x", ("batch", 4))],
+        [tensor("y", ("rows", 4))],
+        initializers=[
+            numpy_helper.from_array(np.array([value], np.int64), name)
+            for name, value in (("start", 0), ("end", 2**31), ("axis", 0), ("step", 2))
+        ],
+    )
+
+
 ANSWERS = [
+    *(
+        simple(
+            f"file-{number}",
+            f'default_model_filename: "{filename}"',
+            layout=named(filename),
+            inputs={"x": array(2, 4)},
+            outputs={"y": array(2, 4)},
+        )
+        for number, filename in enumerate(("my model.onnx", "it's.onnx", "a;$(exit 1)&b.onnx"))
+    ),
+    Case(
+        "more-rows-than-asked",
+        stacked(2),
+        config([X], [Y]),
+        inputs={"x": array(2, 4)},
+        outputs={"y": array(2, 4)},
+    ),
+    Case(
+        "fewer-rows-than-asked",
+        halved(),
+        config([X], [Y]),
+        inputs={"x": array(4, 4)},
+        fails="expected batch size of atleast 4 in model output, got 2",
+    ),
+    Case(
+        "output-named-twice",
+        identity(),
+        config([X], [Y, Y]),
+        inputs={"x": array(1, 4)},
+        outputs={"y": array(1, 4)},
+    ),
     *(
         Case(
             f"identity-{name.lower()}",
@@ -892,11 +946,28 @@ COMPLETED: list[tuple[Case, int, dict[str, list[int]]]] = [
         {"x": [-1, 4], "y": [-1, 4]},
     ),
 ]
-INCOMPLETABLE = Case("fixed-batched", identity(shape=[2, 4]), f"{MINIMAL} max_batch_size: 4")
+INCOMPLETABLE = [
+    (
+        Case("fixed-batched", identity(shape=[2, 4]), f"{MINIMAL} max_batch_size: 4"),
+        "model does not support batching while non-zero max_batch_size",
+    ),
+    (
+        Case("given-dims", identity(), f"{MINIMAL} input {entry('x', [-1, 4])}"),
+        "configuration specifies 3 dimensions",
+    ),
+    (
+        Case("given-dtype", identity(), f"{MINIMAL} input {entry('x', [4], 'INT64')}"),
+        "configuration expects datatype TYPE_INT64 for input 'x'",
+    ),
+    (
+        Case("given-output", identity(), f"{MINIMAL} output {entry('z', [4])}"),
+        "unexpected inference output 'z'",
+    ),
+]
 
 
 def test_auto_complete(runtime: Runtime, tmp_path: Path) -> None:
-    cases = [*(case for case, _, _ in COMPLETED), INCOMPLETABLE]
+    cases = [*(case for case, _, _ in COMPLETED), *(case for case, _ in INCOMPLETABLE)]
     for client in serving(runtime, tmp_path, cases, "--strict-model-config=false"):
         for case, max_batch_size, dims in COMPLETED:
             assert client.verdict(case.name) == ""
@@ -908,8 +979,8 @@ def test_auto_complete(runtime: Runtime, tmp_path: Path) -> None:
         scalar = client.grpc.get_model_config("row-scalar").config.output[0]
         assert scalar.HasField("reshape")
         assert list(scalar.reshape.shape) == []
-        verdict = client.verdict(INCOMPLETABLE.name)
-        assert "model does not support batching while non-zero max_batch_size" in verdict
+        for case, words in INCOMPLETABLE:
+            assert words in client.verdict(case.name), case.name
 
 
 # ---- batches ---------------------------------------------------------------------------------

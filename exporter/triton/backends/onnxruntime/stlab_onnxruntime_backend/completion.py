@@ -50,8 +50,14 @@ def complete(config: dict[str, Any], interface: Interface) -> None:
             "non-zero max_batch_size is specified"
         )
     batching = max_batch_size > 0
-    config["input"] = [_entry(tensor, batching=batching) for tensor in interface.inputs.values()]
-    config["output"] = [_entry(tensor, batching=batching) for tensor in interface.outputs.values()]
+    # Only the side that is missing: what is given stays as it is, and is checked on load.
+    has_inputs = config.get("input") or config.get("batch_input")
+    for side, given, found in (
+        ("input", has_inputs, interface.inputs),
+        ("output", config.get("output"), interface.outputs),
+    ):
+        if not given:
+            config[side] = [_entry(tensor, batching=batching) for tensor in found.values()]
 
 
 def _entry(tensor: Tensor, *, batching: bool) -> dict[str, Any]:

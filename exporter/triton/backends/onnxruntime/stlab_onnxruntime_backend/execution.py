@@ -13,7 +13,7 @@ import onnxruntime
 import triton_python_backend_utils as backend_utils
 
 from .bfloat16 import bits_from_tensor, bits_from_value, tensor_from_bits, value_from_bits
-from .errors import BackendError, InternalError, runtime_message
+from .errors import BackendError, InternalError, UnsupportedError, runtime_message
 from .strings import bytes_from_text, text_from_bytes
 from .validation import configured_shape
 
@@ -46,7 +46,9 @@ class Executor:
         self._run = session._sess.run  # noqa: SLF001
         self._run_options = run_options
         self._batching = int(config.get("max_batch_size", 0)) > 0
-        self._outputs = [entry["name"] for entry in config["output"]]
+        self._outputs = list(dict.fromkeys(entry["name"] for entry in config["output"]))
+        policy = config.get("model_transaction_policy") or {}
+        self._decoupled = bool(policy.get("decoupled", False))
         self._datatypes = {name: tensor.datatype for name, tensor in tensors.items()}
         self._output_datatypes = {name: interface.outputs[name].datatype for name in self._outputs}
         self._scalars = {name for name, tensor in tensors.items() if not tensor.shape}
@@ -60,12 +62,24 @@ class Executor:
         self._has_bfloat16 = "TYPE_BF16" in kinds
         plain = not (kinds & special) and not self._scalars and not self._scalar_outputs
         # One input that needs no conversion: the case that matters most.
-        single = plain and len(config["input"]) == 1 and len(tensors) == 1
+        single = plain and len(config["input"]) == 1 == len(tensors) and not interface.initializers
         self._only_input: str | None = next(iter(tensors)) if single else None
         self._plain_outputs = plain
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Return a response for every request, in their order; none raises."""
+    def execute(self, requests: Sequence[Any]) -> list[Any] | None:
+        """Return a response for every request, in their order; none raises.
+
+        A model that is configured as decoupled gets the same answers, sent by themselves.
+        """
+        answers = self._answers(requests)
+        if not self._decoupled:
+            return answers
+        final = backend_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        for request, response in zip(requests, answers, strict=True):
+            request.get_response_sender().send(response, flags=final)
+        return None
+
+    def _answers(self, requests: Sequence[Any]) -> list[Any]:
         if len(requests) == 1:
             return [self._answer(requests[0])]
         if self._batching:
@@ -126,7 +140,8 @@ class Executor:
         for name, arrays in columns.items():
             array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
             if name in self._scalars:
-                array = array.reshape(())
+                # NVIDIA's backend hands on the first element of what a batch holds.
+                array = array.reshape(-1)[:1].reshape(())
             if self._datatypes.get(name) == "TYPE_STRING":
                 array, escaped = text_from_bytes(array)
                 any_escaped |= escaped
@@ -164,13 +179,18 @@ class Executor:
         if self._batching:
             total = sum(rows)
             for name, result in zip(names, results, strict=True):
-                if name not in self._scalar_outputs and len(result) != total:
-                    raise InternalError(
-                        f"output tensor '{name}' has {len(result)} rows for {total} rows of input"
+                if name not in self._scalar_outputs and len(result) < total:
+                    raise UnsupportedError(
+                        f"failed to split the output tensor '{name}' in responses: expected batch "
+                        f"size of atleast {total} in model output, got {len(result)}"
                     )
         if len(rows) == 1:
             pairs = zip(names, results, strict=True)
-            return [response([tensor(name, result) for name, result in pairs])]
+            if not self._batching:
+                return [response([tensor(name, result) for name, result in pairs])]
+            # More rows than asked for: NVIDIA's backend leaves off what is too many.
+            count = rows[0]
+            return [response([tensor(name, part[:count]) for name, part in pairs])]
         responses, start = [], 0
         if self._plain_outputs and len(names) == 1:
             name, result, plain = names[0], results[0], backend_utils.Tensor

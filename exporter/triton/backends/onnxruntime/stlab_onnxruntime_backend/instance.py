@@ -61,7 +61,7 @@ class TritonPythonModel:
         gc.collect()
         gc.freeze()
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
+    def execute(self, requests: Sequence[Any]) -> list[Any] | None:
         """Answer a batch of requests; see :meth:`Executor.execute`."""
         return self._executor.execute(requests)
 

@@ -76,7 +76,7 @@ def _session_options(config: Mapping[str, Any]) -> Any:
     execution_mode = _integer(config, "execution_mode")
     if execution_mode not in {0, 1}:
         raise InvalidArgumentError(
-            "Invalid configuration value provided. Expected values for execution_mode are 0 or 1 "
+            "Invalid configuration value provided. Expected values for  execution_mode are 0 or 1 "
             f"but got {execution_mode} ."
         )
     modes = onnxruntime.ExecutionMode

@@ -16,6 +16,13 @@ __all__ = ["configured_shape", "validate"]
 
 _BOOLEAN_CONTROLS = ("CONTROL_SEQUENCE_START", "CONTROL_SEQUENCE_END", "CONTROL_SEQUENCE_READY")
 _CORRELATION_CONTROL = "CONTROL_SEQUENCE_CORRID"
+_ONNX_NAMES = {
+    "TYPE_FP16": "FLOAT16",
+    "TYPE_FP32": "FLOAT",
+    "TYPE_FP64": "DOUBLE",
+    "TYPE_BF16": "BFLOAT16",
+    "TYPE_INVALID": "UNDEFINED",
+}
 _BOOLEAN_VALUES = {
     "int32_false_true": "TYPE_INT32",
     "fp32_false_true": "TYPE_FP32",
@@ -132,9 +139,10 @@ def _validate_datatype(model: str, entry: Mapping[str, Any], tensor: Tensor, kin
 
 
 def _validate_ragged(model: str, tensor: Tensor, *, optional: bool) -> None:
+    gap = " " if optional else "  "  # As NVIDIA's backend spells it.
     start = (
         f"unable to load model '{model}', configuration expects model provides input with shape "
-        f"[-1] for ragged input '{tensor.name}', "
+        f"[-1]{gap}for ragged input '{tensor.name}', "
     )
     if optional:
         raise InvalidArgumentError(f"{start}which is not supported for optional input")
@@ -213,8 +221,9 @@ def _validate_control(
     if control["kind"] != _CORRELATION_CONTROL:
         datatype = next((_BOOLEAN_VALUES[key] for key in _BOOLEAN_VALUES if control.get(key)), "")
     if datatype != tensor.datatype:
+        expected = _ONNX_NAMES.get(tensor.datatype, tensor.datatype.removeprefix("TYPE_"))
         raise InvalidArgumentError(
-            f"{start}, the model expects data-type {tensor.datatype.removeprefix('TYPE_')} but "
+            f"{start}, the model expects data-type {expected} but "
             f"the model configuration specifies data-type {datatype}"
         )
 
