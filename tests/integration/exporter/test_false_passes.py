@@ -198,6 +198,8 @@ def test_the_example_of_an_onnx_model_is_asked(lab: Lab) -> None:
     weight = numpy_helper.from_array(RANDOM.normal(size=(1, 1, 7)).astype(np.float32), "w")
     nodes = [helper.make_node("Conv", ["x", "w"], ["y"])]
     model = model_of(nodes, [None, 1, None], [None, 1, None], initializers=[weight])
+    for value, length in ((model.graph.input[0], "length"), (model.graph.output[0], "shorter")):
+        value.type.tensor_type.shape.dim[2].dim_param = length
     example = RANDOM.normal(size=(2, 1, 20)).astype(np.float32)
     lab.register_onnx("convolution", model, example=example)
     result = lab.export("convolution")
