@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from exporter.sources.base import Array, Arrays, Source
     from exporter.triton.releases import Release
 
-RECIPE = 1
-"""Grows with every change of what the same version and settings are made into, or proven by."""
-
 __all__ = ["BuildJob", "Candidate", "build", "settings_digest", "settings_of"]
 
 
@@ -78,7 +75,6 @@ def settings_of(request: ExportRequest, release_name: str) -> dict[str, Any]:
         "release": release_name,
         "samples": None if request.samples is None else file_digest(request.samples),
         "seed": SEED,
-        "recipe": RECIPE,
     }
 
 
