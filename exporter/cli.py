@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from exporter.environment import collect_seldom, leave
 from exporter.errors import StlabError, UsageError
 
 __all__ = ["app", "export_main", "main"]
@@ -142,8 +143,9 @@ def serve(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run ``stlab``."""
-    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+    """Run ``stlab``, and end the process."""
+    collect_seldom()
+    leave(_run(sys.argv[1:] if arguments is None else arguments))
 
 
 def export_main() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from exporter.building import BuildJob, build
+from exporter.environment import collect_seldom, leave
 from exporter.errors import StlabError
 from exporter.parity.evidence import Evidence
 from exporter.parity.samples import save_truth
@@ -65,6 +66,7 @@ class _Events:
 
 
 def _main() -> None:
+    collect_seldom()
     # A worker has no use without its parent, however that ended.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # What libraries print must not look like events.
@@ -82,8 +84,7 @@ def _main() -> None:
             result.update(error=error.as_dict(), exit_code=error.exit_code)
         result["evidence"] = evidence.state()
         (workspace / RESULT).write_text(json.dumps(result))
-    sys.stderr.flush()
-    os._exit(0)  # taking torch down in order takes a second, and nothing waits for it
+    leave(0)
 
 
 if __name__ == "__main__":
