@@ -25,7 +25,7 @@ lint: .venv/.ready-dev ## Check style and types
 	$(BIN)/mypy
 
 bench-export: .venv/.ready-dev ## Measure stlab-export beside a bare script
-	$(BIN)/python benchmarks/export.py
+	$(BIN)/python benchmarks/export.py $(HUGE)
 
 bench-serving: .venv/.ready-dev ## Measure the embedded server beside FastAPI and mlflow models serve
 	$(BIN)/python benchmarks/serving.py

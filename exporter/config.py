@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["WarmupInput", "build_config", "differences", "parse", "render", "with_versions"]
 
 # Requests that arrive while an instance is busy make the next batch; none waits for company, since
-# waiting costs every request of a quiet server. A request waits at most this long for its turn:
-# long enough for a slow model's queue, short enough that a client's retry is not answered twice.
-QUEUE_TIMEOUT_US = 10_000_000
-QUEUE_SIZE = 1024
+# waiting costs every request of a quiet server. Why there is no queue policy: docs/decisions/0008.
 # One core serves a small model fastest: handing its work to others costs more than the work.
 SMALL_MODEL_BYTES = 16 * 1024 * 1024
 
@@ -82,12 +79,7 @@ def build_config(
     config.parameters["intra_op_thread_count"].string_value = str(threads)
     config.parameters["inter_op_thread_count"].string_value = "1"
     if max_batch_size > 0:
-        batching = config.dynamic_batching
-        policy = batching.default_queue_policy
-        policy.timeout_action = pb.ModelQueuePolicy.REJECT
-        policy.default_timeout_microseconds = QUEUE_TIMEOUT_US
-        policy.allow_timeout_override = True
-        policy.max_queue_size = QUEUE_SIZE
+        config.dynamic_batching.SetInParent()
     for batch_size in (sorted({1, max_batch_size} - {0}) or [1]) if warmup else []:
         _add_warmup(config, batch_size, warmup)
     return config

@@ -30,7 +30,6 @@ def test_everything_is_written_and_comes_back() -> None:
         "kind: KIND_AUTO",
         "count: 1",
         "intra_op_thread_count",
-        "max_queue_size",
     ):
         assert line in text
     assert [(entry.name, list(entry.dims)) for entry in config.input] == [("x", [4])]
@@ -98,11 +97,12 @@ def test_what_the_server_adds_is_its_own_and_what_it_changes_is_told() -> None:
     served.optimization.input_pinned_memory.enable = True
     assert differences(ours, served) == []
     served.max_batch_size = 4
-    served.dynamic_batching.default_queue_policy.max_queue_size = 1
+    served.dynamic_batching.max_queue_delay_microseconds = 1
+    ours.dynamic_batching.max_queue_delay_microseconds = 2
     served.input[0].dims[0] = 5
     served.parameters["intra_op_thread_count"].string_value = "9"
     found = " | ".join(differences(ours, served))
-    for word in ("max_batch_size", "max_queue_size", "input[0].dims", "intra_op_thread_count"):
+    for word in ("max_batch_size", "max_queue_delay", "input[0].dims", "intra_op_thread_count"):
         assert word in found
     del served.output[0]
     assert any(line.startswith("output: 1 became 0") for line in differences(ours, served))
