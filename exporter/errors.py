@@ -91,6 +91,8 @@ class UnavailableError(StlabError):
 class OutcomeUnknown(UnavailableError):  # noqa: N818 - names a state, not a mishap
     """The registry went away while an alias was moved: it may or may not have been."""
 
+    default_kind = "outcome_unknown"
+
 
 def error_of(exit_code: int, kind: str, message: str, hint: str) -> StlabError:
     """Return the error that another process described by its exit code and `as_dict`."""

@@ -188,12 +188,13 @@ class _Examination:
         """Ask for batches, if possible of rows that differ; return the inputs where none do."""
         real = [case.inputs for case in samples]
         real += [self.source.example] if self.source.example is not None else []
-        equal: list[str] = []
+
+        def draw(variety: int) -> Arrays:
+            return mixed_in(self.drawing.random("rows", rows=most, variety=variety), real)
+
         for variety in range(VARIETIES):
-            drawn = self.drawing.random("rows", rows=most, variety=variety)
-            rows = mixed_in(drawn, real)
-            equal = equal_rows(rows)
-            if equal:
+            rows = draw(variety)
+            if equal_rows(rows):
                 continue
             answered = len(self.answers)
             try:
@@ -206,8 +207,7 @@ class _Examination:
                 self.cuts.clear()
             else:
                 return []
-        drawn = self.drawing.random("rows", rows=most)
-        rows = mixed_in(drawn, real)
+        rows = draw(0)
         self._ask_cuts(rows, most)
         return equal_rows(rows)
 

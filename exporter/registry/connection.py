@@ -213,7 +213,6 @@ class Registry:
             f"the registry at {shown(self.uri)} went away while '{alias}' was moved; whether it "
             f"names version {selection.version} now is unknown, and that version stays served",
             hint="Run the same command again once the registry answers; it finishes the move.",
-            kind="outcome_unknown",
         )
 
     def _put_back(self, selection: Selection, alias: str) -> None:

@@ -76,8 +76,8 @@ class LocalRepository:
             if published is None or published.sha256 != bundle.sha256:
                 return False
             published.verify()
-            served = self.served(bundle.model)
             live = live_config(self.root / bundle.model)
+            served = [] if live is None else list(live.version_policy.specific.versions)
             # With another version beside it, the config may be that of the other's bundle.
             bundles = [self.bundle(bundle.model, version) for version in served]
             configs = [self._agreed(other, served) for other in bundles if other is not None]
