@@ -5,6 +5,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Python compiles what is imported when it is imported: a tenth of all that is installed.
 INSTALL := $(PIP) install -q --no-compile -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
+# Where the shell forbids bytecode, every command would compile MLflow and torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test test-gpu lint bench-export bench-serving serve wheel clean help
 

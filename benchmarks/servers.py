@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,11 +20,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.results import ROOT
+from exporter.triton.releases import DEFAULT_RELEASE, release
+from exporter.triton.runtime import ensure_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Endpoint", "ServerError", "fastapi", "mlflow_serve", "running", "triton"]
+__all__ = [
+    "Endpoint",
+    "ServerError",
+    "constant_backend",
+    "fastapi",
+    "mlflow_serve",
+    "running",
+    "triton",
+]
 
 _BIN = Path(sys.executable).parent
 _READY_SECONDS = 120.0
@@ -72,10 +83,18 @@ class Endpoint:
             raise ServerError(f"{self.name} answers {error.code}: {error.read()!r}") from error
 
 
-def triton(repository: Path, model: str, history: np.ndarray) -> Endpoint:
+def triton(
+    repository: Path, model: str, history: np.ndarray, *, backends: Path | None = None
+) -> Endpoint:
     """``stlab serve`` on a repository, asked with the binary tensor extension of the v2 protocol.
 
     https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+
+    Args:
+        repository: What is served.
+        model: What is asked.
+        history: The one input.
+        backends: The folder of :func:`constant_backend`, to ask that one instead of ours.
     """
     http_port, grpc_port, metrics_port = _free_ports(3)
     raw = history.tobytes()
@@ -93,9 +112,10 @@ def triton(repository: Path, model: str, history: np.ndarray) -> Endpoint:
         return np.frombuffer(content[size:], np.float32).reshape(output["shape"])
 
     ports = ["--http-port", http_port, "--grpc-port", grpc_port, "--metrics-port", metrics_port]
+    flags = [] if backends is None else ["--", f"--backend-directory={backends}"]
     return Endpoint(
-        "Triton (stlab serve), binary",
-        [str(_BIN / "stlab"), "serve", "--repository", str(repository), *ports],
+        "Triton (stlab serve), binary" if backends is None else "the same, computing nothing",
+        [str(_BIN / "stlab"), "serve", "--repository", str(repository), *ports, *flags],
         f"http://127.0.0.1:{http_port}/v2/models/{model}/infer",
         f"http://127.0.0.1:{http_port}/v2/health/ready",
         header + raw,
@@ -105,6 +125,20 @@ def triton(repository: Path, model: str, history: np.ndarray) -> Endpoint:
             "Inference-Header-Content-Length": str(len(header)),
         },
     )
+
+
+def constant_backend(answer: np.ndarray, backends: Path) -> Path:
+    """Make a backend directory in which the onnxruntime backend gives one answer to everything.
+
+    What is left is what the server, its python backend and the connections cost by themselves.
+    """
+    ours = ensure_runtime(release(DEFAULT_RELEASE)).backend_directory
+    if ours is None:
+        raise ServerError("the tritonserver on PATH has its own backends: take it off PATH")
+    shutil.copytree(ours, backends, ignore=shutil.ignore_patterns("onnxruntime"))
+    shutil.copytree(Path(__file__).with_name("constant_backend"), backends / "onnxruntime")
+    np.save(backends / "onnxruntime" / "answer.npy", answer)
+    return backends
 
 
 def fastapi(model: Path, history: np.ndarray) -> Endpoint:

@@ -67,7 +67,7 @@ class Candidate:
 
 def settings_of(request: ExportRequest, release_name: str) -> dict[str, Any]:
     """Return what decides a bundle's content beside the version itself."""
-    return {
+    settings = {
         "format": request.format,
         "precision": request.precision,
         "batching": "off" if request.batching == "off" else "auto",
@@ -76,6 +76,10 @@ def settings_of(request: ExportRequest, release_name: str) -> dict[str, Any]:
         "samples": None if request.samples is None else file_digest(request.samples),
         "seed": SEED,
     }
+    # Only where it is set: what was proven without it has this digest.
+    if request.max_queue_size:
+        settings["max_queue_size"] = request.max_queue_size
+    return settings
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
@@ -122,6 +126,10 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
     with steps("configure"):
         kept = save_samples(job.folder / SAMPLES, truth)
         _configure(job, conversion, truth, kept[0])
+        if "max_queue_size" in settings and not truth.batching.max_batch_size:
+            evidence.notes.append(
+                "The model is not batched and so has no dynamic batcher: its queue has no bounds."
+            )
         bundle = Bundle.seal(job.folder, _facts(job, source, conversion, truth, target))
     return Candidate(bundle, truth)
 
@@ -129,7 +137,14 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
 def _configure(job: BuildJob, conversion: Conversion, truth: Truth, sample: Answer) -> None:
     most = truth.batching.max_batch_size
     warmup = _write_warmup(job.folder, conversion, sample.case.inputs, batched=most > 0)
-    config = build_config(job.model, job.version, conversion, max_batch_size=most, warmup=warmup)
+    config = build_config(
+        job.model,
+        job.version,
+        conversion,
+        max_batch_size=most,
+        max_queue_size=job.settings.get("max_queue_size", 0),
+        warmup=warmup,
+    )
     (job.folder / CONFIG).write_text(render(config))
 
 

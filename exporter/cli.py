@@ -62,6 +62,9 @@ def export(
         str, typer.Option(help="auto: batch if rows are independent; require: or refuse; off.")
     ] = "auto",
     max_batch_size: Annotated[int, typer.Option(help="The most rows in one request.")] = 32,
+    max_queue_size: Annotated[
+        int, typer.Option(help="Requests that may wait before more are refused; 0: any number.")
+    ] = 0,
     samples: Annotated[
         Path | None, typer.Option(help="A .npz with further inputs: 'input' or 'case/input'.")
     ] = None,
@@ -93,6 +96,7 @@ def export(
         precision=precision,
         batching=batching,
         max_batch_size=max_batch_size,
+        max_queue_size=max_queue_size,
         samples=samples,
         expect_current=expect_current,
         allow_pickle=allow_pickle,

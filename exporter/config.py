@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["WarmupInput", "build_config", "differences", "parse", "render", "with_versions"]
 
 # Requests that arrive while an instance is busy make the next batch; none waits for company, since
-# waiting costs every request of a quiet server. Why there is no queue policy: docs/decisions/0008.
+# waiting costs every request of a quiet server. Why the queue has no bounds unless somebody asks
+# for them: docs/decisions/0008.
 # One core serves a small model fastest: handing its work to others costs more than the work.
 SMALL_MODEL_BYTES = 16 * 1024 * 1024
 
@@ -51,6 +52,7 @@ def build_config(
     conversion: Conversion,
     *,
     max_batch_size: int,
+    max_queue_size: int = 0,
     warmup: Sequence[WarmupInput],
 ) -> pb.ModelConfig:
     """Return the complete configuration of one version.
@@ -60,6 +62,8 @@ def build_config(
         version: The version to serve.
         conversion: The model files and their interface.
         max_batch_size: Rows that may be put into one request; 0 turns batching off.
+        max_queue_size: Requests that may wait in the batcher's queue before more are refused; 0 for
+            any number.
         warmup: One row of every input, or nothing.
     """
     config = pb.ModelConfig(
@@ -80,6 +84,8 @@ def build_config(
     config.parameters["inter_op_thread_count"].string_value = "1"
     if max_batch_size > 0:
         config.dynamic_batching.SetInParent()
+        if max_queue_size:
+            config.dynamic_batching.default_queue_policy.max_queue_size = max_queue_size
     for batch_size in (sorted({1, max_batch_size} - {0}) or [1]) if warmup else []:
         _add_warmup(config, batch_size, warmup)
     return config

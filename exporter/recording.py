@@ -143,6 +143,7 @@ class Journal:
                 "precision": request.precision,
                 "batching": request.batching,
                 "max_batch_size": request.max_batch_size,
+                "max_queue_size": request.max_queue_size,
                 "repository": request.repository,
             },
         )

@@ -16,6 +16,8 @@ PRECISIONS = ("fp32",)
 MAX_BATCH_SIZE = 32
 # The reference is asked a full batch, which takes memory; nobody's server takes more in one.
 MOST_ROWS = 65_536
+# The proof has 8 requests under way; the protobuf's field is an unsigned number of 32 bits.
+LEAST_QUEUE, MOST_QUEUE = 8, 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class ExportRequest:
         precision: The target precision.
         batching: ``auto``, ``require`` or ``off``.
         max_batch_size: The most rows in one request.
+        max_queue_size: How many requests may wait before more are refused; 0 for any number.
         samples: A npz with further inputs to prove the model on.
         expect_current: The version that the alias must name now; 0 for none.
         allow_pickle: Whether pickled content may be loaded.
@@ -54,6 +57,7 @@ class ExportRequest:
     precision: str = "fp32"
     batching: str = "auto"
     max_batch_size: int = MAX_BATCH_SIZE
+    max_queue_size: int = 0
     samples: Path | None = None
     expect_current: int | None = None
     allow_pickle: bool = False
@@ -76,6 +80,17 @@ class ExportRequest:
             raise UsageError(
                 f"--max-batch-size is at least 1 and at most {MOST_ROWS}",
                 hint="Serve the model unbatched with --batching off.",
+            )
+        if self.max_queue_size and not LEAST_QUEUE <= self.max_queue_size <= MOST_QUEUE:
+            raise UsageError(
+                f"--max-queue-size is 0 or at least {LEAST_QUEUE}, since the proof asks as many at "
+                f"once, and at most {MOST_QUEUE}",
+                hint="Leave it out for a queue without bounds.",
+            )
+        if self.max_queue_size and self.batching == "off":
+            raise UsageError(
+                "--max-queue-size bounds the dynamic batcher's queue, and --batching off has none",
+                hint="Leave one of the two options out.",
             )
         if self.version is not None and self.version < 1:
             raise UsageError("--version is at least 1", hint="MLflow counts versions from 1.")

@@ -99,6 +99,9 @@ class GuardedProcess:
                 f"tritonserver cannot be started: {error}.",
                 hint="Check the tritonserver on PATH; without one, the embedded server is used.",
             ) from error
+        # Its threads hand requests to each other; each need not interrupt the one that woke it.
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(server.pid, os.SCHED_BATCH, os.sched_param(0))
         if guardian.stdin is not None:
             guardian.stdin.write(f"{server.pid}\n".encode())
             guardian.stdin.flush()
