@@ -27,6 +27,12 @@ CLOSED = "http://127.0.0.1:9"
         (["net", "--alias", "dev", "--no-such-option"], 2, "--no-such-option"),
         (["net", "--alias", "dev", "--version", "first"], 2, "--version"),
         (["../x", "--alias", "dev"], 2, "'../x'"),
+        (["net", "--alias", "dev", "--max-queue-size", "1"], 2, "at least 8"),
+        (
+            ["net", "--alias", "dev", "--max-queue-size", "8", "--batching", "off"],
+            2,
+            "--batching off",
+        ),
         (["net", "--alias", "production"], 4, "dev, staging, prod"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,3 +94,15 @@ def test_fixed_onnx(lab: Lab) -> None:
         "fixed", model_of([helper.make_node("Tanh", ["x"], ["y"])], [4, 6], [4, 6]), example=ROWS
     )
     assert "fixed at 4" in unbatched(lab, "fixed")
+
+
+def test_a_bounded_queue_is_proven_or_said_to_be_missing(lab: Lab) -> None:
+    lab.register_torch("bounded", Applied(lambda x: x.tanh()).eval(), ROWS)
+    result = lab.export("bounded", max_queue_size=8)
+    assert result.status == "promoted", result.error
+    config = (lab.folder / "repository" / "bounded" / "config.pbtxt").read_text()
+    assert "max_queue_size: 8" in config
+    lab.register_torch("unbounded", Applied(MIXING["cumsum"]).eval(), ROWS)
+    result = lab.export("unbounded", max_queue_size=8)
+    assert result.status == "promoted", result.error
+    assert "its queue has no bounds" in Path(str(result.report)).read_text()

@@ -36,6 +36,19 @@ def test_everything_is_written_and_comes_back() -> None:
     assert [(entry.name, list(entry.dims)) for entry in config.output] == [("y", [2])]
 
 
+def test_the_queue_has_bounds_where_they_are_asked_for() -> None:
+    def policy(**sizes: int) -> object:
+        config = build_config("net", 1, conversion(), warmup=[], **sizes)
+        assert parse(render(config), where="it") == config
+        batching = config.dynamic_batching
+        return batching.HasField("default_queue_policy") and batching.default_queue_policy
+
+    assert policy(max_batch_size=8) is False
+    assert policy(max_batch_size=8, max_queue_size=64).max_queue_size == 64  # type: ignore[attr-defined]
+    # No batcher, no queue of its own.
+    assert policy(max_batch_size=0, max_queue_size=64) is False
+
+
 def test_a_scalar_per_row_is_reshaped() -> None:
     config = build_config("net", 1, conversion(SCALARS), max_batch_size=8, warmup=[])
     entries = {entry.name: entry for entry in (*config.input, *config.output)}
