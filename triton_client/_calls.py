@@ -15,6 +15,7 @@ from triton_client.types import RepositoryEntry, ServerMetadata
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from triton_client._tensors import Raw
     from triton_client.errors import TritonClientError
 
 __all__ = ["INFER", "Call", "Calls"]
@@ -31,7 +32,7 @@ class Call(Generic[T]):
 
     Attributes:
         method: The gRPC method's path.
-        request: The serialized request.
+        parts: The serialized request, in parts that follow each other.
         parse: Reads the serialized answer.
         server: The address it goes to, for errors.
         model: The model it concerns, or empty.
@@ -39,13 +40,19 @@ class Call(Generic[T]):
     """
 
     method: str
-    request: bytes
-    parse: Callable[[bytes], T]
+    parts: tuple[Raw, ...]
+    parse: Callable[[bytes | memoryview], T]
     server: str
     model: str = ""
     version: str = ""
 
-    def read(self, answer: bytes) -> T:
+    @property
+    def request(self) -> bytes:
+        """The serialized request in one piece."""
+        parts: tuple[Any, ...] = self.parts
+        return b"".join(parts)
+
+    def read(self, answer: bytes | memoryview) -> T:
         """Return what an answer says.
 
         Raises:
@@ -169,7 +176,7 @@ class Calls:
             request.parameters[f"file:{path}"].bytes_param = content
         return Call(
             f"{_SERVICE}RepositoryModelLoad",
-            request.SerializeToString(),
+            (request.SerializeToString(),),
             _nothing,
             self._server,
             name,
@@ -181,7 +188,7 @@ class Calls:
         request.parameters["unload_dependents"].bool_param = dependents
         return Call(
             f"{_SERVICE}RepositoryModelUnload",
-            request.SerializeToString(),
+            (request.SerializeToString(),),
             _nothing,
             self._server,
             name,
@@ -200,13 +207,13 @@ class Calls:
         from_bytes = getattr(service_pb2, f"{method}Response").FromString
         return Call(
             f"{_SERVICE}{method}",
-            request,
-            lambda answer: read(from_bytes(answer)),
+            (request,),
+            lambda answer: read(from_bytes(bytes(answer))),
             self._server,
             model,
             version,
         )
 
 
-def _nothing(_answer: bytes) -> None:
+def _nothing(_answer: bytes | memoryview) -> None:
     return None

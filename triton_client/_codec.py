@@ -15,7 +15,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from triton_client._tensors import decode_tensor, encode_tensor
+from triton_client._tensors import Raw, decode_tensor, encode_tensor
 from triton_client.types import TensorSpec, numpy_dtype
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class RequestEncoder:
         timeout: float | None = None,
         priority: int = 0,
         parameters: Mapping[str, Parameter] | None = None,
-    ) -> bytes:
-        """Return the request's bytes.
+    ) -> tuple[Raw, ...]:
+        """Return the request's bytes, in parts: what is not a tensor, and each tensor as it lies.
 
         Args:
             inputs: Every input with its array, of the input's dtype.
@@ -101,7 +101,7 @@ class RequestEncoder:
             if len(self._headers) >= _KEPT_HEADERS:
                 self._headers.clear()
             self._headers[key] = header
-        parts: list[Any] = [header]
+        parts: list[Raw] = [header]
         if timeout is not None or priority or parameters:
             # The types are part of the key, for 1 == True == 1.0.
             extra = tuple((name, type(value), value) for name, value in (parameters or {}).items())
@@ -112,10 +112,10 @@ class RequestEncoder:
         for spec, array in inputs:
             raw = encode_tensor(array, spec.datatype)
             size = raw.nbytes if isinstance(raw, np.ndarray) else len(raw)
-            parts += (_RAW_INPUT_TAG, _varint(size))
+            parts.append(_RAW_INPUT_TAG + _varint(size))
             if size:
                 parts.append(raw)
-        return b"".join(parts)
+        return tuple(parts)
 
     def _header(
         self,
@@ -130,7 +130,7 @@ class RequestEncoder:
         return bytes(request.SerializeToString())
 
 
-def decode_answer(answer: bytes) -> dict[str, np.ndarray[Any, Any]]:
+def decode_answer(answer: bytes | memoryview) -> dict[str, np.ndarray[Any, Any]]:
     """Return the outputs of a serialized ``ModelInferResponse``, in the server's order.
 
     Numeric arrays are read-only views of ``answer``, which they keep alive; they need not be
@@ -157,7 +157,7 @@ def decode_answer(answer: bytes) -> dict[str, np.ndarray[Any, Any]]:
     return outputs
 
 
-def _fields(answer: bytes) -> tuple[list[bytes], list[tuple[int, int]]] | None:
+def _fields(answer: bytes | memoryview) -> tuple[list[bytes], list[tuple[int, int]]] | None:
     """Find the outputs' descriptions, and the offset and size of each one's contents.
 
     ``None`` for a message with a field that this code does not know.
@@ -181,7 +181,7 @@ def _fields(answer: bytes) -> tuple[list[bytes], list[tuple[int, int]]] | None:
         if tag == _RAW_OUTPUT_TAG:
             raws.append((position, size))
         elif tag == _OUTPUTS_TAG:
-            heads.append(answer[position : position + size])
+            heads.append(bytes(answer[position : position + size]))
         elif tag not in _SKIPPED_TAGS:
             return None
         position += size
@@ -190,10 +190,10 @@ def _fields(answer: bytes) -> tuple[list[bytes], list[tuple[int, int]]] | None:
     return heads, raws
 
 
-def _decode_parsed(answer: bytes) -> dict[str, np.ndarray[Any, Any]]:
+def _decode_parsed(answer: bytes | memoryview) -> dict[str, np.ndarray[Any, Any]]:
     """Decode by the generated class: typed contents, and fields that this code does not know."""
     try:
-        response = service_pb2.ModelInferResponse.FromString(answer)
+        response = service_pb2.ModelInferResponse.FromString(bytes(answer))
     except DecodeError as error:
         raise ValueError(f"the answer cannot be read: {error}") from error
     raws: Sequence[bytes] = response.raw_output_contents

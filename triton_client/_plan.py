@@ -139,7 +139,7 @@ class Inferences:
         )
 
 
-def _read(wanted: tuple[str, ...], rows: int | None, answer: bytes) -> Outputs:
+def _read(wanted: tuple[str, ...], rows: int | None, answer: bytes | memoryview) -> Outputs:
     outputs = decode_answer(answer)
     if wanted:
         for name in wanted:

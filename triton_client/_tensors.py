@@ -47,7 +47,7 @@ def encode_tensor(array: np.ndarray[Any, Any], datatype: str) -> Raw:
 
 
 def decode_tensor(
-    buffer: bytes, datatype: str, shape: tuple[int, ...], *, offset: int, size: int
+    buffer: bytes | memoryview, datatype: str, shape: tuple[int, ...], *, offset: int, size: int
 ) -> np.ndarray[Any, Any]:
     """Return the array that a stretch of a message holds.
 
@@ -58,7 +58,7 @@ def decode_tensor(
     """
     count = prod(shape)
     if datatype == "BYTES":
-        return _decode_strings(buffer[offset : offset + size], count).reshape(shape)
+        return _decode_strings(bytes(buffer[offset : offset + size]), count).reshape(shape)
     dtype = numpy_dtype(datatype)
     if size != count * dtype.itemsize:
         expected = count * dtype.itemsize

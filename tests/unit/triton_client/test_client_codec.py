@@ -59,7 +59,7 @@ def test_request_is_what_protobuf_reads(datatype: str, shape: tuple[int, ...]) -
         expected.parameters["rate"].double_param = 0.5
         expected.parameters["mode"].string_param = "fast"
         expected.raw_input_contents.extend([raw(array), second.tobytes()])
-        assert service_pb2.ModelInferRequest.FromString(request) == expected
+        assert service_pb2.ModelInferRequest.FromString(b"".join(request)) == expected
 
 
 def test_kept_headers_are_told_apart() -> None:
@@ -68,7 +68,7 @@ def test_kept_headers_are_told_apart() -> None:
         for outputs in [(), ("y",)]:
             array = np.zeros(shape, np.float32)
             parsed = service_pb2.ModelInferRequest.FromString(
-                encoder.encode([spec("x", array, "FP32")], outputs)
+                b"".join(encoder.encode([spec("x", array, "FP32")], outputs))
             )
             assert tuple(parsed.inputs[0].shape) == shape
             assert tuple(output.name for output in parsed.outputs) == outputs
@@ -78,7 +78,7 @@ def test_parameters_of_equal_value_keep_their_types() -> None:
     encoder = RequestEncoder("m", "")
     for value, field in [(1, "int64_param"), (True, "bool_param"), (1.0, "double_param")]:
         parsed = service_pb2.ModelInferRequest.FromString(
-            encoder.encode([], parameters={"p": value})
+            b"".join(encoder.encode([], parameters={"p": value}))
         )
         assert parsed.parameters["p"].WhichOneof("parameter_choice") == field
 
