@@ -1,0 +1,117 @@
+"""Where a server can be reached: the addresses of its name, in turn."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final
+
+__all__ = ["Address", "Addresses", "direct_target", "tune"]
+
+_RESOLVE_SECONDS: Final = 30.0
+_PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
+_LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3))
+_LOST_MILLISECONDS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address to connect to: what ``socket.socket`` and ``connect`` take."""
+
+    family: int
+    sockaddr: Any
+
+
+def direct_target(target: str) -> tuple[str, str | int] | None:
+    """Return the host and port of a gRPC target, or ``("", path)`` of a Unix socket.
+
+    ``None`` for a target that is grpcio's to reach: another resolver, or a proxy on the way.
+    """
+    for prefix in ("unix:///", "unix:"):
+        if target.startswith(prefix):
+            return "", target.removeprefix(prefix[: prefix.index(":") + 1]).removeprefix("//")
+    if not target.startswith("dns:///"):
+        return None
+    host, separator, port = target.removeprefix("dns:///").rpartition(":")
+    if not separator or not port.isdecimal() or (":" in host) != host.startswith("["):
+        return None
+    host = host.strip("[]")
+    if host not in _LOCAL and any(os.environ.get(name) for name in _PROXIES):
+        return None
+    return host, int(port)
+
+
+def tune(connected: socket.socket) -> None:
+    """Set a connection up for calls: no delays, and an end to it where the peer is gone.
+
+    TCP's own keepalive costs the server nothing and earns no ``too_many_pings``.
+    """
+    if connected.family == socket.AF_UNIX:
+        return
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (*_KEEPALIVE, ("TCP_USER_TIMEOUT", _LOST_MILLISECONDS)):
+        if hasattr(socket, name):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+class Addresses:
+    """The addresses of one host, every one in its turn.
+
+    Thread-safe without a lock: what two threads do at once is done twice at worst.
+
+    Args:
+        host: A name or an address; empty for a Unix socket.
+        port: The port, or the socket's path.
+    """
+
+    __slots__ = ("_found", "_refused", "_until", "host", "port")
+
+    def __init__(self, host: str, port: str | int) -> None:
+        self.host = host
+        self.port = port
+        self._found: deque[Address] = deque()
+        self._until = 0.0
+        self._refused: set[Any] = set()
+        if not host:
+            self._found.append(Address(socket.AF_UNIX, port))
+            self._until = float("inf")
+
+    @property
+    def stale(self) -> bool:
+        """Whether the name should be looked up before the next connection."""
+        return not self._found or (bool(self._refused) and monotonic() > self._until)
+
+    def learn(self, found: list[Any]) -> None:
+        """Take what ``getaddrinfo`` returned."""
+        fresh = [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
+        self._found = deque(dict.fromkeys(fresh))
+        self._until = monotonic() + _RESOLVE_SECONDS
+        self._refused = set()
+
+    def turn(self) -> list[Address]:
+        """Return the addresses in the order to try them, another one first at each call."""
+        found = self._found
+        if len(found) > 1:
+            found.rotate(-1)
+        every = list(found)
+        good = [address for address in every if address not in self._refused]
+        return good + [address for address in every if address in self._refused]
+
+    def failed(self, address: Address) -> None:
+        """Note that nothing answers at an address: it is tried last until the next look-up."""
+        self._refused.add(address)
+        if len(self._refused) == len(self._found) > 1:
+            self._refused.clear()
+
+    def refused(self, address: Address) -> bool:
+        """Tell whether nothing answered at an address."""
+        return address in self._refused
+
+    def works(self, address: Address) -> None:
+        """Note that an address answers."""
+        self._refused.discard(address)

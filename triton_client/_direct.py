@@ -1,0 +1,230 @@
+"""Unary calls over plain sockets, from any thread.
+
+Every call has a connection to itself while it runs, so that the thread that calls is the one that
+sends and receives: nothing is handed to another thread, and a thread that waits holds nobody up. A
+connection that is done with its call waits for the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from triton_client._addresses import Address, Addresses, tune
+from triton_client._http2 import Connection, ConnectionBroken, StatusError, header_block
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["CONNECT_SECONDS", "KEPT_BLOCKS", "DirectChannel", "unsent"]
+
+_MOST_IDLE: Final = 64
+KEPT_BLOCKS: Final = 64
+"""How many header blocks are kept: metadata may change, with a token or a trace."""
+CONNECT_SECONDS: Final = 20.0
+
+
+class _Link:
+    """A socket with the HTTP/2 connection on it."""
+
+    __slots__ = ("address", "http", "poll", "socket")
+
+    def __init__(self, connected: socket.socket, address: Address) -> None:
+        self.socket = connected
+        self.address = address
+        self.http = Connection()
+        self.poll = select.poll()
+        self.poll.register(connected, select.POLLIN)
+
+    def usable(self) -> bool:
+        """Tell whether the connection still stands, taking what the server said meanwhile."""
+        try:
+            while self.poll.poll(0):
+                self._receive()
+        except (OSError, ConnectionBroken):
+            return False
+        return self.http.last is None
+
+    def call(self, block: bytes, parts: Sequence[Any], end: float | None) -> bytes | memoryview:
+        """Make one call.
+
+        Raises:
+            StatusError: It failed at the server.
+            TimeoutError: The deadline passed.
+            OSError: The connection broke, as with ``ConnectionBroken``.
+        """
+        http = self.http
+        left = None if end is None else max(1e-4, end - monotonic())
+        stream = http.open(block, left, parts)
+        self.socket.settimeout(left)
+        while not stream.ended:
+            pieces = http.outgoing()
+            if pieces:
+                self._send(pieces, end)
+                if http.blocked(stream):
+                    continue
+            self._wait(end)
+            self._receive()
+        http.finished.clear()
+        return stream.answer()
+
+    def close(self) -> None:
+        # Wakes a thread that waits on it; closing alone does not.
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
+    def _wait(self, end: float | None) -> None:
+        if end is not None:
+            left = end - monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self.socket.settimeout(left)
+
+    def _receive(self) -> None:
+        room = self.http.buffer()
+        self.http.received(self.socket.recv_into(room), room)
+
+    def _send(self, pieces: list[Any], end: float | None) -> None:
+        while pieces := unsent(pieces, self.socket.sendmsg(pieces)):
+            self._wait(end)
+
+
+def unsent(pieces: list[Any], sent: int) -> list[Any]:
+    """Return what is left of pieces after so many bytes of them were sent."""
+    for at, piece in enumerate(pieces):
+        if sent < len(piece):
+            return [memoryview(piece)[sent:], *pieces[at + 1 :]]
+        sent -= len(piece)
+    return []
+
+
+class DirectChannel:
+    """The connections of one process to one server.
+
+    Args:
+        host: A name or an address; empty for a Unix socket.
+        port: The port, or the socket's path.
+        authority: What the server is called in requests.
+    """
+
+    __slots__ = ("_addresses", "_authority", "_blocks", "_closed", "_idle", "_links")
+
+    def __init__(self, host: str, port: str | int, authority: str) -> None:
+        self._addresses = Addresses(host, port)
+        self._authority = authority
+        self._idle: dict[Address, deque[_Link]] = {}
+        self._links: set[_Link] = set()
+        self._blocks: dict[tuple[str, Any], bytes] = {}
+        self._closed = False
+
+    def unary(
+        self,
+        method: str,
+        parts: Sequence[Any],
+        timeout: float | None,
+        metadata: tuple[tuple[str, str | bytes], ...],
+    ) -> bytes | memoryview:
+        """Make one call and return the answer's message.
+
+        Raises:
+            StatusError: The call failed, there or on the way.
+        """
+        end = None if timeout is None else monotonic() + timeout
+        try:
+            link = self._take(end)
+            done = False
+            try:
+                answer = link.call(self._block(method, metadata), parts, end)
+                done = True
+            except StatusError:
+                done = True
+                raise
+            finally:
+                self._give_back(link, whole=done)
+        except TimeoutError as error:
+            raise StatusError("DEADLINE_EXCEEDED", "no answer before the deadline") from error
+        except (OSError, ConnectionBroken) as error:
+            raise StatusError("UNAVAILABLE", f"the connection broke: {error}") from error
+        return answer
+
+    def close(self) -> None:
+        """Close all connections; calls under way fail."""
+        self._closed = True
+        for link in tuple(self._links):
+            link.close()
+        self._links.clear()
+        self._idle.clear()
+
+    def _block(self, method: str, metadata: tuple[tuple[str, str | bytes], ...]) -> bytes:
+        key = (method, metadata)
+        block = self._blocks.get(key)
+        if block is None:
+            block = header_block(method, self._authority, metadata)
+            if len(self._blocks) >= KEPT_BLOCKS:
+                self._blocks.clear()
+            self._blocks[key] = block
+        return block
+
+    def _take(self, end: float | None) -> _Link:
+        if self._addresses.stale:
+            host, port = self._addresses.host, self._addresses.port
+            self._addresses.learn(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        problem: OSError | None = None
+        for address in self._addresses.turn():
+            link = self._idle_link(address)
+            if link is not None:
+                return link
+            try:
+                return self._connect(address, end)
+            except OSError as error:
+                self._addresses.failed(address)
+                problem = error
+        if end is not None and monotonic() >= end:
+            raise TimeoutError from problem
+        raise StatusError("UNAVAILABLE", f"cannot connect: {problem}") from problem
+
+    def _idle_link(self, address: Address) -> _Link | None:
+        idle = self._idle.get(address)
+        while idle:
+            try:
+                link = idle.pop()
+            except IndexError:  # another thread took it
+                return None
+            if link.usable():
+                return link
+            self._drop(link)
+        return None
+
+    def _connect(self, address: Address, end: float | None) -> _Link:
+        connecting = socket.socket(address.family, socket.SOCK_STREAM)
+        try:
+            left = CONNECT_SECONDS if end is None else min(CONNECT_SECONDS, end - monotonic())
+            connecting.settimeout(max(1e-3, left))
+            tune(connecting)
+            connecting.connect(address.sockaddr)
+        except BaseException:
+            connecting.close()
+            raise
+        self._addresses.works(address)
+        link = _Link(connecting, address)
+        self._links.add(link)
+        if self._closed:
+            self._drop(link)
+            raise ConnectionBroken("the client is closed")
+        return link
+
+    def _give_back(self, link: _Link, *, whole: bool) -> None:
+        idle = self._idle.setdefault(link.address, deque())
+        if whole and link.http.last is None and len(idle) < _MOST_IDLE and not self._closed:
+            idle.append(link)
+        else:
+            self._drop(link)
+
+    def _drop(self, link: _Link) -> None:
+        self._links.discard(link)
+        link.close()

@@ -1,0 +1,576 @@
+"""One HTTP/2 connection of a client that makes unary gRPC calls; without I/O.
+
+It exists for the tensors: a message is sent from where it lies and received into the memory that
+the arrays will be views of, where grpcio copies it three times each way. What a call does not need
+is left out: no priorities, no push, no dynamic header table (we announce a table of size 0, so that
+equal header blocks are equal bytes).
+
+Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK), gRPC's PROTOCOL-HTTP2.md and its "HTTP to gRPC status
+code mapping".
+"""
+
+from __future__ import annotations
+
+import base64
+from struct import Struct
+from struct import error as struct_error
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_to_bytes
+
+import hpack
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+__all__ = ["Connection", "ConnectionBroken", "StatusError", "Stream", "header_block"]
+
+Buffer = bytes | bytearray | memoryview
+
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS = 0x0, 0x1, 0x3, 0x4
+_PUSH_PROMISE, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0x5, 0x6, 0x7, 0x8, 0x9
+_END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
+_REFUSED, _CANCEL = 0x7, 0x8
+_MAX_STREAMS_SETTING, _WINDOW_SETTING, _FRAME_SETTING = 0x3, 0x4, 0x5
+
+_FRAME: Final = Struct(">HBBBI")  # length (16 and 8 bits), type, flags, stream
+_PREFIX: Final = Struct(">BI")  # compressed, length
+_SETTING: Final = Struct(">HI")
+_UINT: Final = Struct(">I")
+_FRAME_SIZE: Final = 9
+_PREFIX_SIZE: Final = 5
+_MOST_WINDOW: Final = 2**31 - 1
+_LAST_STREAM: Final = 2**31 - 3
+# Of what is received, so much before the connection's window is opened again.
+_REFILL: Final = 2**30
+_SCRATCH: Final = 1 << 16
+# Bytes that are handed to a socket at once, and pieces: the system takes 1024 (IOV_MAX).
+_MOST_BYTES: Final = 1 << 20
+_MOST_PIECES: Final = 512
+# Above this, a message gets memory of its own that is not cleared first.
+_SMALL: Final = 1 << 15
+_KEPT_BLOCKS: Final = 64
+
+_PREFACE: Final = b"".join((
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    _FRAME.pack(0, 24, _SETTINGS, 0, 0),
+    _SETTING.pack(0x1, 0),  # no dynamic header table
+    _SETTING.pack(0x2, 0),  # no push
+    _SETTING.pack(_WINDOW_SETTING, _MOST_WINDOW),
+    _SETTING.pack(_FRAME_SETTING, 2**24 - 1),
+    _FRAME.pack(0, 4, _WINDOW_UPDATE, 0, 0),
+    _UINT.pack(_MOST_WINDOW - 65_535),
+))  # fmt: skip
+_STATUS_OF_HTTP: Final = {
+    "400": "INTERNAL", "401": "UNAUTHENTICATED", "403": "PERMISSION_DENIED",
+    "404": "UNIMPLEMENTED", "429": "UNAVAILABLE", "502": "UNAVAILABLE", "503": "UNAVAILABLE",
+    "504": "UNAVAILABLE",
+}  # fmt: skip
+_STATUS_OF_RESET: Final = {
+    _REFUSED: "UNAVAILABLE", _CANCEL: "CANCELLED",
+    0xB: "RESOURCE_EXHAUSTED", 0xC: "PERMISSION_DENIED",
+}  # fmt: skip
+_STATUSES: Final = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
+    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
+    "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
+
+
+class StatusError(Exception):
+    """A call ended with a gRPC status other than OK.
+
+    Attributes:
+        code: The status code's name, such as ``UNAVAILABLE``.
+        details: The status message.
+    """
+
+    def __init__(self, code: str, details: str) -> None:
+        super().__init__(f"{code}: {details}")
+        self.code = code
+        self.details = details
+
+
+class ConnectionBroken(Exception):  # noqa: N818 - said of what happened, as those of errors.py
+    """The connection cannot be used any more."""
+
+
+def header_block(
+    path: str, authority: str, metadata: Iterable[tuple[str, str | bytes]] = ()
+) -> bytes:
+    """Return the header block of a gRPC call over plain text, but for its timeout.
+
+    Args:
+        path: The gRPC method's path.
+        authority: The host and port that are called.
+        metadata: Further headers; a value of a ``-bin`` name is sent as base64.
+    """
+    block = bytearray(b"\x83\x86")  # :method POST, :scheme http
+    block += b"\x04" + _text(path.encode())
+    block += b"\x01" + _text(authority.encode())
+    block += b"\x00" + _text(b"te") + _text(b"trailers")
+    block += b"\x0f\x10" + _text(b"application/grpc")  # content-type
+    block += b"\x0f\x2b" + _text(b"triton-client")  # user-agent
+    block += b"\x00" + _text(b"grpc-accept-encoding") + _text(b"identity")
+    for name, value in metadata:
+        raw = value.encode() if isinstance(value, str) else value
+        if name.endswith("-bin"):
+            raw = base64.b64encode(raw).rstrip(b"=")
+        block += b"\x10" + _text(name.lower().encode()) + _text(raw)  # never indexed by anybody
+    return bytes(block)
+
+
+def _text(raw: bytes) -> bytes:
+    size = len(raw)
+    if size < 0x7F:
+        return bytes((size,)) + raw
+    length, size = bytearray((0x7F,)), size - 0x7F
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    length.append(size)
+    return bytes(length) + raw
+
+
+def _timeout(seconds: float) -> bytes:
+    """Return the header of a timeout; gRPC's values have eight digits at most."""
+    micro = max(1, int(seconds * 1e6))
+    if micro < 100_000_000:
+        value = f"{micro}u"
+    elif micro < 10**11:
+        value = f"{micro // 1000}m"
+    else:
+        value = f"{min(micro // 10**6, 99_999_999)}S"
+    return b"\x00\x0cgrpc-timeout" + _text(value.encode())
+
+
+class Stream:
+    """One call on a connection.
+
+    Attributes:
+        number: Its number on the connection.
+        ended: The server has said all that it will say.
+    """
+
+    __slots__ = (
+        "_filled", "_length", "_message", "_messages", "_prefix", "_view", "ended", "headers",
+        "number", "pieces", "reset", "waiting", "window",
+    )  # fmt: skip
+
+    def __init__(self, number: int, window: int, pieces: Iterable[memoryview]) -> None:
+        self.number = number
+        self.window = window
+        self.pieces = list(pieces)[::-1]  # what is still to be sent, the next piece last
+        self.headers: dict[str, str] = {}
+        self.reset: int | None = None
+        self.ended = False
+        self.waiting: Any = None  # whoever waits for the end, for the shell
+        self._prefix = b""
+        self._length = -1
+        self._filled = 0
+        self._message: Any = None
+        self._view = memoryview(b"")
+        self._messages = 0
+
+    def answer(self) -> bytes | memoryview:
+        """Return the message that came.
+
+        Raises:
+            StatusError: The call failed.
+        """
+        headers = self.headers
+        status = headers.get("grpc-status")
+        if status != "0":
+            raise StatusError(*self._failure(status))
+        if self._messages != 1 or self._length >= 0 or self._prefix:
+            raise StatusError("INTERNAL", "the server's answer is not one whole message")
+        if isinstance(self._message, bytearray):
+            return bytes(self._message)
+        return memoryview(self._message).toreadonly()
+
+    def _failure(self, status: str | None) -> tuple[str, str]:
+        if status is not None and status.isascii() and status.isdigit():
+            number = int(status)
+            code = _STATUSES[number] if number < len(_STATUSES) else "UNKNOWN"
+            raw = self.headers.get("grpc-message", "")
+            return code, unquote_to_bytes(raw).decode(errors="replace")
+        http = self.headers.get(":status", "200")
+        if http != "200":
+            return _STATUS_OF_HTTP.get(http, "UNKNOWN"), f"the server answered with HTTP {http}"
+        if self.reset is not None:
+            code = _STATUS_OF_RESET.get(self.reset, "INTERNAL")
+            return code, f"the server reset the stream (HTTP/2 error {self.reset})"
+        return "INTERNAL", "the server's answer has no status"
+
+    def room(self, size: int) -> memoryview | None:
+        """Return where the next ``size`` bytes of data go, if it is known and worth it."""
+        left = self._length - self._filled
+        return self._view[self._filled : self._filled + min(size, left)] if left > 0 else None
+
+    def took(self, size: int) -> None:
+        """Note that so many bytes were written into :meth:`room`."""
+        self._filled += size
+        if self._filled == self._length:
+            self._messages += 1
+            self._length = -1
+
+    def put(self, data: memoryview) -> None:
+        """Take data that came elsewhere.
+
+        Raises:
+            ConnectionBroken: The server compresses what it was asked to leave as it is.
+        """
+        position, end = 0, len(data)
+        while position < end:
+            if self._length < 0:
+                take = min(_PREFIX_SIZE - len(self._prefix), end - position)
+                self._prefix += bytes(data[position : position + take])
+                position += take
+                if len(self._prefix) == _PREFIX_SIZE:
+                    self._begin()
+                continue
+            room = self.room(end - position)
+            if room is not None:
+                room[:] = data[position : position + len(room)]
+                position += len(room)
+                self.took(len(room))
+
+    def _begin(self) -> None:
+        compressed, length = _PREFIX.unpack(self._prefix)
+        if compressed:
+            raise ConnectionBroken("the server compressed its answer, which was not asked for")
+        self._prefix = b""
+        # Memory from numpy is not cleared, and lies in huge pages where it is large.
+        self._message = bytearray(length) if length <= _SMALL else np.empty(length, np.uint8)
+        self._view = memoryview(self._message)
+        self._length, self._filled = length, 0
+        if length == 0:
+            self.took(0)
+
+
+class Connection:
+    """The state of one connection.
+
+    The shell sends what :meth:`outgoing` returns, writes what comes into :meth:`buffer` and says
+    so to :meth:`received`.
+    """
+
+    __slots__ = (
+        "_blocks", "_continued", "_data", "_data_left", "_decoder", "_ending", "_fragments",
+        "_handlers", "_most_frame", "_numbers", "_out", "_padding", "_received", "_scratch",
+        "_stop", "_window", "_window_of_streams", "finished", "last", "most_streams", "streams",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.streams: dict[int, Stream] = {}
+        self.finished: list[Stream] = []
+        """Streams that ended since the shell last looked; the shell empties it."""
+        self.last: str | None = None
+        """Why no further stream may be opened, once that is so."""
+        self.most_streams = _MOST_WINDOW
+        self._numbers = 1
+        self._window = 65_535
+        self._window_of_streams = 65_535
+        self._most_frame = 16_384
+        self._out: list[Buffer] = [_PREFACE]
+        self._scratch = memoryview(bytearray(_SCRATCH))
+        self._stop = 0  # the end of what is not yet parsed; it begins at 0
+        self._received = 0
+        self._data: Stream | None = None  # the stream that a DATA frame under way is for
+        self._data_left = self._padding = 0
+        self._ending = False
+        self._fragments = b""
+        self._continued: tuple[int, int] | None = None
+        self._decoder = hpack.Decoder()
+        self._blocks: dict[bytes, dict[str, str]] = {}
+        self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
+            _HEADERS: self._on_headers,
+            _RST_STREAM: self._on_reset,
+            _SETTINGS: self._on_settings,
+            _PUSH_PROMISE: self._on_push,
+            _PING: self._on_ping,
+            _GOAWAY: self._on_goaway,
+            _WINDOW_UPDATE: self._on_window,
+            _CONTINUATION: self._on_continuation,
+        }
+
+    # What is sent.
+
+    def open(self, block: bytes, timeout: float | None, parts: Sequence[Any]) -> Stream:
+        """Begin a call.
+
+        Args:
+            block: Of :func:`header_block`.
+            timeout: The seconds that the server is told; ``None`` for none.
+            parts: The message, in contiguous parts that follow each other.
+
+        Raises:
+            ConnectionBroken: The connection takes no further calls.
+        """
+        if self.last is not None:
+            raise ConnectionBroken(self.last)
+        number, self._numbers = self._numbers, self._numbers + 2
+        if self._numbers > _LAST_STREAM:
+            self.last = "the connection has had all the streams it can have"
+        pieces = [memoryview(part).cast("B") for part in parts]
+        size = sum(piece.nbytes for piece in pieces)
+        pieces.insert(0, memoryview(_PREFIX.pack(0, size)))
+        stream = self.streams[number] = Stream(number, self._window_of_streams, pieces)
+        if timeout is not None:
+            block += _timeout(timeout)
+        self._out.append(_frame(_HEADERS, _END_HEADERS, number, len(block)) + block)
+        return stream
+
+    def outgoing(self) -> list[Buffer]:
+        """Return what may be sent now, a mebibyte or so at a time; nothing where nothing may be."""
+        out, self._out = self._out, []
+        left = _MOST_BYTES
+        for stream in self.streams.values():
+            if left <= 0 or self._window <= 0 or len(out) >= _MOST_PIECES:
+                break
+            if stream.pieces:
+                left -= self._take(stream, left, out)
+        return out
+
+    def blocked(self, stream: Stream) -> bool:
+        """Tell whether some of a stream's message waits to be sent."""
+        return bool(stream.pieces)
+
+    def cancel(self, stream: Stream) -> None:
+        """Give a call up: its answer is not wanted any more."""
+        if self.streams.pop(stream.number, None) is not None:
+            self._out.append(_frame(_RST_STREAM, 0, stream.number, 4) + _UINT.pack(_CANCEL))
+            if self._data is stream:
+                self._data = None
+
+    def _take(self, stream: Stream, most: int, out: list[Buffer]) -> int:
+        """Cut frames off a stream's message; return how many bytes."""
+        taken = 0
+        pieces = stream.pieces
+        while pieces and taken < most and len(out) < _MOST_PIECES:
+            room = min(self._most_frame, self._window, stream.window)
+            if room <= 0:
+                break
+            at, size = len(out), 0
+            out.append(b"")
+            while pieces and size < room and len(out) < _MOST_PIECES + 64:
+                piece = pieces.pop()
+                if piece.nbytes > room - size:
+                    pieces.append(piece[room - size :])
+                    piece = piece[: room - size]
+                size += piece.nbytes
+                out.append(piece)
+            out[at] = _frame(_DATA, 0 if pieces else _END_STREAM, stream.number, size)
+            self._window -= size
+            stream.window -= size
+            taken += size
+        return taken
+
+    # What is received.
+
+    def buffer(self) -> memoryview:
+        """Return where the next bytes go: a message's own memory where they are part of one."""
+        if self._data_left and self._data is not None and not self._stop:
+            room = self._data.room(self._data_left)
+            if room is not None and len(room) >= _SCRATCH // 4:
+                return room
+        return self._scratch[self._stop :]
+
+    def received(self, size: int, into: memoryview) -> None:
+        """Take note of bytes that came.
+
+        Args:
+            size: How many; 0 at the end.
+            into: What :meth:`buffer` had returned.
+
+        Raises:
+            ConnectionBroken: There were none: the peer closed it; or it does not keep to the
+                protocol.
+        """
+        if size == 0:
+            raise ConnectionBroken(self.last or "the server closed the connection")
+        if into.obj is not self._scratch.obj:
+            stream = self._data
+            if stream is not None:  # else it was cancelled meanwhile
+                stream.took(size)
+            self._data_left -= size
+            self._count(size)
+            if not self._data_left and not self._padding:
+                self._end_of_data()
+            return
+        self._stop += size
+        position = 0
+        while (after := self._parse(position)) is not None:
+            position = after
+        if position:
+            rest = self._stop - position
+            self._scratch[:rest] = bytes(self._scratch[position : self._stop])
+            self._stop = rest
+
+    def _parse(self, at: int) -> int | None:
+        """Take one frame, or a part of a DATA frame, and return where it ends."""
+        left = self._stop - at
+        if self._data_left or self._padding:
+            return self._more_data(at, left) if left else None
+        if left < _FRAME_SIZE:
+            return None
+        high, low, kind, flags, number = _FRAME.unpack_from(self._scratch, at)
+        size, number = high << 8 | low, number & _MOST_WINDOW
+        if self._continued is not None and (kind, number) != (_CONTINUATION, self._continued[0]):
+            raise ConnectionBroken("the server interrupted its headers")
+        begin = at + _FRAME_SIZE
+        if kind == _DATA:
+            return self._begin_data(begin, size, flags, number)
+        if size > _SCRATCH - _FRAME_SIZE:
+            raise ConnectionBroken("the server sent a frame that is too large")
+        if left < _FRAME_SIZE + size:
+            return None
+        handle = self._handlers.get(kind)
+        if handle is not None:
+            try:
+                handle(flags, number, bytes(self._scratch[begin : begin + size]))
+            except (struct_error, IndexError) as error:
+                raise ConnectionBroken("the server sent a frame that is too short") from error
+        return int(begin + size)
+
+    def _begin_data(self, begin: int, size: int, flags: int, number: int) -> int | None:
+        padding = 0
+        if flags & _PADDED:
+            if self._stop <= begin:
+                return None
+            padding = self._scratch[begin]
+            begin, size = begin + 1, size - 1
+            self._count(1)
+        if padding > size:
+            raise ConnectionBroken("the server padded a frame beyond its size")
+        self._data = self.streams.get(number)
+        self._data_left, self._padding = size - padding, padding
+        self._ending = bool(flags & _END_STREAM)
+        if size == 0:
+            self._end_of_data()
+        return begin
+
+    def _more_data(self, at: int, left: int) -> int:
+        take = min(left, self._data_left)
+        if take:
+            if self._data is not None:
+                self._data.put(self._scratch[at : at + take])
+            self._data_left -= take
+        skip = 0
+        if not self._data_left:
+            skip = min(left - take, self._padding)
+            self._padding -= skip
+        self._count(take + skip)
+        if not self._data_left and not self._padding:
+            self._end_of_data()
+        return at + take + skip
+
+    def _end_of_data(self) -> None:
+        stream, self._data = self._data, None
+        if self._ending and stream is not None:
+            self._end(stream)
+
+    def _count(self, size: int) -> None:
+        self._received += size
+        if self._received >= _REFILL:
+            self._out.append(_frame(_WINDOW_UPDATE, 0, 0, 4) + _UINT.pack(self._received))
+            self._received = 0
+
+    def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
+        if flags & _PADDED:
+            payload = payload[1 : len(payload) - payload[0]]
+        if flags & _PRIORITY:
+            payload = payload[5:]
+        self._headers(number, flags, flags, payload)
+
+    def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
+        if self._continued is None:
+            raise ConnectionBroken("the server continued headers that it had not begun")
+        self._headers(number, flags, self._continued[1], self._fragments + payload)
+
+    def _on_reset(self, _flags: int, number: int, payload: bytes) -> None:
+        stream = self.streams.get(number)
+        if stream is not None:
+            (stream.reset,) = _UINT.unpack(payload)
+            self._end(stream)
+
+    def _on_settings(self, flags: int, _number: int, payload: bytes) -> None:
+        if not flags & _ACK:
+            self._settings(payload)
+
+    def _on_push(self, _flags: int, _number: int, _payload: bytes) -> None:
+        raise ConnectionBroken("the server pushes, which it was told not to")
+
+    def _on_ping(self, flags: int, _number: int, payload: bytes) -> None:
+        if not flags & _ACK:
+            self._out.append(_frame(_PING, _ACK, 0, len(payload)) + payload)
+
+    def _on_goaway(self, _flags: int, _number: int, payload: bytes) -> None:
+        (last,) = _UINT.unpack_from(payload)
+        text = payload[8:].decode(errors="replace")
+        self.last = f"the server is closing the connection{': ' if text else ''}{text}"
+        for stream in [stream for stream in self.streams.values() if stream.number > last]:
+            # It says that it has done nothing of these.
+            stream.reset = _REFUSED
+            self._end(stream)
+
+    def _on_window(self, _flags: int, number: int, payload: bytes) -> None:
+        size = _UINT.unpack(payload)[0] & _MOST_WINDOW
+        if number == 0:
+            self._window += size
+        elif number in self.streams:
+            self.streams[number].window += size
+
+    def _headers(self, number: int, flags: int, first: int, block: bytes) -> None:
+        if not flags & _END_HEADERS:
+            if len(block) > _SCRATCH:
+                raise ConnectionBroken("the server's headers are too large")
+            self._continued, self._fragments = (number, first), block
+            return
+        self._continued, self._fragments = None, b""
+        headers = self._decode(block)
+        stream = self.streams.get(number)
+        if stream is not None:
+            stream.headers.update(headers)
+            if first & _END_STREAM:
+                self._end(stream)
+
+    def _decode(self, block: bytes) -> dict[str, str]:
+        known = self._blocks.get(block)
+        if known is None:
+            try:
+                known = {str(name): str(value) for name, value in self._decoder.decode(block)}
+            except (hpack.HPACKError, UnicodeError) as error:
+                raise ConnectionBroken(f"the server's headers cannot be read: {error}") from error
+            # Without a dynamic table a block means the same each time.
+            if self._decoder.header_table_size == 0 and len(self._blocks) < _KEPT_BLOCKS:
+                self._blocks[block] = known
+        return known
+
+    def _settings(self, payload: bytes) -> None:
+        if len(payload) % _SETTING.size:
+            raise ConnectionBroken("the server's settings cannot be read")
+        for name, value in _SETTING.iter_unpack(payload):
+            if name == _MAX_STREAMS_SETTING:
+                self.most_streams = value
+            elif name == _WINDOW_SETTING:
+                for stream in self.streams.values():
+                    stream.window += value - self._window_of_streams
+                self._window_of_streams = value
+            elif name == _FRAME_SETTING:
+                self._most_frame = max(16_384, value)
+        self._out.append(_frame(_SETTINGS, _ACK, 0, 0))
+
+    def _end(self, stream: Stream) -> None:
+        self.streams.pop(stream.number, None)
+        stream.ended = True
+        self.finished.append(stream)
+        if stream.pieces:
+            # It answered before it was told all: it wants no more of it.
+            stream.pieces.clear()
+            if stream.reset is None:
+                self._out.append(_frame(_RST_STREAM, 0, stream.number, 4) + _UINT.pack(_CANCEL))
+
+
+def _frame(kind: int, flags: int, number: int, size: int) -> bytes:
+    return _FRAME.pack(size >> 8, size & 0xFF, kind, flags, number)
