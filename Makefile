@@ -8,7 +8,7 @@ INPUTS := pyproject.toml constraints.txt
 # Where the shell forbids bytecode, every command would compile MLflow and torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-gpu lint bench-export bench-serving serve wheel clean help
+.PHONY: setup demo test test-gpu lint bench-export bench-serving bench-client serve wheel clean help
 
 setup: .venv/.ready ## Make .venv with everything the demo needs, and a tritonserver launcher in it
 
@@ -31,6 +31,9 @@ bench-export: .venv/.ready-dev ## Measure stlab-export beside a bare script
 
 bench-serving: .venv/.ready-dev ## Measure the embedded server beside FastAPI and mlflow models serve
 	$(BIN)/python benchmarks/serving.py
+
+bench-client: .venv/.ready-dev ## Measure triton_client beside tritonclient and the bare stub
+	$(BIN)/python -m benchmarks.client
 
 serve: .venv/.ready ## Serve model_repository on the loopback interface
 	$(BIN)/stlab serve

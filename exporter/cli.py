@@ -146,6 +146,48 @@ def serve(
     )
 
 
+@app.command()
+def infer(
+    model: Annotated[str, typer.Argument(help="The served model.")],
+    inputs: Annotated[
+        Path, typer.Option("--input", help="The inputs: a .npz with an array each, or a .json.")
+    ],
+    url: Annotated[
+        str, typer.Option(envvar="STLAB_TRITON_URL", help="HOST:PORT (gRPC) of the server.")
+    ] = "localhost:8001",
+    version: Annotated[int | None, typer.Option(min=1, help="The version.")] = None,
+    outputs: Annotated[
+        list[str] | None, typer.Option(help="An output wanted, all by default; repeatable.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="A .npz to write the answer to.")] = None,
+    deadline: Annotated[float, typer.Option(help="Seconds that the inference may take.")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Ask a served model, and print its answer."""
+    from exporter.asking import InferRequest
+    from exporter.asking import infer as run
+    from exporter.console import print_answer, print_error, print_json
+
+    result = run(
+        InferRequest(
+            model=model,
+            inputs=inputs,
+            url=url,
+            version=version,
+            outputs=tuple(outputs or ()),
+            output=output,
+            deadline=deadline,
+        )
+    )
+    if as_json:
+        print_json(result.as_dict())
+    elif result.error is None:
+        print_answer(result)
+    if result.error is not None:
+        print_error(StlabError(**result.error))
+    raise typer.Exit(result.exit_code)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run ``stlab``, and end the process."""
     collect_seldom()
@@ -187,11 +229,19 @@ def _fail(error: StlabError, arguments: list[str]) -> int:
     from exporter.console import print_error, print_json
 
     if "--json" in arguments:
-        from exporter.result import ExportResult
-
-        print_json(ExportResult("failed", "", "").failed(error).as_dict())
+        print_json(_failed(error, arguments[0]))
     print_error(error)
     return error.exit_code
+
+
+def _failed(error: StlabError, command: str) -> dict[str, Any]:
+    if command == "infer":
+        from exporter.answer import InferResult
+
+        return InferResult("").failed(error).as_dict()
+    from exporter.result import ExportResult
+
+    return ExportResult("failed", "", "").failed(error).as_dict()
 
 
 def _interrupt_once() -> None:

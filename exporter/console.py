@@ -12,10 +12,18 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from exporter.answer import InferResult
     from exporter.errors import StlabError
     from exporter.result import ExportResult
 
-__all__ = ["Progress", "print_error", "print_json", "print_result", "set_up_logging"]
+__all__ = [
+    "Progress",
+    "print_answer",
+    "print_error",
+    "print_json",
+    "print_result",
+    "set_up_logging",
+]
 
 logger = logging.getLogger("stlab")
 
@@ -97,6 +105,28 @@ def print_result(result: ExportResult) -> None:
         table.add_row("report", result.report)
     table.add_row("seconds", f"{result.seconds.get('total', 0.0):.1f}")
     Console(highlight=False).print(table)
+
+
+def print_answer(result: InferResult) -> None:
+    """Print an inference's outputs as a table for people."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from exporter.answer import described
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("output", "type", "shape", "first values"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("min", "mean", "max"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for name, array in result.outputs.items():
+        table.add_row(*map(escape, described(name, array)))
+    console = Console(highlight=False)
+    console.print(table)
+    version = "" if result.version is None else f" version {result.version}"
+    milliseconds = (result.seconds or 0.0) * 1e3
+    console.print(f"{escape(result.model)}{version} answered in {milliseconds:.1f} ms")
 
 
 def print_json(content: Mapping[str, Any]) -> None:

@@ -153,7 +153,7 @@ def test_the_types_of_the_client_need_no_grpc() -> None:
     assert not loaded & {"grpc", "google", "tritonclient", "exporter"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["infer", "--help"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     # What main() does before it ends the process.
     loaded = loaded_after(f"from exporter.cli import _run\nassert _run({arguments}) == 0")

@@ -18,9 +18,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from triton_client._aio_client import AsyncTritonClient
     from triton_client._aio_model import AsyncModel
+    from triton_client._aio_sequence import AsyncModelSequence
+    from triton_client._aio_shared_memory import AsyncSharedMemory
     from triton_client._channel import TLS
     from triton_client._client import TritonClient
+    from triton_client._hooks import CallInfo, Hooks
     from triton_client._model import Model
+    from triton_client._sequence import ModelSequence
+    from triton_client._shared_memory import SharedMemory
     from triton_client.errors import (
         DeadlineExceeded,
         InvalidInput,
@@ -32,16 +37,27 @@ if TYPE_CHECKING:
         TritonClientError,
         Unavailable,
     )
-    from triton_client.types import ModelSpec, RepositoryEntry, ServerMetadata, TensorSpec
+    from triton_client.types import (
+        ModelSpec,
+        RepositoryEntry,
+        ServerMetadata,
+        SharedMemoryRegion,
+        TensorSpec,
+    )
 
 __all__ = [
     "TLS",
     "AsyncModel",
+    "AsyncModelSequence",
+    "AsyncSharedMemory",
     "AsyncTritonClient",
+    "CallInfo",
     "DeadlineExceeded",
+    "Hooks",
     "InvalidInput",
     "Model",
     "ModelNotFound",
+    "ModelSequence",
     "ModelSpec",
     "NotReady",
     "Overloaded",
@@ -49,6 +65,8 @@ __all__ = [
     "RepositoryEntry",
     "ServerError",
     "ServerMetadata",
+    "SharedMemory",
+    "SharedMemoryRegion",
     "TensorSpec",
     "TritonClient",
     "TritonClientError",
@@ -59,7 +77,14 @@ _HOMES = {
     "TLS": "_channel",
     "AsyncModel": "_aio_model",
     "AsyncTritonClient": "_aio_client",
+    "CallInfo": "_hooks",
+    "Hooks": "_hooks",
+    "AsyncModelSequence": "_aio_sequence",
+    "AsyncSharedMemory": "_aio_shared_memory",
+    "SharedMemory": "_shared_memory",
+    "SharedMemoryRegion": "types",
     "Model": "_model",
+    "ModelSequence": "_sequence",
     "TritonClient": "_client",
     "ModelSpec": "types",
     "RepositoryEntry": "types",

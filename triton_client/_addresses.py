@@ -69,48 +69,58 @@ class Addresses:
         port: The port, or the socket's path.
     """
 
-    __slots__ = ("_found", "_refused", "_until", "host", "port")
+    __slots__ = ("_doubted", "_found", "_looked_up", "_refused", "host", "port")
 
     def __init__(self, host: str, port: str | int) -> None:
         self.host = host
         self.port = port
         self._found: deque[Address] = deque()
-        self._until = 0.0
-        self._refused: set[Any] = set()
+        self._looked_up = 0.0
+        self._doubted = False
+        self._refused: set[Address] = set()
         if not host:
             self._found.append(Address(socket.AF_UNIX, port))
-            self._until = float("inf")
 
     @property
     def stale(self) -> bool:
         """Whether the name should be looked up before the next connection."""
-        return not self._found or (bool(self._refused) and monotonic() > self._until)
+        if not self.host:
+            return False
+        return not self._found or (
+            self._doubted and monotonic() > self._looked_up + _RESOLVE_SECONDS
+        )
 
     def learn(self, found: list[Any]) -> None:
         """Take what ``getaddrinfo`` returned."""
-        fresh = [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
-        self._found = deque(dict.fromkeys(fresh))
-        self._until = monotonic() + _RESOLVE_SECONDS
-        self._refused = set()
+        self._found = deque(
+            dict.fromkeys(Address(family, sockaddr) for family, _, _, _, sockaddr in found)
+        )
+        self._looked_up, self._doubted, self._refused = monotonic(), False, set()
 
     def turn(self) -> list[Address]:
         """Return the addresses in the order to try them, another one first at each call."""
         found = self._found
-        if len(found) > 1:
-            found.rotate(-1)
-        every = list(found)
-        good = [address for address in every if address not in self._refused]
-        return good + [address for address in every if address in self._refused]
-
-    def failed(self, address: Address) -> None:
-        """Note that nothing answers at an address: it is tried last until the next look-up."""
-        self._refused.add(address)
-        if len(self._refused) == len(self._found) > 1:
-            self._refused.clear()
+        if len(found) == 1:
+            return list(found)
+        found.rotate(-1)
+        # Stable: those that refused come last.
+        return sorted(found, key=self._refused.__contains__)
 
     def refused(self, address: Address) -> bool:
         """Tell whether nothing answered at an address."""
         return address in self._refused
+
+    def failed(self, address: Address) -> None:
+        """Note that nothing answers at an address: it is tried last until the next look-up."""
+        self._refused.add(address)
+        self._doubted = True
+        if self.host and self._refused.issuperset(self._found):
+            # None of them answers: the name may stand for others by now.
+            self._found = deque()
+
+    def broke(self) -> None:
+        """Note that a connection ended, as when a server is replaced."""
+        self._doubted = True
 
     def works(self, address: Address) -> None:
         """Note that an address answers."""

@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from triton_client._addresses import Address, Addresses, tune
-from triton_client._direct import CONNECT_SECONDS, KEPT_BLOCKS, unsent
+from triton_client._direct import CONNECT_SECONDS, KEPT_BLOCKS, TURN_SECONDS, broken, unsent
 from triton_client._http2 import Connection, ConnectionBroken, StatusError, Stream, header_block
 
 if TYPE_CHECKING:
@@ -199,10 +199,10 @@ class AsyncDirectChannel:
             if link is None:
                 link = await asyncio.wait_for(self._connected(), timeout)
             return await link.call(self._block(method, metadata), parts, end)
-        except TimeoutError as error:
-            raise StatusError("DEADLINE_EXCEEDED", "no answer before the deadline") from error
         except (OSError, ConnectionBroken) as error:
-            raise StatusError("UNAVAILABLE", f"the connection broke: {error}") from error
+            # The timer may be early by what the clock cannot tell.
+            overdue = end is not None and self._loop.time() >= end - 2e-3
+            raise broken(error, overdue=overdue) from error
 
     def close(self) -> None:
         """Close all connections; calls under way fail."""
@@ -241,7 +241,10 @@ class AsyncDirectChannel:
         for link in links:
             if link.usable and not link.full:
                 return link
-        self._links[address] = [link for link in links if link.usable]
+        usable = [link for link in links if link.usable]
+        if len(usable) < len(links):
+            self._addresses.broke()
+            self._links[address] = usable
         return None
 
     async def _connected(self) -> _Link:
@@ -250,13 +253,15 @@ class AsyncDirectChannel:
             found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             self._addresses.learn(found)
         problem: OSError | None = None
-        for address in self._addresses.turn():
+        addresses = self._addresses.turn()
+        for address in addresses:
             link = self._link_to(address)
             if link is not None:
                 return link
             task = self._connecting.get(address)
             if task is None:
-                task = self._loop.create_task(self._connect(address))
+                seconds = CONNECT_SECONDS if address is addresses[-1] else TURN_SECONDS
+                task = self._loop.create_task(self._connect(address, seconds))
                 self._connecting[address] = task
                 task.add_done_callback(partial(self._settled, address))
             try:
@@ -272,12 +277,12 @@ class AsyncDirectChannel:
         if not task.cancelled():
             task.exception()  # looked at, though whoever asked for it may have given up
 
-    async def _connect(self, address: Address) -> _Link:
+    async def _connect(self, address: Address, seconds: float) -> _Link:
         connecting = socket.socket(address.family, socket.SOCK_STREAM)
         try:
             connecting.setblocking(False)
             tune(connecting)
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._loop.sock_connect(connecting, address.sockaddr)
         except BaseException:
             connecting.close()

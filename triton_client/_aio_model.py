@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from triton_client._aio_sequence import AsyncModelSequence
 from triton_client._deadline import Deadline
+from triton_client._regions import using
+from triton_client._sequence import SequenceSteps
 from triton_client._served import PARTS_AT_ONCE, ServedModel
 from triton_client._window import aio_in_order
 from triton_client.errors import ModelNotFound, NotReady, PermissionDenied
@@ -13,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 
     from triton_client._aio_transport import AsyncTransport
-    from triton_client._calls import Calls
+    from triton_client._calls import Call, Calls
     from triton_client._codec import Parameter
-    from triton_client._plan import Outputs
+    from triton_client._plan import Outputs, Wanted
+    from triton_client._regions import Regions
 
 __all__ = ["AsyncModel"]
 
@@ -28,7 +32,7 @@ class AsyncModel(ServedModel):
         version: The version asked for; empty where the server chooses.
     """
 
-    __slots__ = ("_timeout", "_transport")
+    __slots__ = ("_pinned", "_timeout", "_transport")
 
     def __init__(
         self,
@@ -39,9 +43,12 @@ class AsyncModel(ServedModel):
         name: str,
         version: str,
         timeout: float | None,
+        pinned: AsyncTransport,
+        regions: Regions,
     ) -> None:
-        super().__init__(calls, server, name, version)
+        super().__init__(calls, server, name, version, regions)
         self._transport = transport
+        self._pinned = pinned
         self._timeout = timeout
 
     async def refresh(self) -> None:
@@ -82,7 +89,7 @@ class AsyncModel(ServedModel):
         self,
         inputs: Mapping[str, object],
         *,
-        outputs: Iterable[str] | None = None,
+        outputs: Wanted | None = None,
         deadline: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
         request_id: str = "",
@@ -94,7 +101,10 @@ class AsyncModel(ServedModel):
             inputs: By name, of the shapes and dtypes of ``spec.inputs``: numpy arrays, anything
                 with ``__array__`` or ``__dlpack__``, Python numbers and strings, nested lists.
                 More than ``max_batch_size`` rows are sent as several requests, put together again.
-            outputs: The outputs wanted; all by default.
+                Contiguous arrays in the client's shared memory are sent by reference.
+            outputs: The names of the outputs wanted; all by default. Or, by name, arrays in the
+                client's shared memory to write them to, ``None`` for one that is to come with
+                the answer.
             deadline: Seconds for everything: the queue, the model, the way there and back, and
                 retries. The client's timeout by default; ``math.inf`` for none.
             parameters: Request parameters for the model.
@@ -104,7 +114,8 @@ class AsyncModel(ServedModel):
         Returns:
             The outputs by name. Numeric arrays are read-only views of the message that came, not
             necessarily aligned; copy one to change it. ``BYTES`` outputs are object arrays of
-            ``bytes``.
+            ``bytes``. An output that was written to an array is that array, or a view of its
+            first elements where the output has another shape.
 
         Raises:
             InvalidInput: The inputs do not fit the model, by this client or by the server.
@@ -122,9 +133,9 @@ class AsyncModel(ServedModel):
             priority=priority,
         )
         if len(plan.parts) == 1:
-            return await self._transport.run(plan.call(plan.parts[0]), limit)
+            return await self._send(plan.call(plan.parts[0]), limit)
         answers = aio_in_order(
-            lambda part: self._transport.run(plan.call(part), limit), plan.parts, PARTS_AT_ONCE
+            lambda part: self._send(plan.call(part), limit), plan.parts, PARTS_AT_ONCE
         )
         return plan.join([answer async for answer in answers])
 
@@ -158,7 +169,7 @@ class AsyncModel(ServedModel):
         Raises:
             TritonClientError: At its turn, what an inference failed with.
         """
-        wanted = None if outputs is None else list(outputs)
+        wanted = None if outputs is None else self._inferences.names(outputs)
 
         async def infer(inputs: Mapping[str, object]) -> Outputs:
             return await self.infer(
@@ -166,6 +177,87 @@ class AsyncModel(ServedModel):
             )
 
         return aio_in_order(infer, items, concurrency)
+
+    def stream(
+        self,
+        inputs: Mapping[str, object],
+        *,
+        outputs: Iterable[str] | None = None,
+        deadline: float | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        request_id: str = "",
+        priority: int = 0,
+    ) -> AsyncIterator[Outputs]:
+        """Run the model and yield its answers as they come: any number where it is decoupled.
+
+        The request is sent when the first answer is asked for, and is never sent twice.
+        ``aclose`` cancels the call, as does the end of the last reference.
+
+        Args:
+            inputs: As :meth:`infer` takes them, at most ``max_batch_size`` rows.
+            outputs: The outputs wanted; all by default.
+            deadline: Seconds from the first answer asked for to the last one that comes. The
+                client's timeout by default; ``math.inf`` for none.
+            parameters: Request parameters for the model.
+            request_id: Shown in the server's logs and traces.
+            priority: Triton's request priority.
+
+        Yields:
+            Each answer's outputs, as :meth:`infer` returns them.
+
+        Raises:
+            InvalidInput: At once, where the inputs do not fit the model.
+            TritonClientError: At its turn, where the call failed, perhaps after some answers.
+        """
+        limit = self._deadline(deadline)
+        call = self._inferences.single(
+            inputs,
+            outputs=outputs,
+            timeout=limit.seconds,
+            parameters=parameters,
+            request_id=request_id,
+            priority=priority,
+            stream=True,
+        )
+        return self._transport.stream(call, limit.seconds)
+
+    def sequence(
+        self,
+        sequence_id: int | str | None = None,
+        *,
+        outputs: Iterable[str] | None = None,
+        deadline: float | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        priority: int = 0,
+    ) -> AsyncModelSequence:
+        """Begin a sequence of requests to a stateful model; nothing is sent yet.
+
+        Use it in an ``async with`` statement.
+
+        Args:
+            sequence_id: An integer from 1 to 2**63 - 1, or text; a random integer by default.
+            outputs: The outputs wanted of every step; all by default.
+            deadline: Seconds for each step; the client's timeout by default.
+            parameters: Request parameters of every step.
+            priority: Triton's request priority of every step.
+
+        Raises:
+            InvalidInput: The identifier is none.
+        """
+        options = {
+            "outputs": None if outputs is None else self._inferences.names(outputs),
+            "parameters": parameters,
+            "priority": priority,
+        }
+        limit = self._deadline(deadline)
+        steps = SequenceSteps(self._inferences, sequence_id, limit.seconds, options)
+        return AsyncModelSequence(self._pinned, steps)
+
+    async def _send(self, call: Call[Outputs], limit: Deadline) -> Outputs:
+        if not call.segments:
+            return await self._transport.run(call, limit)
+        with using(call.segments):
+            return await self._pinned.run(call, limit, retry=False)
 
     def _deadline(self, seconds: float | None) -> Deadline:
         return Deadline(self._timeout if seconds is None else seconds)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from os import getpid
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc.aio
 
+from triton_client._deadline import Deadline
+from triton_client._hooks import Watch
 from triton_client._retry import Retries
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from triton_client._calls import Call
     from triton_client._channel import ChannelSettings
-    from triton_client._deadline import Deadline
+    from triton_client._hooks import Hooks
 
 __all__ = ["AsyncTransport"]
 
@@ -27,10 +32,12 @@ class _Connection:
 
     def __init__(self, settings: ChannelSettings, loop: asyncio.AbstractEventLoop) -> None:
         if settings.credentials is None:
-            self.channel = grpc.aio.insecure_channel(settings.target, settings.options)
+            self.channel = grpc.aio.insecure_channel(
+                settings.target, settings.options, settings.compression
+            )
         else:
             self.channel = grpc.aio.secure_channel(
-                settings.target, settings.credentials, settings.options
+                settings.target, settings.credentials, settings.options, settings.compression
             )
         self.loop = loop
         self.pid = getpid()
@@ -40,6 +47,14 @@ class _Connection:
         found = self._methods.get(path)
         if found is None:
             found = self._methods[path] = self.channel.unary_unary(path)
+        return found
+
+    def stream(self, path: str) -> Any:
+        # On the wire, a stream of one request is that request.
+        key = f"stream {path}"
+        found = self._methods.get(key)
+        if found is None:
+            found = self._methods.setdefault(key, self.channel.unary_stream(path))
         return found
 
 
@@ -52,13 +67,15 @@ class AsyncTransport:
     Args:
         settings: How the channel is set up.
         retries: The most retries of a call.
+        hooks: What is told of every call.
     """
 
-    __slots__ = ("_closed", "_metadata", "_opened", "_retries", "_settings")
+    __slots__ = ("_closed", "_headers", "_hooks", "_opened", "_retries", "_settings")
 
-    def __init__(self, settings: ChannelSettings, retries: int) -> None:
+    def __init__(self, settings: ChannelSettings, retries: int, hooks: Hooks | None = None) -> None:
         self._settings = settings
-        self._metadata = settings.metadata
+        self._headers = settings.headers
+        self._hooks = hooks
         self._retries = Retries(retries)
         self._opened: _Connection | None = None
         self._closed = False
@@ -70,14 +87,21 @@ class AsyncTransport:
             TritonClientError: The call failed.
             RuntimeError: The client is closed.
         """
+        if self._hooks is None:
+            return await self._run(call, deadline, retry=retry)
+        with Watch(self._hooks, call.info()):
+            return await self._run(call, deadline, retry=retry)
+
+    async def _run(self, call: Call[T], deadline: Deadline, *, retry: bool) -> T:
         attempt = 0
         while True:
             method = self._connection().method(call.method)
+            metadata = self._headers.current()
             left = deadline.remaining()
             if left == 0:
                 raise call.overdue()
             try:
-                answer = await method(call.request, timeout=left, metadata=self._metadata)
+                answer = await method(call.request, timeout=left, metadata=metadata)
             except grpc.RpcError as error:
                 failure = call.failure(error.code().name, error.details() or "")
                 pause = self._retries.pause(failure, attempt, deadline) if retry else None
@@ -88,6 +112,40 @@ class AsyncTransport:
                 return call.read(answer)
             await asyncio.sleep(pause)
             attempt += 1
+
+    async def stream(self, call: Call[T], seconds: float | None) -> AsyncIterator[T]:
+        """Send a call and yield what each of its answers says; cancels it where left early.
+
+        Args:
+            call: The call; it is sent when the first answer is asked for, and never again.
+            seconds: How long all of it may take from then on; ``None`` for ever.
+
+        Raises:
+            TritonClientError: The call failed.
+            RuntimeError: The client is closed.
+        """
+        deadline = Deadline(seconds)
+        with nullcontext() if self._hooks is None else Watch(self._hooks, call.info()):
+            method = self._connection().stream(call.method)
+            metadata = self._headers.current()
+            left = deadline.remaining()
+            if left == 0:
+                raise call.overdue()
+            # No triton_grpc_error in the metadata, which gives errors a status code: a decoupled
+            # Python model that ends its answers after an error then ends the server (24.10).
+            answers = method(call.request, timeout=left, metadata=metadata)
+            try:
+                async for answer in answers:
+                    yield call.read(answer)
+            except grpc.RpcError as error:
+                raise call.failure(error.code().name, error.details() or "").error from error
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                raise call.failure("CANCELLED", "the client was closed").error from error
+            finally:
+                answers.cancel()
 
     async def close(self) -> None:
         """Close the channel; calls under way are cancelled."""

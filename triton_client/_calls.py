@@ -9,26 +9,28 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from triton_client._failures import Failure, classify
-from triton_client.errors import InvalidInput, ServerError
-from triton_client.types import RepositoryEntry, ServerMetadata
+from triton_client._hooks import CallInfo
+from triton_client.errors import InvalidInput, ServerError, TritonClientError
+from triton_client.types import RepositoryEntry, ServerMetadata, SharedMemoryRegion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from triton_client._regions import Segment
     from triton_client._tensors import Raw
-    from triton_client.errors import TritonClientError
 
-__all__ = ["INFER", "Call", "Calls"]
+__all__ = ["INFER", "STREAM", "Call", "Calls"]
 
 T = TypeVar("T")
 
 _SERVICE: Final = "/inference.GRPCInferenceService/"
 INFER: Final = f"{_SERVICE}ModelInfer"
+STREAM: Final = f"{_SERVICE}ModelStreamInfer"
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One unary call, before anything is sent.
+    """One call with one request, before anything is sent.
 
     Attributes:
         method: The gRPC method's path.
@@ -37,6 +39,7 @@ class Call(Generic[T]):
         server: The address it goes to, for errors.
         model: The model it concerns, or empty.
         version: The version it concerns, or empty.
+        segments: The shared memory that it refers to.
     """
 
     method: str
@@ -45,6 +48,7 @@ class Call(Generic[T]):
     server: str
     model: str = ""
     version: str = ""
+    segments: tuple[Segment, ...] = ()
 
     @property
     def request(self) -> bytes:
@@ -52,14 +56,23 @@ class Call(Generic[T]):
         parts: tuple[Any, ...] = self.parts
         return b"".join(parts)
 
+    def info(self) -> CallInfo:
+        """Return what hooks are told of it."""
+        size = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in self.parts)
+        method = self.method.rpartition("/")[2]
+        return CallInfo(method, self.model, self.version, self.server, size)
+
     def read(self, answer: bytes | memoryview) -> T:
         """Return what an answer says.
 
         Raises:
             ServerError: It cannot be read.
+            TritonClientError: It is an error.
         """
         try:
             return self.parse(answer)
+        except TritonClientError:
+            raise
         except (ValueError, OverflowError, ImportError, DecodeError) as error:
             raise ServerError(
                 str(error), server=self.server, model=self.model, version=self.version
@@ -194,6 +207,34 @@ class Calls:
             name,
         )
 
+    def register(self, name: str, key: str, nbytes: int) -> Call[None]:
+        """Ask the server to map system shared memory.
+
+        Args:
+            name: The name to refer to it by.
+            key: Its POSIX name.
+            nbytes: Its size in bytes.
+        """
+        return self._call(
+            "SystemSharedMemoryRegister",
+            _nothing,
+            fields={"name": name, "key": key, "offset": 0, "byte_size": nbytes},
+        )
+
+    def unregister(self, name: str) -> Call[None]:
+        """Ask the server to map system shared memory no more."""
+        return self._call("SystemSharedMemoryUnregister", _nothing, fields={"name": name})
+
+    def shared_memory(self) -> Call[tuple[SharedMemoryRegion, ...]]:
+        """Ask for the system shared memory that is registered."""
+        return self._call(
+            "SystemSharedMemoryStatus",
+            lambda answer: tuple(
+                SharedMemoryRegion(item.name, item.key, item.offset, item.byte_size)
+                for item in answer.regions.values()
+            ),
+        )
+
     def _call(
         self,
         method: str,
@@ -215,5 +256,5 @@ class Calls:
         )
 
 
-def _nothing(_answer: bytes | memoryview) -> None:
+def _nothing(_answer: object) -> None:
     return None

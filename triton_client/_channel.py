@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import grpc
+
+from triton_client._headers import Headers, HeaderSource, Token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
 
-__all__ = ["TLS", "ChannelSettings", "channel_settings"]
+__all__ = ["TLS", "ChannelSettings", "Compression", "channel_settings"]
+
+Compression = Literal["gzip", "deflate"]
 
 # Triton tolerates one ping in 300 s without data (--grpc-http2-min-recv-ping-interval-without-data)
 # and closes the connection with too_many_pings after two more.
@@ -28,6 +32,11 @@ _OPTIONS: Final[dict[str, int | str]] = {
     # Retries are ours: gRPC's buffer ends at 256 KiB a call.
     "grpc.enable_retries": 0,
     "grpc.service_config": json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}),
+}
+_COMPRESSIONS: Final = {
+    None: None,
+    "gzip": grpc.Compression.Gzip,
+    "deflate": grpc.Compression.Deflate,
 }
 _RESOLVERS: Final = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:", "passthrough:")
 
@@ -58,14 +67,24 @@ class ChannelSettings:
         target: The gRPC target.
         credentials: The channel credentials; ``None`` for plain text.
         options: The gRPC channel arguments.
-        metadata: The headers of every call.
+        headers: The headers of every call.
+        compression: A ``grpc.Compression`` of the requests; ``None`` for none.
     """
 
     address: str
     target: str
     credentials: Any | None
     options: tuple[tuple[str, int | str], ...]
-    metadata: tuple[tuple[str, str | bytes], ...] | None
+    headers: Headers = field(repr=False)
+    compression: Any | None = None
+
+    def pinned(self) -> Self:
+        """Return the same with all calls going to one server, whatever the address stands for."""
+        options = dict(self.options)
+        config = json.loads(str(options.get("grpc.service_config", "{}")))
+        config["loadBalancingConfig"] = [{"pick_first": {}}]
+        options["grpc.service_config"] = json.dumps(config)
+        return replace(self, options=tuple(options.items()))
 
 
 def channel_settings(
@@ -73,8 +92,11 @@ def channel_settings(
     *,
     tls: TLS | bool,
     credentials: Any | None,
-    headers: Mapping[str, str | bytes] | None,
+    headers: HeaderSource | None,
     options: Mapping[str, int | str] | None,
+    token: Token | None = None,
+    restricted: Mapping[str, str] | None = None,
+    compression: Compression | None = None,
 ) -> ChannelSettings:
     """Return the settings of a channel.
 
@@ -82,15 +104,20 @@ def channel_settings(
         url: ``host:port``, ``grpc://host:port``, ``grpcs://host:port`` for TLS, or a gRPC target.
         tls: Certificates, or whether to encrypt with gRPC's own.
         credentials: A ``grpc.ChannelCredentials`` of the caller's, in place of ``tls``.
-        headers: Sent with every call.
+        headers: Sent with every call; or a function that returns them.
         options: gRPC channel arguments; each one given replaces the default of its name only.
+        token: A bearer token, or a function that returns it.
+        restricted: The secrets of restricted protocols, by key.
+        compression: How requests are compressed.
 
     Raises:
-        ValueError: The address is not one of a gRPC server.
+        ValueError: The address is not one of a gRPC server, or an argument makes no sense.
     """
     target, encrypted = _target(url)
     if credentials is not None and tls:
         raise ValueError("give credentials or tls, not both")
+    if compression not in _COMPRESSIONS:
+        raise ValueError(f"compression is gzip, deflate or None, not {compression!r}")
     arguments = _OPTIONS | dict(options or {})
     if credentials is None and (tls or encrypted):
         certificates = tls if isinstance(tls, TLS) else TLS()
@@ -106,7 +133,8 @@ def channel_settings(
         target=target,
         credentials=credentials,
         options=tuple(arguments.items()),
-        metadata=tuple((name.lower(), value) for name, value in (headers or {}).items()) or None,
+        headers=Headers(headers, token, restricted),
+        compression=_COMPRESSIONS[compression],
     )
 
 

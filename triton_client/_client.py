@@ -10,6 +10,8 @@ from triton_client._channel import TLS, channel_settings
 from triton_client._deadline import Deadline
 from triton_client._defaults import LOAD_SECONDS, POLL_SECONDS, PROBE_SECONDS, TIMEOUT_SECONDS
 from triton_client._model import Model
+from triton_client._regions import Regions
+from triton_client._shared_memory import SharedMemory
 from triton_client._transport import Transport
 from triton_client.errors import DeadlineExceeded, NotReady, Unavailable
 
@@ -17,7 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from triton_client.types import RepositoryEntry, ServerMetadata
+    from triton_client._channel import Compression
+    from triton_client._headers import HeaderSource, Token
+    from triton_client._hooks import Hooks
+    from triton_client.types import RepositoryEntry, ServerMetadata, SharedMemoryRegion
 
 __all__ = ["Repository", "TritonClient"]
 
@@ -31,11 +36,16 @@ class TritonClient:
         url: ``host:port``, ``grpc://host:port``, ``grpcs://host:port``, or a gRPC target such as
             ``unix:/run/triton.sock``. Every address of a name is used in turn.
         timeout: The default deadline of a call in seconds; ``None`` for none.
-        headers: Sent with every call, such as ``authorization`` or
-            ``triton-grpc-protocol-admin``.
+        headers: Sent with every call; or a function that returns them, asked before every attempt
+            of a call. What it raises, the call raises.
+        token: Sent as ``authorization: Bearer …``; or a function that returns it, asked likewise.
+        restricted: The secrets of Triton's restricted protocols, by key: ``{"admin": secret}``
+            sends ``triton-grpc-protocol-admin: secret``.
         tls: ``True`` for TLS with gRPC's own authorities, or :class:`TLS` certificates.
         credentials: ``grpc.ChannelCredentials`` in place of ``tls``.
         retries: The most retries of a call whose connection broke.
+        compression: ``gzip`` or ``deflate`` for requests; rarely worth its time on a fast network.
+        hooks: What is told of every call; see :class:`Hooks`.
         options: gRPC channel arguments, beside or in place of the defaults.
 
     Raises:
@@ -47,20 +57,33 @@ class TritonClient:
         url: str,
         *,
         timeout: float | None = TIMEOUT_SECONDS,
-        headers: Mapping[str, str | bytes] | None = None,
+        headers: HeaderSource | None = None,
+        token: Token | None = None,
+        restricted: Mapping[str, str] | None = None,
         tls: TLS | bool = False,
         credentials: Any | None = None,
         retries: int = 2,
+        compression: Compression | None = None,
+        hooks: Hooks | None = None,
         options: Mapping[str, int | str] | None = None,
     ) -> None:
         Deadline(timeout)
         settings = channel_settings(
-            url, tls=tls, credentials=credentials, headers=headers, options=options
+            url,
+            tls=tls,
+            credentials=credentials,
+            headers=headers,
+            options=options,
+            token=token,
+            restricted=restricted,
+            compression=compression,
         )
         self.url = url
         self.timeout = timeout
         self._calls = Calls(url)
-        self._transport = Transport(settings, retries)
+        self._transport = Transport(settings, retries, hooks)
+        self._pinned = Transport(settings.pinned(), 0, hooks)
+        self._regions = Regions()
         self._models: dict[tuple[str, str], Model] = {}
         self.repository = Repository(self._transport, self._calls, timeout, self._models)
 
@@ -116,6 +139,8 @@ class TritonClient:
                 name=name,
                 version=key[1],
                 timeout=self.timeout,
+                pinned=self._pinned,
+                regions=self._regions,
             )
         return model
 
@@ -142,9 +167,30 @@ class TritonClient:
         call = self._calls.statistics(name or "", "" if version is None else str(version))
         return self._transport.run(call, Deadline(self.timeout))
 
+    def shared_memory(self, nbytes: int) -> SharedMemory:
+        """Return memory that a server on this machine reads and writes; use it in ``with``.
+
+        Args:
+            nbytes: Its size in bytes; each array begins at a multiple of 64.
+        """
+        return SharedMemory(self._pinned, self._calls, self._regions, nbytes, self.timeout)
+
+    def shared_memory_status(self) -> tuple[SharedMemoryRegion, ...]:
+        """Return the system shared memory that is registered with the server, by anybody.
+
+        Raises:
+            TritonClientError: The call failed.
+        """
+        call = self._calls.shared_memory()
+        return self._pinned.run(call, Deadline(self.timeout))
+
     def close(self) -> None:
-        """Close the channel. Calls under way end with ``Unavailable``; another close is fine."""
+        """Close the channel; close shared memory before, so that the server lets go of it.
+
+        Calls under way end with ``Unavailable``; another close is fine.
+        """
         self._transport.close()
+        self._pinned.close()
 
     def __enter__(self) -> Self:
         return self

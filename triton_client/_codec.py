@@ -9,6 +9,8 @@ fields in any order (protobuf encoding, "Last One Wins" and "Field Order").
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -21,14 +23,20 @@ from triton_client.types import TensorSpec, numpy_dtype
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Parameter", "RequestEncoder", "decode_answer"]
+    from triton_client._regions import Reference, Shared
+
+__all__ = ["Parameter", "RequestEncoder", "Step", "decode_answer", "decode_streamed"]
 
 Parameter = bool | int | float | str
+Step = tuple[int | str, bool, bool]
+"""A sequence's identifier, and whether a request is its first and its last."""
 
+_NOWHERE: Final[Mapping[str, np.ndarray[Any, Any]]] = MappingProxyType({})
 _KEPT_HEADERS: Final = 256
 _RAW_INPUT_TAG: Final = b"\x3a"  # field 7, length-delimited
 _OUTPUTS_TAG: Final = 0x2A  # field 5
 _RAW_OUTPUT_TAG: Final = 0x32  # field 6
+_INFER_RESPONSE_TAG: Final = 0x12  # field 2 of ModelStreamInferResponse
 _SKIPPED_TAGS: Final = frozenset({0x0A, 0x12, 0x1A, 0x22})  # fields 1 to 4, all length-delimited
 _TRITONS_OWN: Final = frozenset(
     {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "binary_data_output"}
@@ -79,6 +87,8 @@ class RequestEncoder:
         timeout: float | None = None,
         priority: int = 0,
         parameters: Mapping[str, Parameter] | None = None,
+        sequence: Step | None = None,
+        shared: Shared | None = None,
     ) -> tuple[Raw, ...]:
         """Return the request's bytes, in parts: what is not a tensor, and each tensor as it lies.
 
@@ -89,15 +99,22 @@ class RequestEncoder:
             timeout: The longest time in the queue, in seconds.
             priority: Triton's request priority; 0 is the model's default.
             parameters: Further request parameters.
+            sequence: The sequence it belongs to, and whether it begins and ends it.
+            shared: The inputs and outputs that lie in shared memory.
 
         Raises:
             TypeError: An element of a ``BYTES`` input is neither ``bytes`` nor ``str``.
             ValueError: A parameter's name is reserved by Triton, or a value is out of range.
         """
-        key = (tuple((spec.name, array.shape) for spec, array in inputs), tuple(outputs))
+        key: tuple[object, ...] = (
+            tuple((spec.name, array.shape) for spec, array in inputs),
+            tuple(outputs),
+        )
+        if shared is not None:
+            key += (tuple(shared.inputs.items()), tuple(shared.outputs.items()))
         header = self._headers.get(key)
         if header is None:
-            header = self._header(inputs, outputs)
+            header = self._header(inputs, outputs, shared)
             if len(self._headers) >= _KEPT_HEADERS:
                 self._headers.clear()
             self._headers[key] = header
@@ -107,9 +124,13 @@ class RequestEncoder:
             extra = tuple((name, type(value), value) for name, value in (parameters or {}).items())
             microseconds = None if timeout is None else max(1, int(timeout * 1e6))
             parts.append(_parameters(microseconds, priority, extra))
+        if sequence is not None:
+            parts.append(_sequence(sequence))
         if request_id:
             parts.append(service_pb2.ModelInferRequest(id=request_id).SerializeToString())
         for spec, array in inputs:
+            if shared is not None and spec.name in shared.inputs:
+                continue
             raw = encode_tensor(array, spec.datatype)
             size = raw.nbytes if isinstance(raw, np.ndarray) else len(raw)
             parts.append(_RAW_INPUT_TAG + _varint(size))
@@ -121,40 +142,95 @@ class RequestEncoder:
         self,
         inputs: Sequence[tuple[TensorSpec, np.ndarray[Any, Any]]],
         outputs: Sequence[str],
+        shared: Shared | None,
     ) -> bytes:
         request = service_pb2.ModelInferRequest(model_name=self._model, model_version=self._version)
         for spec, array in inputs:
-            request.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
+            tensor = request.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
+            if shared is not None and spec.name in shared.inputs:
+                _refer(tensor, shared.inputs[spec.name])
         for name in outputs:
-            request.outputs.add(name=name)
+            tensor = request.outputs.add(name=name)
+            if shared is not None and name in shared.outputs:
+                _refer(tensor, shared.outputs[name])
         return bytes(request.SerializeToString())
 
 
-def decode_answer(answer: bytes | memoryview) -> dict[str, np.ndarray[Any, Any]]:
+def _refer(tensor: Any, reference: Reference) -> None:
+    tensor.parameters["shared_memory_region"].string_param = reference.region
+    tensor.parameters["shared_memory_offset"].int64_param = reference.offset
+    tensor.parameters["shared_memory_byte_size"].int64_param = reference.nbytes
+
+
+def decode_answer(
+    answer: bytes | memoryview, placed: Mapping[str, np.ndarray[Any, Any]] = _NOWHERE
+) -> dict[str, np.ndarray[Any, Any]]:
     """Return the outputs of a serialized ``ModelInferResponse``, in the server's order.
 
     Numeric arrays are read-only views of ``answer``, which they keep alive; they need not be
     aligned, which numpy takes care of.
+
+    Args:
+        answer: The message.
+        placed: The arrays in shared memory that outputs were written to, by name.
 
     Raises:
         ValueError: The message is malformed, or a tensor does not fit its shape.
     """
     fields = _fields(answer)
     if fields is None:
-        return _decode_parsed(answer)
+        return _decode_parsed(answer, placed)
     heads, raws = fields
     if not raws and heads:
-        return _decode_parsed(answer)
+        return _decode_parsed(answer, placed)
     if len(raws) != len(heads):
         raise ValueError(f"the answer has {len(heads)} outputs, but contents for {len(raws)}")
     outputs: dict[str, np.ndarray[Any, Any]] = {}
     for head, (offset, size) in zip(heads, raws, strict=True):
         name, datatype, shape = _output_head(head)
         try:
-            outputs[name] = decode_tensor(answer, datatype, shape, offset=offset, size=size)
+            outputs[name] = (
+                _written(placed[name], datatype, shape)
+                if name in placed
+                else decode_tensor(answer, datatype, shape, offset=offset, size=size)
+            )
         except ValueError as error:
             raise ValueError(f"output {name!r}: {error}") from error
     return outputs
+
+
+def decode_streamed(answer: bytes | memoryview) -> tuple[str, dict[str, np.ndarray[Any, Any]]]:
+    """Return the error message and the outputs of a serialized ``ModelStreamInferResponse``.
+
+    One of them is empty. Arrays are as those of :func:`decode_answer`.
+
+    Raises:
+        ValueError: The message is malformed, or a tensor does not fit its shape.
+    """
+    inner = _streamed_answer(answer)
+    if inner is not None:
+        return "", decode_answer(inner)
+    try:
+        response = service_pb2.ModelStreamInferResponse.FromString(bytes(answer))
+    except DecodeError as error:
+        raise ValueError(f"the answer cannot be read: {error}") from error
+    if response.error_message:
+        return str(response.error_message), {}
+    return "", decode_answer(response.infer_response.SerializeToString())
+
+
+def _streamed_answer(answer: bytes | memoryview) -> memoryview | None:
+    """Return the inner message where the outer one holds nothing else, without a copy."""
+    if not answer or answer[0] != _INFER_RESPONSE_TAG:
+        return None
+    size = shift = 0
+    for position in range(1, len(answer)):
+        size |= (answer[position] & 0x7F) << shift
+        shift += 7
+        if answer[position] < 0x80:
+            inner = memoryview(answer)[position + 1 :]
+            return inner if len(inner) == size else None
+    return None
 
 
 def _fields(answer: bytes | memoryview) -> tuple[list[bytes], list[tuple[int, int]]] | None:
@@ -190,7 +266,21 @@ def _fields(answer: bytes | memoryview) -> tuple[list[bytes], list[tuple[int, in
     return heads, raws
 
 
-def _decode_parsed(answer: bytes | memoryview) -> dict[str, np.ndarray[Any, Any]]:
+def _written(
+    array: np.ndarray[Any, Any], datatype: str, shape: tuple[int, ...]
+) -> np.ndarray[Any, Any]:
+    """Return the part of an array in shared memory that an output was written to."""
+    if array.shape == shape and array.dtype == numpy_dtype(datatype):
+        return array
+    count = prod(shape)
+    if array.dtype != numpy_dtype(datatype) or count > array.size:
+        raise ValueError(f"{datatype}{list(shape)} came, for an array {array.dtype}{array.shape}")
+    return array.reshape(-1)[:count].reshape(shape)
+
+
+def _decode_parsed(
+    answer: bytes | memoryview, placed: Mapping[str, np.ndarray[Any, Any]]
+) -> dict[str, np.ndarray[Any, Any]]:
     """Decode by the generated class: typed contents, and fields that this code does not know."""
     try:
         response = service_pb2.ModelInferResponse.FromString(bytes(answer))
@@ -204,6 +294,9 @@ def _decode_parsed(answer: bytes | memoryview) -> dict[str, np.ndarray[Any, Any]
     for index, output in enumerate(response.outputs):
         shape = tuple(output.shape)
         try:
+            if output.name in placed:
+                outputs[output.name] = _written(placed[output.name], output.datatype, shape)
+                continue
             outputs[output.name] = (
                 decode_tensor(raws[index], output.datatype, shape, offset=0, size=len(raws[index]))
                 if raws
@@ -249,6 +342,16 @@ def _parameters(
         if field is None:
             raise ValueError(f"the parameter {name!r} is a {kind.__name__}: {value!r}")
         setattr(request.parameters[name], field, value)
+    return bytes(request.SerializeToString())
+
+
+def _sequence(step: Step) -> bytes:
+    request = service_pb2.ModelInferRequest()
+    identifier, start, end = step
+    field = "string_param" if isinstance(identifier, str) else "int64_param"
+    setattr(request.parameters["sequence_id"], field, identifier)
+    request.parameters["sequence_start"].bool_param = start
+    request.parameters["sequence_end"].bool_param = end
     return bytes(request.SerializeToString())
 
 

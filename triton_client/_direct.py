@@ -20,12 +20,14 @@ from triton_client._http2 import Connection, ConnectionBroken, StatusError, head
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CONNECT_SECONDS", "KEPT_BLOCKS", "DirectChannel", "unsent"]
+__all__ = ["CONNECT_SECONDS", "KEPT_BLOCKS", "TURN_SECONDS", "DirectChannel", "broken", "unsent"]
 
 _MOST_IDLE: Final = 64
 KEPT_BLOCKS: Final = 64
 """How many header blocks are kept: metadata may change, with a token or a trace."""
 CONNECT_SECONDS: Final = 20.0
+TURN_SECONDS: Final = 3.0
+"""How long an address may take to answer where there are others to try."""
 
 
 class _Link:
@@ -94,6 +96,18 @@ class _Link:
             self._wait(end)
 
 
+def broken(error: Exception, *, overdue: bool) -> StatusError:
+    """Return the status of a call that was not answered.
+
+    Args:
+        error: What happened; a ``TimeoutError`` may also be TCP's, of a peer that is gone.
+        overdue: Whether the deadline has passed.
+    """
+    if isinstance(error, TimeoutError) and overdue:
+        return StatusError("DEADLINE_EXCEEDED", "no answer before the deadline")
+    return StatusError("UNAVAILABLE", f"the connection broke: {error or type(error).__name__}")
+
+
 def unsent(pieces: list[Any], sent: int) -> list[Any]:
     """Return what is left of pieces after so many bytes of them were sent."""
     for at, piece in enumerate(pieces):
@@ -146,10 +160,8 @@ class DirectChannel:
                 raise
             finally:
                 self._give_back(link, whole=done)
-        except TimeoutError as error:
-            raise StatusError("DEADLINE_EXCEEDED", "no answer before the deadline") from error
         except (OSError, ConnectionBroken) as error:
-            raise StatusError("UNAVAILABLE", f"the connection broke: {error}") from error
+            raise broken(error, overdue=end is not None and monotonic() >= end - 1e-3) from error
         return answer
 
     def close(self) -> None:
@@ -175,12 +187,13 @@ class DirectChannel:
             host, port = self._addresses.host, self._addresses.port
             self._addresses.learn(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         problem: OSError | None = None
-        for address in self._addresses.turn():
+        addresses = self._addresses.turn()
+        for address in addresses:
             link = self._idle_link(address)
             if link is not None:
                 return link
             try:
-                return self._connect(address, end)
+                return self._connect(address, end, last=address is addresses[-1])
             except OSError as error:
                 self._addresses.failed(address)
                 problem = error
@@ -197,13 +210,15 @@ class DirectChannel:
                 return None
             if link.usable():
                 return link
+            self._addresses.broke()
             self._drop(link)
         return None
 
-    def _connect(self, address: Address, end: float | None) -> _Link:
+    def _connect(self, address: Address, end: float | None, *, last: bool) -> _Link:
         connecting = socket.socket(address.family, socket.SOCK_STREAM)
+        seconds = CONNECT_SECONDS if last else TURN_SECONDS
         try:
-            left = CONNECT_SECONDS if end is None else min(CONNECT_SECONDS, end - monotonic())
+            left = seconds if end is None else min(seconds, end - monotonic())
             connecting.settimeout(max(1e-3, left))
             tune(connecting)
             connecting.connect(address.sockaddr)

@@ -24,7 +24,7 @@ from triton_client.errors import (
     Unavailable,
 )
 
-__all__ = ["Failure", "classify"]
+__all__ = ["Failure", "classify", "classify_text"]
 
 _BY_CODE: Final[dict[str, type[TritonClientError]]] = {
     "DEADLINE_EXCEEDED": DeadlineExceeded,
@@ -75,11 +75,27 @@ def classify(code: str, details: str, *, server: str, model: str, version: str) 
     kind = _BY_CODE.get(code, ServerError)
     transient = False
     if code == "UNAVAILABLE":
-        known = (kind for text, kind in _UNAVAILABLE_TEXTS if text in details)
-        kind = next(known, Unavailable)
+        kind = _known(details) or Unavailable
         transient = kind is Unavailable
     elif code == "RESOURCE_EXHAUSTED" and "message larger than max" in details:
         # A message that is too large stays too large: no sense in trying again later.
         kind = InvalidInput
     message = details or f"the server answered {code} without a reason"
     return Failure(kind(message, server=server, model=model, version=version), transient)
+
+
+def classify_text(message: str, *, server: str, model: str, version: str) -> TritonClientError:
+    """Return what an error means that came inside an answer, where there is no status code.
+
+    Args:
+        message: What the server says.
+        server: The address that was called.
+        model: The model the call concerned, or empty.
+        version: The version asked for, or empty.
+    """
+    unknown = ModelNotFound if "unknown model" in message else ServerError
+    return (_known(message) or unknown)(message, server=server, model=model, version=version)
+
+
+def _known(details: str) -> type[TritonClientError] | None:
+    return next((kind for text, kind in _UNAVAILABLE_TEXTS if text in details), None)

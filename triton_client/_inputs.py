@@ -7,6 +7,7 @@ a float that equals it, and anything that overflows or changes its kind is refus
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from triton_client.types import ModelSpec, TensorSpec, numpy_dtype, wire_datatype
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["check_inputs", "check_outputs"]
 
@@ -58,6 +59,8 @@ def check_outputs(spec: ModelSpec, outputs: Iterable[str]) -> tuple[str, ...]:
     Raises:
         ValueError: The model has no such output.
     """
+    if isinstance(outputs, Mapping):
+        raise ValueError("outputs is a list of names here; only infer writes into arrays")  # noqa: TRY004
     if isinstance(outputs, str):
         raise ValueError(f"outputs is a list of names; write [{outputs!r}]")  # noqa: TRY004
     names = tuple(outputs)

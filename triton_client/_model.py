@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from triton_client._deadline import Deadline
+from triton_client._regions import using
+from triton_client._sequence import ModelSequence, SequenceSteps
 from triton_client._served import PARTS_AT_ONCE, ServedModel
 from triton_client._window import in_order
 from triton_client.errors import ModelNotFound, NotReady, PermissionDenied
@@ -12,9 +14,10 @@ from triton_client.errors import ModelNotFound, NotReady, PermissionDenied
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from triton_client._calls import Calls
+    from triton_client._calls import Call, Calls
     from triton_client._codec import Parameter
-    from triton_client._plan import Outputs
+    from triton_client._plan import Outputs, Wanted
+    from triton_client._regions import Regions
     from triton_client._transport import Transport
 
 __all__ = ["Model"]
@@ -28,7 +31,7 @@ class Model(ServedModel):
         version: The version asked for; empty where the server chooses.
     """
 
-    __slots__ = ("_timeout", "_transport")
+    __slots__ = ("_pinned", "_timeout", "_transport")
 
     def __init__(
         self,
@@ -39,9 +42,12 @@ class Model(ServedModel):
         name: str,
         version: str,
         timeout: float | None,
+        pinned: Transport,
+        regions: Regions,
     ) -> None:
-        super().__init__(calls, server, name, version)
+        super().__init__(calls, server, name, version, regions)
         self._transport = transport
+        self._pinned = pinned
         self._timeout = timeout
         self.refresh()
 
@@ -83,7 +89,7 @@ class Model(ServedModel):
         self,
         inputs: Mapping[str, object],
         *,
-        outputs: Iterable[str] | None = None,
+        outputs: Wanted | None = None,
         deadline: float | None = None,
         parameters: Mapping[str, Parameter] | None = None,
         request_id: str = "",
@@ -95,7 +101,10 @@ class Model(ServedModel):
             inputs: By name, of the shapes and dtypes of ``spec.inputs``: numpy arrays, anything
                 with ``__array__`` or ``__dlpack__``, Python numbers and strings, nested lists.
                 More than ``max_batch_size`` rows are sent as several requests, put together again.
-            outputs: The outputs wanted; all by default.
+                Contiguous arrays in the client's shared memory are sent by reference.
+            outputs: The names of the outputs wanted; all by default. Or, by name, arrays in the
+                client's shared memory to write them to, ``None`` for one that is to come with
+                the answer.
             deadline: Seconds for everything: the queue, the model, the way there and back, and
                 retries. The client's timeout by default; ``math.inf`` for none.
             parameters: Request parameters for the model.
@@ -105,7 +114,8 @@ class Model(ServedModel):
         Returns:
             The outputs by name. Numeric arrays are read-only views of the message that came, not
             necessarily aligned; copy one to change it. ``BYTES`` outputs are object arrays of
-            ``bytes``.
+            ``bytes``. An output that was written to an array is that array, or a view of its
+            first elements where the output has another shape.
 
         Raises:
             InvalidInput: The inputs do not fit the model, by this client or by the server.
@@ -123,9 +133,9 @@ class Model(ServedModel):
             priority=priority,
         )
         if len(plan.parts) == 1:
-            return self._transport.run(plan.call(plan.parts[0]), limit)
+            return self._send(plan.call(plan.parts[0]), limit)
         answers = in_order(
-            lambda part: self._transport.run(plan.call(part), limit), plan.parts, PARTS_AT_ONCE
+            lambda part: self._send(plan.call(part), limit), plan.parts, PARTS_AT_ONCE
         )
         return plan.join(list(answers))
 
@@ -159,7 +169,7 @@ class Model(ServedModel):
         Raises:
             TritonClientError: At its turn, what an inference failed with.
         """
-        wanted = None if outputs is None else list(outputs)
+        wanted = None if outputs is None else self._inferences.names(outputs)
 
         def infer(inputs: Mapping[str, object]) -> Outputs:
             return self.infer(
@@ -167,6 +177,87 @@ class Model(ServedModel):
             )
 
         return in_order(infer, items, concurrency)
+
+    def stream(
+        self,
+        inputs: Mapping[str, object],
+        *,
+        outputs: Iterable[str] | None = None,
+        deadline: float | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        request_id: str = "",
+        priority: int = 0,
+    ) -> Iterator[Outputs]:
+        """Run the model and yield its answers as they come: any number where it is decoupled.
+
+        The request is sent when the first answer is asked for, and is never sent twice.
+        Leaving early cancels the call.
+
+        Args:
+            inputs: As :meth:`infer` takes them, at most ``max_batch_size`` rows.
+            outputs: The outputs wanted; all by default.
+            deadline: Seconds from the first answer asked for to the last one that comes. The
+                client's timeout by default; ``math.inf`` for none.
+            parameters: Request parameters for the model.
+            request_id: Shown in the server's logs and traces.
+            priority: Triton's request priority.
+
+        Yields:
+            Each answer's outputs, as :meth:`infer` returns them.
+
+        Raises:
+            InvalidInput: At once, where the inputs do not fit the model.
+            TritonClientError: At its turn, where the call failed, perhaps after some answers.
+        """
+        limit = self._deadline(deadline)
+        call = self._inferences.single(
+            inputs,
+            outputs=outputs,
+            timeout=limit.seconds,
+            parameters=parameters,
+            request_id=request_id,
+            priority=priority,
+            stream=True,
+        )
+        return self._transport.stream(call, limit.seconds)
+
+    def sequence(
+        self,
+        sequence_id: int | str | None = None,
+        *,
+        outputs: Iterable[str] | None = None,
+        deadline: float | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        priority: int = 0,
+    ) -> ModelSequence:
+        """Begin a sequence of requests to a stateful model; nothing is sent yet.
+
+        Use it in a ``with`` statement.
+
+        Args:
+            sequence_id: An integer from 1 to 2**63 - 1, or text; a random integer by default.
+            outputs: The outputs wanted of every step; all by default.
+            deadline: Seconds for each step; the client's timeout by default.
+            parameters: Request parameters of every step.
+            priority: Triton's request priority of every step.
+
+        Raises:
+            InvalidInput: The identifier is none.
+        """
+        options = {
+            "outputs": None if outputs is None else self._inferences.names(outputs),
+            "parameters": parameters,
+            "priority": priority,
+        }
+        limit = self._deadline(deadline)
+        steps = SequenceSteps(self._inferences, sequence_id, limit.seconds, options)
+        return ModelSequence(self._pinned, steps)
+
+    def _send(self, call: Call[Outputs], limit: Deadline) -> Outputs:
+        if not call.segments:
+            return self._transport.run(call, limit)
+        with using(call.segments):
+            return self._pinned.run(call, limit, retry=False)
 
     def _deadline(self, seconds: float | None) -> Deadline:
         return Deadline(self._timeout if seconds is None else seconds)

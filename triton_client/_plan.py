@@ -7,26 +7,33 @@ order.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from triton_client._calls import INFER, Call
-from triton_client._codec import Parameter, RequestEncoder, decode_answer
+from triton_client._calls import INFER, STREAM, Call
+from triton_client._codec import Parameter, RequestEncoder, Step, decode_answer, decode_streamed
+from triton_client._failures import classify_text
 from triton_client._inputs import check_inputs, check_outputs
+from triton_client._placed import check_placed
+from triton_client._regions import Regions, Segment, Shared
 from triton_client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
+    from triton_client._tensors import Raw
     from triton_client.types import ModelSpec, TensorSpec
 
-__all__ = ["InferencePlan", "Inferences", "Outputs"]
+__all__ = ["InferencePlan", "Inferences", "Outputs", "Wanted"]
 
 Array = np.ndarray[Any, Any]
 Outputs = dict[str, Array]
+Wanted = Iterable[str] | Mapping[str, Array | None]
+"""Outputs' names, or their names with arrays in shared memory to write them to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class InferencePlan:
     _inputs: Sequence[tuple[TensorSpec, Array]]
     _outputs: tuple[str, ...]
     _options: Mapping[str, Any]
+    _placed: Mapping[str, Array]
 
     def call(self, part: slice | None) -> Call[Outputs]:
         """Return one part's request.
@@ -49,16 +57,22 @@ class InferencePlan:
         Raises:
             InvalidInput: A string or a parameter cannot be encoded.
         """
-        inputs = self._inputs
+        inputs, placed = self._inputs, self._placed
         if part is not None:
             inputs = [(tensor, array[part]) for tensor, array in inputs]
-        return self._owner.call(inputs, self._outputs, part, self._options)
+            placed = {name: array[part] for name, array in placed.items()}
+        return self._owner.call(inputs, self._outputs, part, self._options, placed)
 
     def join(self, answers: Sequence[Outputs]) -> Outputs:
         """Return the parts' answers as one, in the order of the parts."""
         if len(answers) == 1:
             return answers[0]
-        return {name: np.concatenate([part[name] for part in answers]) for name in answers[0]}
+        return {
+            name: self._placed[name]
+            if name in self._placed
+            else np.concatenate([part[name] for part in answers])
+            for name in answers[0]
+        }
 
 
 class Inferences:
@@ -68,11 +82,15 @@ class Inferences:
         server: The server's address, for errors.
         spec: What the model takes and gives.
         version: The version asked for; empty where the server chooses.
+        regions: The client's shared memory.
     """
 
-    __slots__ = ("_encoder", "_server", "_version", "spec")
+    __slots__ = ("_encoder", "_regions", "_server", "_version", "spec")
 
-    def __init__(self, server: str, spec: ModelSpec, version: str) -> None:
+    def __init__(
+        self, server: str, spec: ModelSpec, version: str, regions: Regions | None = None
+    ) -> None:
+        self._regions = Regions() if regions is None else regions
         self.spec = spec
         self._server = server
         self._version = version
@@ -82,7 +100,7 @@ class Inferences:
         self,
         inputs: Mapping[str, object],
         *,
-        outputs: Iterable[str] | None,
+        outputs: Wanted | None,
         timeout: float | None,
         parameters: Mapping[str, Parameter] | None,
         request_id: str,
@@ -93,18 +111,26 @@ class Inferences:
         Raises:
             InvalidInput: It does not fit the model.
         """
+        placed: dict[str, Array] = {}
         try:
             arrays = check_inputs(self.spec, inputs)
+            parts = self._parts(arrays)
+            if isinstance(outputs, Mapping):
+                rows = len(arrays[0][1]) if self.spec.max_batch_size and arrays else None
+                placed = check_placed(
+                    self.spec, outputs, self._regions, rows=rows, split=len(parts) > 1
+                )
+                outputs = list(outputs)
             wanted = () if outputs is None else check_outputs(self.spec, outputs)
         except ValueError as error:
-            raise self._invalid(error) from error
+            raise self.invalid(error) from error
         options = {
             "request_id": request_id,
             "timeout": timeout,
             "priority": priority,
             "parameters": parameters,
         }
-        return InferencePlan(self._parts(arrays), self, arrays, wanted, options)
+        return InferencePlan(parts, self, arrays, wanted, options, placed)
 
     def call(
         self,
@@ -112,19 +138,96 @@ class Inferences:
         outputs: tuple[str, ...],
         part: slice | None,
         options: Mapping[str, Any],
+        placed: Mapping[str, Array],
     ) -> Call[Outputs]:
-        """Return one request.
+        """Return one request of an inference.
 
         Raises:
             InvalidInput: A string or a parameter cannot be encoded.
         """
+        shared: Shared | None = None
         try:
-            request = self._encoder.encode(inputs, outputs, **options)
+            if self._regions or placed:
+                shared = self._regions.share(inputs, placed)
+            request = self._encoder.encode(inputs, outputs, shared=shared, **options)
         except (TypeError, ValueError) as error:
-            raise self._invalid(error) from error
+            raise self.invalid(error) from error
         rows = None if part is None else part.stop - part.start
-        read = partial(_read, outputs, rows) if outputs or rows else decode_answer
-        return Call(INFER, request, read, self._server, self.spec.name, self._version)
+        read = partial(_read, outputs, rows, placed) if outputs or rows else decode_answer
+        segments = () if shared is None else shared.segments
+        return self._call(INFER, request, read, segments)
+
+    def single(
+        self,
+        inputs: Mapping[str, object],
+        *,
+        outputs: Iterable[str] | None,
+        timeout: float | None,
+        parameters: Mapping[str, Parameter] | None,
+        request_id: str,
+        priority: int,
+        sequence: Step | None = None,
+        stream: bool = False,
+    ) -> Call[Outputs]:
+        """Return a request that cannot be split: a step of a sequence, or that of a stream.
+
+        Raises:
+            InvalidInput: It does not fit the model, or has too many rows.
+        """
+        wanted = () if outputs is None else self.names(outputs)
+        try:
+            arrays = check_inputs(self.spec, inputs)
+            if len(self._parts(arrays)) > 1:
+                kind, most = "stream" if stream else "step of a sequence", self.spec.max_batch_size
+                raise ValueError(f"a {kind} takes at most {most} rows; send fewer")  # noqa: TRY301
+            request = self._encoder.encode(
+                arrays,
+                wanted,
+                request_id=request_id,
+                timeout=timeout,
+                priority=priority,
+                parameters=parameters,
+                sequence=sequence,
+            )
+        except (TypeError, ValueError) as error:
+            raise self.invalid(error) from error
+        if stream:
+            return self._call(STREAM, request, self._read_streamed)
+        return self._call(INFER, request, partial(_read, wanted, None, {}))
+
+    def names(self, outputs: Iterable[str]) -> tuple[str, ...]:
+        """Return the names of the outputs wanted.
+
+        Raises:
+            InvalidInput: The model has no such output.
+        """
+        try:
+            return check_outputs(self.spec, outputs)
+        except ValueError as error:
+            raise self.invalid(error) from error
+
+    def invalid(self, reason: Exception | str) -> InvalidInput:
+        """Return the error of a request that does not fit the model."""
+        return InvalidInput(
+            str(reason), server=self._server, model=self.spec.name, version=self._version
+        )
+
+    def _read_streamed(self, answer: bytes | memoryview) -> Outputs:
+        message, outputs = decode_streamed(answer)
+        if message:
+            raise classify_text(
+                message, server=self._server, model=self.spec.name, version=self._version
+            )
+        return outputs
+
+    def _call(
+        self,
+        method: str,
+        request: tuple[Raw, ...],
+        read: Callable[[bytes | memoryview], Outputs],
+        segments: tuple[Segment, ...] = (),
+    ) -> Call[Outputs]:
+        return Call(method, request, read, self._server, self.spec.name, self._version, segments)
 
     def _parts(self, inputs: Sequence[tuple[TensorSpec, Array]]) -> tuple[slice | None, ...]:
         most = self.spec.max_batch_size
@@ -133,14 +236,14 @@ class Inferences:
             return (None,)
         return tuple(slice(row, min(row + most, rows)) for row in range(0, rows, most))
 
-    def _invalid(self, error: Exception) -> InvalidInput:
-        return InvalidInput(
-            str(error), server=self._server, model=self.spec.name, version=self._version
-        )
 
-
-def _read(wanted: tuple[str, ...], rows: int | None, answer: bytes | memoryview) -> Outputs:
-    outputs = decode_answer(answer)
+def _read(
+    wanted: tuple[str, ...],
+    rows: int | None,
+    placed: Mapping[str, Array],
+    answer: bytes | memoryview,
+) -> Outputs:
+    outputs = decode_answer(answer, placed)
     if wanted:
         for name in wanted:
             if name not in outputs:
@@ -148,7 +251,10 @@ def _read(wanted: tuple[str, ...], rows: int | None, answer: bytes | memoryview)
         outputs = {name: outputs[name] for name in wanted}
     if rows is not None:
         for name, array in outputs.items():
+            shape = list(array.shape)
             if array.ndim == 0 or len(array) != rows:
-                shape = list(array.shape)
                 raise ValueError(f"{rows} rows were asked, output {name!r} has the shape {shape}")
+            if name in placed and array.shape != placed[name].shape:
+                given = list(placed[name].shape)
+                raise ValueError(f"output {name!r} has the shape {shape}, its array {given}")
     return outputs

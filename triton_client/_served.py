@@ -10,6 +10,7 @@ from triton_client.errors import PermissionDenied
 
 if TYPE_CHECKING:
     from triton_client._calls import Calls
+    from triton_client._regions import Regions
     from triton_client.types import ModelSpec
 
 __all__ = ["PARTS_AT_ONCE", "ServedModel"]
@@ -26,12 +27,15 @@ class ServedModel:
         version: The version asked for; empty where the server chooses.
     """
 
-    __slots__ = ("_calls", "_config", "_inferences", "_server", "name", "version")
+    __slots__ = ("_calls", "_config", "_inferences", "_regions", "_server", "name", "version")
 
     _inferences: Inferences
     _config: Any | None
 
-    def __init__(self, calls: Calls, server: str, name: str, version: str) -> None:
+    def __init__(
+        self, calls: Calls, server: str, name: str, version: str, regions: Regions
+    ) -> None:
+        self._regions = regions
         self._calls = calls
         self._server = server
         self.name = name
@@ -65,4 +69,4 @@ class ServedModel:
     def _learn(self, metadata: Any, config: Any | None) -> None:
         spec = model_spec(metadata, config, self.version)
         self._config = config
-        self._inferences = Inferences(self._server, spec, self.version)
+        self._inferences = Inferences(self._server, spec, self.version, self._regions)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from os import getpid
 from time import sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
+from triton_client._deadline import Deadline
+from triton_client._hooks import Watch
 from triton_client._retry import Retries
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from triton_client._calls import Call
     from triton_client._channel import ChannelSettings
-    from triton_client._deadline import Deadline
+    from triton_client._hooks import Hooks
 
 __all__ = ["Transport"]
 
@@ -27,10 +32,12 @@ class _Connection:
 
     def __init__(self, settings: ChannelSettings) -> None:
         if settings.credentials is None:
-            self.channel = grpc.insecure_channel(settings.target, settings.options)
+            self.channel = grpc.insecure_channel(
+                settings.target, settings.options, settings.compression
+            )
         else:
             self.channel = grpc.secure_channel(
-                settings.target, settings.credentials, settings.options
+                settings.target, settings.credentials, settings.options, settings.compression
             )
         self._methods: dict[str, Any] = {}
 
@@ -39,6 +46,14 @@ class _Connection:
         if found is None:
             # No serializers: the bytes of a call are gRPC's to send as they are.
             found = self._methods.setdefault(path, self.channel.unary_unary(path))
+        return found
+
+    def stream(self, path: str) -> Any:
+        # On the wire, a stream of one request is that request.
+        key = f"stream {path}"
+        found = self._methods.get(key)
+        if found is None:
+            found = self._methods.setdefault(key, self.channel.unary_stream(path))
         return found
 
 
@@ -51,13 +66,15 @@ class Transport:
     Args:
         settings: How the channel is set up.
         retries: The most retries of a call.
+        hooks: What is told of every call.
     """
 
-    __slots__ = ("_closed", "_connections", "_metadata", "_retries", "_settings")
+    __slots__ = ("_closed", "_connections", "_headers", "_hooks", "_retries", "_settings")
 
-    def __init__(self, settings: ChannelSettings, retries: int) -> None:
+    def __init__(self, settings: ChannelSettings, retries: int, hooks: Hooks | None = None) -> None:
         self._settings = settings
-        self._metadata = settings.metadata
+        self._headers = settings.headers
+        self._hooks = hooks
         self._retries = Retries(retries)
         self._connections: dict[int, _Connection] = {}
         self._closed = False
@@ -69,14 +86,21 @@ class Transport:
             TritonClientError: The call failed.
             RuntimeError: The client is closed.
         """
+        if self._hooks is None:
+            return self._run(call, deadline, retry=retry)
+        with Watch(self._hooks, call.info()):
+            return self._run(call, deadline, retry=retry)
+
+    def _run(self, call: Call[T], deadline: Deadline, *, retry: bool) -> T:
         attempt = 0
         while True:
             method = self._connection().method(call.method)
+            metadata = self._headers.current()
             left = deadline.remaining()
             if left == 0:
                 raise call.overdue()
             try:
-                answer = method(call.request, timeout=left, metadata=self._metadata)
+                answer = method(call.request, timeout=left, metadata=metadata)
             except grpc.RpcError as error:
                 failure = call.failure(error.code().name, error.details() or "")
                 pause = self._retries.pause(failure, attempt, deadline) if retry else None
@@ -87,6 +111,35 @@ class Transport:
                 return call.read(answer)
             sleep(pause)
             attempt += 1
+
+    def stream(self, call: Call[T], seconds: float | None) -> Iterator[T]:
+        """Send a call and yield what each of its answers says; cancels it where left early.
+
+        Args:
+            call: The call; it is sent when the first answer is asked for, and never again.
+            seconds: How long all of it may take from then on; ``None`` for ever.
+
+        Raises:
+            TritonClientError: The call failed.
+            RuntimeError: The client is closed.
+        """
+        deadline = Deadline(seconds)
+        with nullcontext() if self._hooks is None else Watch(self._hooks, call.info()):
+            method = self._connection().stream(call.method)
+            metadata = self._headers.current()
+            left = deadline.remaining()
+            if left == 0:
+                raise call.overdue()
+            # No triton_grpc_error in the metadata, which gives errors a status code: a decoupled
+            # Python model that ends its answers after an error then ends the server (24.10).
+            answers = method(call.request, timeout=left, metadata=metadata)
+            try:
+                for answer in answers:
+                    yield call.read(answer)
+            except grpc.RpcError as error:
+                raise call.failure(error.code().name, error.details() or "").error from error
+            finally:
+                answers.cancel()
 
     def close(self) -> None:
         """Close this process's channel; calls under way end with ``Unavailable``."""

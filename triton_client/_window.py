@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["aio_in_order", "in_order"]
+__all__ = ["aio_in_order", "aio_items", "in_order"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -45,7 +45,7 @@ async def aio_in_order(
     """
     pending: deque[asyncio.Future[B]] = deque()
     try:
-        async for item in _aio(items):
+        async for item in aio_items(items):
             pending.append(asyncio.ensure_future(function(item)))
             if len(pending) >= concurrency:
                 yield await pending.popleft()
@@ -57,7 +57,8 @@ async def aio_in_order(
         await asyncio.gather(*pending, return_exceptions=True)
 
 
-async def _aio(items: Iterable[A] | AsyncIterable[A]) -> AsyncIterator[A]:
+async def aio_items(items: Iterable[A] | AsyncIterable[A]) -> AsyncIterator[A]:
+    """Yield the items of either kind of iterable."""
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item

@@ -20,6 +20,7 @@ __all__ = [
     "ModelSpec",
     "RepositoryEntry",
     "ServerMetadata",
+    "SharedMemoryRegion",
     "TensorSpec",
     "config_datatype",
     "datatype_of_config",
@@ -184,3 +185,20 @@ class RepositoryEntry:
     version: str
     state: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMemoryRegion:
+    """System shared memory that is registered with a server.
+
+    Attributes:
+        name: The name under which it is registered.
+        key: The POSIX name of the memory.
+        offset: Where the region begins in that memory, in bytes.
+        nbytes: The size in bytes.
+    """
+
+    name: str
+    key: str
+    offset: int
+    nbytes: int

@@ -8,14 +8,12 @@ with their lengths, so that nothing in the file is a pickle.
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporter.arrays import read_npz, write_npz
 from exporter.errors import ValidationFailed
 from exporter.parity.inputs import Case
 from exporter.parity.reference import Answer, Truth
@@ -33,7 +31,6 @@ __all__ = ["load_arrays", "load_samples", "save_samples", "save_truth"]
 # Beyond this the bundle keeps the first cases only: they are replayed often, and travel far.
 MOST_BYTES = 64 * 1024 * 1024
 _POOL = "pool"
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def save_samples(path: Path, truth: Truth) -> tuple[Answer, ...]:
@@ -45,7 +42,7 @@ def save_samples(path: Path, truth: Truth) -> tuple[Answer, ...]:
         if kept and size > MOST_BYTES:
             break
         kept.append(answer)
-    _write(path, {**_tolerances(truth), **_answers(kept)}, compresslevel=1)
+    write_npz(path, {**_tolerances(truth), **_answers(kept)}, compresslevel=1)
     return tuple(kept)
 
 
@@ -60,7 +57,7 @@ def save_truth(path: Path, truth: Truth) -> None:
         for name, values in (answer.float64 or {}).items()
         for key, array in _plain(f"{answer.case.name}/float64/{name}", values).items()
     }
-    _write(path, {**_tolerances(truth), **_answers(answers), **exact}, compresslevel=0)
+    write_npz(path, {**_tolerances(truth), **_answers(answers), **exact}, compresslevel=0)
 
 
 def load_samples(path: Path, batching: Batching, *, slow: bool = False) -> Truth:
@@ -92,18 +89,6 @@ def load_samples(path: Path, batching: Batching, *, slow: bool = False) -> Truth
     return Truth(tuple(answers.values()), pool, tolerances, batching, slow)
 
 
-def _write(path: Path, arrays: Mapping[str, Array], *, compresslevel: int) -> None:
-    method = zipfile.ZIP_DEFLATED if compresslevel else zipfile.ZIP_STORED
-    with zipfile.ZipFile(path, "w", method, compresslevel=compresslevel) as archive:
-        for name, array in arrays.items():
-            content = io.BytesIO()
-            np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
-            # A date of its own would make every bundle another one.
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=_EPOCH)
-            entry.compress_type = method
-            archive.writestr(entry, content.getvalue())
-
-
 def _tolerances(truth: Truth) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for name, tolerance in truth.tolerances.items():
@@ -131,14 +116,10 @@ def load_arrays(path: Path) -> dict[str, Array]:
         ValidationFailed: It is missing, damaged or holds pickled objects.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (
-        *(OSError, ValueError, TypeError, AttributeError, KeyError, EOFError),
-        *(NotImplementedError, zipfile.BadZipFile, zlib.error),
-    ) as error:
+        arrays = read_npz(path)
+    except ValueError as error:
         raise ValidationFailed(
-            f"{path.name} cannot be read as an npz of plain arrays: {error}",
+            str(error),
             hint="Write it with numpy.savez and arrays that are not of objects.",
             kind="samples",
         ) from error

@@ -28,11 +28,23 @@ def echo(request: Any, context: Any) -> Any:
     return response
 
 
+def stream_echo(request: Any, context: Any) -> Iterator[Any]:
+    """Answer a row at a time."""
+    raw = request.raw_input_contents[0]
+    for row in range(request.inputs[0].shape[0]):
+        response = service_pb2.ModelStreamInferResponse()
+        answer = response.infer_response
+        answer.outputs.add(name="y", datatype="FP32", shape=[1, 2])
+        answer.raw_output_contents.append(raw[8 * row : 8 * row + 8])
+        yield response
+
+
 class HostileServer(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Serves the model ``m``: FP32 ``x`` [-1, 2] to ``y`` [-1, 2], at most four rows.
 
     Attributes:
         infer: What an inference does; an echo at first.
+        stream: What a streamed inference does; its rows one by one at first.
         calls: The methods called, by name, in place of their usual answer where it is a callable.
         requests: Every inference that came.
         headers: The headers of every call.
@@ -40,6 +52,7 @@ class HostileServer(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, credentials: Any = None) -> None:
         self.infer: Behaviour = echo
+        self.stream: Callable[[Any, Any], Iterator[Any]] = stream_echo
         self.calls: dict[str, Behaviour] = {}
         self.requests: list[Any] = []
         self.headers: list[dict[str, Any]] = []
@@ -60,6 +73,12 @@ class HostileServer(grpc.GenericRpcHandler):  # type: ignore[misc]
         method = details.method.rpartition("/")[2]
         self.headers.append(dict(details.invocation_metadata))
         self.seen.append(method)
+        if method == "ModelStreamInfer":
+            return grpc.stream_stream_rpc_method_handler(
+                self._stream,
+                request_deserializer=service_pb2.ModelInferRequest.FromString,
+                response_serializer=_serialized,
+            )
         request_type = getattr(service_pb2, f"{method}Request")
 
         def answer(request: Any, context: Any) -> Any:
@@ -68,13 +87,16 @@ class HostileServer(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(
             answer,
             request_deserializer=request_type.FromString,
-            response_serializer=lambda message: (
-                message if isinstance(message, bytes) else message.SerializeToString()
-            ),
+            response_serializer=_serialized,
         )
 
     def stop(self) -> None:
         self._server.stop(None).wait()
+
+    def _stream(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        for request in requests:
+            self.requests.append(request)
+            yield from self.stream(request, context)
 
     def _answer(self, method: str, request: Any, context: Any) -> Any:
         if method in self.calls:
@@ -99,6 +121,10 @@ class HostileServer(grpc.GenericRpcHandler):  # type: ignore[misc]
             "ModelReady": service_pb2.ModelReadyResponse(ready=True),
         }
         return answers.get(method) or getattr(service_pb2, f"{method}Response")()
+
+
+def _serialized(message: Any) -> Any:
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 class CuttingProxy:

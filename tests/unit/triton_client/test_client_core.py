@@ -203,7 +203,7 @@ def test_tls_and_headers(tmp_path: Path) -> None:
     made = settings("h:1", tls=TLS(root, server_name="triton"), headers={"Authorization": "x"})
     assert made.credentials is not None
     assert dict(made.options)["grpc.ssl_target_name_override"] == "triton"
-    assert made.metadata == (("authorization", "x"),)
+    assert made.headers.current() == (("authorization", "x"),)
     with pytest.raises(ValueError, match="not both"):
         settings("h:1", tls=True, credentials=grpc.ssl_channel_credentials())
 

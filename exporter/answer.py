@@ -1,0 +1,153 @@
+"""What an inference ends with: one object for machines, a row an output for people, a npz."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.errors import UsageError
+from triton_client.types import wire_datatype
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from exporter.errors import StlabError
+
+__all__ = ["InferResult", "described", "plain", "storable"]
+
+SCHEMA = 1
+FIRST = 5
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InferResult:
+    """The object that ``--json`` prints.
+
+    Attributes:
+        model: The model.
+        version: The version asked for, or the newest one that is served.
+        seconds: What the inference took, there and back.
+        outputs: By name.
+        error: Kind, message and hint.
+        exit_code: The process's.
+    """
+
+    model: str
+    version: int | None = None
+    seconds: float | None = None
+    outputs: Mapping[str, Array] = field(default_factory=dict)
+    error: Mapping[str, str] | None = None
+    exit_code: int = 0
+
+    def failed(self, error: StlabError) -> InferResult:
+        """Return the result with an error in it."""
+        return replace(self, error=error.as_dict(), exit_code=error.exit_code)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object, with the same keys in every case."""
+        return {
+            "schema": SCHEMA,
+            "model": self.model,
+            "version": self.version,
+            "seconds": self.seconds,
+            "outputs": {
+                name: {
+                    "datatype": wire_datatype(array.dtype),
+                    "shape": list(array.shape),
+                    "data": plain(array),
+                }
+                for name, array in self.outputs.items()
+            },
+            "error": self.error,
+        }
+
+
+def plain(array: Array) -> Any:
+    """Return an array as nested lists that JSON can hold.
+
+    What is not finite is ``"NaN"``, ``"Infinity"`` or ``"-Infinity"``, as in protobuf's JSON.
+    Bytes are text where they are UTF-8, and ``{"base64": "..."}`` where they are not.
+    """
+    if array.dtype.kind == "O":
+        return _each(array.tolist(), _text)
+    if array.dtype.kind in "biu":
+        return array.tolist()
+    numbers = array.astype(np.float64)
+    values = numbers.tolist()
+    return values if np.isfinite(numbers).all() else _each(values, _number)
+
+
+def described(name: str, array: Array) -> tuple[str, ...]:
+    """Return an output for people: name, type, shape, first values, least, mean, greatest."""
+    first = array.reshape(-1)[:FIRST]
+    if array.dtype.kind == "O":
+        values = [repr(_text(item)) if _is_text(item) else repr(item) for item in first]
+    elif array.dtype.kind in "biu":
+        values = [str(item) for item in first.tolist()]
+    else:
+        values = [f"{item:.6g}" for item in first.astype(np.float64).tolist()]
+    if array.size > FIRST:
+        values.append("…")
+    shape = f"[{', '.join(map(str, array.shape))}]"
+    return name, wire_datatype(array.dtype), shape, " ".join(values), *_range(array)
+
+
+def storable(name: str, array: Array) -> Array:
+    """Return an output as a npz can hold it: strings as ``str`` or ``bytes``, BF16 as FP32.
+
+    Raises:
+        UsageError: Strings end with a zero byte, which numpy would cut off.
+    """
+    if wire_datatype(array.dtype) == "BF16":
+        return array.astype(np.float32)
+    if array.dtype.kind != "O":
+        return array
+    items = array.reshape(-1).tolist()
+    if any(item.endswith(b"\0") for item in items):
+        raise UsageError(
+            f"output {name!r} has strings that end with a zero byte, which a npz cannot hold",
+            hint="Leave --output out, and use --json.",
+        )
+    if all(_is_text(item) for item in items):
+        items = [item.decode() for item in items]
+    return np.array(items, dtype=None if items else str).reshape(array.shape)
+
+
+def _range(array: Array) -> tuple[str, str, str]:
+    if array.dtype.kind in "bO" or array.size == 0:
+        return "", "", ""
+    if array.dtype.kind not in "iu":
+        array = array.astype(np.float64)
+    with np.errstate(all="ignore"):
+        found = array.min(), array.mean(dtype=np.float64), array.max()
+    least, mean, greatest = (item.item() for item in found)
+    return (f"{least:.6g}", f"{mean:.6g}", f"{greatest:.6g}")
+
+
+def _each(value: Any, leaf: Callable[[Any], Any]) -> Any:
+    return [_each(item, leaf) for item in value] if isinstance(value, list) else leaf(value)
+
+
+def _number(value: float) -> float | str:
+    if np.isfinite(value):
+        return value
+    return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _text(value: bytes) -> str | dict[str, str]:
+    if _is_text(value):
+        return value.decode()
+    return {"base64": base64.b64encode(value).decode()}
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,95 @@
+"""The headers of a call: the caller's own, credentials, and the trace it belongs to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from triton_client._trace import trace_headers
+
+__all__ = ["HeaderSource", "Headers", "Metadata", "Token"]
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+HeaderSource = Mapping[str, str | bytes] | Callable[[], Mapping[str, str | bytes]]
+Token = str | Callable[[], str]
+
+# gRPC over HTTP/2, "Custom-Metadata".
+_NAME: Final = re.compile(r"[0-9a-z_.-]+")
+_TEXT: Final = re.compile(rb"[\x20-\x7e]*")
+
+
+class Headers:
+    """What every call sends beside its request. Shows no value in its ``repr`` or in an error.
+
+    Args:
+        headers: By name, or a function that returns them, asked before every attempt of a call.
+        token: Sent as ``authorization: Bearer …``; a function is asked as that of ``headers`` is.
+        restricted: The secrets of Triton's restricted protocols, by key.
+
+    Raises:
+        ValueError: A header cannot be sent over HTTP/2.
+    """
+
+    __slots__ = ("_fixed", "_headers", "_token")
+
+    def __init__(
+        self,
+        headers: HeaderSource | None = None,
+        token: Token | None = None,
+        restricted: Mapping[str, str] | None = None,
+    ) -> None:
+        fixed = _checked(
+            {f"triton-grpc-protocol-{key}": value for key, value in (restricted or {}).items()}
+        )
+        self._headers = headers if callable(headers) else None
+        self._token = token if callable(token) else None
+        if headers is not None and not callable(headers):
+            fixed += _checked(headers)
+        if token is not None and not callable(token):
+            fixed += _bearer(token)
+        self._fixed = fixed
+
+    def current(self) -> Metadata | None:
+        """Return the headers of the next attempt, ``None`` for none.
+
+        Raises:
+            ValueError: A function gave what cannot be sent over HTTP/2.
+            Exception: What a function raised.
+        """
+        found = self._fixed
+        if self._headers is not None:
+            found += _checked(self._headers())
+        if self._token is not None:
+            found += _bearer(self._token())
+        trace = trace_headers()
+        if trace and not any(name == "traceparent" for name, _ in found):
+            found += trace
+        return found or None
+
+
+def _bearer(token: str) -> Metadata:
+    return _checked({"authorization": f"Bearer {token}"})
+
+
+def _checked(headers: Mapping[str, str | bytes]) -> Metadata:
+    return tuple(_header(name.lower(), value) for name, value in headers.items())
+
+
+def _header(name: str, value: str | bytes) -> tuple[str, str | bytes]:
+    """Return a header that gRPC takes; its own error would show the value."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no header's name; use letters, digits and - _ .")
+    if name.endswith("-bin"):
+        if isinstance(value, bytes):
+            return name, value
+        raise ValueError(f"the header {name!r} takes bytes, for its name ends in -bin")
+    if not isinstance(value, str | bytes):
+        raise ValueError(f"the header {name!r} takes text, not {type(value).__name__}")  # noqa: TRY004
+    raw = value if isinstance(value, bytes) else value.encode(errors="replace")
+    if not _TEXT.fullmatch(raw):
+        raise ValueError(
+            f"the header {name!r} has characters other than printable ASCII, perhaps a line break "
+            "at its end; strip them, or send bytes under a name that ends in -bin"
+        )
+    return name, value

@@ -1,0 +1,163 @@
+"""Sequences of requests to stateful models, for threads."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from triton_client._deadline import Deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from types import TracebackType
+
+    from triton_client._calls import Call
+    from triton_client._plan import Inferences, Outputs
+    from triton_client._transport import Transport
+
+__all__ = ["ModelSequence", "SequenceSteps"]
+
+_REFUSED: Final = {
+    "sending": "a step of the sequence is under way; wait for it",
+    "failed": "a step of the sequence failed; begin a new sequence",
+    "over": "the sequence has ended; begin a new one",
+}
+
+
+class SequenceSteps:
+    """The requests of one sequence, without any I/O.
+
+    Args:
+        inferences: What makes the model's requests.
+        sequence_id: An integer from 1 to 2**63 - 1, or text; a random integer by default.
+        seconds: The deadline of each step; ``None`` for none.
+        options: The ``outputs``, ``parameters`` and ``priority`` of each step.
+
+    Raises:
+        InvalidInput: The identifier is none.
+    """
+
+    __slots__ = ("_inferences", "_options", "_seconds", "_state", "id")
+
+    def __init__(
+        self,
+        inferences: Inferences,
+        sequence_id: int | str | None,
+        seconds: float | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        if sequence_id is None:
+            sequence_id = 1 + secrets.randbelow(2**63 - 1)
+        if not sequence_id or (isinstance(sequence_id, int) and not 0 < sequence_id < 2**63):
+            raise inferences.invalid(
+                f"a sequence's id is from 1 to 2**63 - 1, or text, not {sequence_id!r}"
+            )
+        Deadline(seconds)
+        self.id = sequence_id
+        self._inferences = inferences
+        self._seconds = seconds
+        self._options = dict(options)
+        self._state = "new"
+
+    def request(
+        self, inputs: Mapping[str, object], *, end: bool, request_id: str
+    ) -> tuple[Call[Outputs], Deadline]:
+        """Return the next step's request and its deadline.
+
+        Raises:
+            InvalidInput: The inputs do not fit the model, or the sequence takes no more steps.
+        """
+        if self._state in _REFUSED:
+            raise self._inferences.invalid(_REFUSED[self._state])
+        limit = Deadline(self._seconds)
+        call = self._inferences.single(
+            inputs,
+            timeout=limit.seconds,
+            request_id=request_id,
+            sequence=(self.id, self._state == "new", end),
+            **self._options,
+        )
+        return call, limit
+
+    @contextmanager
+    def sending(self, *, end: bool) -> Iterator[None]:
+        """Take note of how a step goes while it is sent."""
+        self._state = "sending"
+        try:
+            yield
+        except BaseException:
+            self._state = "failed"
+            raise
+        self._state = "over" if end else "open"
+
+    def leave(self) -> None:
+        """Refuse further steps."""
+        self._state = "over"
+
+
+class ModelSequence:
+    """Requests that a stateful model takes as one; from :meth:`Model.sequence`.
+
+    For one thread at a time. All steps go to one server, and none is sent twice: a step that failed
+    may have changed the model's state, so the sequence takes no more after it. A sequence that is
+    left without ``end`` is not told to the server, which frees its slot after the model's
+    ``max_sequence_idle_microseconds``.
+
+    Attributes:
+        id: The sequence's identifier.
+    """
+
+    __slots__ = ("_steps", "_transport", "id")
+
+    def __init__(self, transport: Transport, steps: SequenceSteps) -> None:
+        self._transport = transport
+        self._steps = steps
+        self.id = steps.id
+
+    def infer(
+        self, inputs: Mapping[str, object], *, end: bool = False, request_id: str = ""
+    ) -> Outputs:
+        """Run the next step.
+
+        Args:
+            inputs: As :meth:`Model.infer` takes them, at most ``max_batch_size`` rows.
+            end: This is the last step.
+            request_id: Shown in the server's logs and traces.
+
+        Raises:
+            InvalidInput: The inputs do not fit the model, or the sequence has ended or failed.
+            TritonClientError: The call failed otherwise.
+        """
+        call, limit = self._steps.request(inputs, end=end, request_id=request_id)
+        with self._steps.sending(end=end):
+            return self._transport.run(call, limit, retry=False)
+
+    def infer_all(self, items: Iterable[Mapping[str, object]]) -> Iterator[Outputs]:
+        """Run a step for each of ``items``, the last one with ``end``.
+
+        An item is taken before the one ahead of it is sent.
+
+        Yields:
+            Each step's outputs.
+        """
+        remaining = iter(items)
+        item = next(remaining, None)
+        while item is not None:
+            following = next(remaining, None)
+            yield self.infer(item, end=following is None)
+            item = following
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._steps.leave()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id!r}>"
