@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
-__all__ = ["Address", "Addresses", "direct_target", "tune"]
+__all__ = ["Address", "Addresses", "Place", "place_of", "tune"]
 
 _RESOLVE_SECONDS: Final = 30.0
 _PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
@@ -26,23 +26,40 @@ class Address:
     sockaddr: Any
 
 
-def direct_target(target: str) -> tuple[str, str | int] | None:
-    """Return the host and port of a gRPC target, or ``("", path)`` of a Unix socket.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server is.
 
-    ``None`` for a target that is grpcio's to reach: another resolver, or a proxy on the way.
+    Attributes:
+        host: A name or an address; empty for a Unix socket.
+        port: The port, or the socket's path.
+        authority: What the server is called in requests.
+        pinned: Whether to stay with one address of the name for as long as it answers.
     """
-    for prefix in ("unix:///", "unix:"):
-        if target.startswith(prefix):
-            return "", target.removeprefix(prefix[: prefix.index(":") + 1]).removeprefix("//")
+
+    host: str
+    port: str | int
+    authority: str
+    pinned: bool = False
+
+
+def place_of(target: str) -> Place | None:
+    """Return where a gRPC target is.
+
+    ``None`` for one that is grpcio's to reach: by another resolver, or through a proxy.
+    """
+    if target.startswith("unix:"):
+        return Place("", target.removeprefix("unix:").removeprefix("//"), "localhost")
     if not target.startswith("dns:///"):
         return None
-    host, separator, port = target.removeprefix("dns:///").rpartition(":")
+    authority = target.removeprefix("dns:///")
+    host, separator, port = authority.rpartition(":")
     if not separator or not port.isdecimal() or (":" in host) != host.startswith("["):
         return None
     host = host.strip("[]")
     if host not in _LOCAL and any(os.environ.get(name) for name in _PROXIES):
         return None
-    return host, int(port)
+    return Place(host, int(port), authority)
 
 
 def tune(connected: socket.socket) -> None:
@@ -65,21 +82,21 @@ class Addresses:
     Thread-safe without a lock: what two threads do at once is done twice at worst.
 
     Args:
-        host: A name or an address; empty for a Unix socket.
-        port: The port, or the socket's path.
+        place: The host.
     """
 
-    __slots__ = ("_doubted", "_found", "_looked_up", "_refused", "host", "port")
+    __slots__ = ("_doubted", "_found", "_looked_up", "_pinned", "_refused", "host", "port")
 
-    def __init__(self, host: str, port: str | int) -> None:
-        self.host = host
-        self.port = port
+    def __init__(self, place: Place) -> None:
+        self.host = place.host
+        self.port = place.port
+        self._pinned = place.pinned
         self._found: deque[Address] = deque()
         self._looked_up = 0.0
         self._doubted = False
         self._refused: set[Address] = set()
-        if not host:
-            self._found.append(Address(socket.AF_UNIX, port))
+        if not self.host:
+            self._found.append(Address(socket.AF_UNIX, self.port))
 
     @property
     def stale(self) -> bool:
@@ -98,11 +115,12 @@ class Addresses:
         self._looked_up, self._doubted, self._refused = monotonic(), False, set()
 
     def turn(self) -> list[Address]:
-        """Return the addresses in the order to try them, another one first at each call."""
+        """Return the addresses in the order to try them; another one first each time, or pinned."""
         found = self._found
         if len(found) == 1:
             return list(found)
-        found.rotate(-1)
+        if not self._pinned:
+            found.rotate(-1)
         # Stable: those that refused come last.
         return sorted(found, key=self._refused.__contains__)
 

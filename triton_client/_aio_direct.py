@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import weakref
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from triton_client._addresses import Address, Addresses, tune
+from triton_client._addresses import Address, Addresses, Place, tune
 from triton_client._direct import CONNECT_SECONDS, KEPT_BLOCKS, TURN_SECONDS, broken, unsent
 from triton_client._http2 import Connection, ConnectionBroken, StatusError, Stream, header_block
 
@@ -84,11 +85,21 @@ class _Link:
             self._socket.close()
             if self._timer is not None:
                 self._timer.cancel()
+        self._hand_out()
         streams = list(self.http.streams.values())
         self.http.streams.clear()
         for stream in streams:
             if not stream.waiting.done():
                 stream.waiting.set_exception(ConnectionBroken(why))
+
+    def abandon(self) -> None:
+        """Close the connection from wherever this is."""
+        if self._loop.is_running():
+            self._loop.call_soon_threadsafe(self.close)
+        elif self._loop.is_closed():
+            self._socket.close()
+        else:
+            self.close()
 
     def _readable(self) -> None:
         http = self.http
@@ -101,14 +112,17 @@ class _Link:
             self.close(str(error))
             return
         if http.finished:
-            for stream in http.finished:
-                if not stream.waiting.done():
-                    stream.waiting.set_result(None)
-            http.finished.clear()
+            self._hand_out()
             if not self.usable and not http.streams:
                 self.close()
         # A window may have opened, or something is to be acknowledged.
         self._soon()
+
+    def _hand_out(self) -> None:
+        for stream in self.http.finished:
+            if not stream.waiting.done():
+                stream.waiting.set_result(None)
+        self.http.finished.clear()
 
     def _soon(self) -> None:
         if not self._flushing and not self._writing and self._open:
@@ -156,30 +170,34 @@ class _Link:
             self._timer = self._loop.call_at(following, self._expire)
 
 
+def _abandon(links: dict[Address, list[_Link]]) -> None:
+    for link in [link for of_address in links.values() for link in of_address]:
+        link.abandon()
+
+
 class AsyncDirectChannel:
     """The connections of one event loop to one server.
 
     Args:
-        host: A name or an address; empty for a Unix socket.
-        port: The port, or the socket's path.
-        authority: What the server is called in requests.
+        place: Where the server is.
         loop: The event loop.
     """
 
     __slots__ = (
-        "_addresses", "_authority", "_blocks", "_closed", "_connecting", "_links", "_loop",
+        "__weakref__", "_addresses", "_authority", "_blocks", "_closed", "_connecting", "_links",
+        "_loop",
     )  # fmt: skip
 
-    def __init__(
-        self, host: str, port: str | int, authority: str, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self._addresses = Addresses(host, port)
-        self._authority = authority
+    def __init__(self, place: Place, loop: asyncio.AbstractEventLoop) -> None:
+        self._addresses = Addresses(place)
+        self._authority = place.authority
         self._loop = loop
         self._links: dict[Address, list[_Link]] = {}
         self._connecting: dict[Address, asyncio.Task[_Link]] = {}
         self._blocks: dict[tuple[str, Any], bytes] = {}
         self._closed = False
+        # A client that nobody closed ends quietly.
+        weakref.finalize(self, _abandon, self._links)
 
     async def unary(
         self,

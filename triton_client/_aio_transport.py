@@ -1,4 +1,4 @@
-"""Sends calls over a gRPC channel, from an event loop."""
+"""Sends calls and repeats them where that is safe, from an event loop."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc.aio
 
+from triton_client._aio_direct import AsyncDirectChannel
 from triton_client._deadline import Deadline
 from triton_client._hooks import Watch
+from triton_client._http2 import StatusError
 from triton_client._retry import Retries
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from triton_client._calls import Call
     from triton_client._channel import ChannelSettings
+    from triton_client._headers import Metadata
     from triton_client._hooks import Hooks
 
 __all__ = ["AsyncTransport"]
@@ -28,34 +31,60 @@ T = TypeVar("T")
 class _Connection:
     """An open channel, where it belongs to, and the callables that were made on it."""
 
-    __slots__ = ("_methods", "channel", "loop", "pid")
+    __slots__ = ("_channel", "_direct", "_methods", "_settings", "loop", "pid")
 
     def __init__(self, settings: ChannelSettings, loop: asyncio.AbstractEventLoop) -> None:
-        if settings.credentials is None:
-            self.channel = grpc.aio.insecure_channel(
-                settings.target, settings.options, settings.compression
-            )
-        else:
-            self.channel = grpc.aio.secure_channel(
-                settings.target, settings.credentials, settings.options, settings.compression
-            )
+        self._settings = settings
+        self._direct = None if settings.place is None else AsyncDirectChannel(settings.place, loop)
+        self._channel: grpc.aio.Channel | None = None
+        self._methods: dict[str, Any] = {}
         self.loop = loop
         self.pid = getpid()
-        self._methods: dict[str, Any] = {}
 
-    def method(self, path: str) -> Any:
-        found = self._methods.get(path)
-        if found is None:
-            found = self._methods[path] = self.channel.unary_unary(path)
-        return found
+    async def unary(
+        self,
+        call: Call[Any],
+        timeout: float | None,  # noqa: ASYNC109 - the server is told, too
+        metadata: Metadata | None,
+    ) -> bytes | memoryview:
+        """Send a call and return its answer.
+
+        Raises:
+            StatusError: The call failed.
+        """
+        if self._direct is not None:
+            return await self._direct.unary(call.method, call.parts, timeout, metadata or ())
+        method = self._methods.get(call.method)
+        if method is None:
+            method = self._methods[call.method] = self._opened().unary_unary(call.method)
+        try:
+            answer: bytes | None = await method(call.request, timeout=timeout, metadata=metadata)
+        except grpc.RpcError as error:
+            raise StatusError(error.code().name, error.details() or "") from error
+        if answer is None:
+            raise StatusError("INTERNAL", "the server's answer is not one whole message")
+        return answer
 
     def stream(self, path: str) -> Any:
         # On the wire, a stream of one request is that request.
-        key = f"stream {path}"
-        found = self._methods.get(key)
-        if found is None:
-            found = self._methods.setdefault(key, self.channel.unary_stream(path))
-        return found
+        return self._opened().unary_stream(path)
+
+    async def close(self) -> None:
+        if self._direct is not None:
+            self._direct.close()
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _opened(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            settings = self._settings
+            target, options, compression = settings.target, settings.options, settings.compression
+            self._channel = (
+                grpc.aio.insecure_channel(target, options, compression)
+                if settings.credentials is None
+                else grpc.aio.secure_channel(target, settings.credentials, options, compression)
+            )
+        return self._channel
 
 
 class AsyncTransport:
@@ -95,18 +124,18 @@ class AsyncTransport:
     async def _run(self, call: Call[T], deadline: Deadline, *, retry: bool) -> T:
         attempt = 0
         while True:
-            method = self._connection().method(call.method)
+            connection = self._connection()
             metadata = self._headers.current()
             left = deadline.remaining()
             if left == 0:
                 raise call.overdue()
             try:
-                answer = await method(call.request, timeout=left, metadata=metadata)
-            except grpc.RpcError as error:
-                failure = call.failure(error.code().name, error.details() or "")
+                answer = await connection.unary(call, left, metadata)
+            except StatusError as error:
+                failure = call.failure(error.code, error.details)
                 pause = self._retries.pause(failure, attempt, deadline) if retry else None
                 if pause is None:
-                    raise failure.error from error
+                    raise failure.error from error.__cause__ or error
             else:
                 self._retries.succeeded()
                 return call.read(answer)
@@ -148,11 +177,11 @@ class AsyncTransport:
                 answers.cancel()
 
     async def close(self) -> None:
-        """Close the channel; calls under way are cancelled."""
+        """Close the connection; calls under way end with ``Unavailable``."""
         self._closed = True
         opened, self._opened = self._opened, None
         if opened is not None and opened.loop is asyncio.get_running_loop():
-            await opened.channel.close()
+            await opened.close()
 
     def _connection(self) -> _Connection:
         if self._closed:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import grpc
 
+from triton_client._addresses import Place, place_of
 from triton_client._headers import Headers, HeaderSource, Token
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class ChannelSettings:
         options: The gRPC channel arguments.
         headers: The headers of every call.
         compression: A ``grpc.Compression`` of the requests; ``None`` for none.
+        place: Where unary calls go without grpcio; ``None`` where they need it.
     """
 
     address: str
@@ -77,6 +79,7 @@ class ChannelSettings:
     options: tuple[tuple[str, int | str], ...]
     headers: Headers = field(repr=False)
     compression: Any | None = None
+    place: Place | None = None
 
     def pinned(self) -> Self:
         """Return the same with all calls going to one server, whatever the address stands for."""
@@ -84,7 +87,8 @@ class ChannelSettings:
         config = json.loads(str(options.get("grpc.service_config", "{}")))
         config["loadBalancingConfig"] = [{"pick_first": {}}]
         options["grpc.service_config"] = json.dumps(config)
-        return replace(self, options=tuple(options.items()))
+        place = None if self.place is None else replace(self.place, pinned=True)
+        return replace(self, options=tuple(options.items()), place=place)
 
 
 def channel_settings(
@@ -97,6 +101,7 @@ def channel_settings(
     token: Token | None = None,
     restricted: Mapping[str, str] | None = None,
     compression: Compression | None = None,
+    direct: bool = True,
 ) -> ChannelSettings:
     """Return the settings of a channel.
 
@@ -109,6 +114,7 @@ def channel_settings(
         token: A bearer token, or a function that returns it.
         restricted: The secrets of restricted protocols, by key.
         compression: How requests are compressed.
+        direct: Whether unary calls may go without grpcio where nothing of the above needs it.
 
     Raises:
         ValueError: The address is not one of a gRPC server, or an argument makes no sense.
@@ -135,6 +141,7 @@ def channel_settings(
         options=tuple(arguments.items()),
         headers=Headers(headers, token, restricted),
         compression=_COMPRESSIONS[compression],
+        place=None if credentials or compression or options or not direct else place_of(target),
     )
 
 

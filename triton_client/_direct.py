@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import weakref
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from triton_client._addresses import Address, Addresses, tune
+from triton_client._addresses import Address, Addresses, Place, tune
 from triton_client._http2 import Connection, ConnectionBroken, StatusError, header_block
 
 if TYPE_CHECKING:
@@ -70,7 +71,13 @@ class _Link:
                 if http.blocked(stream):
                     continue
             self._wait(end)
-            self._receive()
+            try:
+                self._receive()
+            except ConnectionBroken as error:
+                if stream.number in http.streams:
+                    raise
+                # What came behind the answer is no reason to doubt it, but the last of its kind.
+                http.last = str(error)
         http.finished.clear()
         return stream.answer()
 
@@ -94,6 +101,11 @@ class _Link:
     def _send(self, pieces: list[Any], end: float | None) -> None:
         while pieces := unsent(pieces, self.socket.sendmsg(pieces)):
             self._wait(end)
+
+
+def _close_sockets(links: set[_Link]) -> None:
+    for link in links:
+        link.socket.close()
 
 
 def broken(error: Exception, *, overdue: bool) -> StatusError:
@@ -121,20 +133,22 @@ class DirectChannel:
     """The connections of one process to one server.
 
     Args:
-        host: A name or an address; empty for a Unix socket.
-        port: The port, or the socket's path.
-        authority: What the server is called in requests.
+        place: Where the server is.
     """
 
-    __slots__ = ("_addresses", "_authority", "_blocks", "_closed", "_idle", "_links")
+    __slots__ = (
+        "__weakref__", "_addresses", "_authority", "_blocks", "_closed", "_idle", "_links",
+    )  # fmt: skip
 
-    def __init__(self, host: str, port: str | int, authority: str) -> None:
-        self._addresses = Addresses(host, port)
-        self._authority = authority
+    def __init__(self, place: Place) -> None:
+        self._addresses = Addresses(place)
+        self._authority = place.authority
         self._idle: dict[Address, deque[_Link]] = {}
         self._links: set[_Link] = set()
         self._blocks: dict[tuple[str, Any], bytes] = {}
         self._closed = False
+        # A client that nobody closed ends quietly. No shutdown: a fork shares the connections.
+        weakref.finalize(self, _close_sockets, self._links)
 
     def unary(
         self,

@@ -76,6 +76,8 @@ _STATUSES: Final = (
     "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 )  # fmt: skip
 
+_BY_NUMBER: Final = {str(number): status for number, status in enumerate(_STATUSES)}
+
 
 class StatusError(Exception):
     """A call ended with a gRPC status other than OK.
@@ -189,9 +191,8 @@ class Stream:
         return memoryview(self._message).toreadonly()
 
     def _failure(self, status: str | None) -> tuple[str, str]:
-        if status is not None and status.isascii() and status.isdigit():
-            number = int(status)
-            code = _STATUSES[number] if number < len(_STATUSES) else "UNKNOWN"
+        if status is not None:
+            code = _BY_NUMBER.get(status, "UNKNOWN")
             raw = self.headers.get("grpc-message", "")
             return code, unquote_to_bytes(raw).decode(errors="replace")
         http = self.headers.get(":status", "200")

@@ -1,4 +1,4 @@
-"""Sends calls over a gRPC channel, from any thread and in any process."""
+"""Sends calls and repeats them where that is safe, from any thread and in any process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from triton_client._deadline import Deadline
+from triton_client._direct import DirectChannel
 from triton_client._hooks import Watch
+from triton_client._http2 import StatusError
 from triton_client._retry import Retries
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from triton_client._calls import Call
     from triton_client._channel import ChannelSettings
+    from triton_client._headers import Metadata
     from triton_client._hooks import Hooks
 
 __all__ = ["Transport"]
@@ -26,35 +29,59 @@ T = TypeVar("T")
 
 
 class _Connection:
-    """An open channel, and the callables that were made on it."""
+    """What a process has open: sockets of its own, and grpcio's channel for what needs it."""
 
-    __slots__ = ("_methods", "channel")
+    __slots__ = ("_channel", "_direct", "_methods", "_settings")
 
     def __init__(self, settings: ChannelSettings) -> None:
-        if settings.credentials is None:
-            self.channel = grpc.insecure_channel(
-                settings.target, settings.options, settings.compression
-            )
-        else:
-            self.channel = grpc.secure_channel(
-                settings.target, settings.credentials, settings.options, settings.compression
-            )
+        self._settings = settings
+        self._direct = None if settings.place is None else DirectChannel(settings.place)
+        self._channel: grpc.Channel | None = None
         self._methods: dict[str, Any] = {}
 
-    def method(self, path: str) -> Any:
-        found = self._methods.get(path)
-        if found is None:
+    def unary(
+        self, call: Call[Any], timeout: float | None, metadata: Metadata | None
+    ) -> bytes | memoryview:
+        """Send a call and return its answer.
+
+        Raises:
+            StatusError: The call failed.
+        """
+        if self._direct is not None:
+            return self._direct.unary(call.method, call.parts, timeout, metadata or ())
+        method = self._methods.get(call.method)
+        if method is None:
             # No serializers: the bytes of a call are gRPC's to send as they are.
-            found = self._methods.setdefault(path, self.channel.unary_unary(path))
-        return found
+            method = self._methods[call.method] = self._opened().unary_unary(call.method)
+        try:
+            answer: bytes | None = method(call.request, timeout=timeout, metadata=metadata)
+        except grpc.RpcError as error:
+            raise StatusError(error.code().name, error.details() or "") from error
+        if answer is None:
+            raise StatusError("INTERNAL", "the server's answer is not one whole message")
+        return answer
 
     def stream(self, path: str) -> Any:
         # On the wire, a stream of one request is that request.
-        key = f"stream {path}"
-        found = self._methods.get(key)
-        if found is None:
-            found = self._methods.setdefault(key, self.channel.unary_stream(path))
-        return found
+        return self._opened().unary_stream(path)
+
+    def close(self) -> None:
+        if self._direct is not None:
+            self._direct.close()
+        if self._channel is not None:
+            self._channel.close()
+
+    def _opened(self) -> grpc.Channel:
+        if self._channel is None:
+            settings = self._settings
+            target, options, compression = settings.target, settings.options, settings.compression
+            # Two threads may open one each; the one that is not kept closes by itself.
+            self._channel = (
+                grpc.insecure_channel(target, options, compression)
+                if settings.credentials is None
+                else grpc.secure_channel(target, settings.credentials, options, compression)
+            )
+        return self._channel
 
 
 class Transport:
@@ -94,18 +121,18 @@ class Transport:
     def _run(self, call: Call[T], deadline: Deadline, *, retry: bool) -> T:
         attempt = 0
         while True:
-            method = self._connection().method(call.method)
+            connection = self._connection()
             metadata = self._headers.current()
             left = deadline.remaining()
             if left == 0:
                 raise call.overdue()
             try:
-                answer = method(call.request, timeout=left, metadata=metadata)
-            except grpc.RpcError as error:
-                failure = call.failure(error.code().name, error.details() or "")
+                answer = connection.unary(call, left, metadata)
+            except StatusError as error:
+                failure = call.failure(error.code, error.details)
                 pause = self._retries.pause(failure, attempt, deadline) if retry else None
                 if pause is None:
-                    raise failure.error from error
+                    raise failure.error from error.__cause__ or error
             else:
                 self._retries.succeeded()
                 return call.read(answer)
@@ -146,7 +173,7 @@ class Transport:
         self._closed = True
         connection = self._connections.get(getpid())
         if connection is not None:
-            connection.channel.close()
+            connection.close()
 
     def _connection(self) -> _Connection:
         if self._closed:
@@ -154,8 +181,6 @@ class Transport:
         pid = getpid()
         found = self._connections.get(pid)
         if found is None:
-            opened = _Connection(self._settings)
-            found = self._connections.setdefault(pid, opened)
-            if found is not opened:
-                opened.channel.close()
+            # Two threads may make one each; the one that is not kept has opened nothing.
+            found = self._connections.setdefault(pid, _Connection(self._settings))
         return found

@@ -136,3 +136,12 @@ def test_several_tensors_come_back_in_any_order(
     assert set(answer) == set(sent)
     for name, array in sent.items():
         assert_came_back(answer[name], array)
+
+
+@settings(examples, max_examples=60)
+@given(power=st.integers(13, 22), more=st.integers(-100, 100), seed=st.integers(0, 2**32))
+def test_tensors_of_every_size_come_back(
+    infer: Callable[..., dict[str, Array]], power: int, more: int, seed: int
+) -> None:
+    sent = np.frombuffer(np.random.default_rng(seed).bytes(2**power + more), np.uint8)
+    assert_came_back(infer({"UINT8-1": sent})["UINT8-1"], sent)

@@ -26,9 +26,13 @@ def proxy(server: HostileServer) -> Iterator[CuttingProxy]:
     proxy.close()
 
 
-@pytest.fixture(params=["sync", "asyncio"])
+@pytest.fixture(
+    params=[("sync", True), ("asyncio", True), ("sync", False), ("asyncio", False)],
+    ids=["sync", "asyncio", "sync-grpcio", "asyncio-grpcio"],
+)
 def connect(request: pytest.FixtureRequest) -> Iterator[Blocking]:
+    kind, direct = request.param
     with asyncio.Runner() as runner:
-        blocking = Blocking(request.param, runner)
+        blocking = Blocking(kind, runner, direct=direct)
         yield blocking
         blocking.close()

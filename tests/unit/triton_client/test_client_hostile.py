@@ -17,6 +17,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from triton_client import TritonClient, errors
+from triton_client._http2 import StatusError
 
 X = np.arange(4, dtype=np.float32).reshape(2, 2)
 
@@ -66,7 +67,7 @@ def test_every_status_code(code: grpc.StatusCode, server: Any, connect: Any) -> 
     with pytest.raises(errors.TritonClientError, match="because") as caught:
         connect.infer(server.url, {"x": X}, options={"retries": 0})
     error = caught.value
-    assert isinstance(error.__cause__, grpc.RpcError)
+    assert isinstance(error.__cause__, grpc.RpcError | StatusError)
     assert (error.server, error.model, error.version) == (server.url, "m", "")
     named = {
         "DEADLINE_EXCEEDED": errors.DeadlineExceeded,
