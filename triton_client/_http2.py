@@ -324,7 +324,8 @@ class Connection:
 
     def outgoing(self) -> list[Buffer]:
         """Return what may be sent now, a mebibyte or so at a time; nothing where nothing may be."""
-        out, self._out = self._out, []
+        out: list[Buffer] = [b"".join(self._out)] if self._out else []
+        self._out = []
         left = _MOST_BYTES
         for stream in self.streams.values():
             if left <= 0 or self._window <= 0 or len(out) >= _MOST_PIECES:
