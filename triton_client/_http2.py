@@ -12,6 +12,8 @@ code mapping".
 from __future__ import annotations
 
 import base64
+from functools import lru_cache
+from math import ceil
 from struct import Struct
 from struct import error as struct_error
 from typing import TYPE_CHECKING, Any, Final
@@ -136,13 +138,14 @@ def _text(raw: bytes) -> bytes:
 
 def _timeout(seconds: float) -> bytes:
     """Return the header of a timeout; gRPC's values have eight digits at most."""
-    micro = max(1, int(seconds * 1e6))
-    if micro < 100_000_000:
-        value = f"{micro}u"
-    elif micro < 10**11:
-        value = f"{micro // 1000}m"
-    else:
-        value = f"{min(micro // 10**6, 99_999_999)}S"
+    if seconds < 1:
+        return _timeout_header(f"{max(1, int(seconds * 1e6))}u")
+    milli = ceil(seconds * 1e3)
+    return _timeout_header(f"{milli}m" if milli < 10**8 else f"{min(milli // 1000, 10**8 - 1)}S")
+
+
+@lru_cache(maxsize=256)
+def _timeout_header(value: str) -> bytes:
     return b"\x00\x0cgrpc-timeout" + _text(value.encode())
 
 
@@ -186,7 +189,7 @@ class Stream:
             raise StatusError(*self._failure(status))
         if self._messages != 1 or self._length >= 0 or self._prefix:
             raise StatusError("INTERNAL", "the server's answer is not one whole message")
-        if isinstance(self._message, bytearray):
+        if isinstance(self._message, bytes | bytearray):
             return bytes(self._message)
         return memoryview(self._message).toreadonly()
 
@@ -215,12 +218,25 @@ class Stream:
             self._messages += 1
             self._length = -1
 
+    def whole(self, data: memoryview) -> bool:
+        """Take data that is one whole message; ``False`` where it is anything else."""
+        if self._length >= 0 or self._prefix or len(data) < _PREFIX_SIZE:
+            return False
+        compressed, length = _PREFIX.unpack_from(data)
+        if compressed or length != len(data) - _PREFIX_SIZE:
+            return False
+        self._message = bytes(data[_PREFIX_SIZE:])
+        self._messages += 1
+        return True
+
     def put(self, data: memoryview) -> None:
         """Take data that came elsewhere.
 
         Raises:
             ConnectionBroken: The server compresses what it was asked to leave as it is.
         """
+        if self.headers.get(":status", "200") != "200":
+            return  # a page that says what is wrong, to people
         position, end = 0, len(data)
         while position < end:
             if self._length < 0:
@@ -273,7 +289,7 @@ class Connection:
         self._window = 65_535
         self._window_of_streams = 65_535
         self._most_frame = 16_384
-        self._out: list[Buffer] = [_PREFACE]
+        self._out: list[Any] = [_PREFACE]
         self._scratch = memoryview(bytearray(_SCRATCH))
         self._stop = 0  # the end of what is not yet parsed; it begins at 0
         self._received = 0
@@ -313,13 +329,18 @@ class Connection:
         number, self._numbers = self._numbers, self._numbers + 2
         if self._numbers > _LAST_STREAM:
             self.last = "the connection has had all the streams it can have"
-        pieces = [memoryview(part).cast("B") for part in parts]
-        size = sum(piece.nbytes for piece in pieces)
-        pieces.insert(0, memoryview(_PREFIX.pack(0, size)))
-        stream = self.streams[number] = Stream(number, self._window_of_streams, pieces)
         if timeout is not None:
             block += _timeout(timeout)
-        self._out.append(_frame(_HEADERS, _END_HEADERS, number, len(block)) + block)
+        self._out += (_frame(_HEADERS, _END_HEADERS, number, len(block)), block)
+        size = sum(len(part) if type(part) is bytes else part.nbytes for part in parts)
+        prefix, framed = _PREFIX.pack(0, size), size + _PREFIX_SIZE
+        pieces: list[memoryview] = []
+        if framed <= min(_SMALL, self._most_frame, self._window, self._window_of_streams):
+            self._out += (_frame(_DATA, _END_STREAM, number, framed), prefix, *parts)
+            self._window -= framed
+        else:
+            pieces = [memoryview(prefix), *(memoryview(part).cast("B") for part in parts)]
+        stream = self.streams[number] = Stream(number, self._window_of_streams, pieces)
         return stream
 
     def outgoing(self) -> list[Buffer]:
@@ -422,6 +443,8 @@ class Connection:
             raise ConnectionBroken("the server interrupted its headers")
         begin = at + _FRAME_SIZE
         if kind == _DATA:
+            if left >= _FRAME_SIZE + size and self._whole(begin, size, flags, number):
+                return int(begin + size)
             return self._begin_data(begin, size, flags, number)
         if size > _SCRATCH - _FRAME_SIZE:
             raise ConnectionBroken("the server sent a frame that is too large")
@@ -434,6 +457,18 @@ class Connection:
             except (struct_error, IndexError) as error:
                 raise ConnectionBroken("the server sent a frame that is too short") from error
         return int(begin + size)
+
+    def _whole(self, begin: int, size: int, flags: int, number: int) -> bool:
+        """Take a DATA frame that is all here and one whole message: what most answers are."""
+        stream = self.streams.get(number)
+        if stream is None or flags & _PADDED:
+            return False
+        if not stream.whole(self._scratch[begin : begin + size]):
+            return False
+        self._count(size)
+        if flags & _END_STREAM:
+            self._end(stream)
+        return True
 
     def _begin_data(self, begin: int, size: int, flags: int, number: int) -> int | None:
         padding = 0

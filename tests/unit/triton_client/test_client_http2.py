@@ -112,7 +112,7 @@ def test_headers_are_those_of_a_grpc_call() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(1e-9, "1u"), (0.25, "250000u"), (60, "60000000u"), (600, "600000m"), (1e9, "99999999S")],
+    [(1e-9, "1u"), (0.25, "250000u"), (59.9999, "60000m"), (600, "600000m"), (1e9, "99999999S")],
 )
 def test_the_server_is_told_the_timeout(seconds: float, text: str) -> None:
     connection, _ = opened(b"", timeout=seconds)
@@ -256,6 +256,13 @@ def test_a_call_that_fails_says_why(
     connection, stream = opened(b"x")
     feed(connection, frame(HEADERS, END_HEADERS | END_STREAM, 1, block(headers)))
     assert status(stream) == expected
+
+
+def test_a_page_of_a_proxy_is_no_message() -> None:
+    connection, stream = opened(b"x")
+    feed(connection, frame(HEADERS, END_HEADERS, 1, block([(":status", "502")])))
+    feed(connection, frame(DATA, END_STREAM, 1, b"<html>Bad gateway</html>"))
+    assert status(stream) == ("UNAVAILABLE", "the server answered with HTTP 502")
 
 
 @pytest.mark.parametrize("content", [message(b"a") + message(b"b"), message(b"abc")[:-1], b"\0\0"])
