@@ -1,9 +1,8 @@
 """One HTTP/2 connection of a client that makes unary gRPC calls; without I/O.
 
 It exists for the tensors: a message is sent from where it lies and received into the memory that
-the arrays will be views of, where grpcio copies it three times each way. What a call does not need
-is left out: no priorities, no push, no dynamic header table (we announce a table of size 0, so that
-equal header blocks are equal bytes).
+the arrays will be views of. What a call does not need is left out: no priorities, no push, no
+dynamic header table (we announce a table of size 0, so that equal header blocks are equal bytes).
 
 Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK), gRPC's PROTOCOL-HTTP2.md and its "HTTP to gRPC status
 code mapping".
