@@ -124,10 +124,6 @@ class Addresses:
         # Stable: those that refused come last.
         return sorted(found, key=self._refused.__contains__)
 
-    def refused(self, address: Address) -> bool:
-        """Tell whether nothing answered at an address."""
-        return address in self._refused
-
     def failed(self, address: Address) -> None:
         """Note that nothing answers at an address: it is tried last until the next look-up."""
         self._refused.add(address)

@@ -213,9 +213,10 @@ class AsyncDirectChannel:
         """
         end = None if timeout is None else self._loop.time() + timeout
         try:
-            link = self._ready()
+            turn = [] if self._addresses.stale else self._addresses.turn()
+            link = self._link_to(turn[0]) if turn else None
             if link is None:
-                link = await asyncio.wait_for(self._connected(), timeout)
+                link = await asyncio.wait_for(self._connected(turn), timeout)
             return await link.call(self._block(method, metadata), parts, end)
         except (OSError, ConnectionBroken) as error:
             # The timer may be early by what the clock cannot tell.
@@ -242,16 +243,6 @@ class AsyncDirectChannel:
             self._blocks[key] = block
         return block
 
-    def _ready(self) -> _Link | None:
-        """Return a connection to the address whose turn it is, if there is one."""
-        if self._addresses.stale:
-            return None
-        for address in self._addresses.turn():
-            if self._addresses.refused(address):
-                continue
-            return self._link_to(address)
-        return None
-
     def _link_to(self, address: Address) -> _Link | None:
         links = self._links.get(address)
         if not links:
@@ -265,13 +256,14 @@ class AsyncDirectChannel:
             self._links[address] = usable
         return None
 
-    async def _connected(self) -> _Link:
-        if self._addresses.stale:
+    async def _connected(self, addresses: list[Address]) -> _Link:
+        """Return a connection to the first address that has or takes one; looked up where none."""
+        if not addresses:
             host, port = self._addresses.host, self._addresses.port
             found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             self._addresses.learn(found)
+            addresses = self._addresses.turn()
         problem: OSError | None = None
-        addresses = self._addresses.turn()
         for address in addresses:
             link = self._link_to(address)
             if link is not None:

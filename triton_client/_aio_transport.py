@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 from os import getpid
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc.aio
 
@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 __all__ = ["AsyncTransport"]
 
 T = TypeVar("T")
+
+
+_CLOSED: Final = "the client was closed"
+
+
+def _raise_if_cancelled(error: asyncio.CancelledError) -> None:
+    """Raise the error where somebody cancelled the task; closing grpcio's channel looks alike."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise error
 
 
 class _Connection:
@@ -61,6 +71,9 @@ class _Connection:
             answer: bytes | None = await method(call.request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise StatusError(error.code().name, error.details() or "") from error
+        except asyncio.CancelledError as error:
+            _raise_if_cancelled(error)
+            raise StatusError("CANCELLED", _CLOSED) from error
         if answer is None:
             raise StatusError("INTERNAL", "the server's answer is not one whole message")
         return answer
@@ -169,10 +182,8 @@ class AsyncTransport:
             except grpc.RpcError as error:
                 raise call.failure(error.code().name, error.details() or "").error from error
             except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-                raise call.failure("CANCELLED", "the client was closed").error from error
+                _raise_if_cancelled(error)
+                raise call.failure("CANCELLED", _CLOSED).error from error
             finally:
                 answers.cancel()
 

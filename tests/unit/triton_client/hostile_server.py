@@ -50,7 +50,7 @@ class HostileServer(grpc.GenericRpcHandler):  # type: ignore[misc]
         headers: The headers of every call.
     """
 
-    def __init__(self, credentials: Any = None) -> None:
+    def __init__(self, credentials: Any = None, address: str = "127.0.0.1:0") -> None:
         self.infer: Behaviour = echo
         self.stream: Callable[[Any, Any], Iterator[Any]] = stream_echo
         self.calls: dict[str, Behaviour] = {}
@@ -62,9 +62,9 @@ class HostileServer(grpc.GenericRpcHandler):  # type: ignore[misc]
         )
         self._server.add_generic_rpc_handlers((self,))
         self.port = (
-            self._server.add_secure_port("127.0.0.1:0", credentials)
+            self._server.add_secure_port(address, credentials)
             if credentials
-            else self._server.add_insecure_port("127.0.0.1:0")
+            else self._server.add_insecure_port(address)
         )
         self.url = f"127.0.0.1:{self.port}"
         self._server.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from triton_client import TritonClient, errors
+from triton_client import AsyncTritonClient, TritonClient, errors
 from triton_client._http2 import StatusError
 
 X = np.arange(4, dtype=np.float32).reshape(2, 2)
@@ -313,6 +314,65 @@ def test_a_closed_client_says_so(server: Any, connect: Any) -> None:
     connect.run(client.close())
     with pytest.raises(RuntimeError, match="closed"):
         connect.run(model.infer({"x": X}))
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_closing_ends_a_call_under_way(server: Any, direct: bool) -> None:
+    asked, done = threading.Event(), threading.Event()
+
+    def hang(_request: Any, _context: Any) -> Any:
+        asked.set()
+        done.wait(30)
+
+    server.infer = hang
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            client = TritonClient(server.url, direct=direct, retries=0)
+            call = pool.submit(client.model("m").infer, {"x": X}, deadline=20)
+            assert asked.wait(10)
+            client.close()
+            with pytest.raises(errors.Unavailable):
+                call.result(10)
+
+        async def close() -> None:
+            asked.clear()
+            client = AsyncTritonClient(server.url, direct=direct, retries=0)
+            model = await client.model("m")
+            call = asyncio.create_task(model.infer({"x": X}, deadline=20))
+            assert await asyncio.to_thread(asked.wait, 10)
+            await client.close()
+            with pytest.raises(errors.Unavailable):
+                await asyncio.wait_for(call, 10)
+
+        asyncio.run(close())
+    finally:
+        done.set()
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_cancelling_a_task_cancels_its_call(server: Any, direct: bool) -> None:
+    asked, left = threading.Event(), threading.Event()
+
+    def hang(_request: Any, context: Any) -> Any:
+        context.add_callback(left.set)
+        asked.set()
+        left.wait(30)
+
+    server.infer = hang
+
+    async def cancel() -> None:
+        async with AsyncTritonClient(server.url, direct=direct) as client:
+            model = await client.model("m")
+            call = asyncio.create_task(model.infer({"x": X}, deadline=20))
+            assert await asyncio.to_thread(asked.wait, 10)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            # The server hears of it, and the connection goes on.
+            assert await asyncio.to_thread(left.wait, 10)
+            assert await model.ready()
+
+    asyncio.run(cancel())
 
 
 def test_threads_get_their_own_answers(server: Any) -> None:

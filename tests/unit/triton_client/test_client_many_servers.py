@@ -1,0 +1,88 @@
+"""A name that stands for several servers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hostile_server import Blocking, HostileServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+X = np.ones((1, 2), np.float32)
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[HostileServer, HostileServer]]:
+    first = HostileServer()
+    second = HostileServer(address=f"127.0.0.2:{first.port}")
+    yield first, second
+    for server in (first, second):
+        server.stop()
+
+
+@pytest.fixture(params=["a name", "grpcio's list"])
+def url(
+    request: pytest.FixtureRequest,
+    servers: tuple[HostileServer, HostileServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    port = servers[0].port
+    if request.param != "a name":
+        return f"ipv4:127.0.0.1:{port},127.0.0.2:{port}"
+    resolve = socket.getaddrinfo
+
+    def both(host: Any, *arguments: Any, **named: Any) -> Any:
+        if host != "triton.test":
+            return resolve(host, *arguments, **named)
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in ("127.0.0.1", "127.0.0.2")
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    return f"triton.test:{port}"
+
+
+@pytest.fixture(params=["sync", "asyncio"])
+def client(request: pytest.FixtureRequest, url: str) -> Iterator[Any]:
+    with asyncio.Runner() as runner:
+        blocking = Blocking(request.param, runner, direct=True)
+        yield blocking, blocking(url, timeout=20)
+        blocking.close()
+
+
+def test_calls_take_turns(servers: Any, client: Any) -> None:
+    run, made = client
+    model = run.run(made.model("m"))
+    for _ in range(20):
+        run.run(model.infer({"x": X}))
+    counts = [len(server.requests) for server in servers]
+    assert sum(counts) == 20
+    assert min(counts) >= 5
+
+
+def test_a_sequence_stays_with_one_server(servers: Any, client: Any) -> None:
+    run, made = client
+    model = run.run(made.model("m"))
+    for _ in range(3):
+        sequence = model.sequence()
+        for step in range(4):
+            run.run(sequence.infer({"x": X}, end=step == 3))
+    assert sorted(len(server.requests) for server in servers) == [0, 12]
+
+
+def test_a_server_that_is_gone_is_passed_over(servers: Any, client: Any) -> None:
+    run, made = client
+    model = run.run(made.model("m"))
+    for _ in range(4):
+        run.run(model.infer({"x": X}))
+    servers[1].stop()
+    before = len(servers[0].requests)
+    for _ in range(20):
+        np.testing.assert_array_equal(run.run(model.infer({"x": X}))["y"], X)
+    assert len(servers[0].requests) - before >= 20
