@@ -50,6 +50,8 @@ _MOST_BYTES: Final = 1 << 20
 _MOST_PIECES: Final = 512
 # Above this, a message gets memory of its own that is not cleared first.
 _SMALL: Final = 1 << 15
+# Protobuf's limit, on both sides.
+_MOST_MESSAGE: Final = 2**31 - 1
 _KEPT_BLOCKS: Final = 64
 
 _PREFACE: Final = b"".join((
@@ -322,16 +324,21 @@ class Connection:
 
         Raises:
             ConnectionBroken: The connection takes no further calls.
+            StatusError: The message is too large for gRPC.
         """
         if self.last is not None:
             raise ConnectionBroken(self.last)
+        size = sum(len(part) if type(part) is bytes else part.nbytes for part in parts)
+        if size > _MOST_MESSAGE:
+            raise StatusError(
+                "INVALID_ARGUMENT", f"a request of {size} bytes; gRPC takes less than 2 GiB"
+            )
         number, self._numbers = self._numbers, self._numbers + 2
         if self._numbers > _LAST_STREAM:
             self.last = "the connection has had all the streams it can have"
         if timeout is not None:
             block += _timeout(timeout)
         self._out += (_frame(_HEADERS, _END_HEADERS, number, len(block)), block)
-        size = sum(len(part) if type(part) is bytes else part.nbytes for part in parts)
         prefix, framed = _PREFIX.pack(0, size), size + _PREFIX_SIZE
         pieces: list[memoryview] = []
         if framed <= min(_SMALL, self._most_frame, self._window, self._window_of_streams):

@@ -146,6 +146,14 @@ def test_a_message_is_sent_as_the_windows_allow(size: int) -> None:
     assert sent == message(content)
 
 
+def test_a_message_beyond_protobuf_s_limit_is_refused() -> None:
+    connection = Connection()
+    zeros = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (2**31,), (0,))
+    with pytest.raises(StatusError, match="2 GiB"):
+        connection.open(header_block("/s/M", "h:1"), None, [zeros])
+    assert connection.streams == {}
+
+
 def test_settings_change_calls_under_way() -> None:
     connection, _ = opened(bytes(65_535 + 1))
     taken(connection)
