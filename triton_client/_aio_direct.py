@@ -14,8 +14,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from triton_client._addresses import Address, Addresses, Place, tune
-from triton_client._direct import CONNECT_SECONDS, KEPT_BLOCKS, TURN_SECONDS, broken, unsent
-from triton_client._http2 import Connection, ConnectionBroken, StatusError, Stream, header_block
+from triton_client._direct import CONNECT_SECONDS, TURN_SECONDS, broken, unsent
+from triton_client._http2 import Connection, ConnectionBroken, HeaderBlocks, StatusError, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,17 +184,16 @@ class AsyncDirectChannel:
     """
 
     __slots__ = (
-        "__weakref__", "_addresses", "_authority", "_blocks", "_closed", "_connecting", "_links",
+        "__weakref__", "_addresses", "_blocks", "_closed", "_connecting", "_links",
         "_loop",
     )  # fmt: skip
 
     def __init__(self, place: Place, loop: asyncio.AbstractEventLoop) -> None:
         self._addresses = Addresses(place)
-        self._authority = place.authority
         self._loop = loop
         self._links: dict[Address, list[_Link]] = {}
         self._connecting: dict[Address, asyncio.Task[_Link]] = {}
-        self._blocks: dict[tuple[str, Any], bytes] = {}
+        self._blocks = HeaderBlocks(place.authority)
         self._closed = False
         # A client that nobody closed ends quietly.
         weakref.finalize(self, _abandon, self._links)
@@ -217,7 +216,7 @@ class AsyncDirectChannel:
             link = self._link_to(turn[0]) if turn else None
             if link is None:
                 link = await asyncio.wait_for(self._connected(turn), timeout)
-            return await link.call(self._block(method, metadata), parts, end)
+            return await link.call(self._blocks.of(method, metadata), parts, end)
         except (OSError, ConnectionBroken) as error:
             # The timer may be early by what the clock cannot tell.
             overdue = end is not None and self._loop.time() >= end - 2e-3
@@ -232,16 +231,6 @@ class AsyncDirectChannel:
             for link in links:
                 link.close()
         self._links.clear()
-
-    def _block(self, method: str, metadata: tuple[tuple[str, str | bytes], ...]) -> bytes:
-        key = (method, metadata)
-        block = self._blocks.get(key)
-        if block is None:
-            block = header_block(method, self._authority, metadata)
-            if len(self._blocks) >= KEPT_BLOCKS:
-                self._blocks.clear()
-            self._blocks[key] = block
-        return block
 
     def _link_to(self, address: Address) -> _Link | None:
         links = self._links.get(address)

@@ -16,16 +16,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from triton_client._addresses import Address, Addresses, Place, tune
-from triton_client._http2 import Connection, ConnectionBroken, StatusError, header_block
+from triton_client._http2 import Connection, ConnectionBroken, HeaderBlocks, StatusError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CONNECT_SECONDS", "KEPT_BLOCKS", "TURN_SECONDS", "DirectChannel", "broken", "unsent"]
+__all__ = ["CONNECT_SECONDS", "TURN_SECONDS", "DirectChannel", "broken", "unsent"]
 
 _MOST_IDLE: Final = 64
-KEPT_BLOCKS: Final = 64
-"""How many header blocks are kept: metadata may change, with a token or a trace."""
 CONNECT_SECONDS: Final = 20.0
 TURN_SECONDS: Final = 3.0
 """How long an address may take to answer where there are others to try."""
@@ -137,15 +135,14 @@ class DirectChannel:
     """
 
     __slots__ = (
-        "__weakref__", "_addresses", "_authority", "_blocks", "_closed", "_idle", "_links",
+        "__weakref__", "_addresses", "_blocks", "_closed", "_idle", "_links",
     )  # fmt: skip
 
     def __init__(self, place: Place) -> None:
         self._addresses = Addresses(place)
-        self._authority = place.authority
         self._idle: dict[Address, deque[_Link]] = {}
         self._links: set[_Link] = set()
-        self._blocks: dict[tuple[str, Any], bytes] = {}
+        self._blocks = HeaderBlocks(place.authority)
         self._closed = False
         # A client that nobody closed ends quietly. No shutdown: a fork shares the connections.
         weakref.finalize(self, _close_sockets, self._links)
@@ -167,7 +164,7 @@ class DirectChannel:
             link = self._take(end)
             done = False
             try:
-                answer = link.call(self._block(method, metadata), parts, end)
+                answer = link.call(self._blocks.of(method, metadata), parts, end)
                 done = True
             except StatusError:
                 done = True
@@ -185,16 +182,6 @@ class DirectChannel:
             link.close()
         self._links.clear()
         self._idle.clear()
-
-    def _block(self, method: str, metadata: tuple[tuple[str, str | bytes], ...]) -> bytes:
-        key = (method, metadata)
-        block = self._blocks.get(key)
-        if block is None:
-            block = header_block(method, self._authority, metadata)
-            if len(self._blocks) >= KEPT_BLOCKS:
-                self._blocks.clear()
-            self._blocks[key] = block
-        return block
 
     def _take(self, end: float | None) -> _Link:
         if self._addresses.stale:

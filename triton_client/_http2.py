@@ -24,7 +24,14 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Connection", "ConnectionBroken", "StatusError", "Stream", "header_block"]
+__all__ = [
+    "Connection",
+    "ConnectionBroken",
+    "HeaderBlocks",
+    "StatusError",
+    "Stream",
+    "header_block",
+]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -123,6 +130,31 @@ def header_block(
             raw = base64.b64encode(raw).rstrip(b"=")
         block += b"\x10" + _text(name.lower().encode()) + _text(raw)  # never indexed by anybody
     return bytes(block)
+
+
+class HeaderBlocks:
+    """The header blocks of one server's calls, kept: metadata changes with a token or a trace.
+
+    Args:
+        authority: What the server is called in requests.
+    """
+
+    __slots__ = ("_authority", "_kept")
+
+    def __init__(self, authority: str) -> None:
+        self._authority = authority
+        self._kept: dict[tuple[str, object], bytes] = {}
+
+    def of(self, path: str, metadata: tuple[tuple[str, str | bytes], ...]) -> bytes:
+        """Return the block of a call; see :func:`header_block`."""
+        key = (path, metadata)
+        block = self._kept.get(key)
+        if block is None:
+            block = header_block(path, self._authority, metadata)
+            if len(self._kept) >= _KEPT_BLOCKS:
+                self._kept.clear()
+            self._kept[key] = block
+        return block
 
 
 def _text(raw: bytes) -> bytes:

@@ -47,8 +47,8 @@ def same(tensors):
 """
 
 
-def place_doubling(root: Path) -> None:
-    """Add ``doubling``: y = x + x over [n, 3], with requests batched together."""
+def doubling() -> bytes:
+    """Return y = x + x over [n, 3], as an ONNX file."""
     tensors = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("x", "y")
     ]
@@ -57,7 +57,12 @@ def place_doubling(root: Path) -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
-    _place(root, "doubling", _DOUBLING, "model.onnx", model.SerializeToString())
+    return bytes(model.SerializeToString())
+
+
+def place_doubling(root: Path) -> None:
+    """Add ``doubling``, with requests batched together."""
+    place(root, "doubling", _DOUBLING, "model.onnx", doubling())
 
 
 def place_echo(root: Path) -> None:
@@ -68,10 +73,11 @@ def place_echo(root: Path) -> None:
         tensor = f'name: "{name}" data_type: {config_datatype(datatype)} dims: [{dims}]'
         config += [f"input {{ {tensor} optional: true }}", f"output {{ {tensor} }}"]
     config.append("instance_group { kind: KIND_CPU count: 1 }")
-    _place(root, "echo", "\n".join(config), "model.py", _ECHO.encode())
+    place(root, "echo", "\n".join(config), "model.py", _ECHO.encode())
 
 
-def _place(root: Path, name: str, config: str, filename: str, content: bytes) -> None:
+def place(root: Path, name: str, config: str, filename: str, content: bytes) -> None:
+    """Add a model of one version."""
     version = root / name / "1"
     version.mkdir(parents=True)
     (root / name / "config.pbtxt").write_text(config)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
+from real_models import doubling, place
 
 from exporter.triton.releases import release
 from exporter.triton.runtime import ensure_runtime
@@ -53,27 +52,6 @@ class TritonPythonModel:
 """
 # This server's python backend has no bfloat16, which numpy lacks as well.
 ECHOED = [datatype for datatype in DATATYPES if datatype != "BF16"]
-
-
-def doubling() -> bytes:
-    """Return y = x + x over [n, 3], as an ONNX file."""
-    tensors = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("x", "y")
-    ]
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "x"], ["y"])], "doubling", tensors[:1], tensors[1:]
-    )
-    opset = helper.make_opsetid("", 17)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
-
-
-def place(root: Path, name: str, config: str, filename: str, content: bytes) -> None:
-    version = root / name / "1"
-    version.mkdir(parents=True)
-    (root / name / "config.pbtxt").write_text(config)
-    (version / filename).write_bytes(content)
 
 
 @pytest.fixture(scope="module")
