@@ -74,10 +74,7 @@ def classify(code: str, details: str, *, server: str, model: str, version: str) 
     """
     kind = _BY_CODE.get(code, ServerError)
     transient = False
-    if code == "NOT_FOUND" and "has no available versions" in details:
-        # The server knows the model: it is being loaded or unloaded.
-        kind = NotReady
-    elif code == "UNAVAILABLE":
+    if code == "UNAVAILABLE":
         kind = _known(details) or Unavailable
         transient = kind is Unavailable
     elif code == "RESOURCE_EXHAUSTED" and "message larger than max" in details:
