@@ -82,7 +82,6 @@ class Cost:
     cpu: float
 
 
-Ask = "Callable[[np.ndarray], np.ndarray]"
 Costs = dict[str, dict[str, dict[str, list[Cost]]]]
 """By mode, size and contestant, one for every round."""
 

@@ -90,13 +90,7 @@ class _Connection:
 
     def _opened(self) -> grpc.aio.Channel:
         if self._channel is None:
-            settings = self._settings
-            target, options, compression = settings.target, settings.options, settings.compression
-            self._channel = (
-                grpc.aio.insecure_channel(target, options, compression)
-                if settings.credentials is None
-                else grpc.aio.secure_channel(target, settings.credentials, options, compression)
-            )
+            self._channel = self._settings.open(grpc.aio)
         return self._channel
 
 

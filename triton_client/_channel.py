@@ -81,6 +81,12 @@ class ChannelSettings:
     compression: Any | None = None
     place: Place | None = None
 
+    def open(self, api: Any) -> Any:
+        """Return a channel of ``grpc`` or ``grpc.aio``, whichever is given."""
+        if self.credentials is None:
+            return api.insecure_channel(self.target, self.options, self.compression)
+        return api.secure_channel(self.target, self.credentials, self.options, self.compression)
+
     def pinned(self) -> Self:
         """Return the same with all calls going to one server, whatever the address stands for."""
         options = dict(self.options)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from math import ceil
 from struct import Struct
 from struct import error as struct_error
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import unquote_to_bytes
 
 import hpack
@@ -307,7 +307,7 @@ class Connection:
 
     __slots__ = (
         "_blocks", "_continued", "_data", "_data_left", "_decoder", "_ending", "_fragments",
-        "_handlers", "_most_frame", "_numbers", "_out", "_padding", "_received", "_scratch",
+        "_most_frame", "_numbers", "_out", "_padding", "_received", "_scratch",
         "_stop", "_window", "_window_of_streams", "finished", "last", "most_streams", "streams",
     )  # fmt: skip
 
@@ -333,16 +333,6 @@ class Connection:
         self._continued: tuple[int, int] | None = None
         self._decoder = hpack.Decoder()
         self._blocks: dict[bytes, dict[str, str]] = {}
-        self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
-            _HEADERS: self._on_headers,
-            _RST_STREAM: self._on_reset,
-            _SETTINGS: self._on_settings,
-            _PUSH_PROMISE: self._on_push,
-            _PING: self._on_ping,
-            _GOAWAY: self._on_goaway,
-            _WINDOW_UPDATE: self._on_window,
-            _CONTINUATION: self._on_continuation,
-        }
 
     # What is sent.
 
@@ -400,7 +390,7 @@ class Connection:
     def cancel(self, stream: Stream) -> None:
         """Give a call up: its answer is not wanted any more."""
         if self.streams.pop(stream.number, None) is not None:
-            self._out.append(_frame(_RST_STREAM, 0, stream.number, 4) + _UINT.pack(_CANCEL))
+            self._reset(stream)
             if self._data is stream:
                 self._data = None
 
@@ -491,7 +481,7 @@ class Connection:
         handle = self._handlers.get(kind)
         if handle is not None:
             try:
-                handle(flags, number, bytes(self._scratch[begin : begin + size]))
+                handle(self, flags, number, bytes(self._scratch[begin : begin + size]))
             except (struct_error, IndexError) as error:
                 raise ConnectionBroken("the server sent a frame that is too short") from error
         return int(begin + size)
@@ -570,8 +560,20 @@ class Connection:
             self._end(stream)
 
     def _on_settings(self, flags: int, _number: int, payload: bytes) -> None:
-        if not flags & _ACK:
-            self._settings(payload)
+        if flags & _ACK:
+            return
+        if len(payload) % _SETTING.size:
+            raise ConnectionBroken("the server's settings cannot be read")
+        for name, value in _SETTING.iter_unpack(payload):
+            if name == _MAX_STREAMS_SETTING:
+                self.most_streams = value
+            elif name == _WINDOW_SETTING:
+                for stream in self.streams.values():
+                    stream.window += value - self._window_of_streams
+                self._window_of_streams = value
+            elif name == _FRAME_SETTING:
+                self._most_frame = max(16_384, value)
+        self._out.append(_frame(_SETTINGS, _ACK, 0, 0))
 
     def _on_push(self, _flags: int, _number: int, _payload: bytes) -> None:
         raise ConnectionBroken("the server pushes, which it was told not to")
@@ -595,6 +597,18 @@ class Connection:
             self._window += size
         elif number in self.streams:
             self.streams[number].window += size
+
+    # Of the class: a table of bound methods would keep every connection alive.
+    _handlers: ClassVar[dict[int, Callable[[Connection, int, int, bytes], None]]] = {
+        _HEADERS: _on_headers,
+        _RST_STREAM: _on_reset,
+        _SETTINGS: _on_settings,
+        _PUSH_PROMISE: _on_push,
+        _PING: _on_ping,
+        _GOAWAY: _on_goaway,
+        _WINDOW_UPDATE: _on_window,
+        _CONTINUATION: _on_continuation,
+    }
 
     def _headers(self, number: int, flags: int, first: int, block: bytes) -> None:
         if not flags & _END_HEADERS:
@@ -622,20 +636,6 @@ class Connection:
                 self._blocks[block] = known
         return known
 
-    def _settings(self, payload: bytes) -> None:
-        if len(payload) % _SETTING.size:
-            raise ConnectionBroken("the server's settings cannot be read")
-        for name, value in _SETTING.iter_unpack(payload):
-            if name == _MAX_STREAMS_SETTING:
-                self.most_streams = value
-            elif name == _WINDOW_SETTING:
-                for stream in self.streams.values():
-                    stream.window += value - self._window_of_streams
-                self._window_of_streams = value
-            elif name == _FRAME_SETTING:
-                self._most_frame = max(16_384, value)
-        self._out.append(_frame(_SETTINGS, _ACK, 0, 0))
-
     def _end(self, stream: Stream) -> None:
         self.streams.pop(stream.number, None)
         stream.ended = True
@@ -644,7 +644,10 @@ class Connection:
             # It answered before it was told all: it wants no more of it.
             stream.pieces.clear()
             if stream.reset is None:
-                self._out.append(_frame(_RST_STREAM, 0, stream.number, 4) + _UINT.pack(_CANCEL))
+                self._reset(stream)
+
+    def _reset(self, stream: Stream) -> None:
+        self._out.append(_frame(_RST_STREAM, 0, stream.number, 4) + _UINT.pack(_CANCEL))
 
 
 def _frame(kind: int, flags: int, number: int, size: int) -> bytes:

@@ -73,14 +73,8 @@ class _Connection:
 
     def _opened(self) -> grpc.Channel:
         if self._channel is None:
-            settings = self._settings
-            target, options, compression = settings.target, settings.options, settings.compression
             # Two threads may open one each; the one that is not kept closes by itself.
-            self._channel = (
-                grpc.insecure_channel(target, options, compression)
-                if settings.credentials is None
-                else grpc.secure_channel(target, settings.credentials, options, compression)
-            )
+            self._channel = self._settings.open(grpc)
         return self._channel
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,25 +16,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages of an environment of its own, into which the wheel was installed.
-
-    The wheel's dependencies are lent by the environment that runs the tests. They are found by a
-    path alone, so that what is installed there from the checkout is not.
-    """
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(folder)]
-    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    subprocess.run(
-        [sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True
-    )
-    pip = [sys.executable, "-m", "pip", "--python", str(folder / "venv/bin/python")]
-    install = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
-    subprocess.run([*pip, *install, str(wheel)], check=True, capture_output=True)
-    (site,) = (folder / "venv/lib").glob("python*/site-packages")
-    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return site
+def site(install_wheel: Callable[[Path], Path]) -> Path:
+    """The packages of an environment of its own, into which the wheel was installed."""
+    return install_wheel(ROOT)
 
 
 def test_holds_the_packages_and_nothing_else(site: Path) -> None:

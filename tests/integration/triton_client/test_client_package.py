@@ -8,8 +8,8 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,24 +37,9 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages of an environment of its own, into which the wheel was installed.
-
-    Its dependencies are lent by the environment that runs the tests, through a path alone.
-    """
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(folder)]
-    subprocess.run([*build, str(CLIENT)], check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    subprocess.run(
-        [sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True
-    )
-    pip = [sys.executable, "-m", "pip", "--python", str(folder / "venv/bin/python")]
-    install = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
-    subprocess.run([*pip, *install, str(wheel)], check=True, capture_output=True)
-    (site,) = (folder / "venv/lib").glob("python*/site-packages")
-    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return site
+def site(install_wheel: Callable[[Path], Path]) -> Path:
+    """The packages of an environment of its own, into which the wheel was installed."""
+    return install_wheel(CLIENT)
 
 
 @pytest.fixture(scope="module")
