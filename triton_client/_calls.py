@@ -10,6 +10,7 @@ from tritonclient.grpc import service_pb2
 
 from triton_client._failures import Failure, classify
 from triton_client._hooks import CallInfo
+from triton_client._tensors import raw_size
 from triton_client.errors import InvalidInput, ServerError, TritonClientError
 from triton_client.types import RepositoryEntry, ServerMetadata, SharedMemoryRegion
 
@@ -58,7 +59,7 @@ class Call(Generic[T]):
 
     def info(self) -> CallInfo:
         """Return what hooks are told of it."""
-        size = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in self.parts)
+        size = sum(map(raw_size, self.parts))
         method = self.method.rpartition("/")[2]
         return CallInfo(method, self.model, self.version, self.server, size)
 

@@ -17,7 +17,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from triton_client._tensors import Raw, decode_tensor, encode_tensor
+from triton_client._tensors import Raw, decode_tensor, encode_tensor, raw_size
 from triton_client.types import TensorSpec, numpy_dtype
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class RequestEncoder:
             if shared is not None and spec.name in shared.inputs:
                 continue
             raw = encode_tensor(array, spec.datatype)
-            size = raw.nbytes if isinstance(raw, np.ndarray) else len(raw)
+            size = raw_size(raw)
             parts.append(_RAW_INPUT_TAG + _varint(size))
             if size:
                 parts.append(raw)

@@ -21,6 +21,8 @@ from urllib.parse import unquote_to_bytes
 import hpack
 import numpy as np
 
+from triton_client._tensors import raw_size
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -350,7 +352,7 @@ class Connection:
         """
         if self.last is not None:
             raise ConnectionBroken(self.last)
-        size = sum(len(part) if type(part) is bytes else part.nbytes for part in parts)
+        size = sum(map(raw_size, parts))
         if size > _MOST_MESSAGE:
             raise StatusError(
                 "INVALID_ARGUMENT", f"a request of {size} bytes; gRPC takes less than 2 GiB"
