@@ -32,6 +32,8 @@ _OPTIONS: Final[dict[str, int | str]] = {
     "grpc.max_reconnect_backoff_ms": 5_000,
     # Retries are ours: gRPC's buffer ends at 256 KiB a call.
     "grpc.enable_retries": 0,
+    # Out of the process's pool of connections, where a child would be given its parent's.
+    "grpc.use_local_subchannel_pool": 1,
     "grpc.service_config": json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}),
 }
 _COMPRESSIONS: Final = {
