@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
-__all__ = ["Address", "Addresses", "Place", "place_of", "tune"]
+__all__ = ["Address", "Addresses", "Place", "place_of"]
 
 _RESOLVE_SECONDS: Final = 30.0
 _PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-_KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3))
-_LOST_MILLISECONDS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +58,6 @@ def place_of(target: str) -> Place | None:
     if host not in _LOCAL and any(os.environ.get(name) for name in _PROXIES):
         return None
     return Place(host, int(port), authority)
-
-
-def tune(connected: socket.socket) -> None:
-    """Set a connection up for calls: no delays, and an end to it where the peer is gone.
-
-    TCP's own keepalive costs the server nothing and earns no ``too_many_pings``.
-    """
-    if connected.family == socket.AF_UNIX:
-        return
-    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (*_KEEPALIVE, ("TCP_USER_TIMEOUT", _LOST_MILLISECONDS)):
-        if hasattr(socket, name):
-            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class Addresses:

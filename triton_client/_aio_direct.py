@@ -13,12 +13,16 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from triton_client._addresses import Address, Addresses, Place, tune
-from triton_client._direct import CONNECT_SECONDS, TURN_SECONDS, broken, unsent
-from triton_client._http2 import Connection, ConnectionBroken, HeaderBlocks, StatusError, Stream
+from triton_client._addresses import Address, Addresses, Place
+from triton_client._header_blocks import HeaderBlocks
+from triton_client._http2 import Connection
+from triton_client._sockets import CONNECT_SECONDS, TURN_SECONDS, tune, unsent
+from triton_client._status import ConnectionBroken, StatusError, broken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from triton_client._http2_stream import Stream
 
 __all__ = ["AsyncDirectChannel"]
 

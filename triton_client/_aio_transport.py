@@ -12,8 +12,8 @@ import grpc.aio
 from triton_client._aio_direct import AsyncDirectChannel
 from triton_client._deadline import Deadline
 from triton_client._hooks import Watch
-from triton_client._http2 import StatusError
 from triton_client._retry import Retries
+from triton_client._status import StatusError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

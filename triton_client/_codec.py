@@ -223,14 +223,9 @@ def _streamed_answer(answer: bytes | memoryview) -> memoryview | None:
     """Return the inner message where the outer one holds nothing else, without a copy."""
     if not answer or answer[0] != _INFER_RESPONSE_TAG:
         return None
-    size = shift = 0
-    for position in range(1, len(answer)):
-        size |= (answer[position] & 0x7F) << shift
-        shift += 7
-        if answer[position] < 0x80:
-            inner = memoryview(answer)[position + 1 :]
-            return inner if len(inner) == size else None
-    return None
+    size, position = _read_varint(answer, 1)
+    inner = memoryview(answer)[position:]
+    return inner if len(inner) == size else None
 
 
 def _fields(answer: bytes | memoryview) -> tuple[list[bytes], list[tuple[int, int]]] | None:
@@ -243,17 +238,7 @@ def _fields(answer: bytes | memoryview) -> tuple[list[bytes], list[tuple[int, in
     position, end = 0, len(answer)
     while position < end:
         tag = answer[position]
-        position += 1
-        size = shift = 0
-        while position < end:
-            byte = answer[position]
-            position += 1
-            size |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        else:
-            raise ValueError("the answer is cut short")
+        size, position = _read_varint(answer, position + 1)
         if tag == _RAW_OUTPUT_TAG:
             raws.append((position, size))
         elif tag == _OUTPUTS_TAG:
@@ -362,3 +347,15 @@ def _varint(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
+
+
+def _read_varint(message: bytes | memoryview, position: int) -> tuple[int, int]:
+    """Return the number that begins at a position, and the position behind it."""
+    value = shift = 0
+    for at in range(position, len(message)):
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at + 1
+        shift += 7
+    raise ValueError("the answer is cut short")

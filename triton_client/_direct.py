@@ -15,18 +15,18 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from triton_client._addresses import Address, Addresses, Place, tune
-from triton_client._http2 import Connection, ConnectionBroken, HeaderBlocks, StatusError
+from triton_client._addresses import Address, Addresses, Place
+from triton_client._header_blocks import HeaderBlocks
+from triton_client._http2 import Connection
+from triton_client._sockets import CONNECT_SECONDS, TURN_SECONDS, tune, unsent
+from triton_client._status import ConnectionBroken, StatusError, broken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CONNECT_SECONDS", "TURN_SECONDS", "DirectChannel", "broken", "unsent"]
+__all__ = ["DirectChannel"]
 
 _MOST_IDLE: Final = 64
-CONNECT_SECONDS: Final = 20.0
-TURN_SECONDS: Final = 3.0
-"""How long an address may take to answer where there are others to try."""
 
 
 class _Link:
@@ -104,27 +104,6 @@ class _Link:
 def _close_sockets(links: set[_Link]) -> None:
     for link in links:
         link.socket.close()
-
-
-def broken(error: Exception, *, overdue: bool) -> StatusError:
-    """Return the status of a call that was not answered.
-
-    Args:
-        error: What happened; a ``TimeoutError`` may also be TCP's, of a peer that is gone.
-        overdue: Whether the deadline has passed.
-    """
-    if isinstance(error, TimeoutError) and overdue:
-        return StatusError("DEADLINE_EXCEEDED", "no answer before the deadline")
-    return StatusError("UNAVAILABLE", f"the connection broke: {error or type(error).__name__}")
-
-
-def unsent(pieces: list[Any], sent: int) -> list[Any]:
-    """Return what is left of pieces after so many bytes of them were sent."""
-    for at, piece in enumerate(pieces):
-        if sent < len(piece):
-            return [memoryview(piece)[sent:], *pieces[at + 1 :]]
-        sent -= len(piece)
-    return []
 
 
 class DirectChannel:

@@ -4,51 +4,38 @@ It exists for the tensors: a message is sent from where it lies and received int
 the arrays will be views of. What a call does not need is left out: no priorities, no push, no
 dynamic header table (we announce a table of size 0, so that equal header blocks are equal bytes).
 
-Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK), gRPC's PROTOCOL-HTTP2.md and its "HTTP to gRPC status
-code mapping".
+Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK) and gRPC's PROTOCOL-HTTP2.md.
 """
 
 from __future__ import annotations
 
-import base64
-from functools import lru_cache
-from math import ceil
 from struct import Struct
 from struct import error as struct_error
 from typing import TYPE_CHECKING, Any, ClassVar, Final
-from urllib.parse import unquote_to_bytes
 
 import hpack
-import numpy as np
 
+from triton_client._header_blocks import timeout_header
+from triton_client._http2_stream import CANCEL, PREFIX, REFUSED, SMALL, Stream
+from triton_client._status import ConnectionBroken, StatusError
 from triton_client._tensors import raw_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = [
-    "Connection",
-    "ConnectionBroken",
-    "HeaderBlocks",
-    "StatusError",
-    "Stream",
-    "header_block",
-]
+__all__ = ["Connection"]
 
 Buffer = bytes | bytearray | memoryview
 
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS = 0x0, 0x1, 0x3, 0x4
 _PUSH_PROMISE, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0x5, 0x6, 0x7, 0x8, 0x9
 _END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-_REFUSED, _CANCEL = 0x7, 0x8
 _MAX_STREAMS_SETTING, _WINDOW_SETTING, _FRAME_SETTING = 0x3, 0x4, 0x5
 
 _FRAME: Final = Struct(">HBBBI")  # length (16 and 8 bits), type, flags, stream
-_PREFIX: Final = Struct(">BI")  # compressed, length
 _SETTING: Final = Struct(">HI")
 _UINT: Final = Struct(">I")
 _FRAME_SIZE: Final = 9
-_PREFIX_SIZE: Final = 5
 _MOST_WINDOW: Final = 2**31 - 1
 _LAST_STREAM: Final = 2**31 - 3
 # Of what is received, so much before the connection's window is opened again.
@@ -57,8 +44,6 @@ _SCRATCH: Final = 1 << 16
 # Bytes that are handed to a socket at once, and pieces: the system takes 1024 (IOV_MAX).
 _MOST_BYTES: Final = 1 << 20
 _MOST_PIECES: Final = 512
-# Above this, a message gets memory of its own that is not cleared first.
-_SMALL: Final = 1 << 15
 # Protobuf's limit, on both sides.
 _MOST_MESSAGE: Final = 2**31 - 1
 _KEPT_BLOCKS: Final = 64
@@ -73,231 +58,6 @@ _PREFACE: Final = b"".join((
     _FRAME.pack(0, 4, _WINDOW_UPDATE, 0, 0),
     _UINT.pack(_MOST_WINDOW - 65_535),
 ))  # fmt: skip
-_STATUS_OF_HTTP: Final = {
-    "400": "INTERNAL", "401": "UNAUTHENTICATED", "403": "PERMISSION_DENIED",
-    "404": "UNIMPLEMENTED", "429": "UNAVAILABLE", "502": "UNAVAILABLE", "503": "UNAVAILABLE",
-    "504": "UNAVAILABLE",
-}  # fmt: skip
-_STATUS_OF_RESET: Final = {
-    _REFUSED: "UNAVAILABLE", _CANCEL: "CANCELLED",
-    0xB: "RESOURCE_EXHAUSTED", 0xC: "PERMISSION_DENIED",
-}  # fmt: skip
-_STATUSES: Final = (
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
-    "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
-    "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-)  # fmt: skip
-
-_BY_NUMBER: Final = {str(number): status for number, status in enumerate(_STATUSES)}
-
-
-class StatusError(Exception):
-    """A call ended with a gRPC status other than OK.
-
-    Attributes:
-        code: The status code's name, such as ``UNAVAILABLE``.
-        details: The status message.
-    """
-
-    def __init__(self, code: str, details: str) -> None:
-        super().__init__(f"{code}: {details}")
-        self.code = code
-        self.details = details
-
-
-class ConnectionBroken(Exception):  # noqa: N818 - said of what happened, as those of errors.py
-    """The connection cannot be used any more."""
-
-
-def header_block(
-    path: str, authority: str, metadata: Iterable[tuple[str, str | bytes]] = ()
-) -> bytes:
-    """Return the header block of a gRPC call over plain text, but for its timeout.
-
-    Args:
-        path: The gRPC method's path.
-        authority: The host and port that are called.
-        metadata: Further headers; a value of a ``-bin`` name is sent as base64.
-    """
-    block = bytearray(b"\x83\x86")  # :method POST, :scheme http
-    block += b"\x04" + _text(path.encode())
-    block += b"\x01" + _text(authority.encode())
-    block += b"\x00" + _text(b"te") + _text(b"trailers")
-    block += b"\x0f\x10" + _text(b"application/grpc")  # content-type
-    block += b"\x0f\x2b" + _text(b"triton-client")  # user-agent
-    block += b"\x00" + _text(b"grpc-accept-encoding") + _text(b"identity")
-    for name, value in metadata:
-        raw = value.encode() if isinstance(value, str) else value
-        if name.endswith("-bin"):
-            raw = base64.b64encode(raw).rstrip(b"=")
-        block += b"\x10" + _text(name.lower().encode()) + _text(raw)  # never indexed by anybody
-    return bytes(block)
-
-
-class HeaderBlocks:
-    """The header blocks of one server's calls, kept: metadata changes with a token or a trace.
-
-    Args:
-        authority: What the server is called in requests.
-    """
-
-    __slots__ = ("_authority", "_kept")
-
-    def __init__(self, authority: str) -> None:
-        self._authority = authority
-        self._kept: dict[tuple[str, object], bytes] = {}
-
-    def of(self, path: str, metadata: tuple[tuple[str, str | bytes], ...]) -> bytes:
-        """Return the block of a call; see :func:`header_block`."""
-        key = (path, metadata)
-        block = self._kept.get(key)
-        if block is None:
-            block = header_block(path, self._authority, metadata)
-            if len(self._kept) >= _KEPT_BLOCKS:
-                self._kept.clear()
-            self._kept[key] = block
-        return block
-
-
-def _text(raw: bytes) -> bytes:
-    size = len(raw)
-    if size < 0x7F:
-        return bytes((size,)) + raw
-    length, size = bytearray((0x7F,)), size - 0x7F
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    length.append(size)
-    return bytes(length) + raw
-
-
-def _timeout(seconds: float) -> bytes:
-    """Return the header of a timeout; gRPC's values have eight digits at most."""
-    if seconds < 1:
-        return _timeout_header(f"{max(1, int(seconds * 1e6))}u")
-    milli = ceil(seconds * 1e3)
-    return _timeout_header(f"{milli}m" if milli < 10**8 else f"{min(milli // 1000, 10**8 - 1)}S")
-
-
-@lru_cache(maxsize=256)
-def _timeout_header(value: str) -> bytes:
-    return b"\x00\x0cgrpc-timeout" + _text(value.encode())
-
-
-class Stream:
-    """One call on a connection.
-
-    Attributes:
-        number: Its number on the connection.
-        ended: The server has said all that it will say.
-    """
-
-    __slots__ = (
-        "_filled", "_length", "_message", "_messages", "_prefix", "_view", "ended", "headers",
-        "number", "pieces", "reset", "waiting", "window",
-    )  # fmt: skip
-
-    def __init__(self, number: int, window: int, pieces: Iterable[memoryview]) -> None:
-        self.number = number
-        self.window = window
-        self.pieces = list(pieces)[::-1]  # what is still to be sent, the next piece last
-        self.headers: dict[str, str] = {}
-        self.reset: int | None = None
-        self.ended = False
-        self.waiting: Any = None  # whoever waits for the end, for the shell
-        self._prefix = b""
-        self._length = -1
-        self._filled = 0
-        self._message: Any = None
-        self._view = memoryview(b"")
-        self._messages = 0
-
-    def answer(self) -> bytes | memoryview:
-        """Return the message that came.
-
-        Raises:
-            StatusError: The call failed.
-        """
-        headers = self.headers
-        status = headers.get("grpc-status")
-        if status != "0":
-            raise StatusError(*self._failure(status))
-        if self._messages != 1 or self._length >= 0 or self._prefix:
-            raise StatusError("INTERNAL", "the server's answer is not one whole message")
-        if isinstance(self._message, bytes | bytearray):
-            return bytes(self._message)
-        return memoryview(self._message).toreadonly()
-
-    def _failure(self, status: str | None) -> tuple[str, str]:
-        if status is not None:
-            code = _BY_NUMBER.get(status, "UNKNOWN")
-            raw = self.headers.get("grpc-message", "")
-            return code, unquote_to_bytes(raw).decode(errors="replace")
-        http = self.headers.get(":status", "200")
-        if http != "200":
-            return _STATUS_OF_HTTP.get(http, "UNKNOWN"), f"the server answered with HTTP {http}"
-        if self.reset is not None:
-            code = _STATUS_OF_RESET.get(self.reset, "INTERNAL")
-            return code, f"the server reset the stream (HTTP/2 error {self.reset})"
-        return "INTERNAL", "the server's answer has no status"
-
-    def room(self, size: int) -> memoryview | None:
-        """Return where the next ``size`` bytes of data go, if it is known and worth it."""
-        left = self._length - self._filled
-        return self._view[self._filled : self._filled + min(size, left)] if left > 0 else None
-
-    def took(self, size: int) -> None:
-        """Note that so many bytes were written into :meth:`room`."""
-        self._filled += size
-        if self._filled == self._length:
-            self._messages += 1
-            self._length = -1
-
-    def whole(self, data: memoryview) -> bool:
-        """Take data that is one whole message; ``False`` where it is anything else."""
-        if self._length >= 0 or self._prefix or len(data) < _PREFIX_SIZE:
-            return False
-        compressed, length = _PREFIX.unpack_from(data)
-        if compressed or length != len(data) - _PREFIX_SIZE:
-            return False
-        self._message = bytes(data[_PREFIX_SIZE:])
-        self._messages += 1
-        return True
-
-    def put(self, data: memoryview) -> None:
-        """Take data that came elsewhere.
-
-        Raises:
-            ConnectionBroken: The server compresses what it was asked to leave as it is.
-        """
-        if self.headers.get(":status", "200") != "200":
-            return  # a page that says what is wrong, to people
-        position, end = 0, len(data)
-        while position < end:
-            if self._length < 0:
-                take = min(_PREFIX_SIZE - len(self._prefix), end - position)
-                self._prefix += bytes(data[position : position + take])
-                position += take
-                if len(self._prefix) == _PREFIX_SIZE:
-                    self._begin()
-                continue
-            room = self.room(end - position)
-            if room is not None:
-                room[:] = data[position : position + len(room)]
-                position += len(room)
-                self.took(len(room))
-
-    def _begin(self) -> None:
-        compressed, length = _PREFIX.unpack(self._prefix)
-        if compressed:
-            raise ConnectionBroken("the server compressed its answer, which was not asked for")
-        self._prefix = b""
-        # Memory from numpy is not cleared, and lies in huge pages where it is large.
-        self._message = bytearray(length) if length <= _SMALL else np.empty(length, np.uint8)
-        self._view = memoryview(self._message)
-        self._length, self._filled = length, 0
-        if length == 0:
-            self.took(0)
 
 
 class Connection:
@@ -361,11 +121,11 @@ class Connection:
         if self._numbers > _LAST_STREAM:
             self.last = "the connection has had all the streams it can have"
         if timeout is not None:
-            block += _timeout(timeout)
+            block += timeout_header(timeout)
         self._out += (_frame(_HEADERS, _END_HEADERS, number, len(block)), block)
-        prefix, framed = _PREFIX.pack(0, size), size + _PREFIX_SIZE
+        prefix, framed = PREFIX.pack(0, size), size + PREFIX.size
         pieces: list[memoryview] = []
-        if framed <= min(_SMALL, self._most_frame, self._window, self._window_of_streams):
+        if framed <= min(SMALL, self._most_frame, self._window, self._window_of_streams):
             self._out += (_frame(_DATA, _END_STREAM, number, framed), prefix, *parts)
             self._window -= framed
         else:
@@ -590,7 +350,7 @@ class Connection:
         self.last = f"the server is closing the connection{': ' if text else ''}{text}"
         for stream in [stream for stream in self.streams.values() if stream.number > last]:
             # It says that it has done nothing of these.
-            stream.reset = _REFUSED
+            stream.reset = REFUSED
             self._end(stream)
 
     def _on_window(self, _flags: int, number: int, payload: bytes) -> None:
@@ -649,7 +409,7 @@ class Connection:
                 self._reset(stream)
 
     def _reset(self, stream: Stream) -> None:
-        self._out.append(_frame(_RST_STREAM, 0, stream.number, 4) + _UINT.pack(_CANCEL))
+        self._out.append(_frame(_RST_STREAM, 0, stream.number, 4) + _UINT.pack(CANCEL))
 
 
 def _frame(kind: int, flags: int, number: int, size: int) -> bytes:

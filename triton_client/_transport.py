@@ -12,8 +12,8 @@ import grpc
 from triton_client._deadline import Deadline
 from triton_client._direct import DirectChannel
 from triton_client._hooks import Watch
-from triton_client._http2 import StatusError
 from triton_client._retry import Retries
+from triton_client._status import StatusError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import numpy as np
 import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from exporter.triton.releases import release
 from exporter.triton.runtime import ensure_runtime
@@ -15,7 +20,6 @@ from triton_client import AsyncTritonClient, TritonClient, errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.triton
 
@@ -34,6 +38,16 @@ import triton_python_backend_utils as utils
 
 class TritonPythonModel:
     def execute(self, requests):
+        tensors = [utils.get_input_tensor_by_name(request, "x") for request in requests]
+        return [utils.InferenceResponse([utils.Tensor("y", x.as_numpy())]) for x in tensors]
+"""
+SLOW_ECHO = """
+import time
+import triton_python_backend_utils as utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        time.sleep(1)
         tensors = [utils.get_input_tensor_by_name(request, "x") for request in requests]
         return [utils.InferenceResponse([utils.Tensor("y", x.as_numpy())]) for x in tensors]
 """
@@ -92,7 +106,7 @@ sequence_batching {
 }
 """
 DECOUPLED = "model_transaction_policy { decoupled: true }"
-MODELS = ("echo", "rows", "repeat", "sum")
+MODELS = ("echo", "slow", "rows", "repeat", "sum")
 
 
 def place(root: Path, name: str, code: str, **config: Any) -> None:
@@ -107,6 +121,7 @@ def place(root: Path, name: str, code: str, **config: Any) -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     root = tmp_path_factory.mktemp("repository")
     place(root, "echo", ECHO)
+    place(root, "slow", SLOW_ECHO)
     place(root, "rows", ECHO, batch=4, dims="2")
     place(root, "repeat", REPEAT, more=DECOUPLED)
     place(root, "sum", SUM, batch=4, dims="1", more=BATCHING)
@@ -229,6 +244,42 @@ def test_an_array_too_small_for_the_answer(client: TritonClient) -> None:
         with pytest.raises(errors.TritonClientError, match="shared memory size"):
             client.model("echo").infer({"x": np.ones(3, np.float32)}, outputs={"y": small})
     assert client.shared_memory_status() == ()
+
+
+def test_memory_is_unregistered_after_the_call_that_uses_it(client: TritonClient) -> None:
+    x = np.arange(9, dtype=np.float32)
+    model = client.model("slow")
+    with ThreadPoolExecutor(1) as pool, client.shared_memory(4096) as memory:
+        sent, received = memory.copy(x), memory.empty(9, np.float32)
+        call = pool.submit(model.infer, {"x": sent}, outputs={"y": received})
+        time.sleep(0.4)
+        begin = time.monotonic()
+        memory.close()
+        assert time.monotonic() - begin > 0.3
+        assert client.shared_memory_status() == ()
+    assert call.result()["y"] is received
+    np.testing.assert_array_equal(received, x)
+
+
+def test_memory_of_a_call_that_was_given_up_stays_the_servers(
+    server: TritonServer, client: TritonClient
+) -> None:
+    x = np.arange(9, dtype=np.float32)
+    model = client.model("slow")
+    with client.shared_memory(4096) as memory:
+        sent, received = memory.copy(x), memory.empty(9, np.float32)
+        with pytest.raises(errors.DeadlineExceeded):
+            model.infer({"x": sent}, outputs={"y": received}, deadline=0.3)
+        name = memory.name
+    assert name in {region.name for region in client.shared_memory_status()}
+    # After it in the server's queue: the given-up call has ended by then.
+    np.testing.assert_array_equal(model.infer({"x": x})["y"], x)
+    assert not (Path("/dev/shm") / name).exists()
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        stub.SystemSharedMemoryUnregister(
+            service_pb2.SystemSharedMemoryUnregisterRequest(name=name)
+        )
 
 
 def test_shared_memory_with_asyncio(server: TritonServer) -> None:

@@ -128,10 +128,16 @@ def _serialized(message: Any) -> Any:
 
 
 class CuttingProxy:
-    """Hands bytes through to a port, and can cut every connection through it."""
+    """Hands bytes through to a port, and can cut every connection through it.
+
+    Attributes:
+        url: Where it listens.
+        carried: How many bytes it has handed to the port.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
+        self.carried = 0
         self._ends: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -160,15 +166,15 @@ class CuttingProxy:
                 far = socket.create_connection(("127.0.0.1", self._port))
                 self._ends.append(far)
                 for ends in ((near, far), (far, near)):
-                    pump = threading.Thread(target=self._pump, args=ends, daemon=True)
+                    pump = threading.Thread(target=self._pump, args=(*ends, far), daemon=True)
                     self._threads.append(pump)
                     pump.start()
 
-    @staticmethod
-    def _pump(source: socket.socket, target: socket.socket) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, far: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
                 target.sendall(data)
+                self.carried += len(data) if target is far else 0
             target.shutdown(socket.SHUT_WR)
 
 

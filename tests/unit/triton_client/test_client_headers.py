@@ -122,12 +122,15 @@ def test_calls_of_a_sequence_go_to_one_server() -> None:
     assert len(options) == len(settings.options)
 
 
-@pytest.mark.parametrize("compression", ["gzip", "deflate"])
-def test_compression(server: Any, connect: Any, compression: str) -> None:
-    client = connect(server.url, compression=compression)
-    model = connect.run(client.model("m"))
+@pytest.mark.parametrize("compression", ["gzip", "deflate", None])
+def test_compression(server: Any, proxy: Any, connect: Any, compression: str | None) -> None:
+    model = connect.run(connect(proxy.url, compression=compression).model("m"))
     x = np.zeros((4, 2), np.float32)
-    np.testing.assert_array_equal(connect.run(model.infer({"x": x}))["y"], x)
+    answer = connect.run(model.infer({"x": x}, parameters={"note": "a" * 100_000}))
+    np.testing.assert_array_equal(answer["y"], x)
+    (request,) = server.requests
+    assert len(request.parameters["note"].string_param) == 100_000
+    assert (proxy.carried < 20_000) == (compression is not None)
     with pytest.raises(ValueError, match="gzip, deflate or None"):
         connect(server.url, compression="lzma")
 

@@ -18,7 +18,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from triton_client import AsyncTritonClient, TritonClient, errors
-from triton_client._http2 import StatusError
+from triton_client._status import StatusError
 
 X = np.arange(4, dtype=np.float32).reshape(2, 2)
 

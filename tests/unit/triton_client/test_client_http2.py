@@ -9,7 +9,10 @@ import hpack
 import numpy as np
 import pytest
 
-from triton_client._http2 import Connection, ConnectionBroken, StatusError, Stream, header_block
+from triton_client._header_blocks import header_block
+from triton_client._http2 import Connection
+from triton_client._http2_stream import Stream
+from triton_client._status import ConnectionBroken, StatusError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
