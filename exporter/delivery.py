@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from exporter.bundle import Bundle
     from exporter.progress import Steps
-    from exporter.repository import LocalRepository
+    from exporter.repository import Repository
 
 __all__ = ["Delivery"]
 
@@ -27,12 +27,12 @@ class Delivery:
     Attributes:
         repository: Where they are published.
         urls: gRPC addresses of the servers to activate them on.
-        staging: A folder on the repository's filesystem, outside its root.
+        work: The folder that the repository's workspace lent.
     """
 
-    repository: LocalRepository
+    repository: Repository
     urls: Sequence[str]
-    staging: Path
+    work: Path
 
     def deliver(
         self, bundle: Bundle, beside: Collection[int], steps: Steps, promote: Callable[[], None]
@@ -55,11 +55,11 @@ class Delivery:
         with contextlib.ExitStack() as undo:
             with steps("publish"):
                 repository.check_agreement(bundle, beside)
-                publication = repository.publish(bundle, self.staging)
+                publication = repository.publish(bundle, self.work)
                 if publication is not None:
-                    undo.callback(repository.withdraw, bundle, publication, self.staging)
+                    undo.callback(repository.withdraw, bundle, publication, self.work)
             with steps("activate"):
-                kept = repository.activate(bundle, beside, self.staging)
+                kept = repository.activate(bundle, beside, self.work)
                 undo.callback(self._go_back, bundle, kept, fresh=fresh)
                 for url in self.urls:
                     reload(url, bundle)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from exporter.bundle import Bundle
     from exporter.registry import Registry, Selection
-    from exporter.repository import LocalRepository
+    from exporter.repository import Repository
     from exporter.settings import ExportRequest
 
 __all__ = ["Earlier", "Proven", "Recorded"]
@@ -67,7 +67,7 @@ class Earlier:
 
     request: ExportRequest
     settings: Mapping[str, Any]
-    repository: LocalRepository
+    repository: Repository
 
     def recorded(self, selection: Selection) -> Recorded | None:
         """Return the bundle that the version's tags name, if it is what is asked for.

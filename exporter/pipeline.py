@@ -27,7 +27,7 @@ from exporter.progress import Listener, Silent, Steps
 from exporter.proving import prove, prove_again, refuse
 from exporter.recording import Journal
 from exporter.registry import Registry, Selection
-from exporter.repository import LocalRepository, Workspace
+from exporter.repository import open_repository
 from exporter.result import ExportResult, bundle_summary
 from exporter.triton.releases import DEFAULT_RELEASE, release
 
@@ -84,7 +84,7 @@ class _Export:
         self.settings = settings_of(
             request, release(request.triton_release or DEFAULT_RELEASE).name
         )
-        self.repository = LocalRepository(Path(request.repository))
+        self.repository = open_repository(request.repository)
         self.earlier = Earlier(request, self.settings, self.repository)
         self.result = ExportResult(
             "failed", request.model, request.alias, repository=request.repository
@@ -101,10 +101,10 @@ class _Export:
         elif self.request.dry_run:
             self.result = replace(self.result, status="planned", plan=self._plan(recorded))
         else:
-            with Workspace.open(self.repository.root, self.request.model) as work:
+            with self.repository.workspace(self.request.model) as work:
                 journal = Journal(registry, selection, self.request)
-                proven = self._prove(registry, selection, recorded, journal, work.path)
-                self._deliver(registry, selection, proven, journal, work.path)
+                proven = self._prove(registry, selection, recorded, journal, work)
+                self._deliver(registry, selection, proven, journal, work)
 
     def _select(self, registry: Registry) -> Selection:
         """Choose the version, and check that it may be promoted here and now."""

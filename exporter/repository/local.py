@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from exporter.bundle import CONFIG, MANIFEST, WARMUP, Bundle
-from exporter.config import parse, render, with_versions
+from exporter.config import render
 from exporter.errors import ConflictError, ValidationFailed
 from exporter.names import served_version
+from exporter.repository.base import Publication, agreed_config
 from exporter.repository.files import (
     copy_file,
     durable,
@@ -25,27 +27,13 @@ from exporter.repository.files import (
     translated,
 )
 from exporter.repository.layout import check_ours, lay_out, lies_at, live_config
+from exporter.repository.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["LocalRepository", "Publication"]
-
-_AGREEING = ("interface", "backend", "filename", "batching")
-
-
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """What publishing changed, to undo it.
-
-    Attributes:
-        fresh: Whether the model's directory was not there before.
-        displaced: Where what lay in the version's place lies now, or None.
-    """
-
-    fresh: bool = False
-    displaced: Path | None = None
+__all__ = ["LocalRepository"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +46,35 @@ class LocalRepository:
 
     root: Path
 
+    @contextmanager
+    def workspace(self, model: str) -> Iterator[Path]:
+        """See `Repository.workspace`; the folder lies on the repository's filesystem."""
+        with Workspace.open(self.root, model) as work:
+            yield work.path
+
+    def versions(self, model: str) -> tuple[int, ...]:
+        """See `Repository.versions`."""
+        found = (served_version(path.parent.name) for path in self._manifests(model))
+        return tuple(sorted(version for version in found if version is not None))
+
     def bundle(self, model: str, version: int) -> Bundle | None:
-        """Return a published version's bundle, or None where it is not there."""
+        """See `Repository.bundle`."""
         path = self._place(model, version)
         return Bundle.open(path, model, version) if (path / MANIFEST).is_file() else None
 
+    def verify(self, bundle: Bundle) -> None:
+        """See `Repository.verify`."""
+        Bundle.open(
+            self._place(bundle.model, bundle.version), bundle.model, bundle.version
+        ).verify()
+
     def served(self, model: str) -> tuple[int, ...]:
-        """Return the versions that the live config names."""
+        """See `Repository.served`."""
         config = live_config(self.root / model)
         return () if config is None else tuple(config.version_policy.specific.versions)
 
     def serves(self, bundle: Bundle) -> bool:
-        """Whether exactly this bundle lies here, unharmed, and is served."""
+        """See `Repository.serves`."""
         try:
             check_ours(self.root / bundle.model)
             published = self.bundle(bundle.model, bundle.version)
@@ -80,28 +85,17 @@ class LocalRepository:
             served = [] if live is None else list(live.version_policy.specific.versions)
             # With another version beside it, the config may be that of the other's bundle.
             bundles = [self.bundle(bundle.model, version) for version in served]
-            configs = [self._agreed(other, served) for other in bundles if other is not None]
+            configs = [agreed_config(self, other, served) for other in bundles if other is not None]
         except (ConflictError, ValidationFailed):
             return False
         whole = all(bundle.holds(name, path) for name, path in self._warmup(bundle))
         return whole and bundle.version in served and live in configs
 
-    def publish(self, bundle: Bundle, staging: Path) -> Publication | None:
-        """Put a version's directory in place; the live config does not change.
+    def publish(self, bundle: Bundle, work: Path) -> Publication | None:
+        """See `Repository.publish`.
 
         A model that is new here arrives with its config in one rename, since it has nothing to
-        switch from. A directory that is this bundle's, but damaged, is replaced by a whole one.
-
-        Args:
-            bundle: What to publish.
-            staging: A folder on the same filesystem, outside the root.
-
-        Returns:
-            What to give to `withdraw`; None where there is nothing to undo.
-
-        Raises:
-            ConflictError: The version is there, served, and another bundle; or the model's
-                directory holds what no export put there.
+        switch from.
         """
         with translated(self.root):
             check_ours(self.root / bundle.model)
@@ -116,7 +110,7 @@ class LocalRepository:
                     "another bundle, and a published version is never overwritten",
                     hint="Register the model as a new version, or export to another --repository.",
                 )
-            folder = staging / "publish" / bundle.model
+            folder = work / "publish" / bundle.model
             lay_out(bundle, folder, bundle.config)
             open_to_readers(folder)
             durable(folder)
@@ -127,67 +121,46 @@ class LocalRepository:
                 folder.rename(target.parent)
                 sync(self.root)
                 return Publication(fresh=True)
-            publication = Publication(displaced=self._set_aside(target, staging))
+            publication = Publication(displaced=self._set_aside(target, work))
             try:
                 self._add_warmup(bundle)
                 (folder / target.name).rename(target)
                 sync(target.parent)
             except BaseException:
-                self.withdraw(bundle, publication, staging)
+                self.withdraw(bundle, publication, work)
                 raise
             return None if ours else publication
 
-    def withdraw(self, bundle: Bundle, publication: Publication, staging: Path) -> None:
-        """Undo `publish`: take a version out of the root, then delete it.
-
-        A version that the live config names stays: without it the server would have nothing.
-        """
+    def withdraw(self, bundle: Bundle, publication: Publication, work: Path) -> None:
+        """See `Repository.withdraw`: without the version that it names the server had nothing."""
         with translated(self.root):
             target = self._place(bundle.model, bundle.version)
             if publication.fresh:
-                self._remove(target.parent, staging)
+                self._remove(target.parent, work)
                 return
             if bundle.version in self.served(bundle.model):
                 return
-            self._remove(target, staging)
+            self._remove(target, work)
             if publication.displaced is not None:
                 publication.displaced.rename(target)
                 sync(target.parent)
-            for name, path in self._warmup(bundle):
-                if not self._needed(name, bundle.model):
-                    path.unlink(missing_ok=True)
+            self._drop_warmup(self._warmup(bundle), bundle.model)
 
     def check_agreement(self, bundle: Bundle, beside: Iterable[int]) -> None:
-        """Refuse a version that cannot be served beside the others.
+        """See `Repository.check_agreement`."""
+        agreed_config(self, bundle, beside)
 
-        Raises:
-            ConflictError: Interfaces, formats or batching differ.
-        """
-        self._agreed(bundle, set(beside))
-
-    def activate(self, bundle: Bundle, beside: Iterable[int], staging: Path) -> Path | None:
-        """Switch the live config to this version and the others that stay.
-
-        Args:
-            bundle: The version to serve.
-            beside: Other versions that stay served here.
-            staging: A folder on the same filesystem, outside the root.
-
-        Returns:
-            Where the config before is kept, to go back to; None where the model was not served.
-
-        Raises:
-            ConflictError: A version that stays has another interface.
-        """
+    def activate(self, bundle: Bundle, beside: Iterable[int], work: Path) -> Path | None:
+        """See `Repository.activate`."""
         with translated(self.root):
             path = self.root / bundle.model / CONFIG
-            text = render(self._agreed(bundle, set(beside)))
+            text = render(agreed_config(self, bundle, beside))
             kept = None
             if path.is_file():
-                kept = staging / f"config-{uuid.uuid4().hex}"
+                kept = work / f"config-{uuid.uuid4().hex}"
                 copy_file(path, kept)
             if kept is None or text != kept.read_text():
-                replace_file(path, text.encode(), staging)
+                replace_file(path, text.encode(), work)
             return kept
 
     def go_back(self, model: str, kept: Path | None) -> None:
@@ -202,8 +175,26 @@ class LocalRepository:
                 os.utime(path)
             sync(path.parent)
 
+    def remove(self, model: str, version: int, work: Path) -> None:
+        """See `Repository.remove`."""
+        if version in self.served(model):
+            raise ConflictError(
+                f"version {version} of '{model}' is served from {self.root}",
+                hint="Export or roll back to another version first.",
+            )
+        with translated(self.root):
+            place = self._place(model, version)
+            warmup = []
+            if (place / MANIFEST).is_file():
+                warmup = list(self._warmup(Bundle.open(place, model, version)))
+            self._remove(place, work)
+            self._drop_warmup(warmup, model)
+
     def _place(self, model: str, version: int) -> Path:
         return self.root / model / str(version)
+
+    def _manifests(self, model: str) -> Iterable[Path]:
+        return (self.root / model).glob(f"*/{MANIFEST}")
 
     def _warmup(self, bundle: Bundle) -> Iterator[tuple[str, Path]]:
         """The names of a bundle's warm-up files, and where they lie once published."""
@@ -213,7 +204,7 @@ class LocalRepository:
 
     def _needed(self, name: str, model: str) -> bool:
         """Whether a published version has a file of this name; one that cannot be read might."""
-        for path in (self.root / model).glob(f"*/{MANIFEST}"):
+        for path in self._manifests(model):
             version = served_version(path.parent.name)
             try:
                 if version is not None and name in Bundle.open(path.parent, model, version).files:
@@ -221,6 +212,11 @@ class LocalRepository:
             except ValidationFailed:
                 return True
         return False
+
+    def _drop_warmup(self, files: Iterable[tuple[str, Path]], model: str) -> None:
+        for name, path in files:
+            if not self._needed(name, model):
+                path.unlink(missing_ok=True)
 
     def _add_warmup(self, bundle: Bundle) -> None:
         for name, target in self._warmup(bundle):
@@ -236,34 +232,16 @@ class LocalRepository:
             temporary.replace(target)
             sync(target.parent)
 
-    def _set_aside(self, path: Path, staging: Path) -> Path | None:
+    def _set_aside(self, path: Path, work: Path) -> Path | None:
         """Move something out of the root, if it is there, and return where it lies now."""
         if not path.exists():
             return None
-        away = staging / f"removed-{uuid.uuid4().hex}"
+        away = work / f"removed-{uuid.uuid4().hex}"
         path.rename(away)
         sync(path.parent)
         return away
 
-    def _remove(self, path: Path, staging: Path) -> None:
-        away = self._set_aside(path, staging)
+    def _remove(self, path: Path, work: Path) -> None:
+        away = self._set_aside(path, work)
         if away is not None:
             shutil.rmtree(away, ignore_errors=True)
-
-    def _agreed(self, bundle: Bundle, beside: Iterable[int]) -> Any:
-        beside = set(beside)
-        for version in sorted(beside - {bundle.version}):
-            other = self.bundle(bundle.model, version)
-            if other is None:
-                beside = beside - {version}
-                continue
-            for what in _AGREEING:
-                if other.manifest[what] != bundle.manifest[what]:
-                    raise ConflictError(
-                        f"version {version} of '{bundle.model}' is served from the same repository "
-                        f"under another alias, and its {what} is not that of version "
-                        f"{bundle.version}; one model directory cannot serve both",
-                        hint="Move the other alias first, or give each alias a --repository.",
-                    )
-        config = parse(bundle.config, where=f"the config of version {bundle.version}")
-        return with_versions(config, beside | {bundle.version})
