@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
 from exporter.environment import collect_seldom, leave
 from exporter.errors import StlabError, UsageError
+
+if TYPE_CHECKING:
+    from exporter.result import ExportResult
 
 __all__ = ["app", "export_main", "main"]
 
@@ -31,9 +35,26 @@ def _commands(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
+_Model = Annotated[str, typer.Argument(envvar="MLFLOW_MODEL_NAME", help="The registered model.")]
+_Repository = Annotated[
+    str, typer.Option(envvar="STLAB_MODEL_REPOSITORY", help="The Triton model repository.")
+]
+_TritonUrls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--triton-url", envvar="STLAB_TRITON_URL", help="HOST:PORT (gRPC) of a server; repeatable."
+    ),
+]
+_ExpectCurrent = Annotated[
+    int | None, typer.Option(help="Refuse unless the alias names this version now; 0: none.")
+]
+_AllowManual = Annotated[bool, typer.Option(help="Move prod outside CI, on record.")]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(envvar="MLFLOW_MODEL_NAME", help="The registered model.")],
+    model: _Model,
     alias: Annotated[
         str,
         typer.Option(envvar="MLFLOW_MODEL_ALIAS", help="The alias to move: dev, staging or prod."),
@@ -43,15 +64,8 @@ def export(
     ] = None,
     target_format: Annotated[str, typer.Option("--format", help="onnx")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32")] = "fp32",
-    repository: Annotated[
-        str, typer.Option(envvar="STLAB_MODEL_REPOSITORY", help="The Triton model repository.")
-    ] = "model_repository",
-    triton_url: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="STLAB_TRITON_URL", help="HOST:PORT (gRPC) to activate on; repeatable."
-        ),
-    ] = None,
+    repository: _Repository = "model_repository",
+    triton_url: _TritonUrls = None,
     triton_release: Annotated[
         str, typer.Option(envvar="STLAB_TRITON_RELEASE", help="The release that is to serve it.")
     ] = "",
@@ -68,18 +82,14 @@ def export(
     samples: Annotated[
         Path | None, typer.Option(help="A .npz with further inputs: 'input' or 'case/input'.")
     ] = None,
-    expect_current: Annotated[
-        int | None, typer.Option(help="Refuse unless the alias names this version now; 0: none.")
-    ] = None,
+    expect_current: _ExpectCurrent = None,
     allow_pickle: Annotated[bool, typer.Option(help="Load pickled content.")] = False,
-    allow_manual: Annotated[bool, typer.Option(help="Move prod outside CI, on record.")] = False,
+    allow_manual: _AllowManual = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: _AsJson = False,
 ) -> None:
     """Export a version, prove it on a Triton server, publish it, and move the alias."""
-    import os
-
-    from exporter.console import Progress, print_error, print_json, print_result
+    from exporter.console import Progress
     from exporter.pipeline import export as run
     from exporter.settings import ExportRequest
 
@@ -88,7 +98,7 @@ def export(
         alias=alias,
         version=version,
         repository=repository,
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db",
+        tracking_uri=_tracking_uri(),
         triton_urls=tuple(triton_url or ()),
         triton_release=triton_release,
         prove_on=prove_on,
@@ -105,13 +115,42 @@ def export(
     )
     with Progress() as progress:
         result = run(request, progress)
-    if as_json:
-        print_json(result.as_dict())
-    else:
-        print_result(result)
-    if result.error is not None:
-        print_error(StlabError(**result.error))
-    raise typer.Exit(result.exit_code)
+    _end(result, as_json=as_json)
+
+
+@app.command()
+def rollback(
+    model: _Model,
+    alias: Annotated[str, typer.Option(help="The alias to take back.")] = "prod",
+    to: Annotated[
+        int | None, typer.Option(help="The version; prod: what archived names, else the last one.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    repository: _Repository = "model_repository",
+    triton_url: _TritonUrls = None,
+    expect_current: _ExpectCurrent = None,
+    allow_manual: _AllowManual = False,
+    as_json: _AsJson = False,
+) -> None:
+    """Let an alias name the version before again, once that one is served and answers."""
+    from exporter.console import Progress
+    from exporter.rollback import RollbackRequest
+    from exporter.rollback import rollback as run
+
+    request = RollbackRequest(
+        model=model,
+        alias=alias,
+        to=to,
+        reason=reason,
+        repository=repository,
+        tracking_uri=_tracking_uri(),
+        triton_urls=tuple(triton_url or ()),
+        expect_current=expect_current,
+        allow_manual=allow_manual,
+    )
+    with Progress() as progress:
+        result = run(request, progress)
+    _end(result, as_json=as_json)
 
 
 @app.command(
@@ -120,9 +159,7 @@ def export(
 )
 def serve(
     flags: Annotated[list[str] | None, typer.Argument(help="Further tritonserver flags.")] = None,
-    repository: Annotated[
-        str, typer.Option(envvar="STLAB_MODEL_REPOSITORY", help="The Triton model repository.")
-    ] = "model_repository",
+    repository: _Repository = "model_repository",
     http_port: Annotated[int, typer.Option(help="HTTP port.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="gRPC port.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Prometheus port.")] = 8002,
@@ -161,7 +198,7 @@ def infer(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="A .npz to write the answer to.")] = None,
     deadline: Annotated[float, typer.Option(help="Seconds that the inference may take.")] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: _AsJson = False,
 ) -> None:
     """Ask a served model, and print its answer."""
     from exporter.asking import InferRequest
@@ -183,6 +220,22 @@ def infer(
         print_json(result.as_dict())
     elif result.error is None:
         print_answer(result)
+    if result.error is not None:
+        print_error(StlabError(**result.error))
+    raise typer.Exit(result.exit_code)
+
+
+def _tracking_uri() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+
+
+def _end(result: ExportResult, *, as_json: bool) -> NoReturn:
+    from exporter.console import print_error, print_json, print_result
+
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        print_result(result)
     if result.error is not None:
         print_error(StlabError(**result.error))
     raise typer.Exit(result.exit_code)

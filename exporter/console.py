@@ -27,7 +27,10 @@ __all__ = [
 
 logger = logging.getLogger("stlab")
 
-_STATUS = {"promoted": "green", "unchanged": "green", "planned": "yellow", "failed": "red"}
+_STATUS = {
+    "promoted": "green", "rolled_back": "green", "unchanged": "green", "planned": "yellow",
+    "failed": "red",
+}  # fmt: skip
 
 
 class Progress:

@@ -8,16 +8,33 @@ from typing import TYPE_CHECKING
 
 from exporter.activation import reload, unload, verify
 from exporter.errors import OutcomeUnknown, StlabError
+from exporter.names import ARCHIVED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from exporter.bundle import Bundle
     from exporter.progress import Steps
+    from exporter.registry import Selection
     from exporter.repository import Repository
 
-__all__ = ["Delivery"]
+__all__ = ["Delivery", "staying"]
+
+
+def staying(
+    repository: Repository, selection: Selection, alias: str, aliases: Mapping[str, int]
+) -> set[int]:
+    """Return the other versions that a repository serves for an alias that still names them.
+
+    Args:
+        repository: The repository.
+        selection: The version that is to be served.
+        alias: The alias that is to name it.
+        aliases: What every alias names now.
+    """
+    named = {version for name, version in aliases.items() if name not in {alias, ARCHIVED}}
+    return (set(repository.served(selection.model)) & named) - {selection.version}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,51 +8,18 @@ from typing import TYPE_CHECKING, Any
 from exporter.activation import answers
 from exporter.building import settings_digest
 from exporter.errors import ConflictError, ValidationFailed
-from exporter.parity.evidence import in_short
 from exporter.parity.reference import cannot_be_batched
-from exporter.registry import promoted_bundle
-from exporter.registry.runs import fetch_bundle
+from exporter.proven import Proven, Recorded, fetch_proven, recorded_for, vouched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from exporter.bundle import Bundle
     from exporter.registry import Registry, Selection
     from exporter.repository import Repository
     from exporter.settings import ExportRequest
 
-__all__ = ["Earlier", "Proven", "Recorded"]
-
-
-@dataclass(frozen=True, slots=True)
-class Proven:
-    """A bundle with passed evidence.
-
-    Attributes:
-        bundle: The bundle.
-        parity: Its evidence in short.
-        uri: Where the registry keeps it.
-        reused: Whether an earlier export made it.
-    """
-
-    bundle: Bundle
-    parity: Mapping[str, Any]
-    uri: str
-    reused: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """The bundle that a version's tags name as proven.
-
-    Attributes:
-        sha256: Its digest.
-        uri: Where the registry keeps it.
-    """
-
-    sha256: str
-    uri: str
+__all__ = ["Earlier"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +43,16 @@ class Earlier:
             ConflictError: ``prod``, which takes nothing else, finds none.
         """
         tags = selection.tags
-        passed = tags.get("stlab.parity") == "passed"
         if self.request.alias == "prod":
             # The very bundle that staging took: the version may have been exported again since.
-            bundle = promoted_bundle(tags, "staging") if passed else None
-            if bundle is None:
+            taken = recorded_for(tags, "staging")
+            if taken is None:
                 raise ConflictError(
                     f"version {selection.version} has no passed evidence",
                     hint=f"Prove it first: stlab-export {selection.model} --alias staging",
                 )
-            return Recorded(*bundle)
+            return taken
+        passed = tags.get("stlab.parity") == "passed"
         if passed and tags.get("stlab.bundle.settings") == settings_digest(self.settings):
             return Recorded(tags.get("stlab.bundle.sha256", ""), tags.get("stlab.bundle.uri", ""))
         return None
@@ -103,7 +70,7 @@ class Earlier:
             bundle = self.repository.bundle(selection.model, selection.version)
             if bundle is None or bundle.sha256 != recorded.sha256:
                 return None
-            proven = self._vouched(bundle, recorded.uri)
+            proven = self._asked_for(vouched(bundle, recorded.uri))
         except ValidationFailed as error:
             if error.kind == "batching":
                 raise
@@ -119,27 +86,15 @@ class Earlier:
 
         Raises:
             NotFoundError: It is gone.
-            ValidationFailed: It is not what was proven, or not what is asked for.
+            ConflictError: It is not what was proven; its kind is ``bundle``.
+            ValidationFailed: It is not what is asked for.
             UnavailableError: The registry or the artifact store went away.
         """
-        bundle = fetch_bundle(
-            registry,
-            selection.model,
-            selection.version,
-            uri=recorded.uri,
-            sha256=recorded.sha256,
-            folder=folder,
-        )
-        return self._vouched(bundle, recorded.uri)
+        model, version = selection.model, selection.version
+        return self._asked_for(fetch_proven(registry, model, version, recorded, folder))
 
-    def _vouched(self, bundle: Bundle, uri: str) -> Proven:
-        report = bundle.passed_report()
-        if report is None:
-            raise ValidationFailed(
-                f"version {bundle.version} is tagged as proven, its report says otherwise",
-                hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
-                kind="bundle",
-            )
+    def _asked_for(self, proven: Proven) -> Proven:
+        bundle = proven.bundle
         # A killed export may have left tags of which some are older than others.
         if self.request.alias != "prod" and bundle.manifest["settings"] != self.settings:
             raise ValidationFailed(
@@ -148,5 +103,5 @@ class Earlier:
                 kind="bundle",
             )
         if self.request.batching == "require" and not bundle.max_batch_size:
-            raise cannot_be_batched(report["parity"]["batching_reason"])
-        return Proven(bundle, in_short(report["parity"]), uri, reused=True)
+            raise cannot_be_batched(str(proven.parity["batching_reason"]))
+        return proven

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from exporter.errors import UsageError, ValidationFailed
+from exporter.errors import NotFoundError, UsageError, ValidationFailed
 
-__all__ = ["ALIASES", "artifact_path", "model_name", "served_version"]
+__all__ = ["ALIASES", "ARCHIVED", "alias_name", "artifact_path", "model_name", "served_version"]
 
 ALIASES = ("dev", "staging", "prod")
 """The aliases that an export may move."""
+
+ARCHIVED = "archived"
+"""The alias of the version that ``prod`` named before: what a rollback goes back to."""
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
 # Triton reads a version directory with stoll(), so that "3.tmp" would be version 3.
@@ -29,6 +32,20 @@ def model_name(name: str) -> str:
             hint="Use letters, digits, '_', '-' and '.', beginning with a letter or a digit.",
         )
     return name
+
+
+def alias_name(alias: str) -> str:
+    """Return an alias that a command may move.
+
+    Raises:
+        NotFoundError: There is no such alias.
+    """
+    if alias not in ALIASES:
+        raise NotFoundError(
+            f"there is no alias {alias!r} to move; there are: {', '.join(ALIASES)}",
+            hint="Choose one of them with --alias.",
+        )
+    return alias
 
 
 def served_version(text: str) -> int | None:

@@ -17,25 +17,27 @@ from typing import TYPE_CHECKING
 
 from exporter.activation import check_servers
 from exporter.building import BuildJob, Candidate, build, settings_of
-from exporter.delivery import Delivery
-from exporter.earlier import Earlier, Proven, Recorded
-from exporter.errors import ConflictError, NotFoundError, StlabError, UsageError, ValidationFailed
+from exporter.delivery import Delivery, staying
+from exporter.earlier import Earlier
+from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailed
 from exporter.grounds import ground as open_ground
 from exporter.isolation import build_apart
 from exporter.parity.evidence import Evidence
 from exporter.progress import Listener, Silent, Steps
+from exporter.proven import Proven
 from exporter.proving import prove, prove_again, refuse
 from exporter.recording import Journal
-from exporter.registry import Registry, Selection
+from exporter.registry import Promotion, Registry, Selection
 from exporter.repository import open_repository
-from exporter.result import ExportResult, bundle_summary
+from exporter.result import ExportResult, bundle_summary, interrupted
+from exporter.settings import check_expected, check_mover, who
 from exporter.triton.releases import DEFAULT_RELEASE, release
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from exporter.grounds import Ground
+    from exporter.proven import Recorded
     from exporter.settings import ExportRequest
 
 __all__ = ["export"]
@@ -64,16 +66,8 @@ def export(
         job.result = job.result.failed(error)
     except KeyboardInterrupt:
         if job.result.status == "failed":
-            job.result = job.result.failed(_interrupted())
+            job.result = job.result.failed(interrupted())
     return replace(job.result, seconds=job.steps.seconds)
-
-
-def _interrupted() -> StlabError:
-    return StlabError(
-        "interrupted; what was begun is undone",
-        hint="Run the same command again.",
-        kind="interrupted",
-    )
 
 
 class _Export:
@@ -97,6 +91,8 @@ class _Export:
             recorded = self.earlier.recorded(selection)
             settled = self.earlier.settled(selection, recorded)
         if settled is not None:
+            if not self.request.dry_run:
+                registry.tidy(selection)
             self._conclude("unchanged", settled)
         elif self.request.dry_run:
             self.result = replace(self.result, status="planned", plan=self._plan(recorded))
@@ -111,18 +107,8 @@ class _Export:
         request = self.request
         selection = registry.select(request.model, request.alias, request.version)
         self.result = replace(self.result, version=selection.version, previous=selection.previous)
-        if request.alias == "prod" and not (request.in_ci or request.allow_manual):
-            raise UsageError(
-                "'prod' is moved by CI, not by hand",
-                hint="Run it in a pipeline (CI=true), or record the exception with --allow-manual.",
-            )
-        expected = request.expect_current
-        if expected is not None and (selection.previous or 0) != expected:
-            raise ConflictError(
-                f"'{request.alias}' names version {selection.previous or 'none'}, "
-                f"not {expected} as expected",
-                hint="Somebody promoted meanwhile; look at it before you go on.",
-            )
+        check_mover(request.alias, allow_manual=request.allow_manual)
+        check_expected(request.alias, selection.previous, request.expect_current)
         check_servers(request.triton_urls)
         return selection
 
@@ -152,8 +138,9 @@ class _Export:
                 target = str(proven.bundle.manifest["target"]["release"])
                 with self._ground(target, work) as ground, self.steps("prove"):
                     prove_again(ground, proven.bundle)
-            except (NotFoundError, ValidationFailed) as error:
-                if self.request.alias == "prod" or error.kind == "batching":
+            except (NotFoundError, ValidationFailed, ConflictError) as error:
+                lost = not isinstance(error, ConflictError) or error.kind == "bundle"
+                if self.request.alias == "prod" or error.kind == "batching" or not lost:
                     raise  # built once: what staging proved, or nothing
             else:
                 return proven
@@ -214,34 +201,23 @@ class _Export:
 
         def promote() -> None:
             journal.vouch(bundle, parity)
-            registry.promote(
-                selection,
-                self.request.alias,
-                by=self.request.by,
-                bundle=(bundle.sha256, proven.uri),
-            )
+            record = Promotion(bundle.sha256, proven.uri, who(), selection.previous)
+            registry.promote(selection, self.request.alias, record)
 
         delivery = Delivery(self.repository, self.request.triton_urls, work)
         succeeded = False
         try:
             # Under the lock: other aliases may have been moved while this version was proven.
-            aliases = registry.aliases(selection.model)
-            delivery.deliver(bundle, self._staying(selection, aliases), self.steps, promote)
+            beside = staying(
+                self.repository, selection, self.request.alias, registry.aliases(selection.model)
+            )
+            delivery.deliver(bundle, beside, self.steps, promote)
             succeeded = True
             self._conclude("promoted", proven)
         finally:
             # Whatever came of it, it is done by now: a record that fails changes nothing.
             with contextlib.suppress(StlabError):
                 journal.finish(bundle, parity, self.steps.seconds, succeeded=succeeded)
-
-    def _staying(self, selection: Selection, aliases: Mapping[str, int]) -> set[int]:
-        """The other versions that this repository serves for an alias that still names them."""
-        named = {
-            version
-            for alias, version in aliases.items()
-            if alias not in {self.request.alias, "archived"}
-        }
-        return (set(self.repository.served(selection.model)) & named) - {selection.version}
 
     def _conclude(self, status: str, proven: Proven) -> None:
         self.result = replace(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from exporter.errors import StlabError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exporter.bundle import Bundle
-    from exporter.errors import StlabError
 
-__all__ = ["ExportResult", "bundle_summary"]
+__all__ = ["ExportResult", "bundle_summary", "interrupted"]
 
 SCHEMA = 1
 
@@ -21,7 +22,7 @@ class ExportResult:
     """The object that ``--json`` prints.
 
     Attributes:
-        status: ``promoted``, ``unchanged``, ``planned`` or ``failed``.
+        status: ``promoted``, ``unchanged``, ``planned`` or ``failed``; ``rolled_back``.
         model: The registered model.
         alias: The alias asked for.
         version: The version chosen, once it is known.
@@ -84,3 +85,12 @@ def bundle_summary(bundle: Bundle, *, reused: bool) -> dict[str, Any]:
         "bytes": bundle.size,
         "reused": reused,
     }
+
+
+def interrupted() -> StlabError:
+    """Return what a command ends with that was told to stop."""
+    return StlabError(
+        "interrupted; what was begun is undone",
+        hint="Run the same command again.",
+        kind="interrupted",
+    )

@@ -6,10 +6,18 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.errors import NotFoundError, UsageError
-from exporter.names import ALIASES, model_name
+from exporter.errors import ConflictError, UsageError
+from exporter.names import alias_name, model_name
 
-__all__ = ["BATCHING", "PRECISIONS", "ExportRequest", "load_dotenv"]
+__all__ = [
+    "BATCHING",
+    "PRECISIONS",
+    "ExportRequest",
+    "check_expected",
+    "check_mover",
+    "load_dotenv",
+    "who",
+]
 
 BATCHING = ("auto", "require", "off")
 PRECISIONS = ("fp32",)
@@ -68,11 +76,7 @@ class ExportRequest:
         from exporter.formats import FORMATS
 
         model_name(self.model)
-        if self.alias not in ALIASES:
-            raise NotFoundError(
-                f"there is no alias {self.alias!r} to export to; there are: {', '.join(ALIASES)}",
-                hint="Choose one of them with --alias.",
-            )
+        alias_name(self.alias)
         _one_of("--format", self.format, tuple(FORMATS))
         _one_of("--precision", self.precision, PRECISIONS)
         _one_of("--batching", self.batching, BATCHING)
@@ -102,18 +106,49 @@ class ExportRequest:
                 hint="Export to a folder, and copy or mount it where the server reads.",
             )
 
-    @property
-    def in_ci(self) -> bool:
-        """Whether the export runs in a pipeline."""
-        return os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
-    @property
-    def by(self) -> str:
-        """Who or what runs the export, for the record."""
-        for name in ("CI_PIPELINE_URL", "CI_JOB_URL", "BUILD_URL", "GITHUB_RUN_ID"):
-            if os.environ.get(name):
-                return os.environ[name]
-        return "CI" if self.in_ci else "manual"
+def in_ci() -> bool:
+    """Whether the command runs in a pipeline."""
+    return os.environ.get("CI", "").lower() not in {"", "0", "false"}
+
+
+def who() -> str:
+    """Return who or what runs the command, for the record."""
+    for name in ("CI_PIPELINE_URL", "CI_JOB_URL", "BUILD_URL", "GITHUB_RUN_ID"):
+        if os.environ.get(name):
+            return os.environ[name]
+    return "CI" if in_ci() else "manual"
+
+
+def check_mover(alias: str, *, allow_manual: bool) -> None:
+    """Refuse to move ``prod`` by hand.
+
+    Raises:
+        UsageError: It is, and nobody said that this is an exception.
+    """
+    if alias == "prod" and not (in_ci() or allow_manual):
+        raise UsageError(
+            "'prod' is moved by CI, not by hand",
+            hint="Run it in a pipeline (CI=true), or record the exception with --allow-manual.",
+        )
+
+
+def check_expected(alias: str, current: int | None, expected: int | None) -> None:
+    """Refuse to go on where an alias names another version than the caller believes.
+
+    Args:
+        alias: The alias.
+        current: The version that it names.
+        expected: The version that it should name, 0 for none; None for whatever it is.
+
+    Raises:
+        ConflictError: It does not.
+    """
+    if expected is not None and (current or 0) != expected:
+        raise ConflictError(
+            f"'{alias}' names version {current or 'none'}, not {expected} as expected",
+            hint="Somebody promoted meanwhile; look at it before you go on.",
+        )
 
 
 def load_dotenv() -> None:

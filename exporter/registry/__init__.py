@@ -1,6 +1,15 @@
 """The MLflow Model Registry: versions, aliases, tags, and bundles in runs."""
 
-from exporter.registry.connection import Registry, Selection, promoted_bundle
-from exporter.registry.runs import ExportRun
+from exporter.registry.connection import Registry, Selection
+from exporter.registry.promotion import Promotion, claims, promotion
+from exporter.registry.runs import ExportRun, fetch_bundle
 
-__all__ = ["ExportRun", "Registry", "Selection", "promoted_bundle"]
+__all__ = [
+    "ExportRun",
+    "Promotion",
+    "Registry",
+    "Selection",
+    "claims",
+    "fetch_bundle",
+    "promotion",
+]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import warnings
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import ConflictError, NotFoundError, OutcomeUnknown, UnavailableError
+from exporter.errors import ConflictError, NotFoundError, UnavailableError
 from exporter.registry.adapter import (
     NOT_FOUND,
     check_reachable,
@@ -21,13 +19,16 @@ from exporter.registry.adapter import (
     shown,
     translated,
 )
+from exporter.registry.moving import close_claims, move
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Registry", "Selection", "promoted_bundle"]
+    from exporter.registry.promotion import Promotion
 
-_PROMOTED = "stlab.promoted."
+__all__ = ["Registry", "Selection"]
+
+_MOST = 1000  # versions in one answer of the registry
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -40,14 +41,19 @@ class Selection:
         version: The version chosen.
         previous: The version that the alias names now, or None.
         aliases: Every alias of the model with its version.
-        tags: The version's tags.
+        versions: The tags of every version of the model.
     """
 
     model: str
     version: int
     previous: int | None
     aliases: Mapping[str, int]
-    tags: Mapping[str, str]
+    versions: Mapping[int, Mapping[str, str]]
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The tags of the version chosen."""
+        return self.versions[self.version]
 
 
 class Registry:
@@ -94,15 +100,7 @@ class Registry:
             ConflictError: ``prod`` is asked for a version that ``staging`` does not name.
             UnavailableError: The registry went away.
         """
-        with translated(self.uri):
-            aliases = self._aliases(model)
-            found = self.client.search_model_versions(f"name = '{model}'")
-        versions = {int(entry.version): entry for entry in found}
-        if not versions:
-            raise NotFoundError(
-                f"the registered model '{model}' has no versions",
-                hint="Log one with registered_model_name=..., then export again.",
-            )
+        aliases, versions = self.look(model)
         chosen = version or _default_version(alias, aliases, versions)
         if chosen not in versions:
             raise NotFoundError(
@@ -115,9 +113,39 @@ class Registry:
                 f"({aliases.get('staging', 'nothing')}), not version {chosen}",
                 hint=f"Prove it first: stlab-export {model} --alias staging --version {chosen}",
             )
-        return Selection(
-            model, chosen, aliases.get(alias), aliases, dict(versions[chosen].tags or {})
-        )
+        return Selection(model, chosen, aliases.get(alias), aliases, versions)
+
+    def look(self, model: str) -> tuple[Mapping[str, int], Mapping[int, Mapping[str, str]]]:
+        """Return what every alias of a model names, and the tags of every version.
+
+        Raises:
+            NotFoundError: There is no such model, or it has no versions.
+            UnavailableError: The registry went away.
+        """
+        with translated(self.uri):
+            aliases = self._aliases(model)
+            found = self.client.search_model_versions(f"name = '{model}'", max_results=_MOST)
+            while found.token:
+                page = self.client.search_model_versions(
+                    f"name = '{model}'", max_results=_MOST, page_token=found.token
+                )
+                page.extend(found)
+                found = page
+        if not found:
+            raise NotFoundError(
+                f"the registered model '{model}' has no versions",
+                hint="Log one with registered_model_name=..., then export again.",
+            )
+        return aliases, {int(entry.version): dict(entry.tags or {}) for entry in found}
+
+    def models(self) -> list[str]:
+        """Return the names of all registered models.
+
+        Raises:
+            UnavailableError: The registry went away.
+        """
+        with translated(self.uri):
+            return self._models()
 
     def pull(self, model: str, version: int, folder: Path) -> Path:
         """Copy a version's artifact into a folder of our own and return where it lies.
@@ -159,71 +187,25 @@ class Registry:
         with translated(self.uri):
             return self._aliases(model)
 
-    def promote(
-        self, selection: Selection, alias: str, *, by: str, bundle: tuple[str, str]
-    ) -> None:
-        """Move an alias to the selected version, as the last step, and read it back.
-
-        Args:
-            selection: The version, and what the alias named when it was chosen.
-            alias: The alias.
-            by: Who or what moves it.
-            bundle: The digest of the bundle that was published, and where it is kept.
+    def promote(self, selection: Selection, alias: str, record: Promotion) -> None:
+        """Move an alias to the selected version, as the last step; see `exporter.registry.moving`.
 
         Raises:
             ConflictError: Somebody moved the alias meanwhile; nothing was changed.
             OutcomeUnknown: The registry went away before it said whether the alias was moved.
             UnavailableError: The registry went away before.
         """
-        model, version = selection.model, selection.version
         with translated(self.uri):
-            current = self._aliases(model).get(alias)
-            if current != selection.previous:
-                raise ConflictError(
-                    f"'{alias}' was moved from {_version(selection.previous)} to "
-                    f"{_version(current)} by somebody else while version {version} was proven",
-                    hint="Look at what they promoted, then export again.",
-                )
-            try:
-                self.client.set_registered_model_alias(model, alias, str(version))
-                self.client.set_model_version_tag(
-                    model,
-                    str(version),
-                    f"{_PROMOTED}{alias}",
-                    json.dumps(_record(selection, alias, by, *bundle)),
-                )
-            except BaseException as error:
-                try:
-                    self._put_back(selection, alias)
-                except Exception:  # noqa: BLE001 - whatever MLflow raises on a dead connection
-                    raise self._unknown(selection, alias) from error
-                raise
-            try:
-                current = self._aliases(model).get(alias)
-            except Exception:  # noqa: BLE001 - whatever MLflow raises on a dead connection
-                return  # both calls were answered: the alias was moved
-            if current != version:
-                raise ConflictError(
-                    f"'{alias}' names {_version(current)} after it was moved to version {version}",
-                    hint="Another promotion is under way; look at the aliases and export again.",
-                )
+            move(self, selection, alias, record)
 
-    def _unknown(self, selection: Selection, alias: str) -> OutcomeUnknown:
-        return OutcomeUnknown(
-            f"the registry at {shown(self.uri)} went away while '{alias}' was moved; whether it "
-            f"names version {selection.version} now is unknown, and that version stays served",
-            hint="Run the same command again once the registry answers; it finishes the move.",
-        )
+    def tidy(self, selection: Selection) -> None:
+        """Finish the records of a promotion that was interrupted after its alias had moved.
 
-    def _put_back(self, selection: Selection, alias: str) -> None:
-        """Let an alias name what it named, unless somebody else moved it on."""
-        model = selection.model
-        if self._aliases(model).get(alias) != selection.version:
-            return
-        if selection.previous is None:
-            self.client.delete_registered_model_alias(model, alias)
-        else:
-            self.client.set_registered_model_alias(model, alias, str(selection.previous))
+        Raises:
+            UnavailableError: The registry went away.
+        """
+        with translated(self.uri):
+            close_claims(self, selection, selection.aliases)
 
     def _aliases(self, model: str) -> dict[str, int]:
         try:
@@ -240,39 +222,6 @@ class Registry:
 
     def _models(self) -> list[str]:
         return sorted(model.name for model in self.client.search_registered_models(max_results=100))
-
-
-def promoted_bundle(tags: Mapping[str, str], alias: str) -> tuple[str, str] | None:
-    """Return the digest of the bundle that an alias took of a version, and where it is kept."""
-    record = _promotion(tags, alias)
-    if "bundle" not in record or "uri" not in record:
-        return None
-    return str(record["bundle"]), str(record["uri"])
-
-
-def _promotion(tags: Mapping[str, str], alias: str) -> dict[str, Any]:
-    try:
-        record = json.loads(tags[f"{_PROMOTED}{alias}"])
-    except (KeyError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _record(
-    selection: Selection, alias: str, by: str, sha256: str, uri: str
-) -> Mapping[str, object]:
-    """When and from where an alias came to name a version, by whom, and which bundle it took."""
-    earlier = _promotion(selection.tags, alias)
-    stays = selection.previous == selection.version
-    if stays and earlier.get("bundle") == sha256:
-        return {**earlier, "uri": uri}
-    return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "from": earlier.get("from") if stays else selection.previous,
-        "by": by,
-        "bundle": sha256,
-        "uri": uri,
-    }
 
 
 def _default_version(alias: str, aliases: Mapping[str, int], versions: Mapping[int, Any]) -> int:
@@ -293,10 +242,6 @@ def _artifact_gone(model: str, version: int, error: Exception) -> NotFoundError:
         f"the artifact of '{model}' version {version} cannot be found: {error}",
         hint="The registry names a version whose files are gone; register it again.",
     )
-
-
-def _version(number: int | None) -> str:
-    return "nothing" if number is None else f"version {number}"
 
 
 def _join(items: Any) -> str:

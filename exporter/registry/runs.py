@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from exporter.bundle import Bundle
+from exporter.bundle import MANIFEST, Bundle
 from exporter.errors import NotFoundError, ValidationFailed
 from exporter.registry.adapter import is_gone, quiet_progress, translated
 
@@ -116,8 +116,8 @@ def fetch_bundle(
     bundle = Bundle.open(path, model, version)
     if bundle.sha256 != sha256:
         raise ValidationFailed(
-            f"{uri} holds the bundle {bundle.sha256[:12]}, the version's evidence is for "
-            f"{sha256[:12]}",
+            f"{MANIFEST} in {uri} is not the one that was proven: it makes the bundle "
+            f"{bundle.sha256[:12]}, and the evidence is for {sha256[:12]}",
             hint="Export the version to 'staging' again, which converts it anew.",
             kind="bundle",
         )

@@ -115,16 +115,21 @@ def test_prod_does_not_take_what_was_never_proven(lab: Lab) -> None:
     assert lab.alias("unproven", "prod") is None
 
 
-def test_a_tampered_bundle_does_not_reach_prod(lab: Lab) -> None:
-    register(lab, "tampered", 1.0)
-    done(lab.export("tampered", "staging"))
-    tags = lab.client.get_model_version("tampered", "1").tags
-    kept = bundle_folder(lab, tags["stlab.export.run_id"])
-    model = kept / "model.onnx"
-    model.write_bytes(times(1.5).SerializeToString())
+@pytest.mark.parametrize("name", ["model.onnx", "config.pbtxt", "manifest.json"])
+def test_a_tampered_bundle_does_not_reach_prod(lab: Lab, name: str) -> None:
+    model = f"tampered-{name}"
+    register(lab, model, 1.0)
+    done(lab.export(model, "staging"))
+    tags = lab.client.get_model_version(model, "1").tags
+    file = bundle_folder(lab, tags["stlab.export.run_id"]) / name
+    content = bytearray(file.read_bytes())
+    # One letter of a file of text stays text.
+    at = content.index(b"onnx") if b"onnx" in content else len(content) // 2
+    content[at] ^= 1
+    file.write_bytes(content)
     before = lab.repository_bytes()
-    failed(lab.export("tampered", "prod", allow_manual=True), 3, "model.onnx")
-    assert (lab.alias("tampered", "prod"), lab.repository_bytes()) == (None, before)
+    failed(lab.export(model, "prod", allow_manual=True), 5, name)
+    assert (lab.alias(model, "prod"), lab.repository_bytes()) == (None, before)
 
 
 @pytest.mark.parametrize("harm", ["removed", "replaced"])

@@ -1,0 +1,95 @@
+"""A bundle with passed evidence, and where one is found that an earlier export made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from exporter.bundle import REPORT
+from exporter.errors import ConflictError, ValidationFailed
+from exporter.parity.evidence import in_short
+from exporter.registry import fetch_bundle, promotion
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from exporter.bundle import Bundle
+    from exporter.registry import Registry
+
+__all__ = ["Proven", "Recorded", "fetch_proven", "recorded_for", "vouched"]
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A bundle with passed evidence.
+
+    Attributes:
+        bundle: The bundle.
+        parity: Its evidence in short.
+        uri: Where the registry keeps it.
+        reused: Whether an earlier export made it.
+    """
+
+    bundle: Bundle
+    parity: Mapping[str, Any]
+    uri: str
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The bundle that a version's tags name as proven.
+
+    Attributes:
+        sha256: Its digest.
+        uri: Where the registry keeps it.
+    """
+
+    sha256: str
+    uri: str
+
+
+def recorded_for(tags: Mapping[str, str], alias: str) -> Recorded | None:
+    """Return the bundle that an alias took of a version, if its evidence passed.
+
+    Not the one that the version's other tags name: it may have been exported again since.
+    """
+    taken = promotion(tags, alias) if tags.get("stlab.parity") == "passed" else None
+    return None if taken is None else Recorded(taken.bundle, taken.uri)
+
+
+def vouched(bundle: Bundle, uri: str) -> Proven:
+    """Return a bundle with the evidence that lies with it.
+
+    Raises:
+        ValidationFailed: There is none for these bytes, or it did not pass.
+    """
+    report = bundle.passed_report()
+    if report is None:
+        raise ValidationFailed(
+            f"the {REPORT} of version {bundle.version} does not say that its bundle "
+            f"{bundle.sha256[:12]} passed",
+            hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
+            kind="bundle",
+        )
+    return Proven(bundle, in_short(report["parity"]), uri, reused=True)
+
+
+def fetch_proven(
+    registry: Registry, model: str, version: int, recorded: Recorded, folder: Path
+) -> Proven:
+    """Download a bundle, every file of it checked, with the evidence that it passed.
+
+    Raises:
+        NotFoundError: It is gone.
+        ConflictError: What is there is not what was proven; its kind is ``bundle``.
+        UnavailableError: The registry or the artifact store went away.
+    """
+    try:
+        bundle = fetch_bundle(
+            registry, model, version, uri=recorded.uri, sha256=recorded.sha256, folder=folder
+        )
+        return vouched(bundle, recorded.uri)
+    except ValidationFailed as error:
+        raise ConflictError(error.message, hint=error.hint, kind="bundle") from error
