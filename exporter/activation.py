@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["answers", "check_servers", "reload", "unload", "verify"]
 
 LOAD_SECONDS = 600.0
+_NOBODYS = "stlab-mode-probe"
+_NOT_EXPLICIT = "explicit model load / unload is not allowed"
 
 
 def reload(url: str, bundle: Bundle, *, must_serve: bool = True) -> None:
@@ -38,7 +40,7 @@ def reload(url: str, bundle: Bundle, *, must_serve: bool = True) -> None:
 
     Raises:
         UnavailableError: The server does not answer.
-        ConflictError: It does not take commands, or serves another repository.
+        ConflictError: It serves another repository.
         ValidationFailed: It refuses to load the version.
     """
     with connected(url, timeout=LOAD_SECONDS) as client:
@@ -98,14 +100,29 @@ def verify(url: str, bundle: Bundle) -> Evidence:
 
 
 def check_servers(urls: Sequence[str]) -> None:
-    """Check that every server answers, before anything is changed.
+    """Check that every server answers and takes load commands, before anything is changed.
 
     Raises:
-        UnavailableError: One does not.
+        UnavailableError: One does not answer.
+        ConflictError: One is in mode ``none`` or ``poll``, or wants credentials.
     """
     for url in urls:
-        with connected(url):
-            pass
+        with connected(url) as client:
+            try:
+                # In explicit mode there is nothing to do; in the others that is not allowed.
+                client.repository.unload(_NOBODYS)
+            except (Unavailable, DeadlineExceeded, PermissionDenied):
+                raise
+            except TritonClientError as error:
+                if _NOT_EXPLICIT not in error.message:
+                    raise
+                raise ConflictError(
+                    f"the server at {url} does not take load commands: it runs in the mode 'none' "
+                    "or 'poll'",
+                    hint="Start it with --model-control-mode=explicit. Or leave --triton-url out: "
+                    "in the mode 'poll' a server finds the version itself, in 'none' it has to be "
+                    "restarted.",
+                ) from error
 
 
 def _replay(client: TritonClient, bundle: Bundle) -> Evidence:
@@ -119,12 +136,6 @@ def _replay(client: TritonClient, bundle: Bundle) -> Evidence:
 
 def _refusal(url: str, bundle: Bundle, error: TritonClientError) -> StlabError:
     text = " ".join(error.message.split())
-    if "explicit model load / unload is not allowed" in text:
-        return ConflictError(
-            f"the server at {url} does not take load commands",
-            hint="Start it with --model-control-mode=explicit, or leave --triton-url out and "
-            "restart it.",
-        )
     if "failed to poll from model repository" in text or "no such file" in text.lower():
         return ConflictError(
             f"the server at {url} does not serve this repository: {text}",

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from exporter.errors import ValidationFailed
@@ -17,11 +16,11 @@ from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
 from triton_client import TritonClient
-from triton_client.errors import ModelNotFound, NotReady
 
 from .models import ROWS, times
 from .registering import Lab
 from .running import command
+from .serving import factor, ready
 
 pytestmark = pytest.mark.triton
 
@@ -53,33 +52,13 @@ def server(lab: Lab, start: Start) -> TritonServer:
 
 
 def register(lab: Lab, name: str, *factors: float) -> None:
-    for factor in factors:
-        lab.register_onnx(name, times(factor), example=ROWS)
+    for number in factors:
+        lab.register_onnx(name, times(number), example=ROWS)
 
 
 def export(lab: Lab, name: str, *servers: TritonServer, **options: object) -> ExportResult:
     urls = tuple(server.grpc_url for server in servers)
     return lab.export(name, triton_urls=urls, **options)
-
-
-def factor(server: TritonServer, name: str) -> float:
-    """What the served version multiplies by."""
-    with TritonClient(server.grpc_url) as client:
-        answer = client.model(name).infer({"x": ROWS})["y"]
-    return float(np.round((answer / ROWS).mean(), 3))
-
-
-def ready(server: TritonServer, name: str) -> list[int]:
-    """The versions that answer, whatever the files say."""
-    with TritonClient(server.grpc_url) as client:
-        return [version for version in (1, 2) if _ready(client, name, version)]
-
-
-def _ready(client: TritonClient, name: str, version: int) -> bool:
-    try:
-        return client.model(name, version).ready()
-    except (ModelNotFound, NotReady):
-        return False
 
 
 def undone(result: ExportResult, code: int, words: str) -> None:
@@ -137,10 +116,15 @@ def promoted(lab: Lab, server: TritonServer, request: pytest.FixtureRequest) -> 
     return name
 
 
-def test_mode_none(lab: Lab, start: Start, promoted: str) -> None:
+@pytest.mark.parametrize("mode", ["none", "poll"])
+def test_a_server_that_takes_no_commands_is_found_before_anything_is_done(
+    lab: Lab, start: Start, promoted: str, mode: str
+) -> None:
     before = lab.repository_bytes()
-    fixed = start(lab.folder / "repository", control_mode="none")
-    undone(export(lab, promoted, fixed, version=2), 5, "does not take load commands")
+    fixed = start(lab.folder / "repository", control_mode=mode)
+    result = export(lab, promoted, fixed, version=2)
+    undone(result, 5, "it runs in the mode 'none' or 'poll'")
+    assert set(result.seconds) == {"resolve", "total"}
     assert (lab.alias(promoted), lab.repository_bytes()) == (1, before)
     assert factor(fixed, promoted) == 1.0
 
