@@ -98,6 +98,7 @@ class _Export:
             self.result = replace(self.result, status="planned", plan=self._plan(recorded))
         else:
             with self.repository.workspace(self.request.model) as work:
+                registry.tidy(selection)
                 journal = Journal(registry, selection, self.request)
                 proven = self._prove(registry, selection, recorded, journal, work)
                 self._deliver(registry, selection, proven, journal, work)

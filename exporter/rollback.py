@@ -102,6 +102,7 @@ class _Rollback:
             self._conclude("unchanged", there)
             return
         with self.repository.workspace(request.model) as work:
+            registry.tidy(selection)
             proven = there or self._fetch(registry, selection, recorded, work)
             if not request.triton_urls:
                 # Where a live server is told, it is the one that replays the samples.

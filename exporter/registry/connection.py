@@ -20,6 +20,7 @@ from exporter.registry.adapter import (
     translated,
 )
 from exporter.registry.moving import close_claims, move
+from exporter.registry.runs import close_abandoned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -199,13 +200,14 @@ class Registry:
             move(self, selection, alias, record)
 
     def tidy(self, selection: Selection) -> None:
-        """Finish the records of a promotion that was interrupted after its alias had moved.
+        """Finish what an interrupted command has left undone in records and runs of a model.
 
         Raises:
             UnavailableError: The registry went away.
         """
         with translated(self.uri):
             close_claims(self, selection, selection.aliases)
+            close_abandoned(self, selection.model)
 
     def _aliases(self, model: str) -> dict[str, int]:
         try:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Self
 
 from exporter.bundle import MANIFEST, Bundle
 from exporter.errors import NotFoundError, ValidationFailed
+from exporter.processes import is_gone as is_gone_process
+from exporter.processes import process_mark
 from exporter.registry.adapter import is_gone, quiet_progress, translated
 
 if TYPE_CHECKING:
@@ -14,10 +16,11 @@ if TYPE_CHECKING:
 
     from exporter.registry.connection import Registry
 
-__all__ = ["EXPERIMENT", "ExportRun", "fetch_bundle"]
+__all__ = ["EXPERIMENT", "ExportRun", "close_abandoned", "fetch_bundle"]
 
 EXPERIMENT = "stlab-export"
 BUNDLE_FOLDER = "bundle"
+_PROCESS = "stlab.process"
 
 
 class ExportRun:
@@ -45,7 +48,8 @@ class ExportRun:
                 experiment_id = _create_experiment(registry)
             else:
                 experiment_id = experiment.experiment_id
-            run = client.create_run(experiment_id, run_name=name)
+            tags = {_PROCESS: process_mark()}
+            run = client.create_run(experiment_id, run_name=name, tags=tags)
             client.log_batch(
                 run.info.run_id,
                 params=[Param(key, str(value)) for key, value in parameters.items()],
@@ -81,6 +85,23 @@ class ExportRun:
                 metrics=[Metric(key, float(value), now, 0) for key, value in metrics.items()],
             )
             client.set_terminated(self.run_id, status="FINISHED" if succeeded else "FAILED")
+
+
+def close_abandoned(registry: Registry, model: str) -> None:
+    """Close the runs of exports of a model that were killed on this machine.
+
+    Raises:
+        UnavailableError: The registry went away.
+    """
+    client = registry.client
+    with translated(registry.uri):
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return
+        running = f"attributes.status = 'RUNNING' and params.model = '{model}'"
+        for run in client.search_runs([experiment.experiment_id], running):
+            if is_gone_process(run.data.tags.get(_PROCESS, "")):
+                client.set_terminated(run.info.run_id, status="KILLED")
 
 
 def fetch_bundle(
