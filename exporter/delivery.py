@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from exporter.activation import reload, unload, verify
 from exporter.errors import OutcomeUnknown, StlabError
 from exporter.names import ARCHIVED
+from exporter.registry import kept_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -27,13 +28,22 @@ def staying(
 ) -> set[int]:
     """Return the other versions that a repository serves for an alias that still names them.
 
+    An alias that is kept in another repository keeps nothing here, or a rollback would leave
+    served what it takes back.
+
     Args:
         repository: The repository.
         selection: The version that is to be served.
         alias: The alias that is to name it.
         aliases: What every alias names now.
     """
-    named = {version for name, version in aliases.items() if name not in {alias, ARCHIVED}}
+    here = repository.identity()
+    named = {
+        version
+        for name, version in aliases.items()
+        if name not in {alias, ARCHIVED}
+        and kept_in(selection.versions.get(version, {}), name) in {"", here}
+    }
     return (set(repository.served(selection.model)) & named) - {selection.version}
 
 

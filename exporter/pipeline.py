@@ -202,7 +202,8 @@ class _Export:
 
         def promote() -> None:
             journal.vouch(bundle, parity)
-            record = Promotion(bundle.sha256, proven.uri, who(), selection.previous)
+            here = self.repository.identity()
+            record = Promotion(bundle.sha256, proven.uri, who(), selection.previous, here)
             registry.promote(selection, self.request.alias, record)
 
         delivery = Delivery(self.repository, self.request.triton_urls, work)

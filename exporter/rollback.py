@@ -184,7 +184,12 @@ class _Rollback:
 
         def promote() -> None:
             record = Promotion(
-                proven.bundle.sha256, proven.uri, who(), selection.previous, reason=request.reason
+                bundle=proven.bundle.sha256,
+                uri=proven.uri,
+                by=who(),
+                previous=selection.previous,
+                repository=self.repository.identity(),
+                reason=request.reason,
             )
             registry.promote(selection, request.alias, record)
 

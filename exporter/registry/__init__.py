@@ -1,7 +1,7 @@
 """The MLflow Model Registry: versions, aliases, tags, and bundles in runs."""
 
 from exporter.registry.connection import Registry, Selection
-from exporter.registry.promotion import Promotion, claims, promotion
+from exporter.registry.promotion import Promotion, claims, kept_in, promotion
 from exporter.registry.runs import ExportRun, fetch_bundle
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "Selection",
     "claims",
     "fetch_bundle",
+    "kept_in",
     "promotion",
 ]

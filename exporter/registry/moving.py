@@ -153,7 +153,7 @@ def _renewed(selection: Selection, alias: str, record: Promotion) -> Promotion:
     if earlier is None:
         return replace(record, previous=None)
     if earlier.bundle == record.bundle:
-        return replace(earlier, uri=record.uri, until="")
+        return replace(earlier, uri=record.uri, repository=record.repository, until="")
     return replace(record, previous=earlier.previous)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Promotion", "claims", "promoted_tag", "promotion"]
+__all__ = ["Promotion", "claims", "kept_in", "promoted_tag", "promotion"]
 
 _PROMOTED = "stlab.promoted."
 
@@ -33,6 +33,8 @@ class Promotion:
         uri: Where the registry keeps that bundle.
         by: Who or what moved the alias.
         previous: The version that it named before.
+        repository: The identity of the repository that it was published to; empty where an older
+            exporter did not say.
         at: When it was moved, in UTC.
         reason: Why, where somebody said so.
         until: When the alias went on to another version; empty while it has not.
@@ -42,6 +44,7 @@ class Promotion:
     uri: str
     by: str
     previous: int | None
+    repository: str = ""
     at: str = field(default_factory=_now)
     reason: str = ""
     until: str = ""
@@ -55,7 +58,9 @@ class Promotion:
             "bundle": self.bundle,
             "uri": self.uri,
         }
-        record |= {key: value for key in ("reason", "until") if (value := getattr(self, key))}
+        record |= {
+            key: value for key in ("repository", "reason", "until") if (value := getattr(self, key))
+        }
         return json.dumps(record)
 
 
@@ -74,12 +79,19 @@ def promotion(tags: Mapping[str, str], alias: str) -> Promotion | None:
             uri=str(record["uri"]),
             by=str(record["by"]),
             previous=None if previous is None else int(previous),
+            repository=str(record.get("repository", "")),
             at=str(record["at"]),
             reason=str(record.get("reason", "")),
             until=str(record.get("until", "")),
         )
     except (KeyError, ValueError, TypeError):
         return None
+
+
+def kept_in(tags: Mapping[str, str], alias: str) -> str:
+    """Return the identity of the repository that a version was published to for an alias."""
+    record = promotion(tags, alias)
+    return "" if record is None else record.repository
 
 
 def claims(versions: Mapping[int, Mapping[str, str]], alias: str) -> dict[int, Promotion]:

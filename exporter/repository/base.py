@@ -49,6 +49,12 @@ class Repository(Protocol):
             UnavailableError: The disk or the store fails.
         """
 
+    def identity(self) -> str:
+        """Return what this repository is called wherever it is mounted; empty before its first use.
+
+        Aliases may be kept in a repository each, and only those that are kept here are served here.
+        """
+
     def versions(self, model: str) -> tuple[int, ...]:
         """Return the versions that are published, in order."""
 

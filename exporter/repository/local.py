@@ -27,7 +27,7 @@ from exporter.repository.files import (
     translated,
 )
 from exporter.repository.layout import check_ours, lay_out, lies_at, live_config
-from exporter.repository.workspace import Workspace
+from exporter.repository.workspace import Workspace, read_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,6 +51,10 @@ class LocalRepository:
         """See `Repository.workspace`; the folder lies on the repository's filesystem."""
         with Workspace.open(self.root, model) as work:
             yield work.path
+
+    def identity(self) -> str:
+        """See `Repository.identity`."""
+        return read_identity(self.root)
 
     def versions(self, model: str) -> tuple[int, ...]:
         """See `Repository.versions`."""

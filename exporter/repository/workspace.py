@@ -13,19 +13,21 @@ import os
 import shutil
 import socket
 import tempfile
-from contextlib import contextmanager
+import uuid
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import ConflictError
-from exporter.repository.files import translated
+from exporter.repository.files import sync, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Workspace"]
+__all__ = ["Workspace", "read_identity"]
 
+_IDENTITY = "identity"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
@@ -49,9 +51,8 @@ class Workspace:
         Raises:
             ConflictError: Another exporter works on the model; it is named.
         """
-        beside = root.resolve().parent / f".{root.resolve().name}.stlab"
+        folder = _beside(root) / model
         with translated(root):
-            folder = beside / model
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / "lock").open("a+")
         with lock:
@@ -62,12 +63,36 @@ class Workspace:
                     for leftover in folder.glob("work-*"):
                         shutil.rmtree(leftover, ignore_errors=True)
                     work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
+                    _name(root, work)
                 with _room(root):
                     yield cls(work)
             finally:
                 for leftover in folder.glob("work-*"):
                     shutil.rmtree(leftover, ignore_errors=True)
                 os.ftruncate(lock.fileno(), 0)
+
+
+def read_identity(root: Path) -> str:
+    """Return the name that a repository got when it was first used; empty before."""
+    try:
+        return (_beside(root) / _IDENTITY).read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _name(root: Path, work: Path) -> None:
+    """Give a repository its name, unless it has one."""
+    if not read_identity(root):
+        (work / _IDENTITY).write_text(f"{uuid.uuid4().hex}\n")
+        sync(work / _IDENTITY)
+        with suppress(FileExistsError):
+            os.link(work / _IDENTITY, _beside(root) / _IDENTITY)
+        (work / _IDENTITY).unlink()
+
+
+def _beside(root: Path) -> Path:
+    whole = root.resolve()
+    return whole.parent / f".{whole.name}.stlab"
 
 
 @contextmanager

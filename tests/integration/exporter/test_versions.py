@@ -97,7 +97,7 @@ def test_prod_by_hand_is_on_record(lab: Lab) -> None:
     tags = lab.client.get_model_version("by-hand", "1").tags
     record = json.loads(tags["stlab.promoted.prod"])
     assert record["by"] == "manual"
-    assert set(record) == {"at", "from", "by", "bundle", "uri"}
+    assert set(record) == {"at", "from", "by", "bundle", "uri", "repository"}
 
 
 def test_prod_takes_staging_s_bundle_whatever_options_made_it(lab: Lab) -> None:

@@ -1,0 +1,125 @@
+"""SIGKILL anywhere: what is served is whole and proven, and the next run finishes and tidies up.
+
+``STLAB_KILLS`` says how many kills of each kind there are: a few by default, spread over all events
+of the way; ``all`` for every event, and 100 random instants.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from exporter.triton.releases import DEFAULT_RELEASE, release
+from exporter.triton.runtime import ensure_runtime
+from exporter.triton.server import TritonServer
+
+from .killing import Stage, Watch, wait_for_servers, watching
+from .registering import Lab
+
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(7200)]
+
+log = logging.getLogger(__name__)
+FEW = 3
+KILLS = os.environ.get("STLAB_KILLS", "")
+Scene = Callable[[Stage], tuple[list[str], str, int, int]]
+"""Prepares a change; returns the command, the alias, and its version before and after."""
+
+
+def staged(stage: Stage) -> tuple[list[str], str, int, int]:
+    """A new version is converted, proven, published and promoted to staging."""
+    after = stage.register()
+    return (
+        stage.command("export", "staging", "--version", str(after)),
+        "staging",
+        after - 1,
+        after,
+    )
+
+
+def sold(stage: Stage) -> tuple[list[str], str, int, int]:
+    """What staging names, in a repository of its own, is promoted to prod."""
+    after = stage.register()
+    result = stage.lab.export(stage.model, "staging", version=after, repository="staging-models")
+    assert result.status == "promoted", result.error
+    before = stage.lab.alias(stage.model, "prod")
+    assert before is not None
+    return stage.command("export", "prod"), "prod", before, after
+
+
+def taken_back(stage: Stage) -> tuple[list[str], str, int, int]:
+    """Prod goes back to what it named before; and then back again."""
+    before = stage.lab.alias(stage.model, "prod")
+    after = stage.lab.alias(stage.model, "archived")
+    assert before is not None
+    assert after is not None
+    return stage.command("rollback", "prod", "--to", str(after)), "prod", before, after
+
+
+SCENES: dict[str, Scene] = {"export": staged, "prod": sold, "rollback": taken_back}
+
+
+@pytest.fixture(scope="module")
+def stages(lab: Lab) -> Iterator[dict[str, Stage]]:
+    """A model for each scene, with a version in place and another one before it."""
+    runtime = ensure_runtime(release(DEFAULT_RELEASE))
+    (lab.folder / "repository").mkdir()
+    with TritonServer.start(runtime, str(lab.folder / "repository")) as server:
+        server.wait_live()
+        stages = {name: Stage(lab, f"killed-{name}", "repository", server) for name in SCENES}
+        for name, stage in stages.items():
+            for _ in range(2):
+                version = stage.register()
+                if name != "export":
+                    lab.export(stage.model, version=version, repository="staging-models")
+                stage.finish(stage.command("export", "staging" if name == "export" else "prod"))
+        yield stages
+
+
+def survive(stage: Stage, scene: Scene, watch: Watch, **instant: float) -> bool:
+    """Kill a command once, check what it left, and let the next one finish."""
+    command, alias, before, after = scene(stage)
+    watch.allowed = {float(before), float(after)}
+    killed = stage.kill(command, **instant)  # type: ignore[arg-type]
+    stage.check_sound(alias, {before, after})
+    result, _ = stage.finish(command)
+    assert result["version"] == after
+    watch.allowed = {float(after)}
+    stage.check_finished(alias, after)
+    assert watch.problems == [], instant
+    return killed
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_killed_at_every_event(stages: dict[str, Stage], name: str) -> None:
+    stage, scene = stages[name], SCENES[name]
+    command, _, before, after = scene(stage)
+    with watching(stage.server, stage.model, {float(before), float(after)}, 0.02) as watch:
+        events = stage.events(command)
+        assert events > 30
+        step = 1 if KILLS == "all" else max(1, events // int(KILLS or FEW))
+        points = list(range(step // 2, events, step))
+        killed = sum(survive(stage, scene, watch, at=point) for point in points)
+    wait_for_servers(stage.lab)
+    assert watch.calls > len(points)
+    assert killed >= len(points) - 2, "a way may be shorter by an event or two"
+    log.info("%s: %d kills at %d events, %d calls", name, killed, events, watch.calls)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_killed_at_any_instant(stages: dict[str, Stage], name: str) -> None:
+    stage, scene = stages[name], SCENES[name]
+    number = 34 if KILLS == "all" else int(KILLS or FEW)
+    draw = random.Random(name)
+    command, _, before, after = scene(stage)
+    with watching(stage.server, stage.model, {float(before), float(after)}, 0.02) as watch:
+        whole = stage.finish(command)[0]["seconds"]["total"] + 1.0
+        killed = sum(
+            survive(stage, scene, watch, after=draw.uniform(0.3, whole)) for _ in range(number)
+        )
+    wait_for_servers(stage.lab)
+    log.info("%s: %d kills within %.1f s, %d calls", name, killed, whole, watch.calls)
+    assert killed
