@@ -79,6 +79,8 @@ class Registry:
         check_reachable(uri)
         # MLflow's default, seven attempts with growing pauses, takes minutes on a dead server.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        # Standard output carries our result and nothing else.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         for name in ("mlflow", "alembic", "sqlalchemy"):
             logging.getLogger(name).setLevel(logging.ERROR)
         with warnings.catch_warnings():

@@ -1,0 +1,70 @@
+"""A real ``mlflow server`` on the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .registering import Lab
+from .running import environment
+
+
+@dataclass(frozen=True)
+class Served(Lab):
+    """A registry behind a server.
+
+    Attributes:
+        address: Its URL.
+        pid: The server's process, which leads a group of its own.
+    """
+
+    address: str = ""
+    pid: int = 0
+
+    @property
+    def uri(self) -> str:
+        return self.address
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[Served]:
+    """Start a server with its artifacts proxied, and end it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+            "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
+            "--artifacts-destination", str(folder / "artifacts"),
+        ],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=5).close()
+                break
+            except (urllib.error.URLError, OSError):
+                assert process.poll() is None
+                time.sleep(0.1)
+        yield Served(folder, address, process.pid)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
