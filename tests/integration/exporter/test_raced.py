@@ -1,0 +1,131 @@
+"""Eight exporters at once: one promotion at a time, and a state that some order explains."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.registry.promotion import claims, promotion
+from exporter.repository import LocalRepository
+
+from .models import ROWS, times
+from .registering import Lab
+from .running import environment
+
+pytestmark = pytest.mark.triton
+
+MANY = 8
+# Waits at one point of the way until all are there.
+TOGETHER = """
+import os, sys, time
+from importlib import import_module
+folder, module, name, method = sys.argv[1:5]
+owner = getattr(import_module(module), name)
+original = getattr(owner, method)
+def together(*given, **named):
+    open(os.path.join(folder, str(os.getpid())), "w").close()
+    while len(os.listdir(folder)) < MANY:
+        time.sleep(0.01)
+    return original(*given, **named)
+setattr(owner, method, together)
+from exporter.cli import main
+main(["export", *sys.argv[5:]])
+""".replace("MANY", str(MANY))
+AT_THE_LOCK = ("exporter.repository.local", "LocalRepository", "workspace")
+
+
+def race(
+    lab: Lab, folder: Path, point: tuple[str, str, str] | None, runs: Sequence[Sequence[str]]
+) -> list[dict[str, Any]]:
+    """Export in many processes at once; returns their results, each with its exit code."""
+    folder.mkdir()
+    start = ["-c", TOGETHER, str(folder), *point] if point else ["-m", "exporter.cli", "export"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *start, *arguments, "--json"],
+            cwd=lab.folder,
+            env=environment(MLFLOW_TRACKING_URI=lab.uri),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for arguments in runs
+    ]
+    results = []
+    for process in processes:
+        output, log = process.communicate(timeout=240)
+        assert process.returncode in {0, 5}, log
+        results.append({**json.loads(output), "code": process.returncode})
+    return results
+
+
+def register(lab: Lab, name: str) -> None:
+    for number in range(1, MANY + 1):
+        lab.register_onnx(name, times(float(number)), example=ROWS)
+
+
+def arguments(name: str, version: int, alias: str) -> list[str]:
+    return [name, "--alias", alias, "--version", str(version), "--repository", "repository"]
+
+
+def winners(results: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
+    return [(entry["alias"], entry["version"]) for entry in results if entry["code"] == 0]
+
+
+def check_state(lab: Lab, name: str, repository: str = "repository") -> None:
+    """Check that aliases, records and what is served agree."""
+    registered = lab.client.get_registered_model(name)
+    aliases = {alias: int(version) for alias, version in registered.aliases.items()}
+    found = lab.client.search_model_versions(f"name = '{name}'")
+    tags = {int(entry.version): entry.tags for entry in found}
+    for alias, version in aliases.items():
+        assert set(claims(tags, alias)) == {version}
+    kept = LocalRepository(lab.folder / repository)
+    assert set(kept.served(name)) == set(aliases.values())
+    for version in aliases.values():
+        bundle = kept.bundle(name, version)
+        assert bundle is not None
+        kept.verify(bundle)
+
+
+@pytest.mark.parametrize("aliases", [("staging",), ("dev", "staging")])
+def test_all_at_the_lock_at_once(lab: Lab, tmp_path: Path, aliases: tuple[str, ...]) -> None:
+    name = f"locked-{len(aliases)}"
+    register(lab, name)
+    runs = [
+        arguments(name, number, aliases[number % len(aliases)]) for number in range(1, MANY + 1)
+    ]
+    results = race(lab, tmp_path / "all", AT_THE_LOCK, runs)
+    ((alias, version),) = winners(results)
+    assert lab.alias(name, alias) == version
+    losers = [entry["error"] for entry in results if entry["code"] == 5]
+    assert all("another export" in error["message"] for error in losers)
+    check_state(lab, name)
+
+
+def test_as_they_come(lab: Lab, tmp_path: Path) -> None:
+    """Who comes late may go on from where the one before ended, and from nowhere else."""
+    name = "free"
+    register(lab, name)
+    runs = [arguments(name, number, "staging") for number in range(1, MANY + 1)]
+    results = race(lab, tmp_path / "all", None, runs)
+    won = dict.fromkeys(version for _, version in winners(results))
+    previous = {}
+    for version in won:
+        record = promotion(lab.client.get_model_version(name, str(version)).tags, "staging")
+        assert record is not None
+        previous[record.previous] = version
+    assert len(previous) == len(won), "two were promoted from the same version"
+    order, current = [], None
+    while current in previous:
+        current = previous[current]
+        order.append(current)
+    assert set(order) == set(won)
+    assert lab.alias(name) == order[-1]
+    check_state(lab, name)
