@@ -92,13 +92,13 @@ class _Export:
             settled = self.earlier.settled(selection, recorded)
         if settled is not None:
             if not self.request.dry_run:
-                registry.tidy(selection)
+                registry.tidy(selection.model)
             self._conclude("unchanged", settled)
         elif self.request.dry_run:
             self.result = replace(self.result, status="planned", plan=self._plan(recorded))
         else:
             with self.repository.workspace(self.request.model) as work:
-                registry.tidy(selection)
+                registry.tidy(selection.model)
                 journal = Journal(registry, selection, self.request)
                 proven = self._prove(registry, selection, recorded, journal, work)
                 self._deliver(registry, selection, proven, journal, work)

@@ -98,11 +98,11 @@ class _Rollback:
             there = self._published(selection, recorded)
             settled = there is not None and self._settled(selection, there)
         if there is not None and settled:
-            registry.tidy(selection)
+            registry.tidy(selection.model)
             self._conclude("unchanged", there)
             return
         with self.repository.workspace(request.model) as work:
-            registry.tidy(selection)
+            registry.tidy(selection.model)
             proven = there or self._fetch(registry, selection, recorded, work)
             if not request.triton_urls:
                 # Where a live server is told, it is the one that replays the samples.

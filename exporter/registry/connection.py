@@ -201,15 +201,16 @@ class Registry:
         with translated(self.uri):
             move(self, selection, alias, record)
 
-    def tidy(self, selection: Selection) -> None:
+    def tidy(self, model: str) -> None:
         """Finish what an interrupted command has left undone in records and runs of a model.
 
         Raises:
             UnavailableError: The registry went away.
         """
+        aliases, versions = self.look(model)
         with translated(self.uri):
-            close_claims(self, selection, selection.aliases)
-            close_abandoned(self, selection.model)
+            close_claims(self, model, versions, aliases)
+            close_abandoned(self, model)
 
     def _aliases(self, model: str) -> dict[str, int]:
         try:

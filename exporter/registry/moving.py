@@ -75,25 +75,31 @@ def move(registry: Registry, selection: Selection, alias: str, record: Promotion
             hint="Another promotion is under way; look at the aliases and run the command again.",
         )
     try:
-        close_claims(registry, selection, writing.pointed)
+        close_claims(registry, model, selection.versions, writing.pointed)
     except Exception:  # noqa: BLE001 - the alias was moved; the next run closes them
         return
 
 
-def close_claims(registry: Registry, selection: Selection, named: Mapping[str, int]) -> None:
+def close_claims(
+    registry: Registry,
+    model: str,
+    versions: Mapping[int, Mapping[str, str]],
+    named: Mapping[str, int],
+) -> None:
     """Note on every other version that an alias does not name it any more.
 
     Args:
         registry: The registry.
-        selection: Of the model.
+        model: The registered model.
+        versions: The tags of its versions.
         named: The aliases to look at, with what they name.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     for name, current in named.items():
-        for version, record in claims(selection.versions, name).items():
+        for version, record in claims(versions, name).items():
             if version != current:
                 closed = replace(record, until=now).as_tag()
-                registry.tag(selection.model, version, {promoted_tag(name): closed})
+                registry.tag(model, version, {promoted_tag(name): closed})
 
 
 class _Writing:
