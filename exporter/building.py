@@ -13,7 +13,7 @@ from exporter.bundle import CONFIG, SAMPLES, WARMUP, Bundle, file_digest, folder
 from exporter.config import WarmupInput, build_config, render
 from exporter.formats import convert
 from exporter.parity.inputs import SEED, named_samples
-from exporter.parity.reference import Answer, Truth, examine
+from exporter.parity.reference import examine
 from exporter.parity.samples import load_arrays, save_samples
 from exporter.sources import open_source
 from exporter.triton.releases import release
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from exporter.formats.base import Conversion
     from exporter.parity.evidence import Evidence
+    from exporter.parity.truth import Answer, Truth
     from exporter.progress import Steps
     from exporter.settings import ExportRequest
     from exporter.sources.base import Array, Arrays, Source

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.activation import answers
 from exporter.building import settings_digest
 from exporter.errors import ConflictError, ValidationFailed
-from exporter.parity.reference import cannot_be_batched
+from exporter.parity.truth import cannot_be_batched
 from exporter.proven import Proven, Recorded, fetch_proven, recorded_for, vouched
 
 if TYPE_CHECKING:

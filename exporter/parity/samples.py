@@ -16,8 +16,8 @@ import numpy as np
 from exporter.arrays import read_npz, write_npz
 from exporter.errors import ValidationFailed
 from exporter.parity.inputs import Case
-from exporter.parity.reference import Answer, Truth
 from exporter.parity.tolerances import Tolerance
+from exporter.parity.truth import Answer, Truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
