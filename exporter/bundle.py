@@ -20,7 +20,7 @@ from exporter.interface import Tensor
 from exporter.names import artifact_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
 __all__ = [
     "CONFIG",
@@ -179,12 +179,24 @@ class Bundle:
             ValidationFailed: A file is missing, differs, or was never proven; the first one is
                 named.
         """
-        for name in sorted({*self.files, *_walk(self.path)} - {MANIFEST, REPORT}):
-            if name not in self.files:
+        self.verify_at(set(_walk(self.path)), lambda name: self.holds(name, self.path / name))
+
+    def verify_at(self, found: Collection[str], holds: Callable[[str], bool]) -> None:
+        """Compare the files of a place with the manifest, which is one of them.
+
+        Args:
+            found: The files that are there.
+            holds: Whether a file there is the one that the manifest knows.
+
+        Raises:
+            ValidationFailed: See `verify`.
+        """
+        for name in sorted({*self.files, MANIFEST, *found} - {REPORT}):
+            if name not in self.files and name != MANIFEST:
                 problem = "is a file that nobody has proven"
-            elif not (self.path / name).is_file():
+            elif name not in found:
                 problem = "is missing"
-            elif not self.holds(name, self.path / name):
+            elif not holds(name):
                 problem = "is not the file that was proven"
             else:
                 continue
@@ -194,14 +206,13 @@ class Bundle:
                 kind="bundle",
             )
 
+    def digest(self, name: str) -> str:
+        """Return the sha256 that a file must have: one of the manifest, or the manifest itself."""
+        return self.sha256 if name == MANIFEST else str(self.files[name]["sha256"])
+
     def holds(self, name: str, path: Path) -> bool:
-        """Whether a file somewhere is the one that the manifest knows under a name."""
-        entry = self.files[name]
-        return (
-            path.is_file()
-            and path.stat().st_size == entry["bytes"]
-            and file_digest(path) == entry["sha256"]
-        )
+        """Whether a file somewhere is the one that the bundle knows under a name."""
+        return path.is_file() and file_digest(path) == self.digest(name)
 
 
 def file_digest(path: Path) -> str:

@@ -15,7 +15,12 @@ from exporter.environment import collect_seldom, leave
 from exporter.errors import StlabError, UsageError
 
 if TYPE_CHECKING:
+    from exporter.pruning import PruneResult
     from exporter.result import ExportResult
+    from exporter.state import StatusResult
+    from exporter.verifying import VerifyResult
+
+    _Result = ExportResult | PruneResult | StatusResult | VerifyResult
 
 __all__ = ["app", "export_main", "main"]
 
@@ -153,6 +158,108 @@ def rollback(
     _end(result, as_json=as_json)
 
 
+@app.command()
+def status(
+    model: Annotated[
+        str | None, typer.Argument(envvar="MLFLOW_MODEL_NAME", help="All by default.")
+    ] = None,
+    alias: Annotated[
+        list[str] | None, typer.Option(help="An alias to look at, all by default; repeatable.")
+    ] = None,
+    repository: _Repository = "model_repository",
+    triton_url: _TritonUrls = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit 5 where anything drifts.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not read the models' files.")] = False,
+    as_json: _AsJson = False,
+) -> None:
+    """Say what every alias names, and whether evidence, repository and servers agree."""
+    from exporter.status import StatusRequest
+    from exporter.status import status as run
+
+    result = run(
+        StatusRequest(
+            model=model,
+            aliases=tuple(alias or ()),
+            repository=repository,
+            tracking_uri=_tracking_uri(),
+            triton_urls=tuple(triton_url or ()),
+            check=check,
+            quick=quick,
+        )
+    )
+    if not as_json:
+        from exporter.console_tables import print_status
+
+        print_status(result)
+    _leave(result, as_json=as_json)
+
+
+@app.command()
+def verify(
+    model: _Model,
+    alias: Annotated[
+        str, typer.Option(envvar="MLFLOW_MODEL_ALIAS", help="The alias whose samples are asked.")
+    ],
+    repository: _Repository = "model_repository",
+    triton_url: _TritonUrls = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Ask live servers whether they still answer as an alias was proven; changes nothing."""
+    from exporter.console import Progress
+    from exporter.verifying import VerifyRequest
+    from exporter.verifying import verify as run
+
+    request = VerifyRequest(
+        model=model,
+        alias=alias,
+        repository=repository,
+        tracking_uri=_tracking_uri(),
+        triton_urls=tuple(triton_url or ()),
+    )
+    with Progress() as progress:
+        result = run(request, progress)
+    if not as_json:
+        from exporter.console_tables import print_verified
+
+        print_verified(result)
+    _leave(result, as_json=as_json)
+
+
+@app.command()
+def prune(
+    model: _Model,
+    keep: Annotated[int, typer.Option(help="So many of the newest versions stay.")] = 2,
+    nameless: Annotated[
+        bool, typer.Option("--nameless", help="Stop serving versions that no alias names.")
+    ] = False,
+    repository: _Repository = "model_repository",
+    triton_url: _TritonUrls = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: _AsJson = False,
+) -> None:
+    """Delete published versions that nothing names, serves or goes back to."""
+    from exporter.console import Progress
+    from exporter.pruning import PruneRequest
+    from exporter.pruning import prune as run
+
+    request = PruneRequest(
+        model=model,
+        keep=keep,
+        nameless=nameless,
+        repository=repository,
+        tracking_uri=_tracking_uri(),
+        triton_urls=tuple(triton_url or ()),
+        dry_run=dry_run,
+    )
+    with Progress() as progress:
+        result = run(request, progress)
+    if not as_json:
+        from exporter.console_tables import print_pruned
+
+        print_pruned(result)
+    _leave(result, as_json=as_json)
+
+
 @app.command(
     context_settings={"ignore_unknown_options": True},
     epilog="Whatever follows -- is passed on to tritonserver.",
@@ -230,12 +337,18 @@ def _tracking_uri() -> str:
 
 
 def _end(result: ExportResult, *, as_json: bool) -> NoReturn:
-    from exporter.console import print_error, print_json, print_result
+    if not as_json:
+        from exporter.console import print_result
+
+        print_result(result)
+    _leave(result, as_json=as_json)
+
+
+def _leave(result: _Result, *, as_json: bool) -> NoReturn:
+    from exporter.console import print_error, print_json
 
     if as_json:
         print_json(result.as_dict())
-    else:
-        print_result(result)
     if result.error is not None:
         print_error(StlabError(**result.error))
     raise typer.Exit(result.exit_code)
@@ -292,6 +405,18 @@ def _failed(error: StlabError, command: str) -> dict[str, Any]:
         from exporter.answer import InferResult
 
         return InferResult("").failed(error).as_dict()
+    if command == "status":
+        from exporter.state import StatusResult
+
+        return StatusResult().failed(error).as_dict()
+    if command == "verify":
+        from exporter.verifying import VerifyResult
+
+        return VerifyResult("", "").failed(error).as_dict()
+    if command == "prune":
+        from exporter.pruning import PruneResult
+
+        return PruneResult("failed", "").failed(error).as_dict()
     from exporter.result import ExportResult
 
     return ExportResult("failed", "", "").failed(error).as_dict()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
 import sys
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["bare_environment", "collect_seldom", "leave"]
+__all__ = ["bare_environment", "collect_seldom", "leave", "temporary_folder"]
+
+_temporary: list[Path] = []
 
 # What a computation may need of ours; everything else may be a secret.
 _NAMES = frozenset(
@@ -37,9 +43,23 @@ def collect_seldom() -> None:
     gc.set_threshold(200_000, 20, 20)
 
 
+def temporary_folder(prefix: str) -> Path:
+    """Return a new folder that goes when this process ends or leaves."""
+    if not _temporary:
+        atexit.register(_remove_temporary)
+    _temporary.append(Path(tempfile.mkdtemp(prefix=prefix)))
+    return _temporary[-1]
+
+
 def leave(code: int) -> NoReturn:
     """End the process at once: taking down MLflow or torch in order takes most of a second."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
+    _remove_temporary()
     os._exit(code)
+
+
+def _remove_temporary() -> None:
+    for path in _temporary:
+        shutil.rmtree(path, ignore_errors=True)

@@ -93,6 +93,7 @@ class _Export:
         if settled is not None:
             if not self.request.dry_run:
                 registry.tidy(selection.model)
+                self.repository.tidy(selection.model)
             self._conclude("unchanged", settled)
         elif self.request.dry_run:
             self.result = replace(self.result, status="planned", plan=self._plan(recorded))
@@ -201,6 +202,7 @@ class _Export:
         bundle, parity = proven.bundle, proven.parity
 
         def promote() -> None:
+            self.repository.check_held(selection.model)
             journal.vouch(bundle, parity)
             here = self.repository.identity()
             record = Promotion(bundle.sha256, proven.uri, who(), selection.previous, here)

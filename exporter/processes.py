@@ -1,41 +1,94 @@
-"""Tells whether a process that left its mark somewhere is still there."""
+"""What names a process, and tells that one of this machine has died."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import socket
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
-__all__ = ["is_gone", "process_mark"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
+__all__ = ["Holder"]
+
+# The 22nd field of /proc/PID/stat; the second one, a name in parentheses, may hold spaces.
+_STATE, _STARTED = 0, 19
+_DEAD = frozenset({"Z", "X"})
 
 
-def process_mark(pid: int | None = None) -> str:
-    """Return what no other process is called: this machine's boot, its namespace, pid and start.
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process.
 
-    Args:
-        pid: The process; this one by default.
-
-    Returns:
-        Empty where there is no such process, or the system does not say.
+    Attributes:
+        pid: Its number.
+        host: The machine's name.
+        boot: The kernel's name for this run of the machine.
+        namespace: The process namespace in which the number counts.
+        started: When it started, in the kernel's ticks: numbers are used again.
     """
-    pid = pid or os.getpid()
+
+    pid: int
+    host: str
+    boot: str
+    namespace: str
+    started: str
+
+    @classmethod
+    def this_process(cls) -> Self:
+        """Return the process that asks."""
+        pid = os.getpid()
+        return cls(pid, socket.gethostname(), _boot(), _namespace(), _stat(pid)[1])
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> Self:
+        """Return the process that a mark says; a field that it lacks is empty."""
+        texts = {field.name: str(content.get(field.name, "")) for field in fields(cls)}
+        pid = texts.pop("pid")
+        return cls(int(pid) if pid.isdecimal() else 0, **texts)
+
+    def __str__(self) -> str:
+        return f"process {self.pid or 'unknown'} on {self.host or 'an unknown machine'}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `read` reads."""
+        return asdict(self)
+
+    def has_died(self) -> bool:
+        """Whether it is sure to have ended: it ran on this machine, and runs no more."""
+        here = (socket.gethostname(), _boot(), _namespace())
+        if not all(here) or (self.host, self.boot, self.namespace) != here or not self.pid:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        state, started = _stat(self.pid)
+        return state in _DEAD or bool(started and self.started and started != self.started)
+
+
+def _stat(pid: int) -> tuple[str, str]:
+    """Return a process's state and when it started; empty where the kernel does not say."""
     try:
-        # The name of the program, in brackets, may hold anything; the start is the 20th after it.
-        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-        return f"{_machine()}/{pid}/{start}"
-    except (OSError, IndexError):
+        fields_after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "", ""
+    return fields_after_name[_STATE], fields_after_name[_STARTED]
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
         return ""
 
 
-def is_gone(mark: str) -> bool:
-    """Whether a process has surely ended: it ran on this machine, and runs there no more."""
-    machine, _, rest = mark.partition("/")
-    with suppress(OSError, ValueError):
-        return machine == _machine() and process_mark(int(rest.partition("/")[0])) != mark
-    return False
-
-
-def _machine() -> str:
-    return f"{_BOOT.read_text().strip()}-{Path('/proc/self/ns/pid').stat().st_ino}"
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from exporter.bundle import Bundle
     from exporter.registry import Registry
+    from exporter.repository import Repository
 
-__all__ = ["Proven", "Recorded", "fetch_proven", "recorded_for", "vouched"]
+__all__ = ["Proven", "Recorded", "fetch_proven", "find_published", "recorded_for", "vouched"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,24 @@ def vouched(bundle: Bundle, uri: str) -> Proven:
             kind="bundle",
         )
     return Proven(bundle, in_short(report["parity"]), uri, reused=True)
+
+
+def find_published(
+    repository: Repository, model: str, version: int, recorded: Recorded
+) -> Proven | None:
+    """Return the bundle that an alias took, as a repository keeps it, if it does, whole.
+
+    Raises:
+        UnavailableError: The repository does not answer.
+    """
+    try:
+        bundle = repository.bundle(model, version)
+        if bundle is None or bundle.sha256 != recorded.sha256:
+            return None
+        repository.verify(bundle)
+        return vouched(bundle, recorded.uri)
+    except ValidationFailed:
+        return None
 
 
 def fetch_proven(

@@ -11,20 +11,24 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter.activation import answers, check_servers
 from exporter.delivery import Delivery, staying
-from exporter.errors import ConflictError, StlabError, ValidationFailed
+from exporter.errors import ConflictError, StlabError
 from exporter.grounds import ground
 from exporter.names import ARCHIVED, alias_name, model_name
 from exporter.progress import Listener, Silent, Steps
-from exporter.proven import Proven, Recorded, fetch_proven, recorded_for, vouched
+from exporter.proven import Proven, Recorded, fetch_proven, find_published, recorded_for
 from exporter.proving import prove_again
 from exporter.registry import Promotion, Registry, Selection, promotion
 from exporter.repository import open_repository
 from exporter.result import ExportResult, bundle_summary, interrupted
 from exporter.settings import check_expected, check_mover, who
 from exporter.triton.releases import release
+
+if TYPE_CHECKING:
+    from exporter.bundle import Bundle
 
 __all__ = ["RollbackRequest", "rollback"]
 
@@ -95,10 +99,11 @@ class _Rollback:
         with self.steps("resolve"):
             registry = Registry.connect(request.tracking_uri)
             selection, recorded = self._select(registry)
-            there = self._published(selection, recorded)
+            there = find_published(self.repository, selection.model, selection.version, recorded)
             settled = there is not None and self._settled(selection, there)
         if there is not None and settled:
             registry.tidy(selection.model)
+            self.repository.tidy(selection.model)
             self._conclude("unchanged", there)
             return
         with self.repository.workspace(request.model) as work:
@@ -106,7 +111,8 @@ class _Rollback:
             proven = there or self._fetch(registry, selection, recorded, work)
             if not request.triton_urls:
                 # Where a live server is told, it is the one that replays the samples.
-                self._prove(proven, work)
+                whole = self.repository.fetch(proven.bundle, work / "there") if there else None
+                self._prove(whole or proven.bundle, work)
             self._deliver(registry, selection, proven, work)
 
     def _select(self, registry: Registry) -> tuple[Selection, Recorded]:
@@ -148,17 +154,6 @@ class _Rollback:
         check_servers(request.triton_urls)
         return selection, recorded
 
-    def _published(self, selection: Selection, recorded: Recorded) -> Proven | None:
-        """Return the bundle as the repository keeps it, if it does, whole."""
-        try:
-            bundle = self.repository.bundle(selection.model, selection.version)
-            if bundle is None or bundle.sha256 != recorded.sha256:
-                return None
-            self.repository.verify(bundle)
-            return vouched(bundle, recorded.uri)
-        except ValidationFailed:
-            return None
-
     def _settled(self, selection: Selection, proven: Proven) -> bool:
         if selection.previous != selection.version or not self.repository.serves(proven.bundle):
             return False
@@ -171,11 +166,11 @@ class _Rollback:
             model, version = selection.model, selection.version
             return fetch_proven(registry, model, version, recorded, work / "fetched")
 
-    def _prove(self, proven: Proven, work: Path) -> None:
-        target = release(str(proven.bundle.manifest["target"]["release"]))
+    def _prove(self, bundle: Bundle, work: Path) -> None:
+        target = release(str(bundle.manifest["target"]["release"]))
         folder = Path(tempfile.mkdtemp(prefix="ground-", dir=work))
         with ground("", folder, target, self.steps.say) as proving, self.steps("prove"):
-            prove_again(proving, proven.bundle)
+            prove_again(proving, bundle)
 
     def _deliver(
         self, registry: Registry, selection: Selection, proven: Proven, work: Path
@@ -183,6 +178,7 @@ class _Rollback:
         request = self.request
 
         def promote() -> None:
+            self.repository.check_held(selection.model)
             record = Promotion(
                 bundle=proven.bundle.sha256,
                 uri=proven.uri,

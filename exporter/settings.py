@@ -36,7 +36,7 @@ class ExportRequest:
         model: The registered model.
         alias: The alias to move: ``dev``, ``staging`` or ``prod``.
         version: The version, or None for the alias's default.
-        repository: The model repository's folder.
+        repository: The model repository: a folder, or a URL such as ``s3://bucket/prefix``.
         tracking_uri: The MLflow registry.
         triton_urls: gRPC addresses of live servers to activate on.
         triton_release: The Triton release that is to serve the model.
@@ -74,6 +74,7 @@ class ExportRequest:
 
     def __post_init__(self) -> None:
         from exporter.formats import FORMATS
+        from exporter.repository import Address, is_url
 
         model_name(self.model)
         alias_name(self.alias)
@@ -100,11 +101,8 @@ class ExportRequest:
             raise UsageError("--version is at least 1", hint="MLflow counts versions from 1.")
         if self.samples is not None and not self.samples.is_file():
             raise UsageError(f"there is no file {self.samples}", hint="Check --samples.")
-        if "://" in self.repository:
-            raise UsageError(
-                f"{self.repository} is not a local folder, the only place to publish to",
-                hint="Export to a folder, and copy or mount it where the server reads.",
-            )
+        if is_url(self.repository):
+            Address.parse(self.repository)
 
 
 def in_ci() -> bool:

@@ -93,7 +93,7 @@ def test_triton_client_imports_nothing_of_the_exporter() -> None:
         ("tensorrt", ["exporter.formats.tensorrt"]),
         ("fsspec", ["exporter.repository"]),
         ("typer", ["exporter.cli"]),
-        ("rich", ["exporter.console"]),
+        ("rich", ["exporter.console", "exporter.console_tables"]),
     ],
 )
 def test_libraries_stay_in_their_place(library: str, places: list[str]) -> None:
@@ -153,7 +153,16 @@ def test_the_types_of_the_client_need_no_grpc() -> None:
     assert not loaded & {"grpc", "google", "tritonclient", "exporter"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["infer", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        *(
+            [command, "--help"]
+            for command in ("export", "infer", "prune", "rollback", "status", "verify")
+        ),
+    ],
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     # What main() does before it ends the process.
     loaded = loaded_after(f"from exporter.cli import _run\nassert _run({arguments}) == 0")

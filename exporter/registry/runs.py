@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from exporter.bundle import MANIFEST, Bundle
 from exporter.errors import NotFoundError, ValidationFailed
-from exporter.processes import is_gone as is_gone_process
-from exporter.processes import process_mark
+from exporter.processes import Holder
 from exporter.registry.adapter import is_gone, quiet_progress, translated
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class ExportRun:
                 experiment_id = _create_experiment(registry)
             else:
                 experiment_id = experiment.experiment_id
-            tags = {_PROCESS: process_mark()}
+            tags = {_PROCESS: json.dumps(Holder.this_process().as_dict())}
             run = client.create_run(experiment_id, run_name=name, tags=tags)
             client.log_batch(
                 run.info.run_id,
@@ -100,8 +100,15 @@ def close_abandoned(registry: Registry, model: str) -> None:
             return
         running = f"attributes.status = 'RUNNING' and params.model = '{model}'"
         for run in client.search_runs([experiment.experiment_id], running):
-            if is_gone_process(run.data.tags.get(_PROCESS, "")):
+            if _has_died(run.data.tags.get(_PROCESS, "")):
                 client.set_terminated(run.info.run_id, status="KILLED")
+
+
+def _has_died(mark: str) -> bool:
+    try:
+        return Holder.read(json.loads(mark)).has_died()
+    except (ValueError, AttributeError):
+        return False
 
 
 def fetch_bundle(

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from exporter.repository.address import Address, is_url
 from exporter.repository.base import Publication, Repository
 from exporter.repository.local import LocalRepository
+from exporter.repository.objects import ObjectRepository
 from exporter.repository.workspace import Workspace
 
-__all__ = ["LocalRepository", "Publication", "Repository", "Workspace", "open_repository"]
+__all__ = [
+    "Address",
+    "LocalRepository",
+    "ObjectRepository",
+    "Publication",
+    "Repository",
+    "Workspace",
+    "is_url",
+    "open_repository",
+]
 
 
 def open_repository(url: str) -> Repository:
-    """Return the repository in a local folder.
+    """Return the repository in a local folder, or on an object store.
 
     Args:
-        url: The folder.
+        url: The folder, or a URL such as ``s3://bucket/prefix``.
+
+    Raises:
+        UsageError: There is no such store, or the URL cannot be a repository's.
     """
-    return LocalRepository(Path(url))
+    return ObjectRepository(Address.parse(url)) if is_url(url) else LocalRepository(Path(url))

@@ -49,6 +49,18 @@ class Repository(Protocol):
             UnavailableError: The disk or the store fails.
         """
 
+    def tidy(self, model: str) -> None:
+        """Delete what a killed command prepared and nobody needs, unless somebody is at work."""
+
+    def check_held(self, model: str) -> None:
+        """Make sure, just before something is moved that others see, that the lock is still ours.
+
+        Raises:
+            ConflictError: It was lost: this process stood still for so long that others may work
+                on the model by now.
+            UnavailableError: The store does not say.
+        """
+
     def identity(self) -> str:
         """Return what this repository is called wherever it is mounted; empty before its first use.
 
@@ -66,6 +78,17 @@ class Repository(Protocol):
 
         Raises:
             ValidationFailed: Its manifest cannot be read, or is about another version.
+        """
+
+    def fetch(self, bundle: Bundle, folder: Path) -> Bundle:
+        """Return a bundle of this repository with all of its files at hand.
+
+        Args:
+            bundle: What `bundle` returned.
+            folder: Where they may be put; it need not be there.
+
+        Raises:
+            ValidationFailed: A file is missing, or is not the one that was proven.
         """
 
     def verify(self, bundle: Bundle) -> None:

@@ -2,19 +2,64 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from exporter.bundle import CONFIG, MANIFEST, REPORT, WARMUP, Bundle
+from exporter.bundle import CONFIG, MANIFEST, REPORT, WARMUP
 from exporter.config import parse
-from exporter.errors import ConflictError, ValidationFailed
+from exporter.errors import ConflictError
+from exporter.names import served_version
 from exporter.repository.files import copy_file
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
-__all__ = ["check_ours", "lay_out", "lies_at", "live_config"]
+    from exporter.bundle import Bundle
 
-_CODE = (".so", ".py")
+__all__ = [
+    "Place",
+    "check_ours",
+    "lay_out",
+    "live_config",
+    "served_versions",
+    "version_files",
+    "versions_at",
+    "warmup_files",
+]
+
+_CODE = frozenset({"so", "py"})
+
+
+class Place(Protocol):
+    """A model's directory, wherever it lies."""
+
+    def __str__(self) -> str: ...
+
+    def entries(self, folder: str = "") -> Collection[str]:
+        """Return the names directly in it, or in a folder of it."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name, relative to the directory."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content; None where there is none."""
+
+    def holds(self, bundle: Bundle, name: str, at: str) -> bool:
+        """Whether a file is the one that a bundle knows under a name."""
+
+
+def version_files(bundle: Bundle) -> tuple[str, ...]:
+    """Return the files of a version's directory, the manifest last.
+
+    What the manifest does not name nobody has proven, and a server runs a .so that it finds.
+    """
+    report = [REPORT] if (bundle.path / REPORT).is_file() else []
+    return (*bundle.files, *report, MANIFEST)
+
+
+def warmup_files(bundle: Bundle) -> Iterator[str]:
+    """Return the files of a bundle that lie in the model's directory as well."""
+    return (name for name in bundle.files if name.startswith(f"{WARMUP}/"))
 
 
 def lay_out(bundle: Bundle, folder: Path, config: str) -> None:
@@ -26,30 +71,49 @@ def lay_out(bundle: Bundle, folder: Path, config: str) -> None:
         config: The text of its config.pbtxt.
     """
     version = folder / str(bundle.version)
-    # What the manifest does not name nobody has proven, and a server runs a .so that it finds.
-    for name in (*bundle.files, MANIFEST, REPORT):
-        if name != REPORT or (bundle.path / name).is_file():
-            copy_file(bundle.path / name, version / name)
-    for file in (bundle.path / WARMUP).glob("*"):
-        copy_file(file, folder / WARMUP / file.name)
+    for name in version_files(bundle):
+        copy_file(bundle.path / name, version / name)
+    for name in warmup_files(bundle):
+        copy_file(bundle.path / name, folder / name)
     (folder / CONFIG).write_text(config)
 
 
-def live_config(folder: Path) -> Any:
+def versions_at(place: Place) -> tuple[int, ...]:
+    """Return the versions that lie in a model's directory, in order."""
+    found = {name: served_version(name) for name in place.entries()}
+    return tuple(
+        sorted(v for name, v in found.items() if v is not None and place.has(f"{name}/{MANIFEST}"))
+    )
+
+
+def live_config(place: Place) -> Any:
     """Return a model directory's configuration, or None where there is none.
 
     Raises:
         ValidationFailed: It cannot be read.
     """
-    path = folder / CONFIG
-    return parse(path.read_text(), where=str(path)) if path.is_file() else None
+    content = place.read(CONFIG)
+    if content is None:
+        return None
+    return parse(content.decode(errors="replace"), where=f"{place}/{CONFIG}")
 
 
-def check_ours(folder: Path) -> None:
+def served_versions(place: Place) -> tuple[int, ...]:
+    """Return the versions that a model's live config names.
+
+    Raises:
+        ValidationFailed: It cannot be read.
+    """
+    config = live_config(place)
+    return () if config is None else tuple(config.version_policy.specific.versions)
+
+
+def check_ours(place: Place, unfinished: Collection[int] = ()) -> None:
     """Refuse a model's directory in which others had their hands.
 
     Args:
-        folder: The directory, which need not be there.
+        place: The directory, which need not be there.
+        unfinished: Versions that may lack their manifest, since we left them so.
 
     Raises:
         ConflictError: It holds a version without manifest, code that a server would run, or a
@@ -57,32 +121,18 @@ def check_ours(folder: Path) -> None:
         ValidationFailed: The config cannot be read.
     """
     found = ""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for name in sorted(place.entries()):
         # A directory that begins with a digit is a version to Triton.
-        if path.name[:1].isdigit() and not (path / MANIFEST).is_file():
-            found = f"'{path.name}', a version without {MANIFEST}"
-        elif path.suffix in _CODE:
-            found = f"'{path.name}', which a server would run"
-    config = live_config(folder)
+        if name[:1].isdigit() and not place.has(f"{name}/{MANIFEST}"):
+            if served_version(name) not in unfinished:
+                found = f"'{name}', a version without {MANIFEST}"
+        elif name.rpartition(".")[2] in _CODE and "." in name:
+            found = f"'{name}', which a server would run"
+    config = live_config(place)
     if config is not None and not config.version_policy.specific.versions:
         found = f"a {CONFIG} that names no versions"
     if found:
         raise ConflictError(
-            f"{folder} was not made by stlab alone: it holds {found}",
+            f"{place} was not made by stlab alone: it holds {found}",
             hint="Move it out of the repository, or export to another --repository.",
         )
-
-
-def lies_at(bundle: Bundle, folder: Path) -> tuple[bool, bool]:
-    """Return whether a folder is a bundle's, and whether the bundle there is whole."""
-    try:
-        published = Bundle.open(folder, bundle.model, bundle.version)
-    except ValidationFailed:
-        return False, False
-    if published.sha256 != bundle.sha256:
-        return False, False
-    try:
-        published.verify()
-    except ValidationFailed:
-        return True, False
-    return True, True

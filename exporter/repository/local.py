@@ -9,14 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.bundle import CONFIG, MANIFEST, WARMUP, Bundle
+from exporter.bundle import CONFIG, MANIFEST, Bundle
 from exporter.config import render
-from exporter.errors import ConflictError, ValidationFailed
-from exporter.names import served_version
 from exporter.repository.base import Publication, agreed_config
 from exporter.repository.files import (
     copy_file,
@@ -26,14 +24,54 @@ from exporter.repository.files import (
     sync,
     translated,
 )
-from exporter.repository.layout import check_ours, lay_out, lies_at, live_config
-from exporter.repository.workspace import Workspace, read_identity
+from exporter.repository.layout import (
+    check_ours,
+    lay_out,
+    served_versions,
+    versions_at,
+    warmup_files,
+)
+from exporter.repository.published import (
+    check_not_served,
+    check_replaceable,
+    is_served,
+    lies_here,
+    spare_warmup,
+)
+from exporter.repository.workspace import Workspace, has_leftovers, read_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
 __all__ = ["LocalRepository"]
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A model's directory in a local folder; see `exporter.repository.layout.Place`."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def entries(self, folder: str = "") -> Collection[str]:
+        """See `Place.entries`."""
+        path = self.path / folder
+        return [entry.name for entry in path.iterdir()] if path.is_dir() else []
+
+    def has(self, name: str) -> bool:
+        """See `Place.has`."""
+        return (self.path / name).is_file()
+
+    def read(self, name: str) -> bytes | None:
+        """See `Place.read`."""
+        return (self.path / name).read_bytes() if self.has(name) else None
+
+    def holds(self, bundle: Bundle, name: str, at: str) -> bool:
+        """See `Place.holds`."""
+        return bundle.holds(name, self.path / at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,44 +94,44 @@ class LocalRepository:
         """See `Repository.identity`."""
         return read_identity(self.root)
 
+    def tidy(self, model: str) -> None:
+        """See `Repository.tidy`."""
+        if has_leftovers(self.root, model):
+            with suppress(StlabError), self.workspace(model):
+                pass  # it begins with that
+
+    def check_held(self, model: str) -> None:
+        """See `Repository.check_held`; the kernel takes no lock from a living holder."""
+
     def versions(self, model: str) -> tuple[int, ...]:
         """See `Repository.versions`."""
-        found = (served_version(path.parent.name) for path in self._manifests(model))
-        return tuple(sorted(version for version in found if version is not None))
+        return versions_at(self._folder(model))
 
     def bundle(self, model: str, version: int) -> Bundle | None:
         """See `Repository.bundle`."""
         path = self._place(model, version)
         return Bundle.open(path, model, version) if (path / MANIFEST).is_file() else None
 
+    def fetch(
+        self,
+        bundle: Bundle,
+        folder: Path,  # noqa: ARG002 - they are at hand
+    ) -> Bundle:
+        """See `Repository.fetch`."""
+        self.verify(bundle)
+        return bundle
+
     def verify(self, bundle: Bundle) -> None:
         """See `Repository.verify`."""
-        Bundle.open(
-            self._place(bundle.model, bundle.version), bundle.model, bundle.version
-        ).verify()
+        Bundle(self._place(bundle.model, bundle.version), bundle.manifest).verify()
 
     def served(self, model: str) -> tuple[int, ...]:
         """See `Repository.served`."""
-        config = live_config(self.root / model)
-        return () if config is None else tuple(config.version_policy.specific.versions)
+        return served_versions(self._folder(model))
 
     def serves(self, bundle: Bundle) -> bool:
         """See `Repository.serves`."""
-        try:
-            check_ours(self.root / bundle.model)
-            published = self.bundle(bundle.model, bundle.version)
-            if published is None or published.sha256 != bundle.sha256:
-                return False
-            published.verify()
-            live = live_config(self.root / bundle.model)
-            served = [] if live is None else list(live.version_policy.specific.versions)
-            # With another version beside it, the config may be that of the other's bundle.
-            bundles = [self.bundle(bundle.model, version) for version in served]
-            configs = [agreed_config(self, other, served) for other in bundles if other is not None]
-        except (ConflictError, ValidationFailed):
-            return False
-        whole = all(bundle.holds(name, path) for name, path in self._warmup(bundle))
-        return whole and bundle.version in served and live in configs
+        return is_served(self, bundle, self._folder(bundle.model))
 
     def publish(self, bundle: Bundle, work: Path) -> Publication | None:
         """See `Repository.publish`.
@@ -102,18 +140,14 @@ class LocalRepository:
         switch from.
         """
         with translated(self.root):
-            check_ours(self.root / bundle.model)
+            check_ours(self._folder(bundle.model))
             target = self._place(bundle.model, bundle.version)
-            ours, whole = lies_at(bundle, target)
+            ours, whole = lies_here(self, bundle)
             if whole:
                 self._add_warmup(bundle)
                 return None
-            if target.is_dir() and not ours and bundle.version in self.served(bundle.model):
-                raise ConflictError(
-                    f"version {bundle.version} of '{bundle.model}' is served from {self.root} with "
-                    "another bundle, and a published version is never overwritten",
-                    hint="Register the model as a new version, or export to another --repository.",
-                )
+            if target.is_dir() and not ours:
+                check_replaceable(self, bundle, self._folder(bundle.model))
             folder = work / "publish" / bundle.model
             lay_out(bundle, folder, bundle.config)
             open_to_readers(folder)
@@ -148,7 +182,7 @@ class LocalRepository:
             if publication.displaced is not None:
                 publication.displaced.rename(target)
                 sync(target.parent)
-            self._drop_warmup(self._warmup(bundle), bundle.model)
+            self._drop_warmup(bundle.model, list(warmup_files(bundle)))
 
     def check_agreement(self, bundle: Bundle, beside: Iterable[int]) -> None:
         """See `Repository.check_agreement`."""
@@ -181,49 +215,25 @@ class LocalRepository:
 
     def remove(self, model: str, version: int, work: Path) -> None:
         """See `Repository.remove`."""
-        if version in self.served(model):
-            raise ConflictError(
-                f"version {version} of '{model}' is served from {self.root}",
-                hint="Export or roll back to another version first.",
-            )
+        check_not_served(self, model, version)
         with translated(self.root):
-            place = self._place(model, version)
-            warmup = []
-            if (place / MANIFEST).is_file():
-                warmup = list(self._warmup(Bundle.open(place, model, version)))
-            self._remove(place, work)
-            self._drop_warmup(warmup, model)
+            bundle = self.bundle(model, version)
+            self._remove(self._place(model, version), work)
+            self._drop_warmup(model, () if bundle is None else list(warmup_files(bundle)))
+
+    def _folder(self, model: str) -> Folder:
+        return Folder(self.root / model)
 
     def _place(self, model: str, version: int) -> Path:
         return self.root / model / str(version)
 
-    def _manifests(self, model: str) -> Iterable[Path]:
-        return (self.root / model).glob(f"*/{MANIFEST}")
-
-    def _warmup(self, bundle: Bundle) -> Iterator[tuple[str, Path]]:
-        """The names of a bundle's warm-up files, and where they lie once published."""
-        for name in bundle.files:
-            if name.startswith(f"{WARMUP}/"):
-                yield name, self.root / bundle.model / name
-
-    def _needed(self, name: str, model: str) -> bool:
-        """Whether a published version has a file of this name; one that cannot be read might."""
-        for path in self._manifests(model):
-            version = served_version(path.parent.name)
-            try:
-                if version is not None and name in Bundle.open(path.parent, model, version).files:
-                    return True
-            except ValidationFailed:
-                return True
-        return False
-
-    def _drop_warmup(self, files: Iterable[tuple[str, Path]], model: str) -> None:
-        for name, path in files:
-            if not self._needed(name, model):
-                path.unlink(missing_ok=True)
+    def _drop_warmup(self, model: str, names: Collection[str]) -> None:
+        for name in spare_warmup(self, model, self._folder(model), names):
+            (self.root / model / name).unlink(missing_ok=True)
 
     def _add_warmup(self, bundle: Bundle) -> None:
-        for name, target in self._warmup(bundle):
+        for name in warmup_files(bundle):
+            target = self.root / bundle.model / name
             if bundle.holds(name, target):
                 continue
             if not target.parent.is_dir():

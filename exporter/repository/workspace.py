@@ -25,7 +25,7 @@ from exporter.repository.files import sync, translated
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Workspace", "read_identity"]
+__all__ = ["Workspace", "has_leftovers", "read_identity", "room"]
 
 _IDENTITY = "identity"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
@@ -64,12 +64,17 @@ class Workspace:
                         shutil.rmtree(leftover, ignore_errors=True)
                     work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
                     _name(root, work)
-                with _room(root):
+                with room(root):
                     yield cls(work)
             finally:
                 for leftover in folder.glob("work-*"):
                     shutil.rmtree(leftover, ignore_errors=True)
                 os.ftruncate(lock.fileno(), 0)
+
+
+def has_leftovers(root: Path, model: str) -> bool:
+    """Whether a workspace lies there: of a killed run, or of one that is under way."""
+    return any((_beside(root) / model).glob("work-*"))
 
 
 def read_identity(root: Path) -> str:
@@ -96,8 +101,12 @@ def _beside(root: Path) -> Path:
 
 
 @contextmanager
-def _room(root: Path) -> Iterator[None]:
-    """Explain a full disk, whoever met it first in this folder."""
+def room(root: Path) -> Iterator[None]:
+    """Explain a full disk, whoever met it first in this folder.
+
+    Raises:
+        UnavailableError: The disk is full.
+    """
     try:
         yield
     except OSError as error:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import NotFoundError, UnavailableError
+from exporter.repository.address import Address, is_url
 from exporter.triton.flags import flag_names, merge_flags, safe_flags
 from exporter.triton.process import GuardedProcess, shell_safe
 from exporter.triton.runtime import ensure_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
     from exporter.triton.releases import Release
@@ -43,7 +44,8 @@ def serve(
     its models are.
 
     Args:
-        repository: A local folder or an object-store URL such as ``s3://bucket/prefix``.
+        repository: A local folder or an object-store URL such as ``s3://bucket/prefix``; its
+            credentials are read from the environment, by the server as well.
         release: The target release, for the embedded server.
         http_port: Of the HTTP endpoint.
         grpc_port: Of the gRPC endpoint.
@@ -56,9 +58,14 @@ def serve(
 
     Raises:
         NotFoundError: There is no such folder.
+        UsageError: The URL is not one that the server can read.
         UnavailableError: There is no server to run, or it ended without being told to.
     """
-    if "://" not in repository and not Path(repository).is_dir():
+    environment = dict(os.environ)
+    if is_url(repository):
+        address = Address.parse(repository)
+        repository, environment = address.for_server(), address.server_environment(os.environ)
+    elif not Path(repository).is_dir():
         raise NotFoundError(
             f"There is no model repository at {repository}.",
             hint="Export a model into it first, or name another one with --repository.",
@@ -74,10 +81,12 @@ def serve(
         ]
         if not flag_names(extra) & {"--model-control-mode", "--load-model"}:
             ours += ["--model-control-mode=explicit", "--load-model=*"]
-        return _run(runtime, merge_flags(ours, extra), Path(scratch))
+        return _run(runtime, merge_flags(ours, extra), environment, Path(scratch))
 
 
-def _run(runtime: Runtime, arguments: Sequence[str], scratch: Path) -> int:
+def _run(
+    runtime: Runtime, arguments: Sequence[str], environment: Mapping[str, str], scratch: Path
+) -> int:
     stopped = False
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -87,7 +96,7 @@ def _run(runtime: Runtime, arguments: Sequence[str], scratch: Path) -> int:
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         process = GuardedProcess.start(
-            runtime, arguments, environment=os.environ, output=None, scratch=scratch
+            runtime, arguments, environment=environment, output=None, scratch=scratch
         )
         try:
             while process.running and not stopped:

@@ -24,6 +24,7 @@ import numpy as np
 from exporter.registry.promotion import claims, promotion
 from exporter.repository import open_repository
 from exporter.triton.server import TritonServer
+from tests.unit.exporter.stores import BUCKET, S3
 from triton_client import TritonClient
 
 from .models import ROWS, times
@@ -133,6 +134,7 @@ class Stage:
     model: str
     repository: str
     server: TritonServer
+    s3: S3 | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def register(self) -> int:
@@ -222,15 +224,24 @@ class Stage:
 
     def litter(self) -> list[str]:
         """What no command needs any more, in the repository and beside it."""
-        root = Path(self.lab.folder, self.repository)
-        beside = root.parent / f".{root.name}.stlab" / self.model
-        left = [path.name for path in beside.glob("*") if path.name != "lock"]
-        left += [
-            path.name
-            for path in (root / self.model).iterdir()
-            if not path.name.isdecimal() and path.name not in {"config.pbtxt", "warmup"}
+        if self.s3 is not None:
+            root = Path("/", self.repository.partition(f"/{BUCKET}/")[2])
+            names = [Path("/", name) for name in self.s3.objects()]
+        else:
+            root = Path(self.lab.folder, self.repository)
+            names = [path for path in root.parent.rglob("*") if path.is_file()]
+        beside, model = root.parent / f".{root.name}.stlab" / self.model, root / self.model
+        left = [
+            path for path in names if beside in path.parents and not path.name.startswith("lock")
         ]
-        return left
+        left += [
+            path
+            for path in names
+            if model in path.parents
+            and not path.relative_to(model).parts[0].isdecimal()
+            and path.relative_to(model).parts[0] not in {"config.pbtxt", "warmup"}
+        ]
+        return list(map(str, left))
 
 
 def wait_for_servers(lab: Lab, seconds: float = 10) -> None:

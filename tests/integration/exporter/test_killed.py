@@ -10,12 +10,15 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from exporter.repository import Address
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
+from tests.unit.exporter.stores import CREDENTIALS, serving, set_credentials
 
 from .killing import Stage, Watch, wait_for_servers, watching
 from .registering import Lab
@@ -23,7 +26,7 @@ from .registering import Lab
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(7200)]
 
 log = logging.getLogger(__name__)
-FEW = 3
+FEW = 2
 KILLS = os.environ.get("STLAB_KILLS", "")
 Scene = Callable[[Stage], tuple[list[str], str, int, int]]
 """Prepares a change; returns the command, the alias, and its version before and after."""
@@ -62,14 +65,37 @@ def taken_back(stage: Stage) -> tuple[list[str], str, int, int]:
 SCENES: dict[str, Scene] = {"export": staged, "prod": sold, "rollback": taken_back}
 
 
-@pytest.fixture(scope="module")
-def stages(lab: Lab) -> Iterator[dict[str, Stage]]:
+@pytest.fixture(scope="module", params=["local", "s3"])
+def stages(lab: Lab, request: pytest.FixtureRequest) -> Iterator[dict[str, Stage]]:
     """A model for each scene, with a version in place and another one before it."""
-    runtime = ensure_runtime(release(DEFAULT_RELEASE))
-    (lab.folder / "repository").mkdir()
-    with TritonServer.start(runtime, str(lab.folder / "repository")) as server:
-        server.wait_live()
-        stages = {name: Stage(lab, f"killed-{name}", "repository", server) for name in SCENES}
+    with ExitStack() as ending:
+        s3, repository, environment = None, "repository", dict(os.environ)
+        for_server = str(lab.folder / repository)
+        if request.param == "s3":
+            set_credentials(ending.enter_context(pytest.MonkeyPatch.context()))
+            s3 = ending.enter_context(serving())
+            s3.reset()
+            # To Triton a folder without anything in it is none.
+            s3.put("production/models/README", b"Triton models")
+            repository = s3.url()
+            address = Address.parse(repository)
+            for_server, environment = address.for_server(), address.server_environment(os.environ)
+        else:
+            (lab.folder / "repository").mkdir()
+        runtime = ensure_runtime(release(DEFAULT_RELEASE))
+        server = TritonServer.start(runtime, for_server, environment=environment)
+        ending.enter_context(server).wait_live()
+        stages = {
+            name: Stage(
+                lab,
+                f"killed-{name}-{request.param}",
+                repository,
+                server,
+                s3,
+                CREDENTIALS if s3 else {},
+            )
+            for name in SCENES
+        }
         for name, stage in stages.items():
             for _ in range(2):
                 version = stage.register()

@@ -1,32 +1,42 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 
-from exporter.processes import is_gone, process_mark
-
-
-def test_a_process_is_gone_once_it_has_ended() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    mark = process_mark(child.pid)
-    assert not is_gone(mark)
-    child.communicate(b"\n")
-    assert is_gone(mark)
-    assert process_mark(child.pid) == ""
+from exporter.processes import Holder
 
 
 def test_this_process_is_there() -> None:
-    assert process_mark()
-    assert not is_gone(process_mark())
+    here = Holder.this_process()
+    assert not here.has_died()
+    assert Holder.read(here.as_dict()) == here
+
+
+def test_a_process_that_has_ended_has_died() -> None:
+    code = (
+        "import json, sys; from exporter.processes import Holder; "
+        "print(json.dumps(Holder.this_process().as_dict()), flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    mark = child.stdout.readline()
+    holder = Holder.read(json.loads(mark))
+    assert not holder.has_died()
+    child.communicate()
+    assert holder.has_died()
 
 
 def test_another_process_under_the_same_number_is_another() -> None:
-    machine, pid, start = process_mark().split("/")
-    assert is_gone(f"{machine}/{pid}/{int(start) + 1}")
+    here = Holder.this_process()
+    assert replace(here, started=here.started + "1").has_died()
 
 
-def test_of_other_machines_nothing_is_known() -> None:
-    _, pid, start = process_mark().split("/")
-    assert not is_gone(f"elsewhere-1/{pid}/{int(start) + 1}")
-    assert not is_gone("")
-    assert not is_gone("nonsense")
+def test_of_other_machines_and_nonsense_nothing_is_known() -> None:
+    here = Holder.this_process()
+    assert not replace(here, host="elsewhere", pid=2**22 + 1).has_died()
+    assert not Holder.read({}).has_died()
+    assert not Holder.read({"pid": "nonsense"}).has_died()

@@ -1,0 +1,102 @@
+"""Tables for people: what `stlab status`, `verify` and `prune` found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from exporter.pruning import PruneResult
+    from exporter.state import AliasState, StatusResult
+    from exporter.verifying import VerifyResult
+
+__all__ = ["print_pruned", "print_status", "print_verified"]
+
+
+def print_status(result: StatusResult) -> None:
+    """Print a row for every alias, and under it what is wrong with the command that mends it."""
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "alias", "version", "bundle", "evidence", "repository", "served"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("since, by", overflow="fold")
+    for model in result.models:
+        for state in model.aliases:
+            style = "red" if state.drift else None
+            table.add_row(escape(model.model), *map(escape, _row(state)), style=style)
+    if result.models:
+        console.print(table)
+    elif result.error is None:
+        console.print("no model was exported yet")
+    for model in result.models:
+        for drift in model.drifts:
+            console.print(f"[red]{escape(f'{model.model}: {drift.message}')}[/]")
+            console.print(f"  {escape(drift.fix)}", soft_wrap=True)
+    if result.models and result.status == "ok":
+        console.print("[green]no drift[/]")
+
+
+def _row(state: AliasState) -> tuple[str, ...]:
+    record, there = state.record, state.published
+    margin = "" if state.margin is None else f", margin {state.margin:.3g}"
+    if state.elsewhere:
+        where = "another one"
+    elif there is None:
+        where = "missing"
+    elif there.damage:
+        where = "damaged"
+    else:
+        where = "whole" if there.whole else "there"
+    served = ["config" if state.in_config else "-"]
+    served += [
+        f"{url}: {'silent' if ready is None else 'yes' if ready else 'no'}"
+        for url, ready in state.servers.items()
+    ]
+    return (
+        state.alias,
+        str(state.version),
+        "-" if record is None else record.bundle[:12],
+        f"{'passed' if state.passed else 'none'}{margin}",
+        where,
+        ", ".join(served),
+        "-" if record is None else f"{record.at}, {record.by}",
+    )
+
+
+def print_verified(result: VerifyResult) -> None:
+    """Print a row for every server."""
+    console = Console(highlight=False)
+    console.print(
+        escape(f"{result.model} version {result.version or '?'}, '{result.alias}', bundle ")
+        + ("-" if result.bundle is None else str(result.bundle["sha256"])[:12])
+    )
+    table = Table(box=None, pad_edge=False)
+    for heading in ("server", "verdict", "margin", "max abs error", "cases", "worst output"):
+        table.add_column(heading, overflow="fold")
+    for server in result.servers:
+        verdict = "[green]passed[/]" if server.passed else "[red]failed[/]"
+        table.add_row(
+            escape(server.url),
+            verdict,
+            *("-" if v is None else f"{v:.3g}" for v in (server.margin, server.max_abs_error)),
+            str(server.cases),
+            escape(server.worst_output or server.reason),
+        )
+    if result.servers:
+        console.print(table)
+
+
+def print_pruned(result: PruneResult) -> None:
+    """Print a row for every version."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("version", "", "why"):
+        table.add_column(heading, overflow="fold")
+    word = "would go" if result.status == "planned" else "removed"
+    rows = dict.fromkeys(result.removed, (word, "nothing names it"))
+    rows |= {version: ("kept", why) for version, why in result.kept.items()}
+    for version, (what, why) in sorted(rows.items()):
+        table.add_row(str(version), what, escape(why))
+    Console(highlight=False).print(table)

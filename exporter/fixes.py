@@ -1,0 +1,77 @@
+"""The commands that mend what `stlab status` finds, as a shell takes them."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.repository import is_url
+
+__all__ = ["Fixes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fixes:
+    """Commands about one model, one repository and its servers.
+
+    Attributes:
+        model: The registered model.
+        repository: The repository, as the user named it.
+        urls: The servers, likewise.
+    """
+
+    model: str
+    repository: str
+    urls: tuple[str, ...] = ()
+
+    def prove(self, alias: str, version: int) -> str:
+        """Return the export that proves a version and lets an alias name it."""
+        return self._command("stlab-export", alias, "--version", version)
+
+    def restore(self, alias: str, version: int) -> str:
+        """Return the rollback that brings back the very bundle that an alias took of a version.
+
+        An export would take today's options for those of then, and of ``prod`` what ``staging``
+        names today.
+        """
+        return self._command("stlab rollback", alias, "--to", version)
+
+    def replace(self, alias: str, version: int, name: str = "") -> str:
+        """Return the same for a version in whose place something lies that no export overwrites.
+
+        Args:
+            alias: The alias.
+            version: The version.
+            name: What to move away first, in the model's directory; the version's own by default.
+        """
+        restore = self.restore(alias, version)
+        if is_url(self.repository):
+            return restore
+        root, name = Path(self.repository), name or str(version)
+        move = [
+            "mv",
+            str(root / self.model / name),
+            str(root.parent / f"{self.model}-{name}-aside"),
+        ]
+        return f"{shlex.join(move)} && {restore}"
+
+    def forget(self, alias: str) -> str:
+        """Return the command that takes an alias away that no command of ours can set."""
+        code = (
+            "from mlflow import MlflowClient; "
+            f"MlflowClient().delete_registered_model_alias({self.model!r}, {alias!r})"
+        )
+        return shlex.join(["python", "-c", code])
+
+    def drop_nameless(self) -> str:
+        """Return the command that takes versions out of service that no alias names."""
+        return shlex.join(["stlab", "prune", self.model, "--nameless", *self._where()])
+
+    def _command(self, program: str, alias: str, option: str, version: int) -> str:
+        asked = [self.model, "--alias", alias, option, str(version)]
+        return f"{program} {shlex.join([*asked, *self._where()])}"
+
+    def _where(self) -> list[str]:
+        urls = (part for url in self.urls for part in ("--triton-url", url))
+        return ["--repository", self.repository, *urls]

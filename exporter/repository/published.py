@@ -1,0 +1,105 @@
+"""What is known of published bundles in every repository, wherever it lies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.bundle import CONFIG
+from exporter.errors import ConflictError, ValidationFailed
+from exporter.repository.base import agreed_config
+from exporter.repository.layout import check_ours, live_config, warmup_files
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from exporter.bundle import Bundle
+    from exporter.repository.base import Repository
+    from exporter.repository.layout import Place
+
+__all__ = ["check_not_served", "check_replaceable", "is_served", "lies_here", "spare_warmup"]
+
+
+def lies_here(repository: Repository, bundle: Bundle) -> tuple[bool, bool]:
+    """Return whether a version that is published is this bundle, and whether it is whole."""
+    try:
+        published = repository.bundle(bundle.model, bundle.version)
+    except ValidationFailed:
+        return False, False
+    if published is None or published.sha256 != bundle.sha256:
+        return False, False
+    try:
+        repository.verify(bundle)
+    except ValidationFailed:
+        return True, False
+    return True, True
+
+
+def is_served(
+    repository: Repository, bundle: Bundle, place: Place, unfinished: Collection[int] = ()
+) -> bool:
+    """Whether exactly this bundle lies in a model's directory, unharmed, and is served.
+
+    Args:
+        repository: The repository.
+        bundle: The bundle.
+        place: The model's directory in it.
+        unfinished: See `exporter.repository.layout.check_ours`.
+    """
+    try:
+        check_ours(place, unfinished)
+        if lies_here(repository, bundle) != (True, True):
+            return False
+        live = live_config(place)
+        served = [] if live is None else list(live.version_policy.specific.versions)
+        # With another version beside it, the config may be that of the other's bundle.
+        bundles = [repository.bundle(bundle.model, version) for version in served]
+        configs = [agreed_config(repository, one, served) for one in bundles if one is not None]
+    except (ConflictError, ValidationFailed):
+        return False
+    whole = all(place.holds(bundle, name, name) for name in warmup_files(bundle))
+    return whole and bundle.version in served and live in configs
+
+
+def check_replaceable(repository: Repository, bundle: Bundle, place: Place) -> None:
+    """Refuse to put a bundle in place of another one that is served.
+
+    Raises:
+        ConflictError: It is.
+    """
+    if bundle.version in repository.served(bundle.model):
+        raise ConflictError(
+            f"version {bundle.version} of '{bundle.model}' is served from {place} with another "
+            "bundle, and a published version is never overwritten",
+            hint="Register the model as a new version, or export to another --repository.",
+        )
+
+
+def check_not_served(repository: Repository, model: str, version: int) -> None:
+    """Refuse to delete a version that is served.
+
+    Raises:
+        ConflictError: It is.
+    """
+    if version in repository.served(model):
+        raise ConflictError(
+            f"version {version} of '{model}' is served from this repository",
+            hint="Export or roll back to another version first.",
+        )
+
+
+def spare_warmup(
+    repository: Repository, model: str, place: Place, names: Collection[str]
+) -> Collection[str]:
+    """Return which of a model's warm-up files belong to no published version.
+
+    A version that cannot be read might need any of them, and so might the live config.
+    """
+    needed: set[str] = set()
+    try:
+        for version in repository.versions(model) if names else ():
+            bundle = repository.bundle(model, version)
+            needed |= set(() if bundle is None else bundle.files)
+    except ValidationFailed:
+        return ()
+    config = (place.read(CONFIG) or b"").decode(errors="replace")
+    return [n for n in names if n not in needed and n.rpartition("/")[2] not in config]

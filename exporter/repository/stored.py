@@ -1,0 +1,65 @@
+"""A model's directory on an object store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from exporter.bundle import MANIFEST
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from exporter.bundle import Bundle
+    from exporter.repository.store import Store
+
+__all__ = ["StoredModel"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model's directory as it was listed; see `exporter.repository.layout.Place`.
+
+    Attributes:
+        store: Where it lies.
+        folder: Its name there.
+        sizes: The files below it by relative name, with their bytes.
+    """
+
+    store: Store
+    folder: str
+    sizes: Mapping[str, int]
+
+    @classmethod
+    def look(cls, store: Store, folder: str) -> Self:
+        """List a model's directory, as it is now."""
+        return cls(store, folder, store.list(folder))
+
+    def __str__(self) -> str:
+        return f"{self.store.address}/{self.folder.partition('/')[2]}"
+
+    def entries(self, folder: str = "") -> Collection[str]:
+        """See `Place.entries`."""
+        prefix = f"{folder}/" if folder else ""
+        below = (name.removeprefix(prefix) for name in self.sizes if name.startswith(prefix))
+        return {name.partition("/")[0] for name in below}
+
+    def has(self, name: str) -> bool:
+        """See `Place.has`."""
+        return name in self.sizes
+
+    def read(self, name: str) -> bytes | None:
+        """See `Place.read`."""
+        return self.store.read(f"{self.folder}/{name}")
+
+    def holds(self, bundle: Bundle, name: str, at: str) -> bool:
+        """See `Place.holds`."""
+        size = self.sizes.get(at)
+        if size is None or (name != MANIFEST and size != bundle.files[name]["bytes"]):
+            return False
+        return self.store.digest(f"{self.folder}/{at}", size) == bundle.digest(name)
+
+    def version(self, version: int) -> Collection[str]:
+        """Return the files of a version, relative to its folder."""
+        prefix = f"{version}/"
+        return [name.removeprefix(prefix) for name in self.sizes if name.startswith(prefix)]

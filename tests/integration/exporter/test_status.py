@@ -1,0 +1,250 @@
+"""Drift of every kind, made for real, found, and mended by the very command that is named."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.triton.releases import DEFAULT_RELEASE, release
+from exporter.triton.runtime import ensure_runtime
+from exporter.triton.server import TritonServer
+from triton_client import TritonClient
+
+from .models import ROWS, times
+from .registering import Lab
+from .running import environment
+from .serving import factor, ready
+
+pytestmark = pytest.mark.triton
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def server(lab: Lab) -> Iterator[TritonServer]:
+    (lab.folder / "repository").mkdir()
+    runtime = ensure_runtime(release(DEFAULT_RELEASE))
+    with TritonServer.start(runtime, str(lab.folder / "repository")) as server:
+        server.wait_live()
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+
+
+def run(lab: Lab, line: str, code: int = 0) -> Any:
+    """Run a command of a shell in the lab's folder; returns the object that it prints."""
+    path = {"PATH": f"{BIN}:/usr/bin:/bin", "MLFLOW_TRACKING_URI": lab.uri, "CI": "true"}
+    done = subprocess.run(
+        ["/bin/sh", "-c", line],
+        cwd=lab.folder,
+        env=environment(**path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, (done.stdout, done.stderr)
+    return json.loads(done.stdout) if "--json" in line else done.stdout
+
+
+def looked(lab: Lab, server: TritonServer, model: str, code: int) -> Any:
+    urls = f"--triton-url {server.grpc_url}"
+    return run(lab, f"stlab status {model} --check --repository repository {urls} --json", code)
+
+
+def drifts(found: Any) -> list[tuple[str, str]]:
+    (model,) = found["models"]
+    of_aliases = [drift for alias in model["aliases"] for drift in alias["drift"]]
+    return [(drift["kind"], drift["fix"]) for drift in [*of_aliases, *model["drift"]]]
+
+
+def sold(lab: Lab, server: TritonServer, model: str) -> None:
+    """Two versions went up to prod, by way of a repository of staging's own."""
+    for number in (1.0, 2.0):
+        lab.register_onnx(model, times(number), example=ROWS)
+        staged = lab.export(model, repository="staging-models")
+        assert staged.status == "promoted", staged.error
+        result = lab.export(model, "prod", triton_urls=(server.grpc_url,))
+        assert result.status == "promoted", result.error
+
+
+def test_no_drift(lab: Lab, server: TritonServer) -> None:
+    sold(lab, server, "straight")
+    found = looked(lab, server, "straight", 0)
+    assert (found["status"], drifts(found)) == ("ok", [])
+    aliases = {entry["alias"]: entry for entry in found["models"][0]["aliases"]}
+    assert list(aliases) == ["staging", "prod", "archived"]
+    assert {alias: entry["version"] for alias, entry in aliases.items()} == {
+        "staging": 2, "prod": 2, "archived": 1,
+    }  # fmt: skip
+    assert aliases["staging"]["repository"]["elsewhere"] is True
+    prod = aliases["prod"]
+    assert prod["repository"] == {
+        "published": True, "whole": True, "served": True, "elsewhere": False,
+    }  # fmt: skip
+    assert prod["servers"] == [{"url": server.grpc_url, "served": True}]
+    assert prod["parity"]["passed"] is True
+    text = run(lab, "stlab status straight --repository repository")
+    assert "no drift" in text
+
+
+def by_hand(lab: Lab, server: TritonServer, model: str) -> None:
+    lab.client.set_registered_model_alias(model, "prod", "1")
+
+
+def one_byte(lab: Lab, server: TritonServer, model: str) -> None:
+    file = lab.folder / "repository" / model / "2" / "model.onnx"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def removed(lab: Lab, server: TritonServer, model: str) -> None:
+    shutil.rmtree(lab.folder / "repository" / model / "2")
+
+
+def edited(lab: Lab, server: TritonServer, model: str) -> None:
+    config = lab.folder / "repository" / model / "config.pbtxt"
+    config.write_text(config.read_text().replace("max_batch_size: 32", "max_batch_size: 4"))
+
+
+def unloaded(lab: Lab, server: TritonServer, model: str) -> None:
+    with TritonClient(server.grpc_url) as client:
+        client.repository.unload(model)
+
+
+def interrupted(lab: Lab, server: TritonServer, model: str) -> None:
+    lab.client.set_registered_model_alias(model, "archived", "2")
+
+
+def not_closed(lab: Lab, server: TritonServer, model: str) -> None:
+    tag = "stlab.promoted.prod"
+    record = json.loads(lab.client.get_model_version(model, "1").tags[tag])
+    del record["until"]
+    lab.client.set_model_version_tag(model, "1", tag, json.dumps(record))
+
+
+def unproven(lab: Lab, server: TritonServer, model: str) -> None:
+    lab.client.delete_model_version_tag(model, "2", "stlab.parity")
+
+
+@pytest.mark.parametrize(
+    ("harm", "kind"),
+    [
+        (by_hand, "moved_by_hand"),
+        (one_byte, "damaged"),
+        (removed, "not_published"),
+        (edited, "config_differs"),
+        (unloaded, "not_served"),
+        (not_closed, "claimed"),
+    ],
+)
+def test_drift_is_found_and_mended(
+    lab: Lab, server: TritonServer, harm: Callable[[Lab, TritonServer, str], None], kind: str
+) -> None:
+    model = f"drift-{kind}"
+    sold(lab, server, model)
+    harm(lab, server, model)
+    found = drifts(looked(lab, server, model, 5))
+    fixes = {fix for name, fix in found if name == kind}
+    assert fixes, found
+    for fix in fixes:
+        run(lab, fix)
+    assert drifts(looked(lab, server, model, 0)) == []
+    version = lab.alias(model, "prod")
+    assert version is not None
+    assert (factor(server, model), ready(server, model)) == (float(version), [version])
+
+
+@pytest.mark.parametrize(
+    ("harm", "kind"), [(interrupted, "interrupted"), (unproven, "no_evidence")]
+)
+def test_drift_of_the_registry_is_found(
+    lab: Lab, server: TritonServer, harm: Callable[[Lab, TritonServer, str], None], kind: str
+) -> None:
+    model = f"drift-{kind}"
+    sold(lab, server, model)
+    harm(lab, server, model)
+    assert kind in dict(drifts(looked(lab, server, model, 5)))
+
+
+def test_what_cannot_be_looked_at(lab: Lab, server: TritonServer) -> None:
+    sold(lab, server, "silent")
+    assert run(lab, "stlab status absent --json", 4)["status"] == "failed"
+    asked = "--repository repository --triton-url 127.0.0.1:9 --json"
+    found = run(lab, f"stlab status silent {asked}", 6)
+    assert found["error"]["kind"] == "unavailable"
+    aliases = {entry["alias"]: entry for entry in found["models"][0]["aliases"]}
+    assert aliases["prod"]["servers"] == [{"url": "127.0.0.1:9", "served": None}]
+
+
+def test_live_servers_are_verified(lab: Lab, server: TritonServer) -> None:
+    sold(lab, server, "verified")
+    line = f"stlab verify verified --alias prod --repository repository --json --triton-url {shlex.quote(server.grpc_url)}"  # noqa: E501
+    passed = run(lab, line)
+    (verdict,) = passed["servers"]
+    assert (passed["status"], passed["version"], verdict["passed"]) == ("passed", 2, True)
+    assert 0 <= verdict["margin"] < 1
+    assert verdict["cases"] > 3
+    assert passed["bundle"]["source"] == "repository"
+    # The same from the registry, where the repository has it no more.
+    removed(lab, server, "verified")
+    assert run(lab, line)["bundle"]["source"] == "registry"
+    unloaded(lab, server, "verified")
+    assert run(lab, line, 5)["error"]["kind"] == "not_ready"
+    assert run(lab, line.replace(server.grpc_url, "127.0.0.1:9"), 6)["status"] == "failed"
+    assert run(lab, line.replace("--alias prod", "--alias dev"), 4)["status"] == "failed"
+
+
+def test_a_server_that_answers_otherwise(lab: Lab, server: TritonServer, tmp_path: Path) -> None:
+    """The other model under the same name and number."""
+    sold(lab, server, "otherwise")
+    other = Lab(tmp_path)
+    for number in (1.0, 1.5):
+        other.register_onnx("otherwise", times(number), example=ROWS)
+    forged = other.export("otherwise", repository=str(tmp_path / "repository"))
+    assert forged.status == "promoted", forged.error
+    runtime = ensure_runtime(release(DEFAULT_RELEASE))
+    with TritonServer.start(runtime, str(tmp_path / "repository"), models=["otherwise"]) as liar:
+        liar.wait_live()
+        line = f"stlab verify otherwise --alias prod --repository repository --triton-url {liar.grpc_url} --json"  # noqa: E501
+        found = run(lab, line, 3)
+    assert found["error"]["kind"] == "parity"
+    assert found["servers"][0]["passed"] is False
+
+
+def test_what_nobody_needs_is_pruned(lab: Lab, server: TritonServer) -> None:
+    model = "pruned"
+    for number in range(1, 7):
+        lab.register_onnx(model, times(float(number)), example=ROWS)
+    for version in (1, 2, 3, 4, 6):
+        for alias in ("staging", "prod"):
+            result = lab.export(
+                model,
+                alias,
+                version=version,
+                repository=str(lab.folder / "repository"),
+                triton_urls=(server.grpc_url,),
+            )
+            assert result.status == "promoted", result.error
+    line = f"stlab prune {model} --keep 1 --repository repository --json"
+    planned = run(lab, f"{line} --dry-run")
+    assert (planned["status"], planned["removed"]) == ("planned", [1, 2, 3])
+    assert run(lab, line)["removed"] == [1, 2, 3]
+    folder = lab.folder / "repository" / model
+    assert {path.name for path in folder.iterdir()} - {"warmup"} == {"4", "6", "config.pbtxt"}
+    assert run(lab, line)["status"] == "unchanged"
+    assert ready(server, model) == []
+    assert factor(server, model) == 6.0
+    assert run(lab, f"stlab rollback {model} --alias prod --repository repository --json")
+    assert lab.alias(model, "prod") == 4
