@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.activation import check_servers, reload
 from exporter.errors import ConflictError, StlabError, UsageError
-from exporter.names import model_name
+from exporter.names import ARCHIVED, model_name
 from exporter.progress import Listener, Silent, Steps
 from exporter.registry import Registry, promotion
 from exporter.repository import open_repository
@@ -155,7 +155,7 @@ class _Pruning:
         aliases, versions = registry.look(model)
         for alias, version in aliases.items():
             record = promotion(versions.get(version, {}), alias)
-            if record is not None and record.previous is not None:
+            if alias != ARCHIVED and record is not None and record.previous is not None:
                 why.setdefault(record.previous, f"'{alias}' would roll back to it")
         for version in set(aliases.values()):
             names = sorted(alias for alias, named in aliases.items() if named == version)

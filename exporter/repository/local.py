@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from exporter.bundle import CONFIG, MANIFEST, Bundle
 from exporter.config import render
+from exporter.errors import StlabError
 from exporter.repository.base import Publication, agreed_config
 from exporter.repository.files import (
     copy_file,

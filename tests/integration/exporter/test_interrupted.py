@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -40,6 +41,7 @@ main(["export", *sys.argv[2:]])
 PROVING = "exporter.proving:check_numbers"
 PUBLISHED = "exporter.repository.local:LocalRepository.activate"
 ACTIVATED = "exporter.registry.connection:Registry.promote"
+MOVED = "exporter.registry.moving:close_claims"
 
 
 def stop(lab: Lab, name: str, point: str, how: signal.Signals) -> tuple[int, str]:
@@ -122,6 +124,20 @@ def test_a_killed_run_is_finished_by_the_next(lab: Lab, two_versions: str, point
     assert (result.bundle or {})["reused"] is (point == ACTIVATED)
     assert workspaces(lab, name) == []
     assert lab.export(name, version=2).status == "unchanged"
+
+
+@pytest.mark.parametrize("point", [pytest.param(MOVED, id="killed-once-moved")])
+def test_what_is_done_is_only_tidied_up(lab: Lab, two_versions: str, point: str) -> None:
+    name = two_versions
+    stop(lab, name, point, signal.SIGKILL)
+    assert lab.alias(name) == 2
+    assert workspaces(lab, name)
+    assert lab.export(name, version=2).status == "unchanged"
+    assert workspaces(lab, name) == []
+    run_id = lab.client.get_model_version(name, "2").tags["stlab.export.run_id"]
+    assert lab.client.get_run(run_id).info.status == "KILLED"
+    first = lab.client.get_model_version(name, "1").tags["stlab.promoted.staging"]
+    assert "until" in json.loads(first)
 
 
 @pytest.mark.parametrize(

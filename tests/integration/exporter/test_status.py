@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import subprocess
 import sys
@@ -58,8 +57,11 @@ def run(lab: Lab, line: str, code: int = 0) -> Any:
 
 
 def looked(lab: Lab, server: TritonServer, model: str, code: int) -> Any:
-    urls = f"--triton-url {server.grpc_url}"
-    return run(lab, f"stlab status {model} --check --repository repository {urls} --json", code)
+    return run(lab, f"stlab status {model} --check {where(server)}", code)
+
+
+def where(server: TritonServer) -> str:
+    return f"--repository repository --triton-url {server.grpc_url} --json"
 
 
 def drifts(found: Any) -> list[tuple[str, str]]:
@@ -78,8 +80,16 @@ def sold(lab: Lab, server: TritonServer, model: str) -> None:
         assert result.status == "promoted", result.error
 
 
-def test_no_drift(lab: Lab, server: TritonServer) -> None:
-    sold(lab, server, "straight")
+@pytest.fixture(scope="module")
+def model(lab: Lab, server: TritonServer) -> str:
+    """A model that every test leaves without drift."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CI", "true")
+        sold(lab, server, "straight")
+    return "straight"
+
+
+def test_no_drift(lab: Lab, server: TritonServer, model: str) -> None:
     found = looked(lab, server, "straight", 0)
     assert (found["status"], drifts(found)) == ("ok", [])
     aliases = {entry["alias"]: entry for entry in found["models"][0]["aliases"]}
@@ -98,23 +108,27 @@ def test_no_drift(lab: Lab, server: TritonServer) -> None:
     assert "no drift" in text
 
 
+def folder(lab: Lab, model: str) -> Path:
+    return lab.folder / "repository" / model
+
+
 def by_hand(lab: Lab, server: TritonServer, model: str) -> None:
     lab.client.set_registered_model_alias(model, "prod", "1")
 
 
 def one_byte(lab: Lab, server: TritonServer, model: str) -> None:
-    file = lab.folder / "repository" / model / "2" / "model.onnx"
+    file = folder(lab, model) / str(lab.alias(model, "prod")) / "model.onnx"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
 
 
 def removed(lab: Lab, server: TritonServer, model: str) -> None:
-    shutil.rmtree(lab.folder / "repository" / model / "2")
+    shutil.rmtree(folder(lab, model) / str(lab.alias(model, "prod")))
 
 
 def edited(lab: Lab, server: TritonServer, model: str) -> None:
-    config = lab.folder / "repository" / model / "config.pbtxt"
+    config = folder(lab, model) / "config.pbtxt"
     config.write_text(config.read_text().replace("max_batch_size: 32", "max_batch_size: 4"))
 
 
@@ -141,84 +155,83 @@ def unproven(lab: Lab, server: TritonServer, model: str) -> None:
 @pytest.mark.parametrize(
     ("harm", "kind"),
     [
-        (by_hand, "moved_by_hand"),
         (one_byte, "damaged"),
         (removed, "not_published"),
         (edited, "config_differs"),
         (unloaded, "not_served"),
         (not_closed, "claimed"),
+        (by_hand, "moved_by_hand"),
     ],
 )
 def test_drift_is_found_and_mended(
-    lab: Lab, server: TritonServer, harm: Callable[[Lab, TritonServer, str], None], kind: str
+    lab: Lab,
+    server: TritonServer,
+    model: str,
+    harm: Callable[[Lab, TritonServer, str], None],
+    kind: str,
 ) -> None:
-    model = f"drift-{kind}"
-    sold(lab, server, model)
     harm(lab, server, model)
     found = drifts(looked(lab, server, model, 5))
-    fixes = {fix for name, fix in found if name == kind}
-    assert fixes, found
-    for fix in fixes:
-        run(lab, fix)
+    assert kind in dict(found), found
+    for _ in range(2):
+        # What is mended may show what was hidden behind it.
+        for fix in dict.fromkeys(fix for _, fix in found):
+            run(lab, fix)
+        found = drifts(run(lab, f"stlab status {model} {where(server)}"))
+        if not found:
+            break
     assert drifts(looked(lab, server, model, 0)) == []
     version = lab.alias(model, "prod")
     assert version is not None
     assert (factor(server, model), ready(server, model)) == (float(version), [version])
 
 
-@pytest.mark.parametrize(
-    ("harm", "kind"), [(interrupted, "interrupted"), (unproven, "no_evidence")]
-)
-def test_drift_of_the_registry_is_found(
-    lab: Lab, server: TritonServer, harm: Callable[[Lab, TritonServer, str], None], kind: str
-) -> None:
-    model = f"drift-{kind}"
-    sold(lab, server, model)
-    harm(lab, server, model)
-    assert kind in dict(drifts(looked(lab, server, model, 5)))
+def test_drift_of_the_registry_is_found(lab: Lab, server: TritonServer) -> None:
+    sold(lab, server, "registry")
+    interrupted(lab, server, "registry")
+    assert "interrupted" in dict(drifts(looked(lab, server, "registry", 5)))
+    unproven(lab, server, "registry")
+    assert "no_evidence" in dict(drifts(looked(lab, server, "registry", 5)))
 
 
-def test_what_cannot_be_looked_at(lab: Lab, server: TritonServer) -> None:
-    sold(lab, server, "silent")
+def test_what_cannot_be_looked_at(lab: Lab, model: str) -> None:
     assert run(lab, "stlab status absent --json", 4)["status"] == "failed"
     asked = "--repository repository --triton-url 127.0.0.1:9 --json"
-    found = run(lab, f"stlab status silent {asked}", 6)
+    found = run(lab, f"stlab status {model} {asked}", 6)
     assert found["error"]["kind"] == "unavailable"
     aliases = {entry["alias"]: entry for entry in found["models"][0]["aliases"]}
     assert aliases["prod"]["servers"] == [{"url": "127.0.0.1:9", "served": None}]
 
 
-def test_live_servers_are_verified(lab: Lab, server: TritonServer) -> None:
-    sold(lab, server, "verified")
-    line = f"stlab verify verified --alias prod --repository repository --json --triton-url {shlex.quote(server.grpc_url)}"  # noqa: E501
+def test_live_servers_are_verified(lab: Lab, server: TritonServer, model: str) -> None:
+    line = f"stlab verify {model} --alias prod {where(server)}"
     passed = run(lab, line)
     (verdict,) = passed["servers"]
-    assert (passed["status"], passed["version"], verdict["passed"]) == ("passed", 2, True)
+    assert (passed["status"], verdict["passed"]) == ("passed", True)
     assert 0 <= verdict["margin"] < 1
     assert verdict["cases"] > 3
     assert passed["bundle"]["source"] == "repository"
     # The same from the registry, where the repository has it no more.
-    removed(lab, server, "verified")
+    removed(lab, server, model)
     assert run(lab, line)["bundle"]["source"] == "registry"
-    unloaded(lab, server, "verified")
+    unloaded(lab, server, model)
     assert run(lab, line, 5)["error"]["kind"] == "not_ready"
     assert run(lab, line.replace(server.grpc_url, "127.0.0.1:9"), 6)["status"] == "failed"
     assert run(lab, line.replace("--alias prod", "--alias dev"), 4)["status"] == "failed"
 
 
-def test_a_server_that_answers_otherwise(lab: Lab, server: TritonServer, tmp_path: Path) -> None:
-    """The other model under the same name and number."""
-    sold(lab, server, "otherwise")
+def test_a_server_that_answers_otherwise(lab: Lab, model: str, tmp_path: Path) -> None:
+    """Another model under the same name and number."""
     other = Lab(tmp_path)
-    for number in (1.0, 1.5):
-        other.register_onnx("otherwise", times(number), example=ROWS)
-    forged = other.export("otherwise", repository=str(tmp_path / "repository"))
+    for number in (1.5, 2.5):
+        other.register_onnx(model, times(number), example=ROWS)
+    named = lab.alias(model, "prod")
+    forged = other.export(model, version=named, repository=str(tmp_path / "repository"))
     assert forged.status == "promoted", forged.error
     runtime = ensure_runtime(release(DEFAULT_RELEASE))
-    with TritonServer.start(runtime, str(tmp_path / "repository"), models=["otherwise"]) as liar:
+    with TritonServer.start(runtime, str(tmp_path / "repository"), models=[model]) as liar:
         liar.wait_live()
-        line = f"stlab verify otherwise --alias prod --repository repository --triton-url {liar.grpc_url} --json"  # noqa: E501
-        found = run(lab, line, 3)
+        found = run(lab, f"stlab verify {model} --alias prod {where(liar)}", 3)
     assert found["error"]["kind"] == "parity"
     assert found["servers"][0]["passed"] is False
 

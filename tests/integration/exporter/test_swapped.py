@@ -71,6 +71,7 @@ class Place:
             "--json",
             program=[sys.executable, "-c", driver] if driver else PYTHON,
             MLFLOW_TRACKING_URI=self.served.uri,
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
             REGISTRY=str(self.served.pid),
         )
         assert ran.code == code, ran.stderr
