@@ -196,11 +196,15 @@ def _unset_claims(seen: Seen, fixes: Fixes) -> Iterator[Drift]:
 def _nameless(seen: Seen, fixes: Fixes) -> Iterator[Drift]:
     """Find what is served without a name: who asks for no version gets the highest one."""
     serving = {f"the server at {url}": ready for url, ready in seen.ready.items() if ready}
-    fix = fixes.drop_nameless()
-    for alias in ALIASES:
-        # What mends an alias serves what has a name, and nothing else; a claim is only closed.
-        found = alias_drift(seen, alias, fixes) if alias in seen.aliases else ()
-        fix = next((drift.fix for drift in found if drift.kind != "claimed"), fix)
+    # What mends an alias serves what has a name, and nothing else; a claim is only closed.
+    mending = [
+        drift.fix
+        for alias in ALIASES
+        if alias in seen.asked and alias in seen.aliases
+        for drift in alias_drift(seen, alias, fixes)
+        if drift.kind != "claimed"
+    ]
+    fix = next(iter(mending), fixes.drop_nameless())
     for who, versions in {"the live config": seen.in_config, **serving}.items():
         nameless = sorted(set(versions) - seen.named)
         if nameless:
@@ -224,11 +228,17 @@ def _proven(seen: Seen, alias: str, fixes: Fixes) -> str:
 
 
 def _instead_of_gone(seen: Seen, alias: str, fixes: Fixes) -> str:
+    """Return what takes an alias to the version that it should name, or was the last to name."""
     if alias in {"prod", ARCHIVED}:
         return fixes.forget(alias)
-    proven = [version for version, tags in seen.versions.items() if recorded_for(tags, alias)]
+    records = {v: promotion(tags, alias) for v, tags in seen.versions.items()}
+    proven = {
+        version: (not record.until, record.at)
+        for version, record in records.items()
+        if record is not None and recorded_for(seen.versions[version], alias)
+    }
     if proven:
-        return fixes.restore(alias, max(proven))
+        return fixes.restore(alias, max(proven, key=lambda version: proven[version]))
     return fixes.prove(alias, max(seen.versions))
 
 

@@ -10,6 +10,7 @@ from exporter.building import settings_digest
 from exporter.errors import ConflictError, ValidationFailed
 from exporter.parity.truth import cannot_be_batched
 from exporter.proven import Proven, Recorded, fetch_proven, recorded_for, vouched
+from exporter.registry import stands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +65,7 @@ class Earlier:
             ValidationFailed: Batching is required of a version that cannot be batched.
             UnavailableError: A server does not answer.
         """
-        if selection.previous != selection.version or recorded is None:
+        if recorded is None or not stands(selection, self.request.alias, recorded.sha256):
             return None
         try:
             bundle = self.repository.bundle(selection.model, selection.version)

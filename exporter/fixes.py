@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from exporter.repository import is_url
@@ -49,11 +50,10 @@ class Fixes:
         if is_url(self.repository):
             return restore
         root, name = Path(self.repository), name or str(version)
-        move = [
-            "mv",
-            str(root / self.model / name),
-            str(root.parent / f"{self.model}-{name}-aside"),
-        ]
+        asides = (root.parent / f"{self.model}-{name}-aside{number or ''}" for number in count())
+        # Into a folder that is there mv would move it.
+        aside = next(path for path in asides if not path.exists())
+        move = ["mv", str(root / self.model / name), str(aside)]
         return f"{shlex.join(move)} && {restore}"
 
     def forget(self, alias: str) -> str:

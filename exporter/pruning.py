@@ -1,6 +1,7 @@
 """Deletes versions of a repository that nothing names, and nothing goes back to.
 
-What is deleted is out of the live config already, so no server has to be told.
+What is deleted is out of the live config already, so no server has to be told; with ``nameless``
+those that are given are.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from exporter.activation import check_servers, reload
-from exporter.errors import ConflictError, StlabError, UsageError
-from exporter.names import ARCHIVED, model_name
+from exporter.connecting import connected
+from exporter.errors import ConflictError, StlabError, UsageError, ValidationFailed
+from exporter.names import ALIASES, model_name
 from exporter.progress import Listener, Silent, Steps
-from exporter.registry import Registry, promotion
+from exporter.registry import Registry, claims, promotion
 from exporter.repository import open_repository
 from exporter.result import interrupted
 
@@ -132,38 +134,58 @@ class _Pruning:
             check_servers(request.triton_urls)
             repository = open_repository(request.repository)
         if request.dry_run:
-            self._plan(registry, repository)
-            self.result = replace(self.result, status="planned")
+            planned = self._plan(registry, repository)
+            self.result = replace(self.result, status="planned", removed=planned)
             return
         with repository.workspace(request.model) as work:
             if request.nameless:
                 with self.steps("activate"):
                     self._drop_nameless(registry, repository, work)
             # Under the lock: nobody publishes or activates meanwhile.
-            removed = self._plan(registry, repository)
+            planned = self._plan(registry, repository)
             with self.steps("remove"):
-                for version in removed:
+                for version in planned:
                     repository.check_held(request.model)
-                    repository.remove(request.model, version, work)
-        self.result = replace(self.result, status="pruned" if removed else "unchanged")
+                    self._remove(repository, version, work)
+        self.result = replace(self.result, status="pruned" if self.result.removed else "unchanged")
+
+    def _remove(self, repository: Repository, version: int, work: Path) -> None:
+        result = self.result
+        try:
+            repository.remove(result.model, version, work)
+        except ValidationFailed as error:  # nobody can tell what of it is a server's
+            self.result = replace(result, kept={**result.kept, version: error.message})
+        else:
+            self.result = replace(result, removed=(*result.removed, version))
 
     def _plan(self, registry: Registry, repository: Repository) -> tuple[int, ...]:
         model = self.request.model
         published = repository.versions(model)
+        served = repository.served(model)
+        if published and not served:
+            raise ConflictError(
+                f"the live config of '{model}' names no version, so nobody can tell which of "
+                f"{', '.join(map(str, published))} a server takes",
+                hint=f"See what mends it: stlab status {model}",
+            )
         why = dict.fromkeys(self._newest(published), "one of the newest")
-        why |= dict.fromkeys(repository.served(model), "served")
+        why |= dict.fromkeys(served, "served")
         aliases, versions = registry.look(model)
-        for alias, version in aliases.items():
-            record = promotion(versions.get(version, {}), alias)
-            if alias != ARCHIVED and record is not None and record.previous is not None:
-                why.setdefault(record.previous, f"'{alias}' would roll back to it")
+        for alias in ALIASES:
+            records = claims(versions, alias)
+            for version in records:
+                # Where the alias names another, a promotion was interrupted and may be finished.
+                why.setdefault(version, f"its record says that '{alias}' names it")
+            current = promotion(versions.get(aliases.get(alias, 0), {}), alias)
+            for record in (*records.values(), current):
+                if record is not None and record.previous is not None:
+                    why.setdefault(record.previous, f"'{alias}' would roll back to it")
         for version in set(aliases.values()):
             names = sorted(alias for alias, named in aliases.items() if named == version)
             why[version] = ", ".join(names)
-        removed = tuple(version for version in published if version not in why)
         kept = {version: why[version] for version in published if version in why}
-        self.result = replace(self.result, removed=removed, kept=kept)
-        return removed
+        self.result = replace(self.result, kept=kept)
+        return tuple(version for version in published if version not in why)
 
     def _newest(self, published: tuple[int, ...]) -> tuple[int, ...]:
         return published[-self.request.keep :] if self.request.keep else ()
@@ -173,7 +195,8 @@ class _Pruning:
         model = self.request.model
         served = set(repository.served(model))
         named = served & set(registry.aliases(model).values())
-        if named == served:
+        unaware = [url for url in self.request.triton_urls if self._ready(url) - named]
+        if named == served and not unaware:
             return
         bundle = repository.bundle(model, max(named)) if named else None
         if bundle is None:
@@ -183,5 +206,12 @@ class _Pruning:
                 hint="Export one to an alias first; stlab status says what is drifting.",
             )
         repository.activate(bundle, named, work)
-        for url in self.request.triton_urls:
+        for url in unaware:
             reload(url, bundle)
+
+    def _ready(self, url: str) -> set[int]:
+        """Return the versions that a server has ready, whatever the config says."""
+        with connected(url) as client:
+            index = client.repository.index(ready=True)
+        model = self.request.model
+        return {int(e.version) for e in index if e.name == model and e.version.isdigit()}

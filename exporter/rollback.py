@@ -21,7 +21,7 @@ from exporter.names import ARCHIVED, alias_name, model_name
 from exporter.progress import Listener, Silent, Steps
 from exporter.proven import Proven, Recorded, fetch_proven, find_published, recorded_for
 from exporter.proving import prove_again
-from exporter.registry import Promotion, Registry, Selection, promotion
+from exporter.registry import Promotion, Registry, Selection, promotion, stands
 from exporter.repository import open_repository
 from exporter.result import ExportResult, bundle_summary, interrupted
 from exporter.settings import check_expected, check_mover, who
@@ -133,7 +133,7 @@ class _Rollback:
             target = aliases.get(ARCHIVED)
         if target is None:
             # For prod: a promotion that was interrupted has moved 'archived' only.
-            record = promotion(versions[current], alias)
+            record = promotion(versions.get(current, {}), alias)
             target = None if record is None else record.previous
         if target is None:
             raise ConflictError(
@@ -155,9 +155,12 @@ class _Rollback:
         return selection, recorded
 
     def _settled(self, selection: Selection, proven: Proven) -> bool:
-        if selection.previous != selection.version or not self.repository.serves(proven.bundle):
+        bundle = proven.bundle
+        if not stands(selection, self.request.alias, bundle.sha256):
             return False
-        return all(answers(url, proven.bundle) for url in self.request.triton_urls)
+        if not self.repository.serves(bundle):
+            return False
+        return all(answers(url, bundle) for url in self.request.triton_urls)
 
     def _fetch(
         self, registry: Registry, selection: Selection, recorded: Recorded, work: Path

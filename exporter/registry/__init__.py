@@ -1,6 +1,7 @@
 """The MLflow Model Registry: versions, aliases, tags, and bundles in runs."""
 
 from exporter.registry.connection import Registry, Selection
+from exporter.registry.moving import stands
 from exporter.registry.promotion import Promotion, claims, kept_in, promotion
 from exporter.registry.runs import ExportRun, fetch_bundle
 
@@ -13,4 +14,5 @@ __all__ = [
     "fetch_bundle",
     "kept_in",
     "promotion",
+    "stands",
 ]

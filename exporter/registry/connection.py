@@ -226,7 +226,12 @@ class Registry:
         return {alias: int(version) for alias, version in registered.aliases.items()}
 
     def _models(self) -> list[str]:
-        return sorted(model.name for model in self.client.search_registered_models(max_results=100))
+        found = self.client.search_registered_models(max_results=_MOST)
+        names = [model.name for model in found]
+        while found.token:
+            found = self.client.search_registered_models(max_results=_MOST, page_token=found.token)
+            names += [model.name for model in found]
+        return sorted(names)
 
 
 def _default_version(alias: str, aliases: Mapping[str, int], versions: Mapping[int, Any]) -> int:

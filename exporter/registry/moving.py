@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from exporter.registry.connection import Registry, Selection
 
-__all__ = ["close_claims", "move"]
+__all__ = ["close_claims", "move", "stands"]
 
 
 def move(registry: Registry, selection: Selection, alias: str, record: Promotion) -> None:
@@ -49,8 +49,8 @@ def move(registry: Registry, selection: Selection, alias: str, record: Promotion
     writing = _Writing(registry, selection)
     try:
         writing.record(version, alias, _renewed(selection, alias, record))
-        displaced = selection.previous
-        if alias == "prod" and displaced not in {None, version}:
+        displaced = _displaced(selection, alias)
+        if displaced is not None:
             before = promotion(selection.versions[displaced], alias)
             if before is not None:
                 previous = aliases.get(ARCHIVED)
@@ -78,6 +78,17 @@ def move(registry: Registry, selection: Selection, alias: str, record: Promotion
         close_claims(registry, model, selection.versions, writing.pointed)
     except Exception:  # noqa: BLE001 - the alias was moved; the next run closes them
         return
+
+
+def stands(selection: Selection, alias: str, bundle: str) -> bool:
+    """Return whether an alias names the selected version, and its open record says this bundle.
+
+    An alias that was moved by hand has no open record, whatever is served.
+    """
+    record = promotion(selection.tags, alias)
+    if selection.previous != selection.version or record is None:
+        return False
+    return record.bundle == bundle and not record.until
 
 
 def close_claims(
@@ -149,6 +160,13 @@ class _Writing:
             client.delete_registered_model_alias(self._model, alias)
         else:
             client.set_registered_model_alias(self._model, alias, str(before))
+
+
+def _displaced(selection: Selection, alias: str) -> int | None:
+    """Return what ``archived`` is to name; what the registry has lost cannot be gone back to."""
+    before = selection.previous
+    displaces = alias == "prod" and before != selection.version and before in selection.versions
+    return before if displaces else None
 
 
 def _renewed(selection: Selection, alias: str, record: Promotion) -> Promotion:
