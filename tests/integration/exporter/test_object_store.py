@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import subprocess
@@ -19,12 +20,14 @@ from tests.unit.exporter.stores import BUCKET, CREDENTIALS, S3, serving
 from triton_client import TritonClient
 from triton_client.errors import TritonClientError
 
+from .load import under_load
 from .models import ROWS, times
 from .registering import Lab
 from .running import Ran, command, environment
 
 pytestmark = pytest.mark.triton
 
+log = logging.getLogger(__name__)
 URL = f"s3://{BUCKET}/production/models"
 SECRETS = [CREDENTIALS["AWS_SECRET_ACCESS_KEY"], CREDENTIALS["AWS_SESSION_TOKEN"]]
 
@@ -151,6 +154,31 @@ def test_another_version_is_switched_to(lab: Lab, s3: S3, served: Served) -> Non
     assert "production/models/times/1/manifest.json" in s3.objects(), "kept to go back to"
     left = [name for name in s3.objects() if "/.models.stlab/times/" in name]
     assert [name.rpartition("/")[2][:5] for name in left] == ["lock-"]
+
+
+def test_to_and_fro_under_load(lab: Lab, s3: S3, served: Served, tmp_path: Path) -> None:
+    where = ("--triton-url", served.url)
+    with under_load(served.url, "times", tmp_path / "load.npz") as loads:
+        spans = []
+        for number in (1, 2):
+            begin = time.monotonic()
+            promoted(export(lab, s3, "--version", str(number), *where))
+            spans.append((begin, time.monotonic()))
+            time.sleep(0.3)
+        s3.falls_silent = lambda request: request["REQUEST_METHOD"] == "PUT"
+        failed = export(lab, s3, "--version", "1", *where)
+        undone = time.monotonic()
+        time.sleep(0.3)
+    s3.falls_silent, s3.is_silent = None, False
+    assert (failed.code, failed.result["error"]["kind"]) == (6, "unavailable")
+    (load,) = loads
+    assert load.problems == []
+    assert load.between(0, spans[0][0]) == {2.0}
+    assert load.between(spans[0][1], spans[1][0]) == {1.0}
+    assert load.between(spans[1][1], undone) == {2.0}
+    assert load.between(undone, time.monotonic()) == {2.0}
+    assert lab.alias("times") == 2
+    log.info("%d calls, %.0f a second", len(load.sent), load.rate)
 
 
 def test_a_store_that_is_not_there(lab: Lab, s3: S3, served: Served) -> None:

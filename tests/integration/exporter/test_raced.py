@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from exporter.registry.promotion import claims, promotion
-from exporter.repository import LocalRepository
+from exporter.repository import LocalRepository, Repository, open_repository
+from tests.unit.exporter.stores import serving, set_credentials
 
 from .models import ROWS, times
 from .registering import Lab
@@ -38,10 +39,15 @@ from exporter.cli import main
 main(["export", *sys.argv[5:]])
 """.replace("MANY", str(MANY))
 AT_THE_LOCK = ("exporter.repository.local", "LocalRepository", "workspace")
+AT_THE_LEASE = ("exporter.repository.objects", "ObjectRepository", "workspace")
 
 
 def race(
-    lab: Lab, folder: Path, point: tuple[str, str, str] | None, runs: Sequence[Sequence[str]]
+    lab: Lab,
+    folder: Path,
+    point: tuple[str, str, str] | None,
+    runs: Sequence[Sequence[str]],
+    **settings: str,
 ) -> list[dict[str, Any]]:
     """Export in many processes at once; returns their results, each with its exit code."""
     folder.mkdir()
@@ -50,7 +56,7 @@ def race(
         subprocess.Popen(
             [sys.executable, *start, *arguments, "--json"],
             cwd=lab.folder,
-            env=environment(MLFLOW_TRACKING_URI=lab.uri),
+            env=environment(MLFLOW_TRACKING_URI=lab.uri, **settings),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -70,15 +76,15 @@ def register(lab: Lab, name: str) -> None:
         lab.register_onnx(name, times(float(number)), example=ROWS)
 
 
-def arguments(name: str, version: int, alias: str) -> list[str]:
-    return [name, "--alias", alias, "--version", str(version), "--repository", "repository"]
+def arguments(name: str, version: int, alias: str, repository: str = "repository") -> list[str]:
+    return [name, "--alias", alias, "--version", str(version), "--repository", repository]
 
 
 def winners(results: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
     return [(entry["alias"], entry["version"]) for entry in results if entry["code"] == 0]
 
 
-def check_state(lab: Lab, name: str, repository: str = "repository") -> None:
+def check_state(lab: Lab, name: str, kept: Repository) -> None:
     """Check that aliases, records and what is served agree."""
     registered = lab.client.get_registered_model(name)
     aliases = {alias: int(version) for alias, version in registered.aliases.items()}
@@ -86,12 +92,19 @@ def check_state(lab: Lab, name: str, repository: str = "repository") -> None:
     tags = {int(entry.version): entry.tags for entry in found}
     for alias, version in aliases.items():
         assert set(claims(tags, alias)) == {version}
-    kept = LocalRepository(lab.folder / repository)
     assert set(kept.served(name)) == set(aliases.values())
     for version in aliases.values():
         bundle = kept.bundle(name, version)
         assert bundle is not None
         kept.verify(bundle)
+
+
+def check_one_won(lab: Lab, name: str, results: Sequence[dict[str, Any]]) -> None:
+    """Check that one promoted, and that the others say who was in their way."""
+    ((alias, version),) = winners(results)
+    assert lab.alias(name, alias) == version
+    losers = [entry["error"] for entry in results if entry["code"] == 5]
+    assert all("another export" in error["message"] for error in losers)
 
 
 @pytest.mark.parametrize("aliases", [("staging",), ("dev", "staging")])
@@ -101,12 +114,25 @@ def test_all_at_the_lock_at_once(lab: Lab, tmp_path: Path, aliases: tuple[str, .
     runs = [
         arguments(name, number, aliases[number % len(aliases)]) for number in range(1, MANY + 1)
     ]
-    results = race(lab, tmp_path / "all", AT_THE_LOCK, runs)
-    ((alias, version),) = winners(results)
-    assert lab.alias(name, alias) == version
-    losers = [entry["error"] for entry in results if entry["code"] == 5]
-    assert all("another export" in error["message"] for error in losers)
-    check_state(lab, name)
+    check_one_won(lab, name, race(lab, tmp_path / "all", AT_THE_LOCK, runs))
+    check_state(lab, name, LocalRepository(lab.folder / "repository"))
+
+
+def test_all_at_the_lease_of_an_object_store(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "leased"
+    register(lab, name)
+    set_credentials(monkeypatch)
+    with serving() as s3:
+        s3.reset()
+        runs = [
+            arguments(name, number, ("dev", "staging")[number % 2], s3.url())
+            for number in range(1, MANY + 1)
+        ]
+        results = race(lab, tmp_path / "all", AT_THE_LEASE, runs, **s3.settings)
+        check_one_won(lab, name, results)
+        check_state(lab, name, open_repository(s3.url()))
 
 
 def test_as_they_come(lab: Lab, tmp_path: Path) -> None:
@@ -128,4 +154,4 @@ def test_as_they_come(lab: Lab, tmp_path: Path) -> None:
         order.append(current)
     assert set(order) == set(won)
     assert lab.alias(name) == order[-1]
-    check_state(lab, name)
+    check_state(lab, name, LocalRepository(lab.folder / "repository"))
