@@ -1,4 +1,4 @@
-"""Arrays by name in a npz, with nothing in it that is a pickle."""
+"""Arrays: by name in a npz, with nothing in it that is a pickle; and of strings."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["read_npz", "write_npz"]
+__all__ = ["as_bytes", "as_text", "read_npz", "write_npz"]
+
+Array = np.ndarray[Any, Any]
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+def read_npz(path: Path) -> dict[str, Array]:
     """Read every array of a npz without unpickling anything.
 
     Raises:
@@ -36,9 +38,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         ) from error
 
 
-def write_npz(
-    path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], *, compresslevel: int = 0
-) -> None:
+def write_npz(path: Path, arrays: Mapping[str, Array], *, compresslevel: int = 0) -> None:
     """Write arrays that are not of objects: the same arrays, the same bytes."""
     method = zipfile.ZIP_DEFLATED if compresslevel else zipfile.ZIP_STORED
     with zipfile.ZipFile(path, "w", method, compresslevel=compresslevel) as archive:
@@ -49,3 +49,26 @@ def write_npz(
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=_EPOCH)
             entry.compress_type = method
             archive.writestr(entry, content.getvalue())
+
+
+def as_text(values: Array) -> Array:
+    """Return strings as ONNX Runtime takes them; anything else as it is."""
+    if values.dtype.kind != "O":
+        return values
+    return _objects(
+        [v.decode() if isinstance(v, bytes) else str(v) for v in values.ravel()], values
+    )
+
+
+def as_bytes(values: Array) -> Array:
+    """Return strings as a server sends them; anything else as it is."""
+    if values.dtype.kind not in "OU":
+        return values
+    flat = [v.encode() if isinstance(v, str) else v for v in values.ravel()]
+    return _objects(flat, values)
+
+
+def _objects(flat: list[Any], like: Array) -> Array:
+    result = np.empty(len(flat), dtype=object)
+    result[:] = flat
+    return result.reshape(like.shape)

@@ -12,6 +12,7 @@ import numpy as np
 from exporter.bundle import CONFIG, SAMPLES, WARMUP, Bundle, file_digest, folder_digest
 from exporter.config import WarmupInput, build_config, render
 from exporter.formats import convert
+from exporter.formats.base import Target
 from exporter.parity.inputs import SEED, named_samples
 from exporter.parity.reference import examine
 from exporter.parity.samples import load_arrays, save_samples
@@ -80,6 +81,8 @@ def settings_of(request: ExportRequest, release_name: str) -> dict[str, Any]:
     # Only where it is set: what was proven without it has this digest.
     if request.max_queue_size:
         settings["max_queue_size"] = request.max_queue_size
+    if request.accelerator:
+        settings["accelerator"] = request.accelerator
     return settings
 
 
@@ -122,8 +125,20 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
                 f"ONNX Runtime {target.onnxruntime} with opset {target.max_opset}."
             )
         conversion = convert(
-            settings["format"], source, job.folder, target, rows=truth.batching.rows
+            settings["format"],
+            source,
+            job.folder,
+            Target(
+                target,
+                settings["precision"],
+                settings.get("accelerator", ""),
+                truth.batching.max_batch_size,
+                truth.batching.rows,
+            ),
+            truth,
         )
+        truth = truth.renamed(conversion.names)
+        evidence.notes += conversion.notes
     with steps("configure"):
         kept = save_samples(job.folder / SAMPLES, truth)
         _configure(job, conversion, truth, kept[0])
@@ -166,6 +181,7 @@ def _facts(
         "interface": conversion.interface.as_dict(),
         "batching": truth.batching.as_dict(),
         "settings": dict(job.settings),
+        **conversion.facts,
     }
 
 

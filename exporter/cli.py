@@ -67,8 +67,13 @@ def export(
     version: Annotated[
         int | None, typer.Option(help="The version. dev: newest; staging: what dev names.")
     ] = None,
-    target_format: Annotated[str, typer.Option("--format", help="onnx")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32")] = "fp32",
+    target_format: Annotated[
+        str, typer.Option("--format", help="onnx, torchscript or tensorrt.")
+    ] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    accelerator: Annotated[
+        str, typer.Option(help="tensorrt: let Triton's TensorRT accelerator run an onnx model.")
+    ] = "",
     repository: _Repository = "model_repository",
     triton_url: _TritonUrls = None,
     triton_release: Annotated[
@@ -109,6 +114,7 @@ def export(
         prove_on=prove_on,
         format=target_format,
         precision=precision,
+        accelerator=accelerator,
         batching=batching,
         max_batch_size=max_batch_size,
         max_queue_size=max_queue_size,

@@ -79,9 +79,7 @@ def build_config(
     config.version_policy.specific.versions.append(version)
     # AUTO is a GPU where the server has one and the CPU elsewhere: built once, deployed everywhere.
     config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)
-    threads = 1 if conversion.bytes <= SMALL_MODEL_BYTES else 0
-    config.parameters["intra_op_thread_count"].string_value = str(threads)
-    config.parameters["inter_op_thread_count"].string_value = "1"
+    _BACKENDS[conversion.backend](config, conversion)
     if max_batch_size > 0:
         config.dynamic_batching.SetInParent()
         if max_queue_size:
@@ -176,6 +174,23 @@ def _differences(ours: Any, served: Any, path: str) -> list[str]:
 
 def _repeated(field: Any) -> bool:
     return bool(field.is_repeated)
+
+
+def _onnxruntime(config: pb.ModelConfig, conversion: Conversion) -> None:
+    threads = 1 if conversion.bytes <= SMALL_MODEL_BYTES else 0
+    config.parameters["intra_op_thread_count"].string_value = str(threads)
+    config.parameters["inter_op_thread_count"].string_value = "1"
+
+
+def _pytorch(config: pb.ModelConfig, conversion: Conversion) -> None:
+    """Nothing is set beside the defaults."""
+
+
+def _tensorrt(config: pb.ModelConfig, conversion: Conversion) -> None:
+    """Nothing is set beside the defaults."""
+
+
+_BACKENDS = {"onnxruntime": _onnxruntime, "pytorch": _pytorch, "tensorrt": _tensorrt}
 
 
 def _declare(entry: Any, tensor: Tensor, *, batched: bool) -> None:

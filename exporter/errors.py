@@ -16,6 +16,7 @@ libraries are translated where they are called, with the original as ``__cause__
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 __all__ = [
@@ -27,7 +28,10 @@ __all__ = [
     "UsageError",
     "ValidationFailed",
     "error_of",
+    "first_line",
 ]
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class StlabError(Exception):
@@ -100,3 +104,11 @@ def error_of(exit_code: int, kind: str, message: str, hint: str) -> StlabError:
         if error.exit_code == exit_code:
             return error(message, hint=hint, kind=kind)
     return StlabError(message, hint=hint, kind=kind)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what a library says of the cause, without the colours that it says it in."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]

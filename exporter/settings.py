@@ -20,7 +20,8 @@ __all__ = [
 ]
 
 BATCHING = ("auto", "require", "off")
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "fp16", "int8")
+ACCELERATORS = ("tensorrt",)
 MAX_BATCH_SIZE = 32
 # The reference is asked a full batch, which takes memory; nobody's server takes more in one.
 MOST_ROWS = 65_536
@@ -43,6 +44,7 @@ class ExportRequest:
         prove_on: The gRPC address of a server to prove on; none for a private one.
         format: The target format.
         precision: The target precision.
+        accelerator: ``tensorrt`` for Triton's TensorRT accelerator of ONNX models, or empty.
         batching: ``auto``, ``require`` or ``off``.
         max_batch_size: The most rows in one request.
         max_queue_size: How many requests may wait before more are refused; 0 for any number.
@@ -63,6 +65,7 @@ class ExportRequest:
     prove_on: str = ""
     format: str = "onnx"
     precision: str = "fp32"
+    accelerator: str = ""
     batching: str = "auto"
     max_batch_size: int = MAX_BATCH_SIZE
     max_queue_size: int = 0
@@ -81,6 +84,19 @@ class ExportRequest:
         _one_of("--format", self.format, tuple(FORMATS))
         _one_of("--precision", self.precision, PRECISIONS)
         _one_of("--batching", self.batching, BATCHING)
+        if self.accelerator:
+            _one_of("--accelerator", self.accelerator, ACCELERATORS)
+        if self.format != "onnx" and self.accelerator:
+            raise UsageError(
+                f"--accelerator is for --format onnx, not {self.format}",
+                hint="Leave it out: the format names the engine already.",
+            )
+        if self.format == "torchscript" and self.precision != "fp32":
+            raise UsageError(
+                f"--precision {self.precision} is not for --format torchscript, which keeps the "
+                "model's own types",
+                hint="Use --format onnx or tensorrt.",
+            )
         if not 1 <= self.max_batch_size <= MOST_ROWS:
             raise UsageError(
                 f"--max-batch-size is at least 1 and at most {MOST_ROWS}",

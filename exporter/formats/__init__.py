@@ -1,6 +1,6 @@
 """One module per target format; each turns a `Source` into model files for one Triton backend.
 
-A new format is one new module with ``convert(source, folder, release, rows)`` and one line below.
+A new format is one new module with ``convert(source, folder, target, truth)`` and one line below.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ from exporter.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from exporter.formats.base import Conversion
+    from exporter.formats.base import Conversion, Target
+    from exporter.parity.truth import Truth
     from exporter.sources.base import Source
-    from exporter.triton.releases import Release
 
 __all__ = ["FORMATS", "convert"]
 
-FORMATS = {"onnx": "exporter.formats.onnx"}
+FORMATS = {
+    "onnx": "exporter.formats.onnx",
+    "torchscript": "exporter.formats.torchscript",
+    "tensorrt": "exporter.formats.tensorrt",
+}
 """Formats by name, with the module that writes them (imported when needed)."""
 
 
-def convert(
-    name: str, source: Source, folder: Path, release: Release, *, rows: int | None
-) -> Conversion:
+def convert(name: str, source: Source, folder: Path, target: Target, truth: Truth) -> Conversion:
     """Write a model's files into a folder.
 
     Args:
         name: The format.
         source: The reference.
         folder: An empty folder.
-        release: The Triton release that will serve the files.
-        rows: The number of rows to fix the leading axis at, where the reference takes no other.
+        target: What the files are for.
+        truth: The reference's answers, to choose between ways to convert and to calibrate.
 
     Raises:
         UsageError: The format is not known here.
@@ -45,4 +47,4 @@ def convert(
             hint=f"Use one of: {', '.join(FORMATS)}.",
         )
     converter = import_module(FORMATS[name]).convert
-    return cast("Conversion", converter(source, folder, release, rows=rows))
+    return cast("Conversion", converter(source, folder, target, truth))

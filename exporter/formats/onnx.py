@@ -2,32 +2,89 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailed, first_line
 from exporter.formats.base import Conversion
+from exporter.formats.rehearsal import rehearse
 from exporter.interface import Axis, Interface, Tensor
+from exporter.sources.base import OnnxTarget
 from triton_client.types import wire_datatype
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from exporter.sources.base import Source
+    from exporter.formats.base import Target
+    from exporter.parity.truth import Truth
+    from exporter.sources.base import OnnxWay, Source
     from exporter.triton.releases import Release
 
-__all__ = ["convert"]
+__all__ = ["FILENAME", "convert", "size_of", "write_first_right"]
 
 FILENAME = "model.onnx"
 # What every release from 23.05 on loads, and what torch's exporter writes without conversion.
 OPSET, IR = 18, 8
 
 
-def convert(source: Source, folder: Path, release: Release, *, rows: int | None) -> Conversion:
+def convert(source: Source, folder: Path, target: Target, truth: Truth) -> Conversion:
     """Write ``model.onnx``; see `exporter.formats.convert`."""
+    conversion = write_first_right(source, folder, target, truth)
+    if target.rows is not None:
+        conversion = _fix_rows(folder / FILENAME, conversion, target.rows)
+    return conversion
+
+
+def write_first_right(source: Source, folder: Path, target: Target, truth: Truth) -> Conversion:
+    """Write the model in the first way whose file answers as the reference does.
+
+    Where none does, the first that could be written stays: the proof says what is wrong with it.
+
+    Raises:
+        ValidationFailed: No way leads to a file, or none to one that the release can load.
+    """
+    limits = OnnxTarget(OPSET, IR, target.release.max_opset, target.release.max_ir)
+    ways = source.onnx_ways(limits)
+    written: list[tuple[Path, Conversion]] = []
+    refused: ValidationFailed | None = None
+    with tempfile.TemporaryDirectory(prefix="ways-", dir=folder.parent) as scratch:
+        for number, way in enumerate(ways):
+            place = Path(scratch, str(number))
+            place.mkdir()
+            try:
+                conversion = _write(source, way, place, target.release)
+            except ValidationFailed as error:
+                refused = refused or error
+                continue
+            written.append((place, conversion))
+            if number == len(ways) - 1 and len(written) == 1:
+                break  # there is nothing to choose from
+            problem = rehearse(place / FILENAME, source.interface.outputs, truth)
+            if not problem:
+                written = written[-1:]
+                break
+        if not written:
+            raise refused or _nothing_written()
+        place, conversion = written[0]
+        for file in place.iterdir():
+            file.rename(folder / file.name)
+    return conversion
+
+
+def _write(source: Source, way: OnnxWay, folder: Path, release: Release) -> Conversion:
     path = folder / FILENAME
-    converter = source.write_onnx(path, opset=OPSET, ir=IR)
+    try:
+        converter = way(path)
+    except ValidationFailed:
+        raise
+    except Exception as error:
+        raise ValidationFailed(
+            f"the model cannot be written as ONNX: {first_line(error)}",
+            hint="Replace the operator that it names by others, and log the model again.",
+            kind="convert",
+        ) from error
     proto = onnx.load(path, load_external_data=False)
     _check_release(proto, release)
     interface = Interface(
@@ -35,11 +92,6 @@ def convert(source: Source, folder: Path, release: Release, *, rows: int | None)
         _tensors(proto.graph.output, source.interface.outputs),
     )
     _check_names(source.interface, interface)
-    if rows is not None and _fix_rows(proto.graph, interface, rows):
-        onnx.save(proto, path)
-        interface = Interface(
-            _tensors(_real_inputs(proto.graph), source.interface.inputs), interface.outputs
-        )
     return Conversion(
         format="onnx",
         backend="onnxruntime",
@@ -47,7 +99,20 @@ def convert(source: Source, folder: Path, release: Release, *, rows: int | None)
         interface=interface,
         converter=converter,
         versions={"onnx": onnx.__version__},
-        bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        bytes=size_of(folder),
+    )
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _nothing_written() -> ValidationFailed:
+    return ValidationFailed(
+        "the model has no ONNX form",
+        hint="Log it in a flavor that can be converted.",
+        kind="convert",
     )
 
 
@@ -116,12 +181,17 @@ def _tensor(value: Any, known: Tensor | None) -> Tensor:
     return Tensor(value.name, datatype, tuple(axes))
 
 
-def _fix_rows(graph: onnx.GraphProto, interface: Interface, rows: int) -> bool:
+def _fix_rows(path: Path, conversion: Conversion, rows: int) -> Conversion:
     """Fix the leading axis of every input; outputs stay as they are, as Triton reads them."""
-    symbols = {t.axes[0] for t in interface.inputs if t.axes and isinstance(t.axes[0], str)}
-    for value in _real_inputs(graph):
+    interface = conversion.interface
+    if not any(t.axes and isinstance(t.axes[0], str) for t in interface.inputs):
+        return conversion
+    proto = onnx.load(path, load_external_data=False)
+    for value in _real_inputs(proto.graph):
         dims = value.type.tensor_type.shape.dim
         if dims and not dims[0].HasField("dim_value"):
             dims[0].Clear()
             dims[0].dim_value = rows
-    return bool(symbols)
+    onnx.save(proto, path)
+    inputs = _tensors(_real_inputs(proto.graph), interface.inputs)
+    return replace(conversion, interface=Interface(inputs, interface.outputs))

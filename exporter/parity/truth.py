@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailed
 
@@ -44,6 +44,30 @@ class Truth:
     tolerances: Mapping[str, Tolerance | None]
     batching: Batching
     slow: bool
+
+    def renamed(self, names: Mapping[str, str]) -> Truth:
+        """Return the same under the names that tensors are served by.
+
+        Args:
+            names: The new name of every tensor that has one.
+        """
+        if not names:
+            return self
+
+        def named(values: Mapping[str, Any]) -> dict[str, Any]:
+            return {names.get(name, name): value for name, value in values.items()}
+
+        def answer(given: Answer) -> Answer:
+            exact = None if given.float64 is None else named(given.float64)
+            case = replace(given.case, inputs=named(given.case.inputs))
+            return Answer(case, named(given.outputs), exact)
+
+        return replace(
+            self,
+            answers=tuple(map(answer, self.answers)),
+            pool=None if self.pool is None else answer(self.pool),
+            tolerances=named(self.tolerances),
+        )
 
 
 def cannot_be_batched(reason: str) -> ValidationFailed:

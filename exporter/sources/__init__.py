@@ -21,6 +21,10 @@ __all__ = ["FLAVORS", "open_source"]
 FLAVORS = {
     "pytorch": "exporter.sources.pytorch",
     "onnx": "exporter.sources.onnx",
+    "transformers": "exporter.sources.transformers",
+    "sklearn": "exporter.sources.sklearn",
+    "xgboost": "exporter.sources.xgboost",
+    "lightgbm": "exporter.sources.lightgbm",
 }
 """Flavors by preference, with the module that reads them (imported when needed)."""
 

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from exporter.interface import Interface
 
-__all__ = ["Array", "Arrays", "CannotRun", "Source"]
+__all__ = ["Array", "Arrays", "CannotRun", "OnnxTarget", "OnnxWay", "Source"]
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
+OnnxWay = Callable[[Path], str]
+"""Writes an ONNX file and returns the name of what wrote it; raises whatever the converter does."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxTarget:
+    """What an ONNX file is to be.
+
+    Attributes:
+        opset: The opset of ``ai.onnx`` to write, where it can be chosen.
+        ir: The IR version to write, likewise.
+        max_opset: The newest opset that the target release reads.
+        max_ir: The newest IR version that it reads.
+    """
+
+    opset: int
+    ir: int
+    max_opset: int
+    max_ir: int
 
 
 class CannotRun(Exception):  # noqa: N818 - names a verdict, not a mishap
@@ -50,8 +69,10 @@ class Source(Protocol):
     def run_float64(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]] | None:
         """Return the same computed in float64, or None where the model cannot do that."""
 
-    def write_onnx(self, path: Path, *, opset: int, ir: int) -> str:
-        """Write an ONNX file and return the name of what wrote it.
+    def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
+        """Return the ways to write the model as ONNX, the best one first.
+
+        The first whose file answers as the model does is taken.
 
         Raises:
             ValidationFailed: The model has no ONNX form.

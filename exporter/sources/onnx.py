@@ -5,19 +5,21 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
 import onnx
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
+from exporter.arrays import as_bytes, as_text
 from exporter.errors import UsageError, ValidationFailed
 from exporter.interface import Axis, Interface, Tensor
 from exporter.names import artifact_path
-from exporter.sources.base import Array, Arrays, CannotRun
+from exporter.sources.base import Arrays, CannotRun, OnnxTarget, OnnxWay
 from exporter.sources.mlmodel import MLModel, check_signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    import numpy as np
 
 __all__ = ["OnnxSource", "open_source"]
 
@@ -101,19 +103,23 @@ class OnnxSource:
         """Return ONNX Runtime's answer; see `Source.run`."""
         names = [tensor.name for tensor in self.interface.outputs]
         try:
-            answers = self._session.run(names, {k: _as_text(v) for k, v in inputs.items()})
+            answers = self._session.run(names, {k: as_text(v) for k, v in inputs.items()})
         except Exception as error:
             raise CannotRun(str(error).strip().splitlines()[0]) from error
         return {
-            tensor.name: _as_bytes(answer) if tensor.datatype == "BYTES" else answer
+            tensor.name: as_bytes(answer) if tensor.datatype == "BYTES" else answer
             for tensor, answer in zip(self.interface.outputs, answers, strict=True)
         }
 
     def run_float64(self, inputs: Arrays) -> None:
         """Return None: the types of an ONNX graph are part of it."""
 
-    def write_onnx(self, path: Path, *, opset: int, ir: int) -> str:  # noqa: ARG002 - the graph is kept as it was logged
-        """Copy the file, and its external data under names of ours; see `Source.write_onnx`.
+    def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:  # noqa: ARG002 - the graph is kept as it was logged
+        """Return the file as it was logged; see `Source.onnx_ways`."""
+        return (self._copy,)
+
+    def _copy(self, path: Path) -> str:
+        """Copy the file, and its external data under names of ours.
 
         The names in the file are its author's: a server would take some for code, and MLflow's are
         random, so that the same model would be another bundle each time it is logged.
@@ -231,21 +237,6 @@ def _tensor(kind: str, node: Any) -> Tensor:
         known = isinstance(size, int) and size >= 0
         axes.append(size if known else str(size or f"{node.name}.{index}"))
     return Tensor(node.name, _DATATYPES[node.type], tuple(axes))
-
-
-def _as_text(values: Array) -> Array:
-    """Strings as ONNX Runtime takes them; anything else as it is."""
-    if values.dtype.kind != "O":
-        return values
-    flat = [v.decode() if isinstance(v, bytes) else str(v) for v in values.ravel()]
-    return np.array(flat, dtype=object).reshape(values.shape)
-
-
-def _as_bytes(values: Any) -> np.ndarray[Any, Any]:
-    flat = [v.encode() if isinstance(v, str) else v for v in values.ravel()]
-    result = np.empty(len(flat), dtype=object)
-    result[:] = flat
-    return result.reshape(values.shape)
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -10,12 +11,12 @@ from torch.utils import _pytree as pytree
 
 from exporter.errors import ValidationFailed
 from exporter.interface import Axis, Interface, Tensor, unique_names
-from exporter.sources.base import Arrays, CannotRun
+from exporter.sources.base import Arrays, CannotRun, OnnxTarget, OnnxWay
 from exporter.sources.mlmodel import Field, MLModel, check_signature
 from exporter.sources.pytorch.archive import load_program
 from exporter.sources.pytorch.float64 import run_in_float64
 from exporter.sources.pytorch.purity import refuse_impurity
-from exporter.sources.pytorch.to_onnx import write_onnx
+from exporter.sources.pytorch.to_onnx import by_dynamo, by_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,16 +91,18 @@ class ExportedProgramSource:
         except Exception:  # noqa: BLE001 - whatever an operator raises that has no float64 form
             return None
 
-    def write_onnx(self, path: Path, *, opset: int, ir: int) -> str:
-        """Write the program as ONNX; see `Source.write_onnx`."""
-        return write_onnx(
-            self._program,
-            path,
-            inputs=[tensor.name for tensor in self.interface.inputs],
-            outputs=[tensor.name for tensor in self.interface.outputs],
-            opset=opset,
-            ir=ir,
+    def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
+        """Return both of torch's exporters; see `Source.onnx_ways`."""
+        inputs = {tensor.name: tensor.axes for tensor in self.interface.inputs}
+        outputs = {tensor.name: tensor.axes for tensor in self.interface.outputs}
+        newer = partial(
+            by_dynamo, self._program, inputs=list(inputs), outputs=list(outputs), target=target
         )
+        older = partial(
+            by_tracing, self._program.module(), inputs=inputs, outputs=outputs, target=target
+        )
+        arguments, _ = self._program.example_inputs or ((), {})
+        return (newer, partial(older, tuple(arguments)))
 
     def _tensors(self, inputs: Arrays) -> list[torch.Tensor]:
         # Copies: a model may write into its arguments.
