@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from exporter.building import BuildJob, Candidate
@@ -14,6 +15,7 @@ from exporter.bundle import Bundle
 from exporter.environment import bare_environment
 from exporter.errors import StlabError, ValidationFailed, error_of
 from exporter.parity.samples import load_samples
+from exporter.sandbox import hide_environment
 from exporter.worker import RESULT, TRUTH, job_as_json
 
 if TYPE_CHECKING:
@@ -34,6 +36,10 @@ def build_apart(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
         ValidationFailed: As `build` does; or the model crashed the process.
         StlabError: The process died; the end of what it said is in the message.
     """
+    if job.allow_pickle:
+        # What is unpickled there must not read this process's secrets from /proc.
+        with suppress(OSError):
+            hide_environment()
     with tempfile.TemporaryFile() as log:
         worker = subprocess.Popen(
             # -P: nothing that lies in the working directory is imported.

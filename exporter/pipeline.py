@@ -54,12 +54,14 @@ def export(
     Args:
         request: What is asked for.
         listener: Told about every step.
-        isolated: Whether the model is run and converted in a process of its own.
+        isolated: Whether the model is run and converted in a process of its own, as it is in any
+            case where pickles may be loaded.
 
     Returns:
         The result; on failure with ``status`` ``failed`` and the error in it.
     """
-    job = _Export(request, Steps(listener or Silent()), build_apart if isolated else build)
+    apart = isolated or request.allow_pickle
+    job = _Export(request, Steps(listener or Silent()), build_apart if apart else build)
     try:
         job.run()
     except StlabError as error:

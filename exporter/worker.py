@@ -18,10 +18,11 @@ from typing import TextIO
 
 from exporter.building import BuildJob, build
 from exporter.environment import collect_seldom, leave
-from exporter.errors import StlabError
+from exporter.errors import StlabError, UsageError
 from exporter.parity.evidence import Evidence
 from exporter.parity.samples import save_truth
 from exporter.progress import Steps
+from exporter.sandbox import cut_network
 
 __all__ = ["RESULT", "TRUTH", "job_as_json"]
 
@@ -65,10 +66,26 @@ class _Events:
         self._stream.flush()
 
 
+_NO_SANDBOX = UsageError(
+    "nothing is unpickled here: this system offers no way to keep its code from the network",
+    hint="Run the export on Linux (x86_64 or aarch64) with seccomp, or log the model in a form "
+    "that is no pickle.",
+)
+
+
+def _cut_network() -> bool:
+    try:
+        cut_network()
+    except OSError:
+        return False
+    return True
+
+
 def _main() -> None:
     collect_seldom()
     # A worker has no use without its parent, however that ended.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    offline = _cut_network()
     # What libraries print must not look like events.
     with os.fdopen(os.dup(1), "w") as stream:
         os.dup2(2, 1)
@@ -77,6 +94,8 @@ def _main() -> None:
         evidence = Evidence()
         result: dict[str, object] = {"error": None, "exit_code": 0, "slow": False}
         try:
+            if job.allow_pickle and not offline:
+                raise _NO_SANDBOX
             candidate = build(job, evidence, Steps(_Events(stream)))
             save_truth(workspace / TRUTH, candidate.truth)
             result["slow"] = candidate.truth.slow

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from exporter.errors import ValidationFailed
 from exporter.parity.evidence import Batching, Evidence
 from exporter.parity.inputs import Case, Drawing, equal_rows, mixed_in, rows_of, take_rows
+from exporter.parity.ties import hangs_on_a_hair
 from exporter.parity.truth import Answer
 from exporter.parity.values import VARIETIES
 from exporter.sources.base import Arrays, CannotRun, Source
@@ -181,12 +182,22 @@ class Questions:
                     hint="Correct the samples file.",
                     kind="samples",
                 ) from error
+        tied: list[str] = []
         edge_rows = rows if self.pool is None else EDGE_ROWS
         for case in (*self.drawing.edges(rows=edge_rows), *self._sized(edge_rows)):
             try:
                 self.ask(case)
             except CannotRun as error:
                 self.skipped.append(f"{case.name} ({error})")
+                continue
+            if hangs_on_a_hair(self.source, self.answers[-1]):
+                del self.answers[-1]
+                tied.append(case.name)
+        if tied:
+            self.evidence.notes.append(
+                "The registered model's own whole numbers or truth values change with the last "
+                f"digit of its input, and are not compared there: {', '.join(tied)}."
+            )
         if self.skipped:
             self.evidence.notes.append(
                 "The registered model itself refuses: " + "; ".join(self.skipped)

@@ -7,6 +7,7 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import torch
 
 if TYPE_CHECKING:
@@ -90,7 +91,19 @@ def by_tracing(
             output_names=list(outputs),
             dynamic_axes=variable,
         )
+    _declare_sizes(path, outputs)
     return "torch.onnx torchscript"
+
+
+def _declare_sizes(path: Path, outputs: Mapping[str, Sequence[Axis]]) -> None:
+    """Write the sizes of outputs that this exporter does not infer, such as after a loop."""
+    proto = onnx.load(path, load_external_data=False)
+    for value in proto.graph.output:
+        dims = value.type.tensor_type.shape.dim
+        for dim, size in zip(dims, outputs.get(value.name, ()), strict=False):
+            if isinstance(size, int) and not dim.HasField("dim_value"):
+                dim.dim_value = size
+    onnx.save(proto, path)
 
 
 @contextmanager

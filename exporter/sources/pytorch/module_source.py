@@ -1,0 +1,179 @@
+"""An eager or scripted torch module as reference."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from exporter.errors import ValidationFailed, first_line
+from exporter.interface import Interface, unique_names
+from exporter.sources.base import Array, Arrays, CannotRun, OnnxTarget, OnnxWay
+from exporter.sources.mlmodel import Field, MLModel, check_signature
+from exporter.sources.pytorch.calling import positional
+from exporter.sources.pytorch.examples import logged_example
+from exporter.sources.pytorch.float64 import run_in_float64
+from exporter.sources.pytorch.naming import output_names
+from exporter.sources.pytorch.probing import probe, tensors_of
+from exporter.sources.pytorch.to_onnx import by_dynamo, by_tracing
+from exporter.sources.pytorch.to_program import programs_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from torch.export import ExportedProgram
+
+__all__ = ["ModuleSource"]
+
+
+class ModuleSource:
+    """A torch module, run as it is.
+
+    Args:
+        module: The module, in the mode that it answers in.
+        example: Its inputs by name, in order, of sizes that it takes.
+        varying: The axes of every input that are said to vary.
+        promised: The outputs as a signature names them.
+        flavor: The MLflow flavor, with its serialization.
+        given: Whether somebody logged the example.
+
+    Raises:
+        ValidationFailed: The module cannot run its example, or returns what is no tensor.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        example: Arrays,
+        varying: Mapping[str, Sequence[int]],
+        *,
+        promised: Sequence[Field] = (),
+        flavor: str = "pytorch-pickle",
+        given: bool = True,
+    ) -> None:
+        self.flavor = flavor
+        self.notes: list[str] = []
+        self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
+        tensors = [torch.tensor(array) for array in example.values()]
+        try:
+            self._module = positional(module, list(example), tensors)
+            answer = self._ask(tensors)
+            inputs, outputs, grown = probe(self._ask, tensors, [varying[name] for name in example])
+        except Exception as error:
+            raise ValidationFailed(
+                f"the registered model cannot run its example: {first_line(error)}",
+                hint="Log the model again with an example and a signature that it can answer.",
+                kind="signature",
+            ) from error
+        self._example = tuple(grown)
+        names = output_names(self._spec(tensors), promised)
+        self.interface = Interface(
+            tensors_of(unique_names(example, "input"), inputs, tensors),
+            tensors_of(names, outputs, answer),
+        )
+        self.example: Arrays | None = None
+        if given:
+            self.example = dict(
+                zip((t.name for t in self.interface.inputs), example.values(), strict=True)
+            )
+
+    @classmethod
+    def of_signature(cls, model: MLModel, module: torch.nn.Module) -> ModuleSource:
+        """Return a logged module as reference; see `exporter.sources.pytorch.examples`.
+
+        Raises:
+            ValidationFailed: It does not say what it takes, or the signature does not fit it.
+        """
+        logged = logged_example(model)
+        source = cls(
+            module, logged.arrays, logged.varying, promised=model.outputs, given=logged.given
+        )
+        check_signature(model, source.interface.inputs, source.interface.outputs)
+        return source
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Return the module's answer; see `Source.run`."""
+        # Copies: a model may write into its arguments.
+        tensors = [torch.tensor(inputs[tensor.name]) for tensor in self.interface.inputs]
+        try:
+            return self._named(self._ask(tensors))
+        except Exception as error:
+            raise CannotRun(first_line(error)) from error
+
+    def run_float64(self, inputs: Arrays) -> dict[str, Array] | None:
+        """Return the answer in float64; see `Source.run_float64`."""
+        tensors = [torch.tensor(inputs[tensor.name]) for tensor in self.interface.inputs]
+        try:
+            if self._programs:
+                leaves = pytree.tree_leaves(run_in_float64(self._programs[0], tensors))
+            else:
+                wide = copy.deepcopy(self._module).double()
+                with torch.no_grad():
+                    leaves = wide(*(t.double() if t.dtype is torch.float32 else t for t in tensors))
+            return self._named(leaves)
+        except Exception:  # noqa: BLE001 - whatever an operator raises that has no float64 form
+            return None
+
+    def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
+        """Return torch's exporters, on every program that the module gives; see `Source`."""
+        inputs = {tensor.name: tensor.axes for tensor in self.interface.inputs}
+        outputs = {tensor.name: tensor.axes for tensor in self.interface.outputs}
+        newer = [
+            partial(by_dynamo, p, inputs=list(inputs), outputs=list(outputs), target=target)
+            for p in self._programs
+        ]
+
+        def older(path: Path) -> str:
+            module, example = self.torchscript_module()
+            return by_tracing(module, example, path, inputs=inputs, outputs=outputs, target=target)
+
+        return (*newer, older)
+
+    def torchscript_module(self) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+        """Return a module that takes the inputs by position, and what to call it with."""
+        scripted = isinstance(self._module.module, torch.jit.ScriptModule)
+        whole = self._module.module if scripted and self._module.way != "dict" else self._module
+        return whole, self._example
+
+    @cached_property
+    def _programs(self) -> list[ExportedProgram]:
+        return programs_of(self._module, self._example, self.interface.inputs)
+
+    def _ask(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            leaves = self._module(*(tensor.clone() for tensor in tensors))
+        for leaf in leaves:
+            if not isinstance(leaf, torch.Tensor):
+                raise ValidationFailed(
+                    f"the model returns a {type(leaf).__name__}, which is not a tensor",
+                    hint="Return tensors only, and log the model again.",
+                    kind="interface",
+                )
+        return list(leaves)
+
+    def _spec(self, tensors: Sequence[torch.Tensor]) -> Any:
+        with torch.no_grad():
+            answer = self._module.answer(*(tensor.clone() for tensor in tensors))
+        return pytree.tree_structure(_without_none(answer))
+
+    def _named(self, leaves: Sequence[torch.Tensor]) -> dict[str, Array]:
+        # Clones: a model may hand out a buffer that its next run changes.
+        return {
+            tensor.name: leaf.detach().clone().contiguous().resolve_conj().resolve_neg().numpy()
+            for tensor, leaf in zip(self.interface.outputs, leaves, strict=True)
+        }
+
+
+def _without_none(answer: Any) -> Any:
+    """Drop what a model returns as None from its tuples and dicts."""
+    if isinstance(answer, dict):
+        return {key: _without_none(value) for key, value in answer.items() if value is not None}
+    if isinstance(answer, (tuple, list)):
+        return tuple(_without_none(value) for value in answer if value is not None)
+    return answer

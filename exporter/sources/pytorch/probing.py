@@ -1,0 +1,113 @@
+"""Finds out which sizes of a module's tensors vary, by asking it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from exporter.interface import Axis, Tensor
+from exporter.sources.pytorch.naming import datatype_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["ROWS", "grown", "probe", "tensors_of"]
+
+ROWS = "rows"
+Places = list[tuple[int, int]]
+"""Inputs by number, with an axis of each."""
+
+
+def probe(
+    ask: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]],
+    example: Sequence[torch.Tensor],
+    varying: Sequence[Sequence[int]],
+) -> tuple[list[tuple[Axis, ...]], list[tuple[Axis, ...]], list[torch.Tensor]]:
+    """Return the axes of inputs and outputs, and an example of which no varying size is 1.
+
+    A size is a symbol where it is said to vary and the module takes another one. Sizes that are
+    equal in the example are taken for one; where the module refuses that, each for its own.
+
+    Args:
+        ask: Runs the module; raises where it refuses.
+        example: Its inputs.
+        varying: The axes of every input that are said to vary.
+    """
+    groups = _groups(example, varying)
+    example = _beyond_one(ask, example, groups)
+    inputs: list[list[Axis]] = [list(tensor.shape) for tensor in example]
+    answer = ask(example)
+    outputs: list[list[Axis]] = [list(tensor.shape) for tensor in answer]
+    for symbol, places in groups.items():
+        changed = _another(ask, example, places)
+        if changed is None:
+            continue
+        for tensor, axis in places:
+            inputs[tensor][axis] = symbol
+        for index, (before, after) in enumerate(zip(answer, changed, strict=True)):
+            if before.dim() != after.dim():
+                continue
+            for axis, (size, other) in enumerate(zip(before.shape, after.shape, strict=True)):
+                if size != other:
+                    held = outputs[index][axis]
+                    outputs[index][axis] = symbol if isinstance(held, int) else f"{held}+{symbol}"
+    return [tuple(axes) for axes in inputs], [tuple(axes) for axes in outputs], list(example)
+
+
+def grown(tensor: torch.Tensor, axis: int, size: int) -> torch.Tensor:
+    """Return a tensor of another size along an axis, made of its own values."""
+    return tensor.index_select(axis, torch.arange(size) % tensor.shape[axis])
+
+
+def tensors_of(
+    names: Sequence[str], axes: Sequence[tuple[Axis, ...]], like: Sequence[torch.Tensor]
+) -> tuple[Tensor, ...]:
+    """Declare tensors by names, axes and dtypes."""
+    return tuple(
+        Tensor(name, datatype_of(name, tensor.dtype), sizes)
+        for name, sizes, tensor in zip(names, axes, like, strict=True)
+    )
+
+
+def _groups(example: Sequence[torch.Tensor], varying: Sequence[Sequence[int]]) -> dict[str, Places]:
+    """The places of each symbol: leading axes are rows, others are one where sizes are equal."""
+    groups: dict[str, Places] = {}
+    for number, (tensor, axes) in enumerate(zip(example, varying, strict=True)):
+        for axis in axes:
+            size = tensor.shape[axis]
+            rows = axis == 0 and size == example[0].shape[0]
+            groups.setdefault(ROWS if rows else f"size_{axis}_{size}", []).append((number, axis))
+    return groups
+
+
+def _another(ask: Any, example: Sequence[torch.Tensor], places: Places) -> Any:
+    tensor, axis = places[0]
+    size = example[tensor].shape[axis]
+    for other in (size + 1, size * 2):
+        with suppress(Exception):  # whatever a model raises at a size
+            return ask(_resized(example, places, other))
+    return None
+
+
+def _beyond_one(
+    ask: Any, example: Sequence[torch.Tensor], groups: dict[str, Places]
+) -> Sequence[torch.Tensor]:
+    """Grow what is 1: a tracer takes it for a size that never changes."""
+    for number, places in enumerate(groups.values()):
+        tensor, axis = places[0]
+        if example[tensor].shape[axis] > 1:
+            continue
+        larger = _resized(example, places, 2 + number)
+        with suppress(Exception):  # whatever a model raises at a size
+            ask(larger)
+            example = larger
+    return example
+
+
+def _resized(example: Sequence[torch.Tensor], places: Places, size: int) -> list[torch.Tensor]:
+    result = list(example)
+    for tensor, axis in places:
+        result[tensor] = grown(result[tensor], axis, size)
+    return result

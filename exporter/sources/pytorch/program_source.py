@@ -1,0 +1,140 @@
+"""A pt2 archive as reference: a `torch.export` program, run as it was logged."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch.utils import _pytree as pytree
+
+from exporter.errors import ValidationFailed, first_line
+from exporter.interface import Interface
+from exporter.sources.base import Arrays, CannotRun, OnnxTarget, OnnxWay
+from exporter.sources.mlmodel import MLModel, check_signature
+from exporter.sources.pytorch.float64 import run_in_float64
+from exporter.sources.pytorch.forms import with_known_forms
+from exporter.sources.pytorch.naming import names_of, output_names, tensor_of
+from exporter.sources.pytorch.to_onnx import by_dynamo, by_tracing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from torch.export import ExportedProgram
+
+__all__ = ["ExportedProgramSource"]
+
+
+class ExportedProgramSource:
+    """A pt2 archive as reference."""
+
+    flavor = "pytorch-pt2"
+
+    def __init__(self, model: MLModel, program: ExportedProgram) -> None:
+        self.notes: list[str] = []
+        self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
+        self._program = program
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._module = program.module()
+        self.interface = _interface(model, program)
+        check_signature(model, self.interface.inputs, self.interface.outputs)
+        self.example = self._logged_example()
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the module's answer; see `Source.run`."""
+        arguments = self._tensors(inputs)
+        try:
+            with torch.no_grad():
+                answer = self._module(*arguments)
+        except (RuntimeError, AssertionError, IndexError, ValueError) as error:
+            raise CannotRun(first_line(error)) from error
+        return self._named(pytree.tree_leaves(answer))
+
+    def run_float64(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]] | None:
+        """Return the program's answer in float64; see `Source.run_float64`."""
+        try:
+            return self._named(
+                pytree.tree_leaves(run_in_float64(self._program, self._tensors(inputs)))
+            )
+        except Exception:  # noqa: BLE001 - whatever an operator raises that has no float64 form
+            return None
+
+    def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
+        """Return both of torch's exporters; see `Source.onnx_ways`."""
+        inputs = {tensor.name: tensor.axes for tensor in self.interface.inputs}
+        outputs = {tensor.name: tensor.axes for tensor in self.interface.outputs}
+        newer = partial(
+            by_dynamo,
+            with_known_forms(self._program),
+            inputs=list(inputs),
+            outputs=list(outputs),
+            target=target,
+        )
+        older = partial(
+            by_tracing, self._program.module(), inputs=inputs, outputs=outputs, target=target
+        )
+        arguments, _ = self._program.example_inputs or ((), {})
+        return (newer, partial(older, tuple(arguments)))
+
+    def torchscript_module(self) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+        """Return a module that takes the inputs by position, and what to call it with."""
+        arguments, _ = self._program.example_inputs or ((), {})
+        return self._program.module(), tuple(arguments)
+
+    def _tensors(self, inputs: Arrays) -> list[torch.Tensor]:
+        # Copies: a model may write into its arguments.
+        return [torch.tensor(inputs[tensor.name]) for tensor in self.interface.inputs]
+
+    def _named(self, leaves: Sequence[Any]) -> dict[str, np.ndarray[Any, Any]]:
+        # Clones: a model may hand out a buffer that its next run changes.
+        return {
+            tensor.name: leaf.detach().clone().contiguous().numpy()
+            for tensor, leaf in zip(self.interface.outputs, leaves, strict=True)
+        }
+
+    def _logged_example(self) -> Arrays | None:
+        if self._program.example_inputs is None:
+            return None
+        leaves = pytree.tree_leaves(self._program.example_inputs)
+        return {
+            tensor.name: cast("np.ndarray[Any, Any]", leaf.detach().numpy().copy())
+            for tensor, leaf in zip(self.interface.inputs, leaves, strict=True)
+        }
+
+
+def _interface(model: MLModel, program: ExportedProgram) -> Interface:
+    signature = program.graph_signature
+    nodes = {node.name: node for node in program.graph.nodes}
+    return Interface(
+        tuple(
+            tensor_of(name, nodes[str(graph_name)].meta["val"])
+            for name, graph_name in zip(
+                names_of(signature.user_inputs, model.inputs, "input"),
+                signature.user_inputs,
+                strict=True,
+            )
+        ),
+        tuple(
+            tensor_of(name, _output_value(graph_name, nodes))
+            for name, graph_name in zip(
+                output_names(program.call_spec.out_spec, model.outputs),
+                signature.user_outputs,
+                strict=True,
+            )
+        ),
+    )
+
+
+def _output_value(graph_name: Any, nodes: Mapping[str, Any]) -> torch.Tensor:
+    node = nodes.get(str(graph_name))
+    value = node.meta.get("val") if node is not None else None
+    if not isinstance(value, torch.Tensor):
+        raise ValidationFailed(
+            f"the model returns {graph_name!r}, which is not a tensor",
+            hint="Return tensors only, and log the model again.",
+            kind="interface",
+        )
+    return value

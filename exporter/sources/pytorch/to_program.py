@@ -1,0 +1,75 @@
+"""Exports a module as programs with variable sizes, in the ways that torch has."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from exporter.sources.pytorch.forms import with_known_forms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch.export import ExportedProgram
+
+    from exporter.interface import Tensor
+
+__all__ = ["programs_of"]
+
+_DETECT = "_detect_is_causal_mask"
+
+
+def programs_of(
+    module: torch.nn.Module, example: tuple[torch.Tensor, ...], inputs: Sequence[Tensor]
+) -> list[ExportedProgram]:
+    """Return the programs of a module, the best one first; none where it cannot be exported.
+
+    Args:
+        module: Takes tensors by position.
+        example: What to call it with; no size that varies is 1.
+        inputs: Its inputs, of which symbolic axes vary.
+    """
+    sizes = tuple(
+        {
+            axis: torch.export.Dim.AUTO
+            for axis, size in enumerate(tensor.axes)
+            if isinstance(size, str)
+        }
+        for tensor in inputs
+    )
+    programs = []
+    # Strict: through the bytecode, which sees NumPy and knows guards on values.
+    for strict in (False, True):
+        with suppress(Exception), _plainly():  # another way may do it; the last one tells
+            program = torch.export.export(
+                module, example, dynamic_shapes={"tensors": sizes}, strict=strict
+            )
+            programs.append(with_known_forms(program))
+    return programs
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Without what torch chooses by looking at values, which a program cannot do.
+
+    Those are the fused form of attention for the processor at hand, and whether a mask happens to
+    be the causal one: a hint, since the mask is applied in any case.
+    """
+    mha, transformer = torch.backends.mha, torch.nn.modules.transformer
+    before = mha.get_fastpath_enabled(), getattr(transformer, _DETECT)
+    mha.set_fastpath_enabled(False)
+    setattr(transformer, _DETECT, _as_said)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        mha.set_fastpath_enabled(before[0])
+        setattr(transformer, _DETECT, before[1])
+
+
+def _as_said(_mask: Any, is_causal: bool | None = None, _size: int | None = None) -> bool:
+    return is_causal is True

@@ -1,0 +1,85 @@
+"""The model zoo: each model is served with the registered model's answers, or refused with why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+from exporter import pipeline
+from exporter.building import build
+from exporter.triton.releases import DEFAULT_RELEASE, release
+from exporter.triton.runtime import ensure_runtime
+from exporter.triton.server import TritonServer
+from tests.zoo.catalogue import ZOO, Entry, log
+from triton_client import TritonClient
+
+from .registering import Lab
+
+pytestmark = pytest.mark.triton
+ROWS = (1, 2, 5, 16)
+
+
+@pytest.fixture(scope="module")
+def server(lab: Lab) -> Iterator[TritonServer]:
+    (lab.folder / "repository").mkdir()
+    runtime = ensure_runtime(release(DEFAULT_RELEASE))
+    with TritonServer.start(runtime, str(lab.folder / "repository")) as server:
+        server.wait_live()
+        yield server
+
+
+def rows(entry: Entry, count: int) -> dict[str, np.ndarray]:
+    return {name: array[np.arange(count) % len(array)] for name, array in entry.example.items()}
+
+
+def answers(entry: Entry, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """What the module says, asked as its author asks it, in the order of its answer."""
+    module = entry.module()
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in inputs.items()}
+    with torch.no_grad():
+        answer = module(tensors) if entry.name == "dict-in" else module(*tensors.values())
+    return [leaf.numpy() for leaf in pytree.tree_leaves(answer)]
+
+
+@pytest.mark.parametrize("entry", ZOO, ids=lambda entry: entry.name)
+def test_served_or_refused(
+    lab: Lab, server: TritonServer, entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In this process, which trusts the zoo: that pickles are kept apart is tested by itself.
+    monkeypatch.setattr(pipeline, "build_apart", build)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+    mlflow.set_tracking_uri(lab.uri)
+    log(mlflow.pytorch.log_model, entry, name="model", registered_model_name=entry.name)
+    result = lab.export(
+        entry.name,
+        allow_pickle=True,
+        prove_on=server.grpc_url,
+        triton_urls=(server.grpc_url,),
+        max_batch_size=16,
+    )
+    if entry.refused:
+        assert result.exit_code == 3
+        assert entry.refused in (result.error or {})["message"]
+        assert lab.alias(entry.name) is None
+        assert not (lab.folder / "repository" / entry.name).exists(), "nothing is published"
+        return
+    assert result.status == "promoted", result.error
+    assert (result.parity or {})["batching"] == ("dynamic" if entry.batched else "off")
+    with TritonClient(server.grpc_url) as client:
+        model = client.model(entry.name)
+        for count in ROWS:
+            inputs = rows(entry, count)
+            served = list(model.infer(inputs).values())
+            expected = answers(entry, inputs)
+            assert len(served) == len(expected)
+            # Triton has an axis of one element where a row's answer is one number.
+            for found, right in zip(served, expected, strict=True):
+                np.testing.assert_allclose(
+                    found.reshape(right.shape), right, rtol=2e-3, atol=2e-4 * np.abs(right).max()
+                )
+        client.repository.unload(entry.name)
