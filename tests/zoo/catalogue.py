@@ -144,12 +144,17 @@ ZOO: tuple[Entry, ...] = (
     Entry("distances", layers.Distances, x(3, 5, 4)),
     Entry("bucketed", layers.Bucketed, x(4, 6)),
     Entry("optional-input", layers.Weighted, x(4, 6)),
+    Entry("cached", layers.Cached, x(4, 6)),
     Entry("average-frame", layers.AverageFrame, x(4, 6), batched=False),
     Entry("batch-centred", layers.BatchCentred, x(4, 6), batched=False),
     # What must not be served.
     Entry("noise", layers.Noise, x(4, 6), refused="deterministic"),
-    Entry("forced-dropout", layers.ForcedDropout, x(4, 6), refused="deterministic"),
+    Entry("forced-dropout", layers.ForcedDropout, x(4, 6), refused="training mode"),
     Entry("counter", layers.Counter, x(4, 6), refused="deterministic"),
+    Entry("calls", layers.Calls, x(4, 6), refused="changes its own state"),
+    Entry("rare-branch", layers.RareBranch, x(4, 6), refused="depends on values"),
+    Entry("branch", layers.Branch, x(4, 6), refused="depends on values"),
+    Entry("clock", layers.Clock, x(4, 6), refused="clock"),
     Entry("text-out", layers.TextOut, x(4, 6), refused="not a tensor"),
     Entry("complex-out", layers.ComplexOut, x(4, 6), refused="complex"),
 )  # fmt: skip

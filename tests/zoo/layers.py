@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +76,45 @@ class Branch(nn.Module):
         if bool(x.sum() > 0):
             return x * 2
         return x - 1
+
+
+class RareBranch(nn.Module):
+    """A branch that no usual input takes."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if bool(x.abs().max() > 1000):
+            return torch.zeros_like(x)
+        return x * 2
+
+
+class Calls(nn.Module):
+    """Warms up: after some calls it answers otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x if self.calls > 10_000 else x * 2
+
+
+class Cached(nn.Module):
+    """Keeps what it computes once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.weights is None:
+            self.weights = torch.arange(6.0) / 6
+        return x * self.weights
+
+
+class Clock(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (1 + (time.time() > 0)) + 1e-9 * torch.tensor(time.time())
 
 
 class ScriptedLoop(nn.Module):

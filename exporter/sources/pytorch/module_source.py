@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from functools import cached_property, partial
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,8 +18,10 @@ from exporter.sources.mlmodel import Field, MLModel, check_signature
 from exporter.sources.pytorch.calling import positional
 from exporter.sources.pytorch.examples import logged_example
 from exporter.sources.pytorch.float64 import run_in_float64
+from exporter.sources.pytorch.memory import refuse_memory
 from exporter.sources.pytorch.naming import output_names
 from exporter.sources.pytorch.probing import probe, tensors_of
+from exporter.sources.pytorch.purity import refuse_impurity
 from exporter.sources.pytorch.to_onnx import by_dynamo, by_tracing
 from exporter.sources.pytorch.to_program import programs_of
 
@@ -71,11 +74,13 @@ class ModuleSource:
                 kind="signature",
             ) from error
         self._example = tuple(grown)
+        refuse_memory(module, lambda: self._ask(tensors))
         names = output_names(self._spec(tensors), promised)
         self.interface = Interface(
             tensors_of(unique_names(example, "input"), inputs, tensors),
             tensors_of(names, outputs, answer),
         )
+        self._programs, self._dependent = self._export(module)
         self.example: Arrays | None = None
         if given:
             self.example = dict(
@@ -129,6 +134,8 @@ class ModuleSource:
         ]
 
         def older(path: Path) -> str:
+            if self._dependent:
+                raise _depends(self._dependent)
             module, example = self.torchscript_module()
             return by_tracing(module, example, path, inputs=inputs, outputs=outputs, target=target)
 
@@ -140,9 +147,13 @@ class ModuleSource:
         whole = self._module.module if scripted and self._module.way != "dict" else self._module
         return whole, self._example
 
-    @cached_property
-    def _programs(self) -> list[ExportedProgram]:
-        return programs_of(self._module, self._example, self.interface.inputs)
+    def _export(self, module: torch.nn.Module) -> tuple[list[ExportedProgram], str]:
+        if isinstance(module, torch.jit.ScriptModule):
+            return [], ""  # which torch.export does not read
+        programs, dependent = programs_of(self._module, self._example, self.interface.inputs)
+        for program in programs[:1]:
+            refuse_impurity(program, datetime.now(UTC))
+        return programs, dependent
 
     def _ask(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         with torch.no_grad(), warnings.catch_warnings():
@@ -168,6 +179,15 @@ class ModuleSource:
             tensor.name: leaf.detach().clone().contiguous().resolve_conj().resolve_neg().numpy()
             for tensor, leaf in zip(self.interface.outputs, leaves, strict=True)
         }
+
+
+def _depends(detail: str) -> ValidationFailed:
+    return ValidationFailed(
+        "forward() takes a branch or a loop that depends on values, of which a trace would keep "
+        f"one way for all: {detail}",
+        hint="Write it with torch.where or torch.cond, or register torch.jit.script(model).",
+        kind="convert",
+    )
 
 
 def _without_none(answer: Any) -> Any:

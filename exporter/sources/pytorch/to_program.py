@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from exporter.errors import first_line
 from exporter.sources.pytorch.forms import with_known_forms
 
 if TYPE_CHECKING:
@@ -24,8 +25,11 @@ _DETECT = "_detect_is_causal_mask"
 
 def programs_of(
     module: torch.nn.Module, example: tuple[torch.Tensor, ...], inputs: Sequence[Tensor]
-) -> list[ExportedProgram]:
-    """Return the programs of a module, the best one first; none where it cannot be exported.
+) -> tuple[list[ExportedProgram], str]:
+    """Return the programs of a module, the best one first, and what of it depends on values.
+
+    The latter is empty unless torch refuses every program because of a branch or a loop that
+    depends on values: then a trace would keep one way for all of them.
 
     Args:
         module: Takes tensors by position.
@@ -40,15 +44,20 @@ def programs_of(
         }
         for tensor in inputs
     )
-    programs = []
+    programs, dependent = [], ""
     # Strict: through the bytecode, which sees NumPy and knows guards on values.
     for strict in (False, True):
-        with suppress(Exception), _plainly():  # another way may do it; the last one tells
-            program = torch.export.export(
-                module, example, dynamic_shapes={"tensors": sizes}, strict=strict
-            )
-            programs.append(with_known_forms(program))
-    return programs
+        try:
+            with _plainly():
+                program = torch.export.export(
+                    module, example, dynamic_shapes={"tensors": sizes}, strict=strict
+                )
+                programs.append(with_known_forms(program))
+        except Exception as error:  # noqa: BLE001 - another way may do it
+            told = str(error)
+            if "data-dependent" in told or "Dynamic control flow" in told:
+                dependent = dependent or first_line(error)
+    return programs, "" if programs else dependent
 
 
 @contextmanager
