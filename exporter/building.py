@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from exporter.parity.inputs import SEED, named_samples
 from exporter.parity.reference import examine
 from exporter.parity.samples import load_arrays, save_samples
 from exporter.sources import open_source
+from exporter.sources.composed import ComposedSource
 from exporter.triton.releases import release
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["BuildJob", "Candidate", "build", "settings_digest", "settings_of"]
 
 
+# As a request passes through them.
+_ORDER = ("preprocessing", "model", "postprocessing")
+
+
 @dataclass(frozen=True, slots=True)
 class BuildJob:
     """What to build, from what: plain data, so that another process can be told.
@@ -47,6 +52,7 @@ class BuildJob:
         samples: The user's npz, or None.
         must_batch: Whether to refuse a model that cannot be batched.
         allow_pickle: Whether pickled content may be loaded.
+        parts: Copies of the artifacts before and behind the model's own, by their place.
     """
 
     model: str
@@ -57,6 +63,7 @@ class BuildJob:
     samples: Path | None
     must_batch: bool
     allow_pickle: bool
+    parts: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +74,16 @@ class Candidate:
     truth: Truth
 
 
-def settings_of(request: ExportRequest, release_name: str) -> dict[str, Any]:
-    """Return what decides a bundle's content beside the version itself."""
+def settings_of(
+    request: ExportRequest, release_name: str, parts: Mapping[str, tuple[str, int]]
+) -> dict[str, Any]:
+    """Return what decides a bundle's content beside the version itself.
+
+    Args:
+        request: What is asked for.
+        release_name: The target release.
+        parts: The models before and behind the version's own, each with its version.
+    """
     settings = {
         "format": request.format,
         "precision": request.precision,
@@ -83,6 +98,7 @@ def settings_of(request: ExportRequest, release_name: str) -> dict[str, Any]:
         settings["max_queue_size"] = request.max_queue_size
     if request.accelerator:
         settings["accelerator"] = request.accelerator
+    settings |= {place: f"{model}/{version}" for place, (model, version) in parts.items()}
     return settings
 
 
@@ -105,7 +121,7 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
     """
     settings = job.settings
     with steps("load"):
-        source = open_source(job.artifact, allow_pickle=job.allow_pickle)
+        source = _source(job)
     with steps("reference"):
         samples = named_samples(load_arrays(job.samples), source.interface) if job.samples else []
         truth = examine(
@@ -150,6 +166,16 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
     return Candidate(bundle, truth)
 
 
+def _source(job: BuildJob) -> Source:
+    artifacts = {"model": job.artifact, **job.parts}
+    opened: dict[str, Source] = {
+        place: open_source(artifacts[place], allow_pickle=job.allow_pickle)
+        for place in _ORDER
+        if place in artifacts
+    }
+    return ComposedSource(opened) if job.parts else opened["model"]
+
+
 def _configure(job: BuildJob, conversion: Conversion, truth: Truth, sample: Answer) -> None:
     most = truth.batching.max_batch_size
     warmup = _write_warmup(job.folder, conversion, sample.case.inputs, batched=most > 0)
@@ -170,7 +196,11 @@ def _facts(
     return {
         "model": job.model,
         "version": job.version,
-        "source": {"flavor": source.flavor, "sha256": folder_digest(job.artifact)},
+        "source": {
+            "flavor": source.flavor,
+            "sha256": folder_digest(job.artifact),
+            **{place: folder_digest(path) for place, path in sorted(job.parts.items())},
+        },
         "format": conversion.format,
         "precision": job.settings["precision"],
         "backend": conversion.backend,

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporter.activation import check_servers
 from exporter.building import BuildJob, Candidate, build, settings_of
@@ -27,7 +27,7 @@ from exporter.progress import Listener, Silent, Steps
 from exporter.proven import Proven
 from exporter.proving import prove, prove_again, refuse
 from exporter.recording import Journal
-from exporter.registry import Promotion, Registry, Selection
+from exporter.registry import Promotion, Registry, Selection, parts_of
 from exporter.repository import open_repository
 from exporter.result import ExportResult, bundle_summary, interrupted
 from exporter.settings import check_expected, check_mover, who
@@ -77,19 +77,28 @@ class _Export:
         self.request = request
         self.steps = steps
         self.builder = builder
-        self.settings = settings_of(
-            request, release(request.triton_release or DEFAULT_RELEASE).name
-        )
+        self.release = release(request.triton_release or DEFAULT_RELEASE)
+        self.parts: dict[str, tuple[str, int]] = {}
         self.repository = open_repository(request.repository)
-        self.earlier = Earlier(request, self.settings, self.repository)
         self.result = ExportResult(
             "failed", request.model, request.alias, repository=request.repository
         )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the bundle's content, once the version is chosen."""
+        return settings_of(self.request, self.release.name, self.parts)
+
+    @property
+    def earlier(self) -> Earlier:
+        """What can be taken over of an earlier export."""
+        return Earlier(self.request, self.settings, self.repository)
 
     def run(self) -> None:
         with self.steps("resolve"):
             registry = Registry.connect(self.request.tracking_uri)
             selection = self._select(registry)
+            self.parts = parts_of(registry, selection.tags)
             recorded = self.earlier.recorded(selection)
             settled = self.earlier.settled(selection, recorded)
         if settled is not None:
@@ -163,6 +172,10 @@ class _Export:
         try:
             with self.steps("pull"):
                 artifact = registry.pull(selection.model, selection.version, work / "artifact")
+                parts = {
+                    place: registry.pull(model, version, work / place)
+                    for place, (model, version) in self.parts.items()
+                }
             job = BuildJob(
                 selection.model,
                 selection.version,
@@ -172,6 +185,7 @@ class _Export:
                 self.request.samples,
                 self.request.batching == "require",
                 self.request.allow_pickle,
+                parts,
             )
             candidate = self.builder(job, evidence, self.steps)
             with self.steps("prove"):

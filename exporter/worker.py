@@ -40,6 +40,7 @@ def _job(text: str) -> BuildJob:
     fields = json.loads(text)
     for name in ("artifact", "folder", "samples"):
         fields[name] = fields[name] and Path(fields[name])
+    fields["parts"] = {place: Path(path) for place, path in fields["parts"].items()}
     return BuildJob(**fields)
 
 

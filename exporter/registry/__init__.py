@@ -2,6 +2,7 @@
 
 from exporter.registry.connection import Registry, Selection
 from exporter.registry.moving import stands
+from exporter.registry.parts import parts_of
 from exporter.registry.promotion import Promotion, claims, kept_in, promotion
 from exporter.registry.runs import ExportRun, fetch_bundle
 
@@ -13,6 +14,7 @@ __all__ = [
     "claims",
     "fetch_bundle",
     "kept_in",
+    "parts_of",
     "promotion",
     "stands",
 ]

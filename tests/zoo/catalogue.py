@@ -14,10 +14,11 @@ import torch
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from . import layers, spatiotemporal
 
-__all__ = ["ZOO", "Entry"]
+__all__ = ["ZOO", "Entry", "answers", "log", "rows"]
 
 Array = np.ndarray[Any, Any]
 _RANDOM = np.random.default_rng(7)
@@ -89,6 +90,20 @@ def log(write: Callable[..., Any], entry: Entry, **where: Any) -> Any:
             pip_requirements=["torch"],
             **where,
         )
+
+
+def rows(entry: Entry, count: int) -> dict[str, Array]:
+    """Return as many rows of an entry's example, which come again where it has fewer."""
+    return {name: array[np.arange(count) % len(array)] for name, array in entry.example.items()}
+
+
+def answers(entry: Entry, inputs: Mapping[str, Array]) -> list[Array]:
+    """Return what the module says, asked as its author asks it, in the order of its answer."""
+    module = entry.module()
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in inputs.items()}
+    with torch.no_grad():
+        answer = module(tensors) if entry.name == "dict-in" else module(*tensors.values())
+    return [leaf.numpy() for leaf in pytree.tree_leaves(answer)]
 
 
 def x(*shape: int) -> dict[str, Array]:

@@ -7,15 +7,13 @@ from collections.abc import Iterator
 import mlflow
 import numpy as np
 import pytest
-import torch
-from torch.utils import _pytree as pytree
 
 from exporter import pipeline
 from exporter.building import build
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from tests.zoo.catalogue import ZOO, Entry, log
+from tests.zoo.catalogue import ZOO, Entry, answers, log, rows
 from triton_client import TritonClient
 
 from .registering import Lab
@@ -31,19 +29,6 @@ def server(lab: Lab) -> Iterator[TritonServer]:
     with TritonServer.start(runtime, str(lab.folder / "repository")) as server:
         server.wait_live()
         yield server
-
-
-def rows(entry: Entry, count: int) -> dict[str, np.ndarray]:
-    return {name: array[np.arange(count) % len(array)] for name, array in entry.example.items()}
-
-
-def answers(entry: Entry, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """What the module says, asked as its author asks it, in the order of its answer."""
-    module = entry.module()
-    tensors = {name: torch.from_numpy(array.copy()) for name, array in inputs.items()}
-    with torch.no_grad():
-        answer = module(tensors) if entry.name == "dict-in" else module(*tensors.values())
-    return [leaf.numpy() for leaf in pytree.tree_leaves(answer)]
 
 
 @pytest.mark.parametrize("entry", ZOO, ids=lambda entry: entry.name)
