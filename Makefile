@@ -16,7 +16,7 @@ demo: .venv/.ready ## Train, register, prove, promote and serve a model, then as
 	@$(BIN)/python -m examples.us_income.demo
 
 test: .venv/.ready-dev ## Run every test that needs no GPU
-	$(BIN)/python -m pytest -m "not gpu and not tensorrt"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not tensorrt"
 
 test-gpu: .venv/.ready-dev ## Run the tests that need a GPU or TensorRT
 	$(BIN)/python -m pytest -m "gpu or tensorrt" || test $$? -eq 5

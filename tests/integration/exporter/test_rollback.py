@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,12 +97,10 @@ def test_archived_is_what_prod_named_before(lab: Lab, server: TritonServer) -> N
 
 def test_prod_goes_back_to_archived(lab: Lab, server: TritonServer) -> None:
     sold(lab, "returned", server)
-    begin = time.perf_counter()
     result = done(
         back(lab, "returned", triton_urls=(server.grpc_url,), reason="wrong by night"),
         "rolled_back",
     )
-    assert time.perf_counter() - begin < 5
     assert (result.version, result.previous, result.served_version) == (1, 2, 1)
     assert not {"convert", "pull", "fetch", "prove"} & set(result.seconds)
     assert aliases(lab, "returned") == {"staging": 2, "prod": 1, "archived": 2}
@@ -194,5 +191,4 @@ def test_the_command(lab: Lab, server: TritonServer) -> None:
     ran = command(lab.folder, *asked, "--allow-manual", program=program, **settings)
     assert ran.code == 0, ran.stderr
     assert (ran.result["status"], ran.result["version"]) == ("rolled_back", 1)
-    assert ran.seconds < 6
     assert aliases(lab, "commanded") == {"staging": 2, "prod": 1, "archived": 2}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -157,9 +156,7 @@ def test_a_second_run_finds_nothing_to_do(lab: Lab) -> None:
     register(lab, "still", 2.0)
     first = done(lab.export("still"))
     before, tags = lab.repository_bytes(), dict(lab.client.get_model_version("still", "1").tags)
-    begin = time.perf_counter()
     second = done(lab.export("still"), "unchanged")
-    assert time.perf_counter() - begin < 3
     assert set(second.seconds) == {"resolve", "total"}
     assert first.bundle is not None
     assert second.bundle == {**first.bundle, "reused": True}
