@@ -27,6 +27,8 @@ __all__ = ["FILENAME", "convert", "size_of", "write_first_right"]
 FILENAME = "model.onnx"
 # What every release from 23.05 on loads, and what torch's exporter writes without conversion.
 OPSET, IR = 18, 8
+# Loading and asking a larger model here, to choose between ways, would cost as much as the proof.
+MOST_REHEARSED = 128 * 1024 * 1024
 
 
 def convert(source: Source, folder: Path, target: Target, truth: Truth) -> Conversion:
@@ -59,8 +61,9 @@ def write_first_right(source: Source, folder: Path, target: Target, truth: Truth
                 refused = refused or error
                 continue
             written.append((place, conversion))
-            if number == len(ways) - 1 and len(written) == 1:
-                break  # there is nothing to choose from
+            last = number == len(ways) - 1 and len(written) == 1
+            if last or conversion.bytes > MOST_REHEARSED:
+                break
             problem = rehearse(place / FILENAME, source.interface.outputs, truth)
             if not problem:
                 written = written[-1:]
