@@ -58,11 +58,33 @@ class Questions:
             CannotRun: The reference refuses it.
         """
         outputs = self.source.run(case.inputs)
+        self._check_shapes(case, outputs)
         exact = self.source.run_float64(case.inputs) if exactly else None
         answer = Answer(case, outputs, exact)
         if case.kept:
             self.answers.append(answer)
         return answer
+
+    def _check_shapes(self, case: Case, outputs: Arrays) -> None:
+        """Refuse a reference whose answers have other shapes than it declares.
+
+        Raises:
+            ValidationFailed: They have.
+        """
+        for tensor in self.source.interface.outputs:
+            shape = outputs[tensor.name].shape
+            if len(shape) != len(tensor.axes) or any(
+                isinstance(axis, int) and axis != size
+                for axis, size in zip(tensor.axes, shape, strict=True)
+            ):
+                raise ValidationFailed(
+                    f"the registered model answers {case.name} with '{tensor.name}' of shape "
+                    f"{list(shape)}, where it is {list(tensor.shape)} otherwise: its size depends "
+                    "on values",
+                    hint="Return tensors whose sizes follow from the sizes of the inputs alone, "
+                    "such as padded ones with a mask.",
+                    kind="interface",
+                )
 
     def ask_example(self) -> None:
         """Ask the logged example.

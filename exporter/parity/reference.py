@@ -57,6 +57,8 @@ def examine(
     tolerances = _tolerances(asked)
     if batching == "off":
         verdict = Batching(0, "switched off with --batching off", verdict.rows)
+    elif verdict.max_batch_size and source.mixes_rows:
+        verdict = Batching(0, source.mixes_rows, verdict.rows)
     elif verdict.max_batch_size:
         say("checking that rows do not depend on each other")
         verdict = _check_independence(asked, tolerances, verdict)

@@ -51,6 +51,7 @@ class Source(Protocol):
         example: The logged example by input name, where there is one.
         versions: The libraries that took part, for the manifest.
         notes: What a reader of the report should know.
+        mixes_rows: Why rows may depend on each other although no example shows it; else empty.
     """
 
     flavor: str
@@ -58,6 +59,7 @@ class Source(Protocol):
     example: Arrays | None
     versions: Mapping[str, str]
     notes: list[str]
+    mixes_rows: str
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         """Return the registry model's own answer.

@@ -44,6 +44,7 @@ class ComposedSource:
             _joined(self._names[i : i + 2], *self._parts[i : i + 2])
             for i in range(len(self._parts) - 1)
         ]
+        self.mixes_rows = next((p.mixes_rows for p in self._parts if p.mixes_rows), "")
         self.flavor = " + ".join(part.flavor for part in self._parts)
         inputs = {tensor.name: tensor for tensor in self._parts[0].interface.inputs}
         example = self._parts[0].example

@@ -72,6 +72,7 @@ class OnnxSource:
     """An ONNX file as reference."""
 
     flavor = "onnx"
+    mixes_rows = ""
 
     def __init__(self, model: MLModel, path: Path) -> None:
         try:

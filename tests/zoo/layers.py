@@ -87,6 +87,19 @@ class RareBranch(nn.Module):
         return x * 2
 
 
+class UnscriptableBranch(nn.Module):
+    """The same by means that a script does not have."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        decide = {True: lambda y: y * 2, False: lambda y: y - 1}
+        return decide[bool(x.sum() > 0)](x)
+
+
+class Median(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.median(1).values, torch.cumprod(x, 1)
+
+
 class Calls(nn.Module):
     """Warms up: after some calls it answers otherwise."""
 

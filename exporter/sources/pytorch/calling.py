@@ -71,6 +71,8 @@ def positional(
 def _ways(module: torch.nn.Module, names: Sequence[str]) -> Iterator[str]:
     parameters = _parameters(module)
     named = bool(names) and all(names)
+    if named and list(names) == parameters[: len(names)]:
+        yield "position"
     if named and set(names) <= set(parameters):
         yield "keyword"
     if named and len(names) > len(parameters) > 0:

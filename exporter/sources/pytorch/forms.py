@@ -113,9 +113,43 @@ def _polynomial(x: torch.Tensor, coefficients: Sequence[float]) -> torch.Tensor:
     return result
 
 
+def _cumprod(x: torch.Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Any:
+    if dtype is not None or not isinstance(x.shape[dim], int):
+        return NotImplemented
+    steps = [x.select(dim, 0)]
+    for index in range(1, x.shape[dim]):
+        steps.append(steps[-1] * x.select(dim, index))
+    return torch.stack(steps, dim)
+
+
+def _kthvalue(x: torch.Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+    values, places = torch.sort(x, dim=dim)
+    found = values.narrow(dim, k - 1, 1), places.narrow(dim, k - 1, 1)
+    return found if keepdim else tuple(tensor.squeeze(dim) for tensor in found)
+
+
+def _median(x: torch.Tensor, dim: int = -1, keepdim: bool = False) -> Any:
+    if not isinstance(x.shape[dim], int):
+        return NotImplemented
+    return _kthvalue(x, (x.shape[dim] + 1) // 2, dim, keepdim)
+
+
+def _searchsorted(edges: torch.Tensor, x: torch.Tensor, **options: Any) -> Any:
+    if edges.dim() != 1 or options.get("sorter") is not None:
+        return NotImplemented
+    right = options.get("right") or options.get("side") == "right"
+    below = edges <= x.unsqueeze(-1) if right else edges < x.unsqueeze(-1)
+    return below.sum(-1).to(torch.int32 if options.get("out_int32") else torch.int64)
+
+
 _WIDE = frozenset({torch.float64})
 _COMPLEX = frozenset({torch.complex64, torch.complex128})
+_ANY = frozenset({torch.float16, torch.float32, torch.float64, torch.int32, torch.int64})
 _FORMS: dict[Any, tuple[frozenset[torch.dtype], Callable[..., Any]]] = {
+    _ATEN.cumprod.default: (_ANY, _cumprod),
+    _ATEN.kthvalue.default: (_ANY, _kthvalue),
+    _ATEN.median.dim: (_ANY, _median),
+    _ATEN.searchsorted.Tensor: (_ANY, _searchsorted),
     _ATEN.erf.default: (_WIDE, _erf),
     _ATEN.gelu.default: (_WIDE, _gelu),
     _ATEN.constant_pad_nd.default: (_COMPLEX, _pad),

@@ -22,6 +22,7 @@ from exporter.sources.pytorch.memory import refuse_memory
 from exporter.sources.pytorch.naming import output_names
 from exporter.sources.pytorch.probing import probe, tensors_of
 from exporter.sources.pytorch.purity import refuse_impurity
+from exporter.sources.pytorch.scripts import branches_on_values, scripted
 from exporter.sources.pytorch.to_onnx import by_dynamo, by_tracing
 from exporter.sources.pytorch.to_program import programs_of
 
@@ -81,6 +82,7 @@ class ModuleSource:
             tensors_of(names, outputs, answer),
         )
         self._programs, self._dependent = self._export(module)
+        self.mixes_rows = self._branches(module)
         self.example: Arrays | None = None
         if given:
             self.example = dict(
@@ -133,13 +135,24 @@ class ModuleSource:
             for p in self._programs
         ]
 
-        def older(path: Path) -> str:
-            if self._dependent:
-                raise _depends(self._dependent)
-            module, example = self.torchscript_module()
-            return by_tracing(module, example, path, inputs=inputs, outputs=outputs, target=target)
+        older = partial(by_tracing, inputs=inputs, outputs=outputs, target=target)
 
-        return (*newer, older)
+        def traced(path: Path) -> str:
+            module, example = self.torchscript_module()
+            return older(module, example, path)
+
+        def compiled(path: Path) -> str:
+            try:
+                script = scripted(self._module.module)
+            except ValidationFailed as error:
+                raise (_depends(self._dependent) if self._dependent else error) from error
+            return older(script, self._example, path)
+
+        if isinstance(self._module.module, torch.jit.ScriptModule):
+            return (traced,)
+        scripts = (compiled,) if self._module.way == "position" else ()
+        # A trace keeps one side of a branch for all inputs.
+        return (*newer, *(() if self._dependent else (traced,)), *scripts)
 
     def torchscript_module(self) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
         """Return a module that takes the inputs by position, and what to call it with."""
@@ -154,6 +167,12 @@ class ModuleSource:
         for program in programs[:1]:
             refuse_impurity(program, datetime.now(UTC))
         return programs, dependent
+
+    def _branches(self, module: torch.nn.Module) -> str:
+        script = isinstance(module, torch.jit.ScriptModule)
+        if self._dependent or (script and branches_on_values(module)):
+            return "it branches on values, and takes one branch for all rows of a batch"
+        return ""
 
     def _ask(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         with torch.no_grad(), warnings.catch_warnings():

@@ -31,6 +31,7 @@ class ExportedProgramSource:
     """A pt2 archive as reference."""
 
     flavor = "pytorch-pt2"
+    mixes_rows = ""
 
     def __init__(self, model: MLModel, program: ExportedProgram) -> None:
         self.notes: list[str] = []

@@ -144,5 +144,6 @@ def _numbers(program: ExportedProgram) -> Iterator[tuple[str, float]]:
             if isinstance(value, (int, float)):
                 yield node.name, value
     for name, constant in program.constants.items():
-        if isinstance(constant, torch.Tensor) and constant.numel() == 1:
+        real = isinstance(constant, torch.Tensor) and not constant.is_complex()
+        if real and constant.numel() == 1:
             yield name, float(constant.item())

@@ -32,7 +32,7 @@ class Batch(nn.Module):
 @pytest.mark.parametrize(
     ("module", "names", "way"),
     [
-        (Sum(), ["a", "b"], "keyword"),
+        (Sum(), ["a", "b"], "position"),
         (Sum(), ["b", "a"], "keyword"),
         (Sum(), ["first", "second"], "position"),
         (Batch(), ["a", "b"], "dict"),

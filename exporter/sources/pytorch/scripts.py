@@ -1,0 +1,63 @@
+"""Scripts: modules compiled from their source, which keep branches and loops."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from exporter.errors import ValidationFailed, first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["branches_on_values", "scripted"]
+
+# Make a number or a truth value of a tensor.
+_READS = frozenset(
+    f"aten::{name}"
+    for name in (
+        *("Bool", "Int", "Float", "item", "is_nonzero", "tolist"),
+        *("IntImplicit", "FloatImplicit", "ScalarImplicit"),
+    )
+)
+
+
+def scripted(module: torch.nn.Module) -> torch.jit.ScriptModule:
+    """Return a module compiled from its source; one that is a script already as it is.
+
+    Raises:
+        ValidationFailed: Its source is more than a script may hold.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.jit.script(module)
+    except Exception as error:
+        raise ValidationFailed(
+            f"torch.jit.script does not take forward(): {first_line(error)}",
+            hint="Write what depends on values with torch.where or torch.cond.",
+            kind="convert",
+        ) from error
+
+
+def branches_on_values(script: torch.jit.ScriptModule) -> bool:
+    """Whether a script reads a tensor's value to decide what it does: for all rows at once."""
+    return any(
+        node.kind() in _READS and any(_is_tensor(value) for value in node.inputs())
+        for node in _nodes(script.inlined_graph)
+    )
+
+
+def _nodes(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
+
+
+def _is_tensor(value: Any) -> bool:
+    return value.type().isSubtypeOf(torch._C.TensorType.get())  # type: ignore[no-any-return]  # noqa: SLF001
