@@ -1,0 +1,152 @@
+"""Fits a converted graph to what is served: names, dtypes and ranks at its borders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import TensorProto, compose, helper, numpy_helper
+
+from triton_client.types import numpy_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
+
+    from exporter.interface import Tensor
+    from exporter.sources.base import Array
+
+__all__ = ["Result", "element_type", "fit"]
+
+# No name of the converted graph is one that is served.
+_INSIDE = "inside/"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One output of a graph, and what it is to be.
+
+    Attributes:
+        source: The output's name in the graph.
+        tensor: What is served.
+        column: The only column of a matrix to keep; None for all.
+        classes: What to give for the largest column of every row; None for the columns.
+    """
+
+    source: str
+    tensor: Tensor
+    column: int | None = None
+    classes: Array | None = None
+
+
+def element_type(datatype: str) -> int:
+    """Return ONNX's number of a wire datatype."""
+    if datatype == "BYTES":
+        return int(TensorProto.STRING)
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(numpy_dtype(datatype))))
+
+
+def fit(
+    proto: onnx.ModelProto,
+    inputs: Sequence[Tensor],
+    taken: Sequence[tuple[str, int]],
+    results: Sequence[Result],
+) -> onnx.ModelProto:
+    """Return a graph of the served inputs and outputs around a converted one.
+
+    Args:
+        proto: The converted graph.
+        inputs: What is served.
+        taken: The graph's own inputs with their element types: one for each served one, or one for
+            all of them side by side.
+        results: Its outputs.
+    """
+    graph = compose.add_prefix(proto, _INSIDE).graph
+    taken = [(f"{_INSIDE}{name}", kind) for name, kind in taken]
+    before = []
+    casts = []
+    for number, tensor in enumerate(inputs):
+        name, kind = (
+            taken[number] if len(taken) == len(inputs) else (f"border_{number}", taken[0][1])
+        )
+        casts.append(name)
+        before.append(_cast(tensor.name, name, element_type(tensor.datatype), kind))
+    if len(taken) != len(inputs):
+        before.append(helper.make_node("Concat", casts, [taken[0][0]], axis=1))
+    _name_alike(graph)
+    after = []
+    for result in results:
+        after += _after(graph, result)
+    nodes = [*before, *graph.node, *after]
+    whole = helper.make_graph(
+        nodes,
+        "model",
+        [_value(tensor) for tensor in inputs],
+        [_value(result.tensor) for result in results],
+        list(graph.initializer),
+    )
+    whole.initializer.extend(_constants(results))
+    model: onnx.ModelProto = helper.make_model(
+        whole, opset_imports=list(proto.opset_import), ir_version=proto.ir_version
+    )
+    model.functions.extend(proto.functions)
+    return model
+
+
+def _name_alike(graph: onnx.GraphProto) -> None:
+    """Give inner graphs a name that is no random one: the same model is the same file."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node:
+                    inner.name = "inner"
+                    _name_alike(inner)
+
+
+def _cast(source: str, target: str, found: int, wanted: int) -> onnx.NodeProto:
+    if found == wanted:
+        return helper.make_node("Identity", [source], [target])
+    return helper.make_node("Cast", [source], [target], to=wanted)
+
+
+def _after(graph: onnx.GraphProto, result: Result) -> list[onnx.NodeProto]:
+    source = f"{_INSIDE}{result.source}"
+    (value,) = (value for value in graph.output if value.name == source)
+    found = value.type.tensor_type.elem_type
+    name, tensor = result.tensor.name, result.tensor
+    kept, shaped = f"{name}_kept", f"{name}_shaped"
+    nodes = []
+    if result.column is not None:
+        nodes.append(helper.make_node("Gather", [source, f"{name}_column"], [kept], axis=1))
+        source = kept
+    if result.classes is not None:
+        nodes.append(helper.make_node("ArgMax", [source], [f"{name}_best"], axis=1, keepdims=0))
+        nodes.append(helper.make_node("Gather", [f"{name}_classes", f"{name}_best"], [kept]))
+        source = kept
+        found = element_type(tensor.datatype)
+    # Converters disagree on whether a number per row is a vector or a matrix of one column.
+    nodes.append(helper.make_node("Reshape", [source, f"{name}_shape"], [shaped]))
+    nodes.append(_cast(shaped, name, found, element_type(tensor.datatype)))
+    return nodes
+
+
+def _constants(results: Sequence[Result]) -> list[onnx.TensorProto]:
+    constants = []
+    for result in results:
+        name = result.tensor.name
+        sizes = [-1, *(int(size) for size in result.tensor.axes[1:])]
+        constants.append(numpy_helper.from_array(np.array(sizes, np.int64), f"{name}_shape"))
+        if result.classes is not None:
+            constants.append(numpy_helper.from_array(result.classes, f"{name}_classes"))
+        if result.column is not None:
+            column = np.array([result.column], np.int64)
+            constants.append(numpy_helper.from_array(column, f"{name}_column"))
+    return constants
+
+
+def _value(tensor: Tensor) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(
+        tensor.name, element_type(tensor.datatype), list(tensor.axes)
+    )

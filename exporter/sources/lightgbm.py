@@ -1,0 +1,83 @@
+"""The MLflow ``lightgbm`` flavor, converted by onnxmltools."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import UsageError, ValidationFailed, first_line
+from exporter.sources.boosters import BoosterConverter, picked_column
+from exporter.sources.pickles import refuse_pickle, trusted_load
+from exporter.sources.sklearn import classes_of, predictor
+from exporter.sources.tabular import TabularSource
+
+if TYPE_CHECKING:
+    from exporter.sources.mlmodel import MLModel
+
+__all__ = ["open_source"]
+
+_PACKAGES = ("sklearn.", "lightgbm.")
+
+
+def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
+    """Open a logged LightGBM model.
+
+    Raises:
+        ValidationFailed: It is pickled and that is not allowed, damaged, or not of tables.
+        UsageError: lightgbm or onnxmltools is not installed.
+    """
+    try:
+        import lightgbm
+        import onnxmltools
+    except ImportError as error:
+        raise UsageError(
+            "a LightGBM model is run by lightgbm and converted by onnxmltools, of which one is "
+            "not installed",
+            hint="pip install 'stlab[lightgbm]'.",
+        ) from error
+    flavor = model.flavors["lightgbm"]
+    path = model.file(str(flavor.get("data", "model.lgb")))
+    found = _load(model, path, lightgbm, allow_pickle=allow_pickle)
+    plain = isinstance(found, lightgbm.Booster)
+    booster = found if plain else found.booster_
+
+    def predict(x: Any) -> dict[str, Any]:
+        return {"prediction": found.predict(x)}
+
+    return TabularSource(
+        model,
+        "lightgbm",
+        predict if plain else predictor(found),
+        BoosterConverter(found, onnxmltools.convert_lightgbm, zipmap=False),
+        classes=None if plain else classes_of(found),
+        width=booster.num_feature(),
+        versions={"lightgbm": lightgbm.__version__, "onnxmltools": onnxmltools.__version__},
+        last=plain,
+        picked=picked_column(_objective(booster)) if plain else None,
+    )
+
+
+def _load(model: MLModel, path: Any, lightgbm: Any, *, allow_pickle: bool) -> Any:
+    if path.suffix == ".skops":
+        return trusted_load(path, _PACKAGES, allow_pickle=allow_pickle)
+    try:
+        if path.suffix != ".pkl":
+            return lightgbm.Booster(model_file=str(path))
+        refuse_pickle(path.name, "serialization_format='skops'", allow_pickle=allow_pickle)
+        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"
+        return importlib.import_module("mlflow.lightgbm").load_model(str(model.path))
+    except ValidationFailed:
+        raise
+    except Exception as error:
+        raise ValidationFailed(
+            f"{path.name} cannot be loaded: {first_line(error)}",
+            hint="Load it where it was logged, and log it again.",
+            kind="artifact",
+        ) from error
+
+
+def _objective(booster: Any) -> str:
+    lines = booster.model_to_string(num_iteration=1).splitlines()
+    found = next((line for line in lines if line.startswith("objective=")), "")
+    return found.partition("=")[2]

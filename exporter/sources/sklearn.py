@@ -1,0 +1,156 @@
+"""The MLflow ``sklearn`` flavor, converted by skl2onnx."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import UsageError, ValidationFailed, first_line
+from exporter.sources.pickles import refuse_pickle, trusted_load
+from exporter.sources.tabular import TabularSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import onnx
+
+    from exporter.sources.base import OnnxTarget
+    from exporter.sources.mlmodel import MLModel
+
+__all__ = ["classes_of", "open_source", "predictor"]
+
+_ML_OPSET = 3  # of ai.onnx.ml: what every release from 23.05 on reads
+
+
+def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
+    """Open a logged scikit-learn estimator.
+
+    Raises:
+        ValidationFailed: It is pickled and that is not allowed, damaged, or not of tables.
+        UsageError: skl2onnx is not installed.
+    """
+    flavor = model.flavors["sklearn"]
+    path = model.file(str(flavor.get("pickled_model", "model.pkl")))
+    form = str(flavor.get("serialization_format", "pickle"))
+    if form == "skops":
+        estimator = trusted_load(path, ("sklearn.",), allow_pickle=allow_pickle)
+    else:
+        refuse_pickle(path.name, "serialization_format='skops'", allow_pickle=allow_pickle)
+        estimator = _unpickled(model)
+    try:
+        import skl2onnx
+        import sklearn
+    except ImportError as error:
+        raise UsageError(
+            "a scikit-learn model is converted by skl2onnx, which is not installed",
+            hint="pip install 'stlab[sklearn]'.",
+        ) from error
+
+    asked = str(model.flavors.get("python_function", {}).get("predict_fn", "predict"))
+    return TabularSource(
+        model,
+        f"sklearn-{form}",
+        predictor(estimator, asked),
+        _Converter(estimator),
+        classes=classes_of(estimator),
+        width=getattr(estimator, "n_features_in_", None),
+        versions={"scikit-learn": sklearn.__version__, "skl2onnx": skl2onnx.__version__},
+        by_column=_tells_columns_apart(estimator),
+    )
+
+
+def predictor(estimator: Any, asked: str = "predict") -> Callable[[Any], dict[str, Any]]:
+    """Return an estimator's own prediction: for a classifier its labels and probabilities.
+
+    Args:
+        estimator: It has ``predict``, or ``transform`` alone.
+        asked: The method that MLflow calls, which is the one with what it gives.
+    """
+    if _is_classifier(estimator) and hasattr(estimator, "predict_proba"):
+        return lambda x: {
+            "label": estimator.predict(x),
+            "probabilities": estimator.predict_proba(x),
+        }
+    method = getattr(estimator, asked, None) or estimator.transform
+    name = "label" if _is_classifier(estimator) else "prediction"
+    return lambda x: {name: method(x)}
+
+
+def classes_of(estimator: Any) -> Any:
+    """Return a classifier's classes, in the order of its probabilities; else None."""
+    if not (_is_classifier(estimator) and hasattr(estimator, "predict_proba")):
+        return None
+    classes = getattr(estimator, "classes_", None)
+    return None if isinstance(classes, list) else classes
+
+
+class _Converter:
+    def __init__(self, estimator: Any) -> None:
+        self._estimator = estimator
+
+    def __call__(
+        self, taken: Sequence[tuple[str, int, int]], target: OnnxTarget
+    ) -> onnx.ModelProto:
+        import skl2onnx
+        from skl2onnx.common import data_types
+        from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
+
+        kinds = {
+            1: data_types.FloatTensorType,
+            7: data_types.Int64TensorType,
+            8: data_types.StringTensorType,
+            11: data_types.DoubleTensorType,
+        }
+        options = {}
+        if _is_classifier(self._estimator):
+            options[id(self._estimator)] = {"zipmap": False}
+        try:
+            return skl2onnx.convert_sklearn(
+                self._estimator,
+                name="model",
+                initial_types=[(name, kinds[kind]([None, width])) for name, kind, width in taken],
+                target_opset={"": target.opset, "ai.onnx.ml": _ML_OPSET},
+                options=options,
+            )
+        except (MissingConverter, MissingShapeCalculator) as error:
+            raise ValidationFailed(
+                f"skl2onnx has no ONNX form of this estimator: {first_line(error)}",
+                hint="Replace the step that it names, or serve the model otherwise.",
+                kind="convert",
+            ) from error
+
+
+def _is_classifier(estimator: Any) -> bool:
+    from sklearn.base import is_classifier
+
+    return bool(is_classifier(estimator))
+
+
+def _tells_columns_apart(estimator: Any) -> bool:
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import FeatureUnion, Pipeline
+
+    if isinstance(estimator, Pipeline):
+        return bool(estimator.steps) and _tells_columns_apart(estimator.steps[0][1])
+    if isinstance(estimator, FeatureUnion):
+        return any(_tells_columns_apart(part) for _, part in estimator.transformer_list)
+    return isinstance(estimator, ColumnTransformer)
+
+
+def _unpickled(model: MLModel) -> Any:
+    import os
+
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    loader = importlib.import_module("mlflow.sklearn")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return loader.load_model(str(model.path))
+        except Exception as error:
+            raise ValidationFailed(
+                f"the estimator cannot be loaded: {first_line(error)}",
+                hint="Load it where it was logged, and log it again.",
+                kind="artifact",
+            ) from error

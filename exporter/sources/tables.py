@@ -1,0 +1,125 @@
+"""Tables as tensors: a matrix of numbers, or one tensor of one column for every named column."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.arrays import as_text
+from exporter.errors import ValidationFailed
+from exporter.interface import Axis, Tensor, unique_names
+from triton_client.types import numpy_dtype, wire_datatype
+
+if TYPE_CHECKING:
+    from exporter.sources.base import Array, Arrays
+    from exporter.sources.mlmodel import MLModel
+
+__all__ = ["ROWS", "Table"]
+
+ROWS = "rows"
+_COLUMN_TYPES = {
+    "boolean": "BOOL",
+    "integer": "INT32",
+    "long": "INT64",
+    "float": "FP32",
+    "double": "FP64",
+    "string": "BYTES",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a model of tables takes.
+
+    Attributes:
+        inputs: One matrix ``[rows, n]``, or a tensor ``[rows, 1]`` for every column.
+        columns: The columns' own names, in order; empty for a matrix.
+    """
+
+    inputs: tuple[Tensor, ...]
+    columns: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, model: MLModel, width: int | None) -> Table:
+        """Read it from a signature; without one, a matrix of float64 as wide as the model says.
+
+        Raises:
+            ValidationFailed: It takes what is no table of numbers, truth values and strings.
+        """
+        fields = model.inputs
+        if not fields:
+            if width is None:
+                raise _refused("the version has no signature, so nobody can tell what it takes")
+            return cls((Tensor("input", "FP64", (ROWS, width)),))
+        if all(field.shape is None for field in fields):
+            names = unique_names((field.name for field in fields), "column")
+            return cls(
+                tuple(
+                    Tensor(name, _column_type(field.name, field.dtype), (ROWS, 1))
+                    for name, field in zip(names, fields, strict=True)
+                ),
+                tuple(field.name for field in fields),
+            )
+        (field,) = fields if len(fields) == 1 else (None,)
+        if field is None or field.shape is None or len(field.shape) != 2:
+            raise _refused("the signature promises neither one matrix nor named columns")
+        axes: tuple[Axis, ...] = (ROWS, width if field.shape[1] == -1 and width else field.shape[1])
+        try:
+            datatype = wire_datatype(np.dtype(field.dtype))
+        except (TypeError, ValueError) as error:
+            raise _refused(f"the signature promises a matrix of {field.dtype}") from error
+        return cls((Tensor(field.name or "input", datatype, axes),))
+
+    def example(self, model: MLModel) -> Arrays | None:
+        """Return the logged example, or None where there is none that fits."""
+        if not self.columns:
+            return model.example(self.inputs)
+        try:
+            content = json.loads(model.example_file.read_bytes()) if model.example_file else {}
+            places = [content["columns"].index(name) for name in self.columns]
+            return {
+                tensor.name: _column([row[place] for row in content["data"]], tensor)
+                for tensor, place in zip(self.inputs, places, strict=True)
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+            return None
+
+    def given(self, inputs: Arrays) -> Any:
+        """Return inputs as the model takes them: a matrix, or a data frame."""
+        if not self.columns:
+            return inputs[self.inputs[0].name]
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                column: as_text(inputs[tensor.name])[:, 0]
+                for column, tensor in zip(self.columns, self.inputs, strict=True)
+            }
+        )
+
+
+def _column_type(name: str, kind: str) -> str:
+    if kind not in _COLUMN_TYPES:
+        raise _refused(f"the column '{name}' is a {kind}, which no tensor is")
+    return _COLUMN_TYPES[kind]
+
+
+def _column(values: list[Any], tensor: Tensor) -> Array:
+    if tensor.datatype == "BYTES":
+        column: Array = np.array([str(value).encode() for value in values], dtype=object)
+    else:
+        numbers = [np.nan if value is None else value for value in values]
+        column = np.array(numbers, dtype=numpy_dtype(tensor.datatype))
+    return column[:, None]
+
+
+def _refused(reason: str) -> ValidationFailed:
+    return ValidationFailed(
+        reason,
+        hint="Log the model with signature=mlflow.models.infer_signature(inputs, outputs), where "
+        "the inputs are one array of numbers or a data frame of numbers, truth values and strings.",
+        kind="signature",
+    )

@@ -1,0 +1,211 @@
+"""An estimator of tables as reference: its own prediction, and its graph by a converter."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from exporter.arrays import as_bytes
+from exporter.errors import ValidationFailed, first_line
+from exporter.interface import Axis, Interface, Tensor
+from exporter.sources.base import Array, Arrays, CannotRun, OnnxTarget, OnnxWay
+from exporter.sources.borders import Result, element_type, fit
+from exporter.sources.tables import ROWS, Table
+from exporter.sources.trees import without_binary_trees
+from triton_client.types import wire_datatype
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import onnx
+
+    from exporter.sources.mlmodel import MLModel
+
+__all__ = ["Converter", "Predictor", "TabularSource"]
+
+Predictor = "Callable[[Any], dict[str, Any]]"
+"""Takes a matrix or a data frame and gives every output by name."""
+
+
+class Converter(Protocol):
+    """Writes an estimator as a graph."""
+
+    def __call__(
+        self, taken: Sequence[tuple[str, int, int]], target: OnnxTarget
+    ) -> onnx.ModelProto:
+        """Return the graph that takes these inputs: name, element type, columns."""
+
+
+class TabularSource:
+    """An estimator, asked as MLflow asks it.
+
+    Args:
+        model: The logged model.
+        flavor: Its flavor, with its serialization.
+        predict: The estimator's own prediction, by output.
+        convert: Its converter.
+        width: How many features it takes, where it says so.
+        versions: The libraries that took part.
+        by_column: Whether it tells columns apart, by name or place; else they are put side by side.
+        classes: A classifier's classes, where its label is the most probable one.
+        wide: Whether the converter writes float64 as well.
+        last: Whether the prediction is the converter's last output, not its first.
+        picked: The only column of it that the prediction is.
+
+    Raises:
+        ValidationFailed: It cannot run its example, or answers with what is no table.
+    """
+
+    mixes_rows = ""
+
+    def __init__(
+        self,
+        model: MLModel,
+        flavor: str,
+        predict: Callable[[Any], Mapping[str, Any]],
+        convert: Converter,
+        *,
+        width: int | None,
+        versions: Mapping[str, str],
+        by_column: bool = False,
+        classes: Array | None = None,
+        wide: bool = True,
+        last: bool = False,
+        picked: int | None = None,
+    ) -> None:
+        self.flavor = flavor
+        self.versions = versions
+        self.notes: list[str] = []
+        self._table = Table.of(model, width)
+        self._predict = predict
+        self._convert = convert
+        self._by_column = by_column
+        self._classes = None if classes is None else _plain(classes)
+        self._wide = wide
+        self._last, self._picked = last, picked
+        self.example = self._table.example(model)
+        first = self.example or {t.name: _blank(t) for t in self._table.inputs}
+        try:
+            answer = self._asked(first)
+        except Exception as error:
+            raise ValidationFailed(
+                f"the registered model cannot run its example: {first_line(error)}",
+                hint="Log the model again with an example and a signature that it can answer.",
+                kind="signature",
+            ) from error
+        rows = len(next(iter(first.values())))
+        outputs = tuple(_declared(name, array, rows) for name, array in answer.items())
+        self.interface = Interface(self._table.inputs, outputs)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Return the estimator's answer; see `Source.run`."""
+        try:
+            return self._asked(inputs)
+        except Exception as error:
+            raise CannotRun(first_line(error)) from error
+
+    def run_float64(self, inputs: Arrays) -> None:
+        """Return None: an estimator computes in the precision that it has."""
+
+    def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
+        """Return graphs in float64 and float32, and with whole numbers kept; see `Source`."""
+        from onnx import TensorProto
+
+        wide, narrow = int(TensorProto.DOUBLE), int(TensorProto.FLOAT)
+        whole = any(t.datatype.startswith(("INT", "UINT")) for t in self._table.inputs)
+        kinds = (wide, narrow) if self._wide else (narrow,)
+        ways = [(kind, False) for kind in kinds]
+        if self._by_column and whole:
+            ways += [(kind, True) for kind in kinds]
+        write = partial(self._write, target=target)
+        plain = [partial(write, kind=kind, keep=keep) for kind, keep in ways]
+        if self._classes is None:
+            return plain
+        # The label of a tree's own operator depends on the version of ONNX Runtime, and where two
+        # classes are as likely as each other a converter may choose another one.
+        return [*(partial(way, choose=True) for way in plain), *plain]
+
+    def _write(
+        self, path: Path, *, kind: int, keep: bool, target: OnnxTarget, choose: bool = False
+    ) -> str:
+        import onnx
+
+        inputs = self._table.inputs
+        if self._by_column or len(inputs) == 1:
+            names = self._table.columns or ("taken",)
+            taken = [
+                (name, _graph_type(t.datatype, kind, keep=keep), int(t.axes[1]))
+                for name, t in zip(names, inputs, strict=True)
+            ]
+        else:
+            taken = [("taken", kind, len(inputs))]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            proto = self._convert(taken, target)
+        proto.ir_version = min(proto.ir_version, target.ir)
+        given = [value.name for value in proto.graph.output]
+        if choose:
+            without_binary_trees(proto)
+        served = self.interface.outputs
+        results = [
+            Result(name, tensor, self._picked)
+            for name, tensor in zip(
+                given[-1:] if self._last else given[: len(served)], served, strict=True
+            )
+        ]
+        if choose and self._classes is not None:
+            results[0] = Result(given[1], served[0], classes=self._classes)
+        # A converter may give inputs names of its own.
+        named = [value.name for value in proto.graph.input]
+        if len(named) != len(taken):
+            named = [name for name, *_ in taken]
+        kinds = [kind for _, kind, _ in taken]
+        onnx.save(fit(proto, inputs, list(zip(named, kinds, strict=True)), results), path)
+        return "double" if kind == onnx.TensorProto.DOUBLE else "float"
+
+    def _asked(self, inputs: Arrays) -> dict[str, Array]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            answer = self._predict(self._table.given(inputs))
+        return {name: _plain(values) for name, values in answer.items()}
+
+
+def _graph_type(datatype: str, kind: int, *, keep: bool) -> int:
+    if datatype == "BYTES":
+        return element_type(datatype)
+    if keep and datatype.startswith(("INT", "UINT")):
+        return element_type("INT64")
+    return kind
+
+
+def _plain(values: Any) -> Array:
+    """Return an answer as it is served: strings as bytes, other whole numbers as int64."""
+    array = np.asarray(values)
+    if array.dtype.kind in "OU" or array.dtype.kind == "T":
+        return as_bytes(array.astype(object))
+    return array.astype(np.int64) if array.dtype.kind in "iub" else array
+
+
+def _declared(name: str, array: Array, rows: int) -> Tensor:
+    if array.ndim not in {1, 2} or len(array) != rows:
+        raise ValidationFailed(
+            f"the registered model answers {rows} rows with '{name}' of shape "
+            f"{list(array.shape)}, which is no table",
+            hint="Log an estimator that answers each row by itself.",
+            kind="interface",
+        )
+    axes: tuple[Axis, ...] = (ROWS, *array.shape[1:])
+    return Tensor(name, wire_datatype(array.dtype), axes)
+
+
+def _blank(tensor: Tensor) -> Array:
+    from triton_client.types import numpy_dtype
+
+    shape = (2, int(tensor.axes[1]))
+    if tensor.datatype == "BYTES":
+        return np.full(shape, b"", dtype=object)
+    return np.zeros(shape, dtype=numpy_dtype(tensor.datatype))

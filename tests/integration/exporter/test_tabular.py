@@ -1,0 +1,226 @@
+"""Estimators of tables, each with its own prediction as the truth."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import xgboost
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from exporter import pipeline
+from exporter.building import build
+from exporter.triton.releases import DEFAULT_RELEASE, release
+from exporter.triton.runtime import ensure_runtime
+from exporter.triton.server import TritonServer
+from triton_client import TritonClient
+
+from .registering import Lab
+
+pytestmark = pytest.mark.triton
+
+_RANDOM = np.random.default_rng(5)
+X = _RANDOM.normal(size=(80, 4))
+SIDE = (X.sum(1) > 0).astype(int)
+KIND = SIDE + (X[:, 0] > 0)
+PRICE = X @ np.array([1.0, 2.0, 3.0, 4.0])
+PEOPLE = pd.DataFrame(
+    {
+        "age": _RANDOM.integers(18, 80, 80),
+        "yearly income": _RANDOM.normal(size=80),
+        "state": _RANDOM.choice(["NY", "CA", "TX"], 80),
+    }
+)
+NAMED = np.where(SIDE, "buys", "leaves")
+
+
+@pytest.fixture(scope="module")
+def server(lab: Lab) -> Iterator[TritonServer]:
+    (lab.folder / "repository").mkdir()
+    runtime = ensure_runtime(release(DEFAULT_RELEASE))
+    with TritonServer.start(runtime, str(lab.folder / "repository")) as server:
+        server.wait_live()
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, which trusts these models: that pickles are kept apart has its own tests."""
+    monkeypatch.setattr(pipeline, "build_apart", build)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+    mlflow.set_tracking_uri(lab.uri)
+
+
+def registered(flavor: Any, name: str, model: Any, example: Any, **options: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        flavor.log_model(
+            model,
+            name="model",
+            registered_model_name=name,
+            input_example=example,
+            pip_requirements=[],
+            **options,
+        )
+
+
+def people() -> Pipeline:
+    columns = ColumnTransformer(
+        [
+            ("state", OneHotEncoder(handle_unknown="ignore"), ["state"]),
+            ("numbers", StandardScaler(), ["age", "yearly income"]),
+        ]
+    )
+    return Pipeline([("columns", columns), ("model", LogisticRegression())]).fit(PEOPLE, NAMED)
+
+
+def booster() -> xgboost.Booster:
+    data = xgboost.DMatrix(X, SIDE)
+    return xgboost.train({"objective": "binary:logistic"}, data, 4)
+
+
+Making = Callable[[], Any]
+MODELS: dict[str, tuple[Any, Making, dict[str, Any]]] = {
+    "logistic": (mlflow.sklearn, lambda: LogisticRegression().fit(X, SIDE), {}),
+    "forest": (
+        mlflow.sklearn,
+        lambda: RandomForestClassifier(8, random_state=0).fit(X, NAMED),
+        {"serialization_format": "cloudpickle"},
+    ),
+    "boosting": (
+        mlflow.sklearn,
+        lambda: HistGradientBoostingRegressor(max_iter=8).fit(X, PRICE),
+        {"serialization_format": "cloudpickle"},
+    ),
+    "xgb-classes": (mlflow.xgboost, lambda: xgboost.XGBClassifier(n_estimators=4).fit(X, KIND), {}),
+    "xgb-booster": (mlflow.xgboost, booster, {}),
+    "lgb-classes": (
+        mlflow.lightgbm,
+        lambda: lightgbm.LGBMClassifier(n_estimators=4, verbose=-1).fit(X, KIND),
+        {},
+    ),
+    "lgb-booster": (
+        mlflow.lightgbm,
+        lambda: lightgbm.LGBMRegressor(n_estimators=9, verbose=-1).fit(X, PRICE).booster_,
+        {},
+    ),
+}
+
+
+def predictions(model: Any, x: Any) -> dict[str, Any]:
+    """What the author of a model calls."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if isinstance(model, xgboost.Booster):
+            return {"prediction": model.predict(xgboost.DMatrix(x))}
+        if hasattr(model, "predict_proba"):
+            return {"label": model.predict(x), "probabilities": model.predict_proba(x)}
+        return {"prediction": model.predict(x)}
+
+
+def check(served: Any, expected: dict[str, Any]) -> None:
+    assert set(served) == set(expected)
+    for name, right in expected.items():
+        found = served[name].reshape(right.shape)
+        if right.dtype.kind in "OUT":
+            assert [value.decode() for value in found] == list(right)
+        elif right.dtype.kind in "iu":
+            np.testing.assert_array_equal(found, right)
+        else:
+            np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_matrix_of_numbers(lab: Lab, server: TritonServer, name: str) -> None:
+    flavor, make, options = MODELS[name]
+    model = make()
+    registered(flavor, name, model, X[:5], **options)
+    urls = (server.grpc_url,)
+    result = lab.export(
+        name, allow_pickle=bool(options), prove_on=server.grpc_url, triton_urls=urls
+    )
+    assert result.status == "promoted", result.error
+    assert (result.parity or {})["batching"] == "dynamic"
+    with TritonClient(server.grpc_url) as client:
+        check(client.model(name).infer({"input": X[:50]}), predictions(model, X[:50]))
+
+
+def test_columns_with_names_and_words(lab: Lab, server: TritonServer) -> None:
+    model = people()
+    registered(mlflow.sklearn, "people", model, PEOPLE[:6])
+    result = lab.export("people", prove_on=server.grpc_url, triton_urls=(server.grpc_url,))
+    assert result.status == "promoted", result.error
+    table = PEOPLE[:9]
+    with TritonClient(server.grpc_url) as client:
+        served = client.model("people")
+        assert [spec.name for spec in served.spec.inputs] == ["age", "yearly_income", "state"]
+        answer = served.infer(
+            {
+                "age": table["age"].to_numpy()[:, None],
+                "yearly_income": table["yearly income"].to_numpy()[:, None],
+                "state": table["state"].to_numpy(dtype=object)[:, None],
+            }
+        )
+    check(answer, predictions(model, table))
+
+
+class Marks:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path(self.path),)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("form", ["cloudpickle", "pickle"])
+def test_nothing_of_a_pickle_runs(lab: Lab, tmp_path: Path, form: str) -> None:
+    marker = tmp_path / "marker"
+    model = LogisticRegression().fit(X, SIDE)
+    model.note = Marks(str(marker))
+    registered(mlflow.sklearn, f"marks-{form}", model, None, serialization_format=form)
+    marker.unlink(missing_ok=True)
+    result = lab.export(f"marks-{form}")
+    assert (result.exit_code, (result.error or {})["kind"]) == (3, "unsafe")
+    assert not marker.exists()
+    assert lab.alias(f"marks-{form}") is None
+
+
+class Squared(TransformerMixin, BaseEstimator):
+    def fit(self, x: Any, y: Any = None) -> Squared:
+        return self
+
+    def transform(self, x: Any) -> Any:
+        return x**2
+
+
+def test_an_estimator_without_an_onnx_form(lab: Lab) -> None:
+    model = make_pipeline(Squared(), LogisticRegression()).fit(X, SIDE)
+    registered(mlflow.sklearn, "own", model, X[:5], serialization_format="cloudpickle")
+    result = lab.export("own", allow_pickle=True)
+    assert (result.exit_code, (result.error or {})["kind"]) == (3, "convert")
+    assert "Squared" in (result.error or {})["message"]
+    assert lab.alias("own") is None
+
+
+def test_types_that_an_artifact_calls_trusted_are_not(lab: Lab) -> None:
+    """The list in the MLmodel is the word of whoever logged it."""
+    model = make_pipeline(Squared(), LogisticRegression()).fit(X, SIDE)
+    trusted = [f"{__name__}.Squared"]
+    registered(mlflow.sklearn, "vouched", model, X[:5], skops_trusted_types=trusted)
+    result = lab.export("vouched")
+    assert (result.exit_code, (result.error or {})["kind"]) == (3, "unsafe")
+    assert "Squared" in (result.error or {})["message"]
