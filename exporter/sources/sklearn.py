@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -102,23 +103,48 @@ class _Converter:
             8: data_types.StringTensorType,
             11: data_types.DoubleTensorType,
         }
+        estimator = _convertible(self._estimator)
         options = {}
-        if _is_classifier(self._estimator):
-            options[id(self._estimator)] = {"zipmap": False}
+        if _is_classifier(estimator):
+            options[id(estimator)] = {"zipmap": False}
         try:
-            return skl2onnx.convert_sklearn(
-                self._estimator,
+            proto = skl2onnx.convert_sklearn(
+                estimator,
                 name="model",
                 initial_types=[(name, kinds[kind]([None, width])) for name, kind, width in taken],
                 target_opset={"": target.opset, "ai.onnx.ml": _ML_OPSET},
                 options=options,
             )
+            _spell_as_servers_do(proto)
         except (MissingConverter, MissingShapeCalculator) as error:
             raise ValidationFailed(
                 f"skl2onnx has no ONNX form of this estimator: {first_line(error)}",
                 hint="Replace the step that it names, or serve the model otherwise.",
                 kind="convert",
             ) from error
+        return proto
+
+
+def _spell_as_servers_do(proto: onnx.ModelProto) -> None:
+    """Lower letters by a locale that is on every system, where the default is en_US."""
+    from onnx import helper
+
+    for node in proto.graph.node:
+        if node.op_type == "StringNormalizer":
+            kept = [attribute for attribute in node.attribute if attribute.name != "locale"]
+            del node.attribute[:]
+            node.attribute.extend([*kept, helper.make_attribute("locale", "C.UTF-8")])
+
+
+def _convertible(estimator: Any) -> Any:
+    """Return an estimator that predicts the same and that its converter takes."""
+    from sklearn.ensemble import VotingClassifier
+
+    if not isinstance(estimator, VotingClassifier):
+        return estimator
+    plain = copy.copy(estimator)
+    plain.flatten_transform = False  # for transform(), which nobody asks
+    return plain
 
 
 def _is_classifier(estimator: Any) -> bool:

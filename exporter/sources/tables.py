@@ -15,7 +15,7 @@ from triton_client.types import numpy_dtype, wire_datatype
 
 if TYPE_CHECKING:
     from exporter.sources.base import Array, Arrays
-    from exporter.sources.mlmodel import MLModel
+    from exporter.sources.mlmodel import Field, MLModel
 
 __all__ = ["ROWS", "Table"]
 
@@ -37,10 +37,12 @@ class Table:
     Attributes:
         inputs: One matrix ``[rows, n]``, or a tensor ``[rows, 1]`` for every column.
         columns: The columns' own names, in order; empty for a matrix.
+        text: Whether the model takes a list of texts, of which each is a row ``[1]`` here.
     """
 
     inputs: tuple[Tensor, ...]
     columns: tuple[str, ...] = ()
+    text: bool = False
 
     @classmethod
     def of(cls, model: MLModel, width: int | None) -> Table:
@@ -54,6 +56,8 @@ class Table:
             if width is None:
                 raise _refused("the version has no signature, so nobody can tell what it takes")
             return cls((Tensor("input", "FP64", (ROWS, width)),))
+        if len(fields) == 1 and _is_text(fields[0]):
+            return cls((Tensor(fields[0].name or "text", "BYTES", (ROWS, 1)),), text=True)
         if all(field.shape is None for field in fields):
             names = unique_names((field.name for field in fields), "column")
             return cls(
@@ -75,6 +79,8 @@ class Table:
 
     def example(self, model: MLModel) -> Arrays | None:
         """Return the logged example, or None where there is none that fits."""
+        if self.text:
+            return self._texts(model)
         if not self.columns:
             return model.example(self.inputs)
         try:
@@ -89,6 +95,8 @@ class Table:
 
     def given(self, inputs: Arrays) -> Any:
         """Return inputs as the model takes them: a matrix, or a data frame."""
+        if self.text:
+            return list(as_text(next(iter(inputs.values())))[:, 0])
         if not self.columns:
             return inputs[self.inputs[0].name]
         import pandas as pd
@@ -99,6 +107,23 @@ class Table:
                 for column, tensor in zip(self.columns, self.inputs, strict=True)
             }
         )
+
+    def _texts(self, model: MLModel) -> Arrays | None:
+        (tensor,) = self.inputs
+        try:
+            content = json.loads(model.example_file.read_bytes()) if model.example_file else None
+        except (OSError, ValueError):
+            return None
+        if not isinstance(content, list) or not all(isinstance(text, str) for text in content):
+            return None
+        return {tensor.name: _column(content, tensor)}
+
+
+def _is_text(field: Field) -> bool:
+    """Whether a signature's only field is a list of texts, without a name."""
+    if field.shape is None:
+        return field.dtype == "string" and field.name in {"", "0"}
+    return field.dtype in {"str", "object"} and field.shape == (-1,)
 
 
 def _column_type(name: str, kind: str) -> str:
