@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from exporter.sources.pytorch import to_onnx
+from exporter.sources.pytorch import program_source
 
 from .registering import Lab
 from .test_refused import Linear
@@ -16,10 +16,10 @@ pytestmark = pytest.mark.triton
 
 
 def test_is_used_and_recorded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unable(*_: object) -> None:
+    def unable(*_: object, **__: object) -> None:
         raise RuntimeError("no decomposition for this operator")
 
-    monkeypatch.setattr(to_onnx, "_dynamo", unable)
+    monkeypatch.setattr(program_source, "by_dynamo", unable)
     lab.register_torch("older", Linear().eval(), np.eye(6, dtype=np.float32))
     result = lab.export("older")
     assert result.status == "promoted", result.error
