@@ -130,6 +130,7 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
             max_batch_size=settings["max_batch_size"],
             batching="require" if job.must_batch else settings["batching"],
             samples=samples,
+            precision=settings["precision"],
             say=steps.say,
         )
         evidence.notes += source.notes
@@ -155,6 +156,7 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
         )
         truth = truth.renamed(conversion.names)
         evidence.notes += conversion.notes
+        evidence.precision = dict(conversion.measured)
     with steps("configure"):
         kept = save_samples(job.folder / SAMPLES, truth)
         _configure(job, conversion, truth, kept[0])

@@ -15,12 +15,13 @@ from exporter.environment import collect_seldom, leave
 from exporter.errors import StlabError, UsageError
 
 if TYPE_CHECKING:
+    from exporter.doctor import DoctorResult
     from exporter.pruning import PruneResult
     from exporter.result import ExportResult
     from exporter.state import StatusResult
     from exporter.verifying import VerifyResult
 
-    _Result = ExportResult | PruneResult | StatusResult | VerifyResult
+    _Result = DoctorResult | ExportResult | PruneResult | StatusResult | VerifyResult
 
 __all__ = ["app", "export_main", "main"]
 
@@ -338,6 +339,35 @@ def infer(
     raise typer.Exit(result.exit_code)
 
 
+@app.command()
+def doctor(
+    repository: _Repository = "model_repository",
+    triton_url: _TritonUrls = None,
+    triton_release: Annotated[
+        str, typer.Option(envvar="STLAB_TRITON_RELEASE", help="The release that is to serve.")
+    ] = "",
+    as_json: _AsJson = False,
+) -> None:
+    """Say what is here, what is missing, and what to do about it; changes nothing."""
+    from exporter.doctor import DoctorRequest
+    from exporter.doctor import doctor as run
+
+    result = run(
+        DoctorRequest(
+            repository=repository,
+            tracking_uri=_tracking_uri(),
+            registry_named=bool(os.environ.get("MLFLOW_TRACKING_URI")),
+            triton_urls=tuple(triton_url or ()),
+            triton_release=triton_release,
+        )
+    )
+    if not as_json:
+        from exporter.console_tables import print_checks
+
+        print_checks(result)
+    _leave(result, as_json=as_json)
+
+
 def _tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
@@ -407,6 +437,10 @@ def _fail(error: StlabError, arguments: list[str]) -> int:
 
 
 def _failed(error: StlabError, command: str) -> dict[str, Any]:
+    if command == "doctor":
+        from exporter.doctor import DoctorResult
+
+        return DoctorResult().failed(error).as_dict()
     if command == "infer":
         from exporter.answer import InferResult
 

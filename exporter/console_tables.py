@@ -1,4 +1,4 @@
-"""Tables for people: what `stlab status`, `verify` and `prune` found."""
+"""Tables for people: what `stlab status`, `verify`, `prune` and `doctor` found."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from exporter.doctor import DoctorResult
     from exporter.pruning import PruneResult
     from exporter.state import AliasState, StatusResult
     from exporter.verifying import VerifyResult
 
-__all__ = ["print_pruned", "print_status", "print_verified"]
+__all__ = ["print_checks", "print_pruned", "print_status", "print_verified"]
+
+_COLOURS = {"ok": "green", "missing": "yellow", "warning": "yellow", "failed": "red"}
 
 
 def print_status(result: StatusResult) -> None:
@@ -99,4 +102,16 @@ def print_pruned(result: PruneResult) -> None:
     rows |= {version: ("kept", why) for version, why in result.kept.items()}
     for version, (what, why) in sorted(rows.items()):
         table.add_row(str(version), what, escape(why))
+    Console(highlight=False).print(table)
+
+
+def print_checks(result: DoctorResult) -> None:
+    """Print a row for everything that was looked at."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("what", "status", "found", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for check in result.checks:
+        colour = "red" if check.exit_code else _COLOURS[check.status]
+        status = f"[{colour}]{check.status}[/]"
+        table.add_row(check.name, status, escape(check.found or "-"), escape(check.hint))
     Console(highlight=False).print(table)

@@ -20,6 +20,7 @@ from exporter.building import BuildJob, Candidate, build, settings_of
 from exporter.delivery import Delivery, staying
 from exporter.earlier import Earlier
 from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailed
+from exporter.formats import check as check_format
 from exporter.grounds import ground as open_ground
 from exporter.isolation import build_apart
 from exporter.parity.evidence import Evidence
@@ -101,6 +102,8 @@ class _Export:
             self.parts = parts_of(registry, selection.tags)
             recorded = self.earlier.recorded(selection)
             settled = self.earlier.settled(selection, recorded)
+            if settled is None and recorded is None:
+                check_format(self.request.format, self.release, self.request.prove_on)
         if settled is not None:
             if not self.request.dry_run:
                 registry.tidy(selection.model)

@@ -159,7 +159,7 @@ def test_the_types_of_the_client_need_no_grpc() -> None:
         ["--help"],
         *(
             [command, "--help"]
-            for command in ("export", "infer", "prune", "rollback", "status", "verify")
+            for command in ("doctor", "export", "infer", "prune", "rollback", "status", "verify")
         ),
     ],
 )

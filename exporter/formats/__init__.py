@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from exporter.errors import UsageError
+from exporter.triton.runtime import find_tritonserver
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from exporter.formats.base import Conversion, Target
     from exporter.parity.truth import Truth
     from exporter.sources.base import Source
+    from exporter.triton.releases import Release
 
-__all__ = ["FORMATS", "convert"]
+__all__ = ["FORMATS", "check", "convert"]
 
 FORMATS = {
     "onnx": "exporter.formats.onnx",
@@ -25,6 +27,24 @@ FORMATS = {
     "tensorrt": "exporter.formats.tensorrt",
 }
 """Formats by name, with the module that writes them (imported when needed)."""
+
+
+def check(name: str, target: Release, prove_on: str = "") -> None:
+    """Refuse a format that cannot be written or proven here, before anything is done.
+
+    Args:
+        name: The format.
+        target: The release that is to serve it.
+        prove_on: The address of a server to prove on, where one is named.
+
+    Raises:
+        UsageError: What it takes is not installed.
+        ValidationFailed: What is installed writes it for another release.
+    """
+    if name == "tensorrt":
+        from exporter.formats.tensorrt.available import check_available
+
+        check_available(target, provable=bool(prove_on) or find_tritonserver() is not None)
 
 
 def convert(name: str, source: Source, folder: Path, target: Target, truth: Truth) -> Conversion:

@@ -49,6 +49,8 @@ class Conversion:
         facts: What the manifest is to say beside.
         notes: What a reader of the report should know.
         accelerator: As in `Target`.
+        measured: What was measured beside float32, for the report; it differs from run to run, and
+            so the manifest says nothing of it.
     """
 
     format: str
@@ -62,3 +64,4 @@ class Conversion:
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     accelerator: str = ""
+    measured: Mapping[str, Any] = field(default_factory=dict)

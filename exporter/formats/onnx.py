@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from exporter.errors import ValidationFailed, first_line
+from exporter.formats.accelerator import accelerated
 from exporter.formats.base import Conversion
 from exporter.formats.rehearsal import rehearse
 from exporter.interface import Axis, Interface, Tensor
@@ -36,7 +37,11 @@ def convert(source: Source, folder: Path, target: Target, truth: Truth) -> Conve
     conversion = write_first_right(source, folder, target, truth)
     if target.rows is not None:
         conversion = _fix_rows(folder / FILENAME, conversion, target.rows)
-    return conversion
+    if target.precision != "fp32":
+        from exporter.formats.precision import reduce
+
+        conversion = reduce(folder / FILENAME, conversion, target, truth)
+    return accelerated(conversion, folder, target, truth)
 
 
 def write_first_right(source: Source, folder: Path, target: Target, truth: Truth) -> Conversion:
@@ -64,7 +69,7 @@ def write_first_right(source: Source, folder: Path, target: Target, truth: Truth
             last = number == len(ways) - 1 and len(written) == 1
             if last or conversion.bytes > MOST_REHEARSED:
                 break
-            problem = rehearse(place / FILENAME, source.interface.outputs, truth)
+            problem = rehearse(place / FILENAME, source.interface.outputs, truth.in_own_precision())
             if not problem:
                 written = written[-1:]
                 break

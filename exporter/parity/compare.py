@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Difference", "compare", "compare_outputs"]
 
+# Elements that have a budget; bfloat16 is numpy's "V".
+_NUMBERS = frozenset("fV")
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -29,6 +32,9 @@ class Difference:
         index: Where the worst element lies.
         ratios: Every element's error divided by its budget, flat, for the histogram.
         flips: Elements that must be equal, differ, and lie within the reference's own noise.
+        agreement: The least part of rows that must agree; 0 where none is asked for.
+        rows: The rows that count, or elements of whole numbers, truth values and strings.
+        others: Those of them that do not agree.
     """
 
     output: str
@@ -38,6 +44,9 @@ class Difference:
     index: tuple[int, ...] = ()
     ratios: Array | None = None
     flips: int = 0
+    agreement: float = 0.0
+    rows: int = 0
+    others: int = 0
 
 
 def compare_outputs(
@@ -92,8 +101,9 @@ def compare(
         return Difference(name, shapes, np.inf)
     if reference.size == 0:
         return Difference(name)
-    if tolerance is None:
-        return _equal(name, reference, candidate, float64)
+    if tolerance is None or reference.dtype.kind not in _NUMBERS:
+        agreement = 0.0 if tolerance is None else tolerance.agreement
+        return _equal(name, reference, candidate, float64, agreement)
     for what, test in (("NaN", np.isnan), ("+Inf", np.isposinf), ("-Inf", np.isneginf)):
         expected, found = test(reference), test(candidate)
         if (wrong := expected != found).any():
@@ -109,13 +119,20 @@ def compare(
     return _close(name, reference, candidate, tolerance)
 
 
-def _equal(name: str, reference: Array, candidate: Array, float64: Array | None) -> Difference:
+def _equal(
+    name: str, reference: Array, candidate: Array, float64: Array | None, agreement: float
+) -> Difference:
     wrong = np.asarray(reference != candidate)
     flips = 0
     if wrong.any() and float64 is not None and float64.shape == reference.shape:
         within = wrong & np.asarray(float64 == candidate)
         flips = int(within.sum())
         wrong = wrong & ~within
+    if agreement:
+        others = int(wrong.sum())
+        return Difference(
+            name, flips=flips, agreement=agreement, rows=reference.size, others=others
+        )
     if not wrong.any():
         return Difference(name, flips=flips)
     index = _first(wrong)
@@ -144,7 +161,32 @@ def _close(name: str, reference: Array, candidate: Array, tolerance: Tolerance) 
             f"{candidate[index]:.7g} at {list(index)}, expected {reference[index]:.7g} "
             f"± {budget[index]:.2g} ({beyond} of {ratios.size} elements are out of budget)"
         )
-    return Difference(name, problem, margin, float(error.max()), index, ratios.ravel())
+    rows, others = (0, 0)
+    if tolerance.agreement and reference.ndim > 1 and reference.shape[-1] > 1:
+        left, right = np.where(finite, wide, -np.inf), np.where(finite, other, -np.inf)
+        rows, others = _classes(left, right, budget)
+    return Difference(
+        name,
+        problem,
+        margin,
+        float(error.max()),
+        index,
+        ratios.ravel(),
+        agreement=tolerance.agreement,
+        rows=rows,
+        others=others,
+    )
+
+
+def _classes(reference: Array, candidate: Array, budget: Array) -> tuple[int, int]:
+    """Count the rows that the reference decides, and those that the candidate decides otherwise."""
+    first = np.argmax(reference, axis=-1)[..., None]
+    best = np.take_along_axis(reference, first, -1)
+    second = np.partition(reference, -2, axis=-1)[..., -2:-1]
+    with np.errstate(invalid="ignore"):
+        decided = best - second > np.take_along_axis(budget, first, -1)
+    others = decided & (np.argmax(candidate, axis=-1)[..., None] != first)
+    return int(decided.sum()), int(others.sum())
 
 
 def _first(mask: Any) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +69,12 @@ class Check:
 
 @dataclass(slots=True)
 class OutputEvidence:
-    """The worst of one output over all cases."""
+    """The worst of one output over all cases.
+
+    Attributes:
+        rows: The rows whose class counts, in a lower precision.
+        others: Those of them with another class than the reference's.
+    """
 
     name: str
     datatype: str
@@ -77,7 +83,10 @@ class OutputEvidence:
     worst_case: str = ""
     worst_index: tuple[int, ...] = ()
     flips: int = 0
+    rows: int = 0
+    others: int = 0
     elements: int = 0
+    again: int = 0
     histogram: list[int] = field(default_factory=lambda: [0] * (len(HISTOGRAM_EDGES) + 1))
 
     def add(self, case: str, difference: Difference) -> None:
@@ -94,6 +103,30 @@ class OutputEvidence:
             self.worst_case, self.worst_index = case, difference.index
         self.max_abs_error = max(self.max_abs_error, difference.max_abs_error)
 
+    def agree(self, difference: Difference, *, times: int) -> str:
+        """Count the rows of one comparison; return why too few agree. See `Evidence.compared`."""
+        if not difference.rows:
+            return ""
+        if times:
+            # Every one that was allowed may come again each time.
+            allowed = times * most_others(self.rows, difference.agreement)
+            self.again += difference.others
+            others, rows = self.again, times * self.rows
+        else:
+            self.rows += difference.rows
+            self.others += difference.others
+            allowed = most_others(self.rows, difference.agreement)
+            others, rows = self.others, self.rows
+            self.margin = max(self.margin, others / (allowed + 1))
+        if others <= allowed:
+            return ""
+        return f"{others} of {rows} rows are of another class, {allowed} may be"
+
+
+def most_others(rows: int, agreement: float) -> int:
+    """Return how many rows may be of another class: a part of them, rounded up."""
+    return ceil(round((1.0 - agreement) * rows, 9))
+
 
 def in_short(parity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``parity`` object of ``--json`` from that of a report."""
@@ -108,6 +141,7 @@ class Evidence:
         self.outputs: dict[str, OutputEvidence] = {}
         self.expect(outputs)
         self.notes: list[str] = []
+        self.precision: dict[str, Any] = {}
         self.batching = Batching(0, "not examined")
 
     def expect(self, outputs: Iterable[Tensor]) -> None:
@@ -144,13 +178,21 @@ class Evidence:
         self.checks.append(check)
         return check
 
-    def compared(self, case: str, differences: Iterable[Difference]) -> str:
-        """Record the comparison of one answer and return the first problem, or nothing."""
+    def compared(self, case: str, differences: Iterable[Difference], *, times: int = 0) -> str:
+        """Record the comparison of one answer and return the first problem, or nothing.
+
+        Args:
+            case: What was asked.
+            differences: Of every output.
+            times: How often rows come again that were compared before; 0 for new ones.
+        """
         problem = ""
         for difference in differences:
-            self.outputs[difference.output].add(case, difference)
-            if difference.problem and not problem:
-                problem = f"{case}, output '{difference.output}': {difference.problem}"
+            output = self.outputs[difference.output]
+            output.add(case, difference)
+            found = difference.problem or output.agree(difference, times=times)
+            if found and not problem:
+                problem = f"{case}, output '{difference.output}': {found}"
         return problem
 
     def state(self) -> dict[str, Any]:
@@ -158,6 +200,7 @@ class Evidence:
         return {
             "checks": [_finite(asdict(check)) for check in self.checks],
             "notes": self.notes,
+            "precision": self.precision,
             "batching": asdict(self.batching),
         }
 
@@ -165,6 +208,7 @@ class Evidence:
         """Take over what another process recorded; see `state`."""
         self.checks = [Check(**check) for check in state["checks"]]
         self.notes = list(state["notes"])
+        self.precision = dict(state["precision"])
         self.batching = Batching(**state["batching"])
 
     def summary(self) -> dict[str, Any]:
@@ -192,6 +236,7 @@ class Evidence:
             "outputs": [_finite(asdict(output)) for output in self.outputs.values()],
             "histogram_edges": list(HISTOGRAM_EDGES),
             "notes": self.notes,
+            "precision": self.precision,
         }
 
 

@@ -15,7 +15,7 @@ from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Batching, Check, Evidence
 from exporter.parity.inputs import Case, Drawing, rows_of, take_rows
 from exporter.parity.questions import Questions
-from exporter.parity.tolerances import Tolerance, measure, tighter
+from exporter.parity.tolerances import OWN_PRECISION, Tolerance, measure, tighter
 from exporter.parity.truth import Answer, Truth, cannot_be_batched
 from exporter.sources.base import Arrays, CannotRun, Source
 
@@ -32,6 +32,7 @@ def examine(
     max_batch_size: int,
     batching: str,
     samples: Sequence[Case] = (),
+    precision: str = OWN_PRECISION,
     say: Callable[[str], None] = lambda _: None,
 ) -> Truth:
     """Ask the reference everything that the proof needs to know.
@@ -42,6 +43,7 @@ def examine(
         max_batch_size: The largest batch to examine.
         batching: ``auto``, ``require`` or ``off``.
         samples: The user's own cases.
+        precision: What the candidate is to be in, for its budgets; the reference's are its own.
         say: Told what is being done.
 
     Raises:
@@ -68,9 +70,10 @@ def examine(
     return Truth(
         tuple(asked.answers),
         asked.pool if verdict.max_batch_size else None,
-        tolerances,
+        _tolerances(asked, precision),
         verdict,
         asked.slow,
+        tolerances,
     )
 
 
@@ -109,7 +112,7 @@ def _check_determinism(asked: Questions) -> None:
     )
 
 
-def _tolerances(asked: Questions) -> dict[str, Tolerance | None]:
+def _tolerances(asked: Questions, precision: str = OWN_PRECISION) -> dict[str, Tolerance | None]:
     """Return the budgets from everything asked so far."""
     answers = [answer for answer in asked.answers if answer.case.usual]
     return {
@@ -121,6 +124,7 @@ def _tolerances(asked: Questions) -> dict[str, Tolerance | None]:
                 for answer in answers
                 if answer.float64 is not None
             ],
+            precision,
         )
         for output in asked.source.interface.outputs
     }

@@ -2,7 +2,8 @@
 
 ``samples.npz`` holds ``<case>/input/<name>``, ``<case>/output/<name>`` and, per output, the budget
 of `exporter.parity.tolerances`: ``tolerance/<name>/typical`` per position, and in
-``tolerance/<name>/factors`` the relative factor, the share and the floor. Strings are kept as bytes
+``tolerance/<name>/factors`` the relative factor, the share and the floor; where classes count,
+``tolerance/<name>/agreement`` is the least part of rows that must agree. Strings are kept as bytes
 with their lengths, so that nothing in the file is a pickle.
 """
 
@@ -73,8 +74,10 @@ def load_samples(path: Path, batching: Batching, *, slow: bool = False) -> Truth
         if key.startswith("tolerance/"):
             owner, _, part = key.rpartition("/")
             if part == "typical":
-                factors = arrays[f"{owner}/factors"].tolist()
-                tolerances[owner.removeprefix("tolerance/")] = Tolerance(array, *factors)
+                relative, share, floor = arrays[f"{owner}/factors"].tolist()
+                agreement = float(arrays.get(f"{owner}/agreement", 0.0))
+                tolerance = Tolerance(array, relative, share, floor, agreement)
+                tolerances[owner.removeprefix("tolerance/")] = tolerance
             continue
         case, kind, name = key.split("/", 2)
         cases.setdefault(case, {}).setdefault(kind, {})[name] = array
@@ -97,6 +100,8 @@ def _tolerances(truth: Truth) -> dict[str, Array]:
             arrays[f"tolerance/{name}/factors"] = np.array(
                 [tolerance.relative, tolerance.share, tolerance.floor]
             )
+            if tolerance.agreement:
+                arrays[f"tolerance/{name}/agreement"] = np.array(tolerance.agreement)
     return arrays
 
 

@@ -13,6 +13,20 @@ wrong small ones. *noise* is the largest difference between the reference in flo
 at that position. Positions are counted without the rows, so a small column beside a large one has a
 small budget. Where the model cannot be run in float64 the floor is wider: it has to cover
 cancellation, which noise would have shown.
+
+In a lower precision (``--precision``) *share* and *relative* are what that precision costs, and so
+much of it is accepted: 0.5 % each in fp16, 4 % each in int8. So an output's largest values may be
+off by 1 % or 8 %, and those near zero by half as much of the magnitude. *scale* is that of what a
+lower precision rounds alike: of outputs between 0 and 1 that reach beyond one half, such as
+probabilities and masks, all positions together; of an output of several axes beside the rows, the
+smallest of the scales along each of these axes, so that a feature has its own and a pixel has not.
+A column of a table still has its own.
+
+There the class counts as well. Where the last axis of an output has a fixed size, the place of the
+largest element must be the reference's in all rows but 1 % (fp16) or 3 % (int8), rounded up to
+whole rows; rows in which the reference's two largest lie within the budget of each other do not
+count. Whole numbers, truth values and strings, which often are such a class, may differ in as many
+elements; in the model's own precision they must be equal.
 """
 
 from __future__ import annotations
@@ -30,7 +44,7 @@ if TYPE_CHECKING:
     from exporter.interface import Tensor
     from exporter.sources.base import Array
 
-__all__ = ["Tolerance", "measure", "tighter"]
+__all__ = ["OWN_PRECISION", "Tolerance", "measure", "tighter"]
 
 NOISE_FACTOR = 4.0
 # Noise beyond this share of an output's magnitude is no rounding, and excuses nothing more.
@@ -47,6 +61,10 @@ _STATIC: Mapping[str, tuple[float, float]] = {
 _FLOOR_WITH_NOISE, _FLOOR_WITHOUT = 1e-7, 1e-6
 _INVARIANCE_SHARE = 0.1
 
+OWN_PRECISION = "fp32"
+# Share and relative factor, and the least part of rows with the same class.
+_LOWER: Mapping[str, tuple[float, float]] = {"fp16": (5e-3, 0.99), "int8": (4e-2, 0.97)}
+
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
@@ -58,12 +76,16 @@ class Tolerance:
         relative: The factor of the reference's value.
         share: The factor of the magnitude at a position of the same answer.
         floor: The factor of the magnitude of the same answer.
+        agreement: The least part of rows in which the largest element of the last axis is the same
+            one, or of whole numbers, truth values and strings that are equal; 0 where nothing is
+            asked of them.
     """
 
     typical: Array
     relative: float
     share: float = 0.0
     floor: float = 0.0
+    agreement: float = 0.0
 
     def budget(self, reference: Array) -> Array:
         """Return the budget of every element, in the reference's shape, as float64.
@@ -90,7 +112,10 @@ def tighter(tolerance: Tolerance) -> Tolerance:
 
 
 def measure(
-    output: Tensor, answers: Iterable[Array], noises: Iterable[tuple[Array, Array]]
+    output: Tensor,
+    answers: Iterable[Array],
+    noises: Iterable[tuple[Array, Array]],
+    precision: str = OWN_PRECISION,
 ) -> Tolerance | None:
     """Return the tolerance of an output, or None where elements must be equal.
 
@@ -98,10 +123,13 @@ def measure(
         output: The output.
         answers: The reference's usual answers, one array per case.
         noises: Pairs of the reference in float32 and in float64.
+        precision: ``fp32`` for the model's own, ``fp16`` or ``int8``.
     """
+    lower, agreement = _LOWER.get(precision, (0.0, 0.0))
     if output.datatype not in _STATIC:
-        return None
-    share, relative = _STATIC[output.datatype]
+        return Tolerance(np.zeros(()), 0.0, agreement=agreement) if lower else None
+    share, relative = (max(factor, lower) for factor in _STATIC[output.datatype])
+    answers = list(answers)
     # Positions are counted without the rows, and without other axes that vary.
     axes = tuple(i for i, axis in enumerate(output.axes) if i == 0 or isinstance(axis, str))
     position = _scale(answers, axes)
@@ -116,8 +144,39 @@ def measure(
     floor = _FLOOR_WITH_NOISE if pairs else _FLOOR_WITHOUT
     # An output of zeros still needs room for one rounding of what was cancelled.
     least = float(np.finfo(numpy_dtype("FP32")).eps) if overall == 0.0 else 0.0
+    if lower:
+        position = _as_one_quantity(answers, position)
+        agreement = agreement if _has_classes(output) else 0.0
     typical = share * position + floor * overall + NOISE_FACTOR * noise + least
-    return Tolerance(np.asarray(typical), relative, share, floor)
+    return Tolerance(np.asarray(typical), relative, share, floor, agreement)
+
+
+def _has_classes(output: Tensor) -> bool:
+    size = output.axes[-1] if len(output.axes) > 1 else 1
+    return isinstance(size, int) and size > 1
+
+
+def _as_one_quantity(answers: Iterable[Array], position: Array) -> Array:
+    """The scale of what a lower precision rounds alike, for every position."""
+    if largest := _largest_share(answers):
+        return np.full_like(position, largest)
+    axes = [axis for axis, size in enumerate(position.shape) if size > 1]
+    if len(axes) < 2:
+        return position
+    smallest: Array = np.full_like(position, np.inf)
+    for axis in axes:
+        others = tuple(other for other in axes if other != axis)
+        smallest = np.minimum(smallest, position.max(axis=others, keepdims=True))
+    return smallest
+
+
+def _largest_share(answers: Iterable[Array]) -> float:
+    """The largest of answers between 0 and 1; 0 where they are other quantities, or all small."""
+    finite = [answer[np.isfinite(answer)] for answer in answers]
+    largest = max((float(np.max(values, initial=0.0)) for values in finite), default=0.0)
+    # A sum that was rounded up to more than one is no other quantity.
+    shares = 0.5 < largest <= 1.0 + 1e-3 and all((values >= 0.0).all() for values in finite)
+    return largest if shares else 0.0
 
 
 def _scale(answers: Iterable[Array], axes: tuple[int, ...]) -> Array:

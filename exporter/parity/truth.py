@@ -37,6 +37,7 @@ class Truth:
         tolerances: The budget of every output; None where elements must be equal.
         batching: Whether rows may be batched.
         slow: Whether the reference is expensive to ask.
+        own_tolerances: The budgets of the model in its own precision, where those are wider.
     """
 
     answers: tuple[Answer, ...]
@@ -44,6 +45,12 @@ class Truth:
     tolerances: Mapping[str, Tolerance | None]
     batching: Batching
     slow: bool
+    own_tolerances: Mapping[str, Tolerance | None] | None = None
+
+    def in_own_precision(self) -> Truth:
+        """Return the same with the budgets of the model in its own precision."""
+        own = self.own_tolerances
+        return self if own is None else replace(self, tolerances=own, own_tolerances=None)
 
     def renamed(self, names: Mapping[str, str]) -> Truth:
         """Return the same under the names that tensors are served by.
@@ -67,6 +74,7 @@ class Truth:
             answers=tuple(map(answer, self.answers)),
             pool=None if self.pool is None else answer(self.pool),
             tolerances=named(self.tolerances),
+            own_tolerances=None if self.own_tolerances is None else named(self.own_tolerances),
         )
 
 

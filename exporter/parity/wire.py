@@ -94,7 +94,8 @@ def check_batching(
     pool = truth.pool
     if pool is None:
         return None
-    pieces = list(_pieces(rows_of(pool.case.inputs), 1 if truth.slow else 4))
+    rounds = 1 if truth.slow else 4
+    pieces = list(_pieces(rows_of(pool.case.inputs), rounds))
     before = executed()
 
     def ask(piece: Array) -> Mapping[str, Array] | TritonClientError:
@@ -114,7 +115,9 @@ def check_batching(
         expected = take_rows(pool.outputs, piece)
         exact = take_rows(pool.float64, piece) if pool.float64 is not None else None
         found = evidence.compared(
-            label, compare_outputs(outputs, expected, served, truth.tolerances, exact)
+            label,
+            compare_outputs(outputs, expected, served, truth.tolerances, exact),
+            times=rounds,
         )
         problem = problem or found
     rows, executions = (now - then for now, then in zip(executed(), before, strict=True))

@@ -40,6 +40,23 @@ class Release:
     tensorrt: str | None
     assumed: bool = False
 
+    @property
+    def tensorrt_major(self) -> int:
+        """The major version of TensorRT; the newest before 11 where none is known."""
+        return int((self.tensorrt or "10").split(".")[0])
+
+    def tensorrt_matches(self, found: str) -> bool:
+        """Whether a plan that a version of TensorRT built runs on this release.
+
+        A plan runs on the TensorRT that built it: major and minor version are compared, as far as
+        the release's are known.
+
+        Args:
+            found: The version that is to build it, such as ``10.9.0.34``.
+        """
+        known = (self.tensorrt or "").split(".")[:2]
+        return not self.tensorrt or found.split(".")[: len(known)] == known
+
 
 # name, core, ONNX Runtime, opset, IR, TensorRT
 _TABLE: tuple[tuple[str, str, str, int, int, str | None], ...] = (

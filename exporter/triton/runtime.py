@@ -2,11 +2,13 @@
 
 The wheel ``nvidia-pytriton`` carries a genuine server with the python backend; the rest of it is
 not used. It is joined by ONNX Runtime in the exact version of the target release, in an
-environment of its own, so that a model which is too new for production fails here too.
+environment of its own, so that a model which is too new for production fails here too. torch, for
+TorchScript models, is this package's own: it lies there in any case, so no export pays for it.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import re
@@ -31,7 +33,14 @@ if TYPE_CHECKING:
 
     from exporter.triton.releases import Release
 
-__all__ = ["LAUNCHER_MARK", "SHELL_SAFE", "Runtime", "ensure_runtime", "find_tritonserver"]
+__all__ = [
+    "LAUNCHER_MARK",
+    "SHELL_SAFE",
+    "Runtime",
+    "describe_runtime",
+    "ensure_runtime",
+    "find_tritonserver",
+]
 
 LAUNCHER_MARK = "stlab-tritonserver-launcher"
 """Stands in our own launcher, by which it is told from a real server."""
@@ -138,6 +147,21 @@ def ensure_runtime(release: Release, *, progress: Callable[[str], None] | None =
     )
 
 
+def describe_runtime(release: Release) -> str:
+    """Return in words what `ensure_runtime` would give; installs nothing.
+
+    Raises:
+        UnavailableError: There is no server for this platform or Python.
+    """
+    found = find_tritonserver()
+    if found is not None:
+        return f"{found}, from PATH"
+    _require_platform()
+    there = (_require_cache() / "triton" / _SERVER.replace("==", "-")).is_dir()
+    when = "installed" if there else "installed when it is first needed"
+    return f"embedded, with ONNX Runtime {release.onnxruntime}; {when}"
+
+
 def _environment(
     release: Release, python: Path, site: Path, libpython: Path | None, backends: Path
 ) -> dict[str, str]:
@@ -145,7 +169,10 @@ def _environment(
     if libpython is not None:
         libraries.append(str(libpython))
     inherited = os.environ.get("LD_LIBRARY_PATH")
+    torch = importlib.util.find_spec("torch")
     return {
+        # Where the pytorch backend, and nothing but it, gets torch from: see its lending.py.
+        **({"STLAB_TORCH": str(Path(torch.origin).parents[1])} if torch and torch.origin else {}),
         "LD_LIBRARY_PATH": os.pathsep.join([*libraries, *([inherited] if inherited else [])]),
         # The python backend runs in the environment of the python3 that it finds first.
         "PATH": os.pathsep.join(

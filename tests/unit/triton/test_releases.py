@@ -64,3 +64,24 @@ def test_an_older_release_is_refused_with_the_range() -> None:
     with pytest.raises(UsageError) as caught:
         release("23.04")
     assert "23.05 to 26.07" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "matches"),
+    [
+        ("25.03", "10.9.0.34", True),
+        ("25.03", "10.9.1", True),
+        ("25.03", "10.10.0.31", False),
+        ("25.03", "11.9.0", False),
+        ("25.05", "10.10.0.31", True),
+        ("25.05", "10.1.0", False),
+        ("24.02", "8.6.1", True),
+        # Of some releases the major version is all that is known, of others nothing.
+        ("26.07", "11.4.0.106", True),
+        ("26.07", "10.16.1.11", False),
+        ("26.01", "10.14.1", True),
+        ("27.01", "11.0.0.114", True),
+    ],
+)
+def test_which_tensorrt_builds_plans_for_it(name: str, found: str, matches: bool) -> None:
+    assert release(name).tensorrt_matches(found) is matches

@@ -1,0 +1,107 @@
+"""Triton's TensorRT accelerator: ONNX Runtime builds engines of an ONNX model where it serves it.
+
+Sources: the README of Triton's onnxruntime backend, whose table of parameters is complete (one that
+it does not know fails the load), and ONNX Runtime's page on its TensorRT execution provider.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from exporter.bundle import folder_digest
+from exporter.formats.profiles import profiles_for, range_note
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from exporter.formats.base import Conversion, Target
+    from exporter.formats.profiles import Profile
+    from exporter.parity.truth import Truth
+
+__all__ = ["accelerated"]
+
+WORKSPACE_BYTES = 1 << 30
+# The first release whose backend knows more than the oldest parameters of the accelerator.
+_MORE_FROM = "24.05"
+# What divides the names and sizes in a list of shapes, which knows no way to quote.
+_DIVIDERS = frozenset(":,")
+
+_NOT_EXERCISED = (
+    "The TensorRT accelerator works on a GPU alone: on a proving ground without one, the model is "
+    "proven as the CPU runs it, and what TensorRT makes of it is not. Prove it with --prove-on "
+    "HOST:PORT on a server that has production's GPU; there NVIDIA_TF32_OVERRIDE=0 keeps float32 "
+    "from being rounded to TF32."
+)
+_REBUILT = "it builds an engine anew whenever a request has other sizes than those before."
+
+
+def accelerated(conversion: Conversion, folder: Path, target: Target, truth: Truth) -> Conversion:
+    """Return a conversion with what the accelerator has to be told; as it is where none is wanted.
+
+    Nothing is refused: what TensorRT cannot run, ONNX Runtime runs otherwise.
+
+    Args:
+        conversion: An ONNX model.
+        folder: Its files, and no others.
+        target: What it is for.
+        truth: What it is proven on.
+    """
+    if not target.accelerator:
+        return conversion
+    named = truth.renamed(conversion.names)
+    profiles = profiles_for(conversion.interface, named, target.max_batch_size)
+    unnameable = [profile.name for profile in profiles if _DIVIDERS & set(profile.name)]
+    cache = _cache(folder)
+    parameters = {
+        "precision_mode": _precision_mode(target),
+        "max_workspace_size_bytes": str(WORKSPACE_BYTES),
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": cache,
+    }
+    if target.release.name < _MORE_FROM:
+        note = f"The accelerator of Triton {target.release.name} cannot be told sizes: {_REBUILT}"
+    elif unnameable:
+        note = f"The accelerator cannot be told the sizes of '{unnameable[0]}': {_REBUILT}"
+    else:
+        note = range_note(profiles, target.max_batch_size)
+        parameters |= _shapes(profiles)
+    if target.release.name >= _MORE_FROM:
+        parameters |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": cache}
+    return replace(
+        conversion,
+        accelerator=target.accelerator,
+        facts={**conversion.facts, "accelerator": {"name": target.accelerator, **parameters}},
+        notes=(*conversion.notes, _NOT_EXERCISED, *([note] if note else [])),
+    )
+
+
+def _cache(folder: Path) -> str:
+    """Return where a server keeps the engines that it builds, and finds them again.
+
+    ONNX Runtime names an engine by the names in the graph, not by its weights: in one folder for
+    all, one version's engine would answer for another. It makes the folder, but no parents of it.
+    """
+    return f"/tmp/stlab-tensorrt-{folder_digest(folder)[:16]}"  # noqa: S108 - the server's
+
+
+def _precision_mode(target: Target) -> str:
+    """Return what TensorRT may compute in; from TensorRT 11 on the model's own types say it."""
+    typed = target.release.tensorrt_major >= 11
+    return "FP32" if typed else target.precision.upper()
+
+
+def _shapes(profiles: Sequence[Profile]) -> dict[str, str]:
+    """Return the sizes to build for, as a list of ``name:1x3`` each."""
+
+    def listed(shapes: dict[str, tuple[int, ...]]) -> str:
+        return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
+
+    if not profiles:
+        return {}
+    return {
+        "trt_profile_min_shapes": listed({p.name: p.least for p in profiles}),
+        "trt_profile_opt_shapes": listed({p.name: p.usual for p in profiles}),
+        "trt_profile_max_shapes": listed({p.name: p.most for p in profiles}),
+    }

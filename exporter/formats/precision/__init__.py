@@ -1,0 +1,104 @@
+"""Rewrites an ONNX model in float32 for a lower precision: ``fp16`` or ``int8``.
+
+What is lost is measured on everything that the reference was asked, against the budgets of the
+precision (`exporter.parity.tolerances`). The nodes that lose too much keep float32: they are ranked
+by the errors that they bring in, and as few of them are kept as is enough.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.errors import ValidationFailed
+from exporter.formats.precision.bench import Bench
+from exporter.formats.precision.files import read, write
+from exporter.formats.precision.fp16 import to_float16
+from exporter.formats.precision.int8 import to_int8
+
+if TYPE_CHECKING:
+    from exporter.formats.base import Conversion, Target
+    from exporter.formats.precision.bench import Verdict
+    from exporter.formats.precision.reduced import Reduced
+    from exporter.parity.truth import Truth
+
+__all__ = ["reduce"]
+
+
+def reduce(
+    path: Path, conversion: Conversion, target: Target, truth: Truth, *, symmetric: bool = False
+) -> Conversion:
+    """Rewrite an ONNX file in place in the target's precision; its inputs and outputs stay.
+
+    Args:
+        path: The file, in float32; beside it lie its external data, and nothing else.
+        conversion: What is known of it.
+        target: What it is for.
+        truth: What it must answer, and within which budgets.
+        symmetric: Whether int8 is to be centred around zero, as TensorRT needs it; it is as well
+            where the target has an accelerator.
+
+    Returns:
+        The conversion with what was kept in float32 among its facts, and what was measured.
+
+    Raises:
+        ValidationFailed: The precision costs more than its budget, whatever is kept in float32; or
+            the file answers otherwise than the reference already.
+        UsageError: ONNX Runtime is not installed.
+    """
+    precision = target.precision
+    if precision == "fp32":
+        return conversion
+    outputs = conversion.interface.outputs
+    with tempfile.TemporaryDirectory(prefix="precision-", dir=path.parent.parent) as scratch:
+        bench = Bench(outputs, truth.renamed(conversion.names), Path(scratch))
+        before = bench.open(path, threads=1)
+        verdict = bench.judged(before)
+        if verdict.problem:
+            raise ValidationFailed(
+                f"the model answers otherwise already as ONNX in float32: {verdict.problem}",
+                hint="Export it with --precision fp32 first; its report says more.",
+                kind="parity",
+            )
+        plain = read(path)
+        if precision == "fp16":
+            reduced = to_float16(plain, bench)
+        else:
+            centred = symmetric or bool(target.accelerator)
+            reduced = to_int8(plain, bench, symmetric=centred)
+        del plain
+        write(reduced.model, path)
+        after = bench.open(path, threads=1)
+        final = bench.judged(after)
+        if final.problem:  # pragma: no cover - it was tried out just so
+            raise ValidationFailed(
+                f"in {precision} the model answers otherwise: {final.problem}",
+                hint="Use --precision fp32.",
+                kind="precision",
+            )
+        milliseconds = bench.milliseconds([before, after])
+    size = sum(file.stat().st_size for file in path.parent.iterdir())
+    sizes = {"fp32": conversion.bytes, precision: size}
+    return replace(
+        conversion,
+        bytes=size,
+        versions={**conversion.versions, **bench.versions},
+        facts={
+            **conversion.facts,
+            "reduced": {"kept_float32": list(reduced.kept), "bytes": sizes},
+        },
+        notes=(*conversion.notes, *reduced.notes),
+        measured={
+            "name": precision,
+            "kept_float32": list(reduced.kept),
+            "bytes": sizes,
+            "milliseconds": dict(zip(sizes, milliseconds, strict=True)),
+            "max_abs_error": dict(zip(sizes, _errors(verdict, final, reduced), strict=True)),
+        },
+    )
+
+
+def _errors(before: Verdict, after: Verdict, reduced: Reduced) -> tuple[float, float]:
+    return before.max_abs_error, max(after.max_abs_error, reduced.verdict.max_abs_error)

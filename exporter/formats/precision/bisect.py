@@ -1,0 +1,93 @@
+"""Finds as few nodes as possible that have to keep float32, with few attempts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from exporter.formats.precision.bench import Verdict
+
+__all__ = ["Found", "fewest", "find_kept"]
+
+# The server's ONNX Runtime and production's processors round otherwise than what is tried here.
+COMFORTABLE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The end of a search.
+
+    Attributes:
+        kept: The nodes that keep float32; None where no number of them is enough.
+        verdict: How the model answers with them; with none where no number is enough.
+        worst: All nodes in the order in which they would be kept; empty where none has to be.
+    """
+
+    kept: tuple[str, ...] | None
+    verdict: Verdict
+    worst: tuple[str, ...] = ()
+
+
+def find_kept(
+    attempt: Callable[[Sequence[str]], Verdict],
+    rank: Callable[[], Sequence[str]],
+    worthwhile: Callable[[Sequence[str]], bool],
+) -> Found:
+    """Return the nodes that have to keep float32.
+
+    Some of the budget is left over where that can be.
+
+    Args:
+        attempt: Tries a model in which some nodes keep float32.
+        rank: Returns the nodes, the one that loses most first; asked only where some have to.
+        worthwhile: Whether anything of weight is left where some nodes keep float32.
+    """
+    ranking: Sequence[str] = ()
+    tried: dict[int, Verdict] = {}
+
+    def enough(number: int) -> bool:
+        verdict = tried[number] = attempt(ranking[:number])
+        return not verdict.problem and verdict.margin <= COMFORTABLE
+
+    if enough(0):
+        return Found((), tried[0])
+    ranking = tuple(rank())
+    fewest(len(ranking), enough)
+    passing = [n for n in sorted(tried) if not tried[n].problem and worthwhile(ranking[:n])]
+    if not passing:
+        return Found(None, tried[0], ranking)
+    comfortable = [number for number in passing if tried[number].margin <= COMFORTABLE]
+    number = (comfortable or passing)[0]
+    return Found(ranking[:number], tried[number], ranking)
+
+
+def fewest(most: int, enough: Callable[[int], bool]) -> int | None:
+    """Return the smallest number that is enough, where all above one that is are too.
+
+    It doubles until a number is enough, and then halves what lies between: most answers are small,
+    and every attempt loads a model.
+
+    Args:
+        most: The largest number there is.
+        enough: Whether a number from 1 to ``most`` is; it is asked no number twice.
+
+    Returns:
+        A number that was found to be enough; None where ``most`` is not.
+    """
+    if most < 1:
+        return None
+    short, long = 0, 1
+    while not enough(long):
+        if long == most:
+            return None
+        short, long = long, min(2 * long, most)
+    while long - short > 1:
+        middle = (short + long) // 2
+        if enough(middle):
+            long = middle
+        else:
+            short = middle
+    return long

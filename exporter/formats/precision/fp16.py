@@ -1,0 +1,128 @@
+"""float16: weights and computation, with float32 kept where it overflows or loses too much.
+
+The models that are tried out are simulations; see `exporter.formats.precision.half.halve`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import numpy_helper
+
+from exporter.formats.precision.bisect import find_kept
+from exporter.formats.precision.files import inner_graphs
+from exporter.formats.precision.half import FLOAT, Halved, halve
+from exporter.formats.precision.inside import brought_in, largest
+from exporter.formats.precision.reduced import HEAVY, Reduced, kept_note, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from onnx import GraphProto, ModelProto, NodeProto
+
+    from exporter.formats.precision.bench import Bench
+
+__all__ = ["to_float16"]
+
+MOST = float(np.finfo(np.float16).max)
+# Production's inputs may be larger than those that the model is tried out on.
+HEADROOM = 2.0
+
+_ON_CPU = (
+    "On a CPU, ONNX Runtime computes float16 in float32: the file is smaller, nothing is faster. "
+    "What rounding costs on a GPU was simulated; a server with production's GPU proves it "
+    "(--prove-on HOST:PORT)."
+)
+
+
+def to_float16(plain: ModelProto, bench: Bench) -> Reduced:
+    """Return a model in float16.
+
+    Args:
+        plain: The model, as `exporter.formats.precision.files.read` returns it.
+        bench: What it must answer.
+
+    Raises:
+        ValidationFailed: Nothing of weight in it can be.
+    """
+    able = halve(plain, ()).nodes
+    if not able:
+        raise refused("fp16", (), None)
+    overflows = _overflowing(plain, largest(plain, bench), able)
+
+    def simulated(kept: Sequence[str]) -> Halved:
+        return halve(plain, overflows.union(kept), simulated=True)
+
+    found = find_kept(
+        lambda kept: bench.tried(simulated(kept).model),
+        lambda: _ranked(plain, simulated(()), bench, set(able) - overflows),
+        lambda kept: _of_weight(plain, able, overflows.union(kept)),
+    )
+    too_large = [name for name in able if name in overflows]
+    if found.kept is None or not _of_weight(plain, able, overflows.union(found.kept)):
+        raise refused("fp16", [*too_large, *found.worst], found.verdict)
+    names = overflows.union(found.kept)
+    notes = (
+        *kept_note(too_large, "numbers are too large for float16 there"),
+        *kept_note([n for n in able if n in found.kept], "rounding loses too much there"),
+        _ON_CPU,
+    )
+    kept = tuple(name for name in able if name in names)
+    return Reduced(halve(plain, names).model, kept, found.verdict, notes)
+
+
+def _of_weight(plain: ModelProto, able: Sequence[str], kept: Collection[str]) -> bool:
+    """Whether what is left in float16 is worth it."""
+    left = set(able).difference(kept)
+    heavy = {node.name for node in _nodes(plain.graph) if node.op_type in HEAVY}
+    return bool(heavy & left if heavy.intersection(able) else left)
+
+
+def _overflowing(
+    plain: ModelProto, magnitudes: Mapping[str, float], able: Sequence[str]
+) -> set[str]:
+    """Return the nodes that take or give numbers beyond what float16 holds."""
+    beyond = {name for name, size in magnitudes.items() if size * HEADROOM > MOST}
+    beyond |= set(_large_constants(plain.graph))
+    names = set(able)
+    return {
+        node.name
+        for node in _nodes(plain.graph)
+        if node.name in names and beyond.intersection((*node.input, *node.output))
+    }
+
+
+def _ranked(plain: ModelProto, reduced: Halved, bench: Bench, able: set[str]) -> list[str]:
+    """Return nodes in the order in which they are to keep float32, the worst first.
+
+    Behind a node come those that its inputs are from: what it loses by cancellation, they rounded.
+    """
+    errors = brought_in(plain, reduced.model, reduced.halves, bench)
+    order = sorted(plain.graph.node, key=lambda node: -errors[node.name])
+    makers = {name: node for node in plain.graph.node for name in node.output}
+    found: dict[str, None] = {}
+    for node in order:
+        sources = (makers[name] for name in node.input if name in makers)
+        for near in (node, *sources):
+            inner = (n.name for graph in inner_graphs(near) for n in _nodes(graph))
+            found.update(dict.fromkeys(name for name in (near.name, *inner) if name in able))
+    return list(found)
+
+
+def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    for node in graph.node:
+        yield node
+        for inner in inner_graphs(node):
+            yield from _nodes(inner)
+
+
+def _large_constants(graph: GraphProto) -> Iterator[str]:
+    for tensor in graph.initializer:
+        if tensor.data_type == FLOAT:
+            values = np.abs(numpy_helper.to_array(tensor))
+            if ((values > MOST) & np.isfinite(values)).any():
+                yield tensor.name
+    for node in graph.node:
+        for inner in inner_graphs(node):
+            yield from _large_constants(inner)

@@ -1,0 +1,244 @@
+"""Rewrites a graph so that its nodes compute in float16, except for those that are to keep float32.
+
+A tensor keeps its name and its type: beside it comes a half under a name of its own, where a node
+takes or gives one. What still needs the float32 tensor, such as the model's outputs, gets it by a
+cast. So neighbours hand halves on with no cast between them, and the bodies of loops and branches
+may name any tensor around them.
+
+Which inputs of an operator take float16 is read from its ONNX schema.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from exporter.formats.precision.files import inner_graphs, opset_of, types_of
+from exporter.formats.precision.schemas import takes_halves
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+__all__ = ["Halved", "halve"]
+
+FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+
+
+@dataclass(frozen=True, slots=True)
+class Halved:
+    """A rewritten model.
+
+    Attributes:
+        model: The model.
+        nodes: The nodes that compute in float16, by name, in their order.
+        halves: The half of every tensor of the main graph that has one.
+    """
+
+    model: ModelProto
+    nodes: tuple[str, ...]
+    halves: dict[str, str]
+
+
+def halve(plain: ModelProto, kept: Collection[str], *, simulated: bool = False) -> Halved:
+    """Return a model whose nodes compute in float16.
+
+    ONNX Runtime computes halves in float32 on a CPU, and rounds where it hands them on at the most:
+    an overflow that a GPU would show does not. A simulated model stays in float32, and every half
+    in it is rounded by a cast there and back, which no optimizer may take out.
+
+    Args:
+        plain: The model, as `exporter.formats.precision.files.read` returns it; it stays as it is.
+        kept: The names of nodes that are to keep float32.
+        simulated: Whether to round only.
+    """
+    model = ModelProto()
+    model.CopyFrom(plain)
+    rules = _Rules(opset_of(plain), frozenset(kept), simulated)
+    rules.taken |= _names(model.graph)
+    graph = _Graph(model.graph, rules, None)
+    graph.rewrite()
+    return Halved(model, tuple(rules.converted), graph.halves)
+
+
+@dataclass(slots=True)
+class _Rules:
+    opset: int
+    kept: frozenset[str]
+    simulated: bool
+    converted: list[str] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)
+
+    def fresh(self, name: str) -> str:
+        """Return a name that is not taken."""
+        found, numbers = name, count(1)
+        while found in self.taken:
+            found = f"{name}_{next(numbers)}"
+        self.taken.add(found)
+        return found
+
+
+class _Graph:
+    """One graph while it is rewritten: the main one, or the body of a node of another."""
+
+    def __init__(self, proto: GraphProto, rules: _Rules, outer: _Graph | None) -> None:
+        self._proto = proto
+        self._rules = rules
+        self._outer = outer
+        self._types = types_of(proto)
+        self._initializers = {tensor.name: tensor for tensor in proto.initializer}
+        for value in proto.input:  # what a caller may replace is no constant
+            self._initializers.pop(value.name, None)
+        self._nodes: list[NodeProto] = []
+        self._owed: set[str] = set()
+        self.halves: dict[str, str] = {}
+
+    def rewrite(self) -> None:
+        """Rewrite the graph in place."""
+        for node in self._proto.node:
+            self._add(node)
+        for value in self._proto.output:
+            self._settle(value.name)
+        del self._proto.node[:]
+        self._proto.node.extend(self._nodes)
+        self._clean()
+
+    def type_of(self, name: str) -> int | None:
+        """Return the element type of a tensor here or around; None where it is not known."""
+        if name in self._types:
+            return self._types[name] or None
+        return None if self._outer is None else self._outer.type_of(name)
+
+    def _add(self, node: NodeProto) -> None:
+        for inner in inner_graphs(node):
+            _Graph(inner, self._rules, self).rewrite()
+            for name in _used(inner):
+                self._settle(name)
+        takes = (
+            None
+            if node.name in self._rules.kept
+            else takes_halves(node, self._rules.opset, self.type_of)
+        )
+        if takes is None:
+            for name in node.input:
+                self._settle(name)
+            self._nodes.append(node)
+            return
+        for index, name in enumerate(node.input):
+            if index in takes:
+                node.input[index] = self._half(name)
+            else:
+                self._settle(name)
+        self._nodes.append(node)
+        self._give_halves(node)
+        self._rules.converted.append(node.name)
+
+    def _half(self, name: str) -> str:
+        """Return the half of a float32 tensor; it is made where there is none yet."""
+        graph: _Graph | None = self
+        while graph is not None:
+            if name in graph.halves:
+                return graph.halves[name]
+            graph = graph._outer  # noqa: SLF001 - one of its own kind
+        half = self._rules.fresh(f"{name}.half")
+        if name in self._initializers:
+            self._proto.initializer.append(self._rounded(self._initializers[name], half))
+        else:
+            self._settle(name)
+            self._cast(name, half)
+        self.halves[name] = half
+        return half
+
+    def _give_halves(self, node: NodeProto) -> None:
+        """Have a node that was just added give halves."""
+        if not self._rules.simulated:
+            _make_half(node)
+        for index, name in enumerate(node.output):
+            if not name or self.type_of(name) != FLOAT:
+                continue
+            half = self._rules.fresh(f"{name}.half")
+            if self._rules.simulated:
+                node.output[index] = self._rules.fresh(f"{name}.exact")
+                self._cast(node.output[index], half)
+            else:
+                node.output[index] = half
+            self.halves[name] = half
+            self._owed.add(name)
+
+    def _cast(self, name: str, half: str) -> None:
+        """Add what makes a half of a float32 tensor."""
+        if not self._rules.simulated:
+            self._append("Cast", name, half, to=HALF)
+            return
+        between = self._rules.fresh(f"{name}.between")
+        self._append("Cast", name, between, to=HALF)
+        self._append("Cast", between, half, to=FLOAT)
+
+    def _settle(self, name: str) -> None:
+        """Add what makes the float32 tensor of this graph of its half, where it is still owed."""
+        if name not in self._owed:
+            return
+        self._owed.remove(name)
+        if self._rules.simulated:
+            self._append("Identity", self.halves[name], name)
+        else:
+            self._append("Cast", self.halves[name], name, to=FLOAT)
+
+    def _append(self, kind: str, source: str, result: str, **attributes: int) -> None:
+        name = self._rules.fresh(f"{result}.{kind}")
+        self._nodes.append(helper.make_node(kind, [source], [result], name=name, **attributes))
+
+    def _rounded(self, tensor: TensorProto, name: str) -> TensorProto:
+        with np.errstate(over="ignore"):
+            half = numpy_helper.to_array(tensor).astype(np.float16)
+        values = half.astype(np.float32) if self._rules.simulated else half
+        return cast("TensorProto", numpy_helper.from_array(values, name))
+
+    def _clean(self) -> None:
+        """Remove constants that nothing reads any more, and what is said of tensors now gone."""
+        used = set(_used(self._proto))
+        kept = [t for t in self._proto.initializer if t.name in used or t.name not in self.halves]
+        del self._proto.initializer[:]
+        self._proto.initializer.extend(kept)
+        there = {name for node in self._nodes for name in node.output}
+        told = [value for value in self._proto.value_info if value.name in there]
+        del self._proto.value_info[:]
+        self._proto.value_info.extend(told)
+
+
+def _make_half(node: NodeProto) -> None:
+    """Have a node that says what type it makes make float16."""
+    if node.op_type == "Cast":
+        for attribute in node.attribute:
+            if attribute.name == "to":
+                attribute.i = HALF
+    elif node.op_type == "ConstantOfShape":
+        value = np.zeros(1, np.float32)
+        for attribute in node.attribute:
+            value = numpy_helper.to_array(attribute.t)
+        del node.attribute[:]
+        half = numpy_helper.from_array(value.astype(np.float16))
+        node.attribute.append(helper.make_attribute("value", half))
+
+
+def _used(graph: GraphProto) -> Iterator[str]:
+    """Every name that a graph, or a body in it, reads."""
+    for node in graph.node:
+        yield from node.input
+        for inner in inner_graphs(node):
+            yield from _used(inner)
+    for value in graph.output:
+        yield value.name
+
+
+def _names(graph: GraphProto) -> set[str]:
+    """Every name that a graph, or a body in it, gives to a tensor or a node."""
+    names = {value.name for value in (*graph.input, *graph.initializer)}
+    for node in graph.node:
+        names |= {node.name, *node.output}
+        for inner in inner_graphs(node):
+            names |= _names(inner)
+    return names

@@ -1,0 +1,162 @@
+"""int8: weights per channel and activations per tensor, quantized by ONNX Runtime's own tools.
+
+The scales of activations come from what the model gives on all that the reference was asked: put
+inputs like production's among them with ``--samples``. Weights have seven bits: on processors
+without VNNI the eighth can overflow a sum of two products, and a bundle that was proven on one
+processor has to answer the same on another.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from exporter.errors import ValidationFailed, first_line
+from exporter.formats.precision.bisect import find_kept
+from exporter.formats.precision.files import EXTERNAL_DATA_BYTES, opset_of, size, write
+from exporter.formats.precision.inside import brought_in
+from exporter.formats.precision.qdq import QUANTIZED, WEIGHTED, seen_in, settled, with_ends
+from exporter.formats.precision.reduced import Reduced, kept_note, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+    from onnx import ModelProto
+
+    from exporter.formats.precision.bench import Bench
+
+__all__ = ["to_int8"]
+
+# The first opset whose quantized weights have a scale per channel.
+_PER_CHANNEL = 13
+
+
+def to_int8(plain: ModelProto, bench: Bench, *, symmetric: bool) -> Reduced:
+    """Return a model in int8, with pairs of quantize and dequantize nodes.
+
+    Args:
+        plain: The model, as `exporter.formats.precision.files.read` returns it.
+        bench: What it must answer.
+        symmetric: Whether activations are centred around zero, as TensorRT needs them.
+
+    Raises:
+        ValidationFailed: Nothing of weight in it can be, or ONNX Runtime cannot quantize it.
+    """
+    if opset_of(plain) < _PER_CHANNEL:
+        plain = onnx.version_converter.convert_version(plain, _PER_CHANNEL)
+    plain = with_ends(plain)
+    heavy = [node.name for node in plain.graph.node if node.op_type in WEIGHTED]
+    if not heavy:
+        raise refused("int8", (), None)
+    quantizer = _Quantizer(plain, bench, symmetric=symmetric)
+    found = find_kept(
+        lambda kept: bench.tried(quantizer.quantized(kept)),
+        lambda: _ranked(plain, quantizer.quantized(()), bench),
+        lambda kept: not set(kept).issuperset(heavy),
+    )
+    if found.kept is None:
+        raise refused("int8", [n for n in found.worst if n in heavy], found.verdict)
+    kept = tuple(node.name for node in plain.graph.node if node.name in found.kept)
+    notes = kept_note(kept, "int8 loses too much there")
+    return Reduced(quantizer.quantized(found.kept), kept, found.verdict, notes)
+
+
+def _ranked(plain: ModelProto, quantized: ModelProto, bench: Bench) -> list[str]:
+    """Return nodes in the order in which they are to keep float32, the worst first.
+
+    Behind a node whose activation is part of the rounding come those that read it.
+    """
+    seen = seen_in(quantized, plain)
+    errors = brought_in(plain, quantized, seen, bench)
+    able = {node.name for node in plain.graph.node if node.op_type in QUANTIZED}
+    found: dict[str, None] = {}
+    for node in sorted(plain.graph.node, key=lambda node: -errors[node.name]):
+        rounded = {name for name in node.output if seen.get(name, name) != name}
+        readers = (n for n in plain.graph.node if rounded.intersection(n.input))
+        names = (near.name for near in (node, *readers))
+        found.update(dict.fromkeys(name for name in names if name in able))
+    return list(found)
+
+
+class _Quantizer:
+    """Quantizes one model again and again; its ranges are measured once."""
+
+    def __init__(self, plain: ModelProto, bench: Bench, *, symmetric: bool) -> None:
+        self._plain = plain
+        self._bench = bench
+        self._symmetric = symmetric
+        self._large = size(plain) > EXTERNAL_DATA_BYTES
+        self._path: Path = bench.folder / "plain.onnx"
+        copy = onnx.ModelProto()
+        copy.CopyFrom(plain)
+        write(copy, self._path)
+
+    def quantized(self, excluded: Collection[str]) -> ModelProto:
+        """Return the model with all but some nodes quantized.
+
+        Raises:
+            ValidationFailed: ONNX Runtime cannot quantize it.
+        """
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+        path = self._bench.folder / "quantized.onnx"
+        # Newer releases of ONNX Runtime keep the ranges; others measure them again.
+        keeps = "calibration_cache_path" in inspect.signature(quantize_static).parameters
+        ranges = {"calibration_cache_path": self._bench.folder / "ranges.json"} if keeps else {}
+        try:
+            with _quiet():
+                quantize_static(
+                    self._path,
+                    path,
+                    _reader(self._bench),
+                    quant_format=QuantFormat.QDQ,
+                    op_types_to_quantize=list(QUANTIZED),
+                    per_channel=True,
+                    reduce_range=not self._symmetric,
+                    activation_type=QuantType.QInt8 if self._symmetric else QuantType.QUInt8,
+                    weight_type=QuantType.QInt8,
+                    nodes_to_exclude=list(excluded),
+                    use_external_data_format=self._large,
+                    extra_options={"ActivationSymmetric": self._symmetric},
+                    **ranges,
+                )
+        except Exception as error:
+            raise ValidationFailed(
+                f"ONNX Runtime cannot quantize the model: {first_line(error)}",
+                hint="Use --precision fp16 or --precision fp32.",
+                kind="precision",
+            ) from error
+        return settled(onnx.load(path), self._plain, excluded, symmetric=self._symmetric)
+
+
+def _reader(bench: Bench) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """Hands on everything that the reference was asked."""
+
+        def __init__(self) -> None:
+            self._inputs = bench.inputs()
+
+        def get_next(self) -> Any:
+            """Return the next inputs, or None."""
+            return next(self._inputs, None)
+
+    return Reader()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantizer's advice, which it gives the root logger, to itself."""
+    root = logging.getLogger()
+    before = root.disabled
+    root.disabled = True
+    try:
+        yield
+    finally:
+        root.disabled = before

@@ -1,0 +1,212 @@
+"""Takes pairs of quantize and dequantize out of a graph again where they cost and bring nothing.
+
+ONNX Runtime's quantizer puts a pair behind every tensor that a quantized node takes or gives, and
+leads all who read the tensor through it: also nodes that are to keep float32, and the model's
+outputs. Those are given the tensor as it was before, except behind a node that runs in int8 only if
+all that it gives is quantized, as convolutions do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnx import ModelProto, NodeProto, helper
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from onnx import GraphProto
+
+__all__ = ["QUANTIZED", "WEIGHTED", "seen_in", "settled", "with_ends"]
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""The operators that int8 is for."""
+# What stands between them and moves numbers, or picks some. Sums, products and curves would lose
+# more than they gain.
+_BETWEEN = (
+    *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Concat", "Pad"),
+    *("Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize", "Gather"),
+)
+QUANTIZED = (*WEIGHTED, *_BETWEEN)
+"""The operators that are quantized."""
+
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+_ACTIVATIONS = frozenset({"Relu", "Clip"})
+_END = "Identity"
+
+
+def with_ends(plain: ModelProto) -> ModelProto:
+    """Return a copy of a model in which every output is read by a node that is not quantized."""
+    model = ModelProto()
+    model.CopyFrom(plain)
+    names = {value.name: f"{value.name}.end" for value in model.graph.output}
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
+        for index, name in enumerate(node.output):
+            node.output[index] = names.get(name, name)
+    for tensor in model.graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    inputs = {value.name for value in model.graph.input}
+    for value in model.graph.output:
+        inner = value.name if value.name in inputs else names[value.name]
+        model.graph.node.append(helper.make_node(_END, [inner], [value.name], name=inner))
+        model.graph.value_info.add().CopyFrom(value)
+        model.graph.value_info[-1].name = inner
+    return model
+
+
+def settled(
+    quantized: ModelProto, plain: ModelProto, excluded: Collection[str], *, symmetric: bool
+) -> ModelProto:
+    """Return a quantized model with fewer pairs, in place.
+
+    Args:
+        quantized: What ONNX Runtime's quantizer wrote.
+        plain: The model in float32 that it was given; see `with_ends`.
+        excluded: The names of the nodes that are to keep float32.
+        symmetric: Whether ranges are centred around zero.
+    """
+    graph = _Graph(quantized.graph, plain.graph, frozenset(excluded), symmetric=symmetric)
+    # From the end: what reads a tensor is settled before what gives it.
+    for pair in reversed(graph.pairs):
+        graph.settle(pair)
+    graph.finish()
+    return quantized
+
+
+def seen_in(quantized: ModelProto, plain: ModelProto) -> dict[str, str]:
+    """Return what every tensor of a model in float32 is called in the same, quantized.
+
+    It is the tensor before it is quantized, which is charged to the nodes that read it. An
+    activation that the quantizer made part of the rounding shows behind it alone.
+    """
+    after = {name: node.name for node in quantized.graph.node for name in node.output}
+    pairs = {pair.before: pair.after for pair in _pairs(quantized.graph)}
+    seen = {}
+    for node in plain.graph.node:
+        for name in node.output:
+            if name in after:
+                seen[name] = name if after[name] == node.name else pairs.get(name, name)
+    return seen
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    quantize: NodeProto
+    dequantize: NodeProto
+
+    @property
+    def before(self) -> str:
+        """The tensor that is quantized."""
+        return str(self.quantize.input[0])
+
+    @property
+    def after(self) -> str:
+        """The tensor that is read."""
+        return str(self.dequantize.output[0])
+
+
+def _pairs(graph: GraphProto) -> list[_Pair]:
+    quantizers = {n.output[0]: n for n in graph.node if n.op_type == "QuantizeLinear"}
+    return [
+        _Pair(quantizers[node.input[0]], node)
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in quantizers
+    ]
+
+
+class _Graph:
+    def __init__(
+        self, graph: GraphProto, plain: GraphProto, excluded: frozenset[str], *, symmetric: bool
+    ) -> None:
+        self._graph = graph
+        self._excluded = excluded
+        self._symmetric = symmetric
+        self._nodes = {node.name: node for node in graph.node}
+        self._makers = {name: node for node in graph.node for name in node.output}
+        self._plain_makers = {name: node for node in plain.node for name in node.output}
+        self._readers: dict[str, list[NodeProto]] = {}
+        for node in graph.node:
+            for name in dict.fromkeys(node.input):
+                self._readers.setdefault(name, []).append(node)
+        place = {name: index for index, node in enumerate(plain.node) for name in node.output}
+        self.pairs = sorted(_pairs(graph), key=lambda pair: place.get(pair.before, -1))
+
+    def settle(self, pair: _Pair) -> None:
+        """Lead who reads in float32 around a pair; remove it where nobody is left."""
+        readers = list(self._readers.get(pair.after, ()))
+        others = [node for node in readers if not self._in_int8(node)]
+        around = [node for node in others if node.name in self._excluded]
+        maker = self._makers.get(pair.before)
+        free = maker is None or not self._in_int8(maker)
+        nobody = maker is None or (maker.op_type not in _CONVOLUTIONS and others == readers)
+        if free or nobody:
+            around = others
+        elif self._symmetric and all(node.op_type in _ACTIVATIONS for node in readers):
+            around = readers  # they are rounded behind it
+        if around:
+            self._lead(around, pair.after, self._raw(pair))
+        if not self._readers.get(pair.after):
+            for node in (pair.quantize, pair.dequantize):
+                del self._nodes[node.name]
+            self._readers[pair.before].remove(pair.quantize)
+
+    def finish(self) -> None:
+        """Put the nodes that are left in an order in which each is made before it is read."""
+        kept = [NodeProto.FromString(n.SerializeToString()) for n in self._in_order()]
+        del self._graph.node[:]
+        self._graph.node.extend(kept)
+        used = {name for node in kept for name in node.input}
+        tensors = [tensor for tensor in self._graph.initializer if tensor.name in used]
+        del self._graph.initializer[:]
+        self._graph.initializer.extend(tensors)
+
+    def _in_order(self) -> list[NodeProto]:
+        makers = {name: node for node in self._nodes.values() for name in node.output}
+        ordered: dict[str, NodeProto] = {}
+        for last in self._nodes.values():
+            waiting = [last]
+            while waiting:
+                node = waiting[-1]
+                missing = [
+                    makers[name]
+                    for name in node.input
+                    if name in makers and makers[name].name not in ordered
+                ]
+                if missing:
+                    waiting += missing
+                else:
+                    ordered.setdefault(node.name, node)
+                    waiting.pop()
+        return list(ordered.values())
+
+    def _in_int8(self, node: NodeProto) -> bool:
+        """Whether a node is to compute with what is quantized."""
+        if node.name in self._excluded or node.op_type not in QUANTIZED:
+            return False
+        if node.op_type in WEIGHTED:
+            return True
+        readers = [r for name in node.output for r in self._readers.get(name, ())]
+        return any(reader.op_type == "QuantizeLinear" for reader in readers)
+
+    def _raw(self, pair: _Pair) -> str:
+        """The tensor before a pair, with the activation that became part of the rounding."""
+        maker, plain = self._makers.get(pair.before), self._plain_makers.get(pair.before)
+        if plain is None or maker is None or maker.name == plain.name:
+            return pair.before
+        again = NodeProto()
+        again.CopyFrom(plain)
+        again.input[0], again.output[0] = pair.before, f"{pair.before}.raw"
+        self._nodes[again.name] = again
+        self._readers[pair.before].append(again)
+        return str(again.output[0])
+
+    def _lead(self, readers: list[NodeProto], old: str, new: str) -> None:
+        for node in readers:
+            for index, name in enumerate(node.input):
+                if name == old:
+                    node.input[index] = new
+            self._readers[old].remove(node)
+            self._readers.setdefault(new, []).append(node)

@@ -1,0 +1,77 @@
+"""What a way to a lower precision hands on, and how nodes are told of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from exporter.errors import ValidationFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from onnx import ModelProto
+
+    from exporter.formats.precision.bench import Verdict
+
+__all__ = ["HEAVY", "Reduced", "kept_note", "refused"]
+
+# Where nearly all of a model's weights and work are.
+HEAVY = frozenset(
+    {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "GRU", "LSTM", "RNN", "Gather"}
+)
+_MOST_NAMED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A model in a lower precision.
+
+    Attributes:
+        model: The model.
+        kept: The names of the nodes that keep float32 since too much would be lost in them.
+        verdict: How it answered when it was tried out.
+        notes: What a reader of the report should know.
+    """
+
+    model: ModelProto
+    kept: tuple[str, ...]
+    verdict: Verdict
+    notes: tuple[str, ...] = ()
+
+
+def kept_note(names: Sequence[str], reason: str) -> tuple[str, ...]:
+    """Return what a reader should know of nodes that keep float32; nothing where none do."""
+    if not names:
+        return ()
+    verb = "keeps" if len(names) == 1 else "keep"
+    return (f"{_listed(names)} {verb} float32: {reason}.",)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def refused(precision: str, names: Sequence[str], verdict: Verdict | None) -> ValidationFailed:
+    """Return the error for a model that a precision ruins.
+
+    Args:
+        precision: The precision.
+        names: The nodes that would have to keep float32, the worst first.
+        verdict: How it answers if none does; None where no node can be reduced.
+    """
+    lower = "" if precision == "fp16" else "--precision fp16 or "
+    if verdict is None:
+        return ValidationFailed(
+            f"nothing in the model can be computed in {precision}",
+            hint=f"Use {lower}--precision fp32.",
+            kind="precision",
+        )
+    return ValidationFailed(
+        f"{precision} loses too much in {_listed(names)}, and nothing of weight would be left to "
+        f"reduce: {verdict.problem}; the error is {verdict.margin:.3g} times its budget",
+        hint=f"Use {lower}--precision fp32, or give more inputs like those of production with "
+        "--samples FILE.npz.",
+        kind="precision",
+    )

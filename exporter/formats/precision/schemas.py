@@ -1,0 +1,78 @@
+"""Reads from an operator's ONNX schema which of its inputs take float16, so that it gives it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import NodeProto, TensorProto
+
+from exporter.formats.precision.files import inner_graphs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    TypeOf = Callable[[str], int | None]
+
+__all__ = ["takes_halves"]
+
+FLOAT = TensorProto.FLOAT
+_HALF = "tensor(float16)"
+# The types of their outputs follow from no input.
+_MAKERS = frozenset({"Cast", "ConstantOfShape"})
+# Scales are no quantities of the model, and ONNX Runtime's kernels expect them in float32.
+_NEVER = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+
+
+def takes_halves(node: NodeProto, opset: int, type_of: TypeOf) -> frozenset[int] | None:
+    """Return the inputs that a node takes as halves to give halves; None where it cannot.
+
+    A schema names types by variables: an output is a half where its variable is that of an input
+    that can be one. An input may have to stay float32 beside it, such as the scales of ``Resize``.
+
+    Args:
+        node: The node, in float32.
+        opset: The opset of ``ai.onnx``.
+        type_of: Returns the element type of a tensor, or None where it is not known.
+    """
+    schema = _schema(node, opset)
+    if schema is None:
+        return None
+    allowed = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
+    takes, halves, unknown = set(), set(), set()
+    for index, name, variable in _formal(node.input, schema.inputs):
+        found = type_of(name)
+        if found is None:
+            unknown.add(variable)
+        elif found == FLOAT and _HALF in allowed.get(variable, ()):
+            takes.add(index)
+            halves.add(variable)
+    gives = [
+        (type_of(name), variable) for _, name, variable in _formal(node.output, schema.outputs)
+    ]
+    makes = node.op_type in _MAKERS
+    stays = any(
+        found == FLOAT and variable not in halves and not makes for found, variable in gives
+    )
+    unknown |= {variable for found, variable in gives if found is None}
+    if stays or unknown & halves or all(found != FLOAT for found, _ in gives):
+        return None
+    return frozenset(takes)
+
+
+def _schema(node: NodeProto, opset: int) -> Any:
+    if node.domain not in {"", "ai.onnx"} or node.op_type in _NEVER:
+        return None
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return None
+    uniform = all(formal.is_homogeneous for formal in schema.inputs)
+    return schema if uniform and not list(inner_graphs(node)) else None
+
+
+def _formal(names: Sequence[str], formals: Sequence[Any]) -> Iterator[tuple[int, str, str]]:
+    """Yield index, name and type variable of every tensor; the last parameter may repeat."""
+    for index, name in enumerate(names):
+        if name:
+            yield index, name, formals[min(index, len(formals) - 1)].type_str

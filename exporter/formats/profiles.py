@@ -1,0 +1,97 @@
+"""The sizes of inputs that TensorRT is to be built for: the least, the usual and the most.
+
+TensorRT refuses sizes outside of what it was built for, so they come from what the model is proven
+on: its rows from the batch size, every other variable axis from the cases that the reference
+answered. A user's ``--samples`` are among these.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.interface import Interface, Tensor
+    from exporter.parity.truth import Truth
+
+__all__ = ["Profile", "profiles_for", "range_note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The sizes of one input, rows included.
+
+    Attributes:
+        name: The input.
+        least: Its smallest shape.
+        usual: The shape to be fastest at.
+        most: Its largest shape.
+    """
+
+    name: str
+    least: tuple[int, ...]
+    usual: tuple[int, ...]
+    most: tuple[int, ...]
+
+    def as_dict(self) -> dict[str, list[int]]:
+        """Return the shapes as the manifest holds them."""
+        return {"min": list(self.least), "opt": list(self.usual), "max": list(self.most)}
+
+
+def profiles_for(interface: Interface, truth: Truth, max_batch_size: int) -> tuple[Profile, ...]:
+    """Return a profile of every input that has a variable axis.
+
+    Args:
+        interface: The model files' own.
+        truth: What the model is proven on, under the same names.
+        max_batch_size: The most rows in one request; 0 where the first axis is one like others.
+    """
+    return tuple(
+        _profile(tensor, truth, max_batch_size)
+        for tensor in interface.inputs
+        if any(isinstance(axis, str) for axis in tensor.axes)
+    )
+
+
+def range_note(profiles: Sequence[Profile], max_batch_size: int) -> str:
+    """Return what a reader should know of sizes that will be refused; empty where none are.
+
+    Args:
+        profiles: What TensorRT is built for.
+        max_batch_size: As in `profiles_for`; the server itself keeps to it.
+    """
+    first = 1 if max_batch_size else 0
+    ranges = [
+        f"{profile.name} {_shape(profile.least)} to {_shape(profile.most)}"
+        for profile in profiles
+        if profile.least[first:] != profile.most[first:]
+    ]
+    if not ranges:
+        return ""
+    return (
+        f"TensorRT is built for {', '.join(ranges)}, which is what the model is proven on, and "
+        "refuses other sizes; prove it on theirs with --samples."
+    )
+
+
+def _profile(tensor: Tensor, truth: Truth, max_batch_size: int) -> Profile:
+    answers = [*truth.answers, *([truth.pool] if truth.pool else [])]
+    shapes = [answer.case.inputs[tensor.name].shape for answer in answers]
+    axes = []
+    for index, axis in enumerate(tensor.axes):
+        if isinstance(axis, int):
+            axes.append((axis, axis, axis))
+        elif index == 0 and max_batch_size:
+            axes.append((1, max(1, max_batch_size // 2), max_batch_size))
+        else:
+            seen = Counter(shape[index] for shape in shapes)
+            axes.append((min(seen), seen.most_common(1)[0][0], max(seen)))
+    least, usual, most = zip(*axes, strict=True)
+    return Profile(tensor.name, least, usual, most)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

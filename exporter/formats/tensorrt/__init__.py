@@ -1,0 +1,139 @@
+"""A TensorRT plan for Triton's tensorrt backend: written as ONNX first, then built on a GPU.
+
+A plan runs on the TensorRT and on the kind of GPU that built it, and on no other. So the TensorRT
+installed here must be the target release's, and the GPU here production's.
+
+Source: NVIDIA's TensorRT developer guide (building an engine, dynamic shapes, strong typing).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.cuda import CudaError, gpus
+from exporter.errors import UnavailableError, ValidationFailed
+from exporter.formats import onnx
+from exporter.formats.profiles import profiles_for, range_note
+from exporter.formats.tensorrt.available import check_available, is_typed
+
+if TYPE_CHECKING:
+    from exporter.cuda import Gpu
+    from exporter.formats.base import Conversion, Target
+    from exporter.formats.profiles import Profile
+    from exporter.interface import Interface
+    from exporter.parity.truth import Truth
+    from exporter.sources.base import Source
+
+__all__ = ["FILENAME", "check_available", "convert"]
+
+FILENAME = "model.plan"
+# The types of TensorRT's inputs and outputs in Triton's words, from TensorRT 10 on (NvInfer.h,
+# enum DataType).
+_DATATYPES = frozenset({"BOOL", "UINT8", "INT8", "INT32", "INT64", "FP16", "BF16", "FP32"})
+
+
+def convert(source: Source, folder: Path, target: Target, truth: Truth) -> Conversion:
+    """Write ``model.plan``; see `exporter.formats.convert`.
+
+    Raises:
+        UsageError: TensorRT or a GPU is missing here.
+        ValidationFailed: TensorRT lacks a type or an operator of the model, the plan answers
+            otherwise than the reference, or the target release has another TensorRT.
+        UnavailableError: The GPU fails, or has too little memory.
+    """
+    version = check_available(target.release)
+    _check_datatypes(source.interface, version)
+    try:
+        return _convert(source, folder, target, truth, version)
+    except CudaError as error:
+        raise UnavailableError(
+            f"the GPU failed: {error}",
+            hint="Is it in use, or its memory full? See nvidia-smi, then run the export again.",
+        ) from error
+
+
+def _convert(
+    source: Source, folder: Path, target: Target, truth: Truth, version: str
+) -> Conversion:
+    from exporter.formats.tensorrt.engine import checked_interface
+    from exporter.formats.tensorrt.plan import build_plan
+
+    gpu = gpus()[0]
+    with tempfile.TemporaryDirectory(prefix="onnx-", dir=folder.parent) as scratch:
+        conversion = _write_onnx(source, Path(scratch), target, truth, version)
+        truth = truth.renamed(conversion.names)
+        profiles = profiles_for(conversion.interface, truth, target.max_batch_size)
+        path = Path(scratch, conversion.filename)
+        plan = build_plan(path, profiles, precision=target.precision, gpu=gpu)
+    interface = checked_interface(plan, conversion.interface, truth, target.max_batch_size)
+    (folder / FILENAME).write_bytes(plan)
+    conversion = replace(conversion, interface=interface, bytes=len(plan))
+    return _described(conversion, target, version, gpu, profiles)
+
+
+def _write_onnx(
+    source: Source, folder: Path, target: Target, truth: Truth, version: str
+) -> Conversion:
+    """Write the model as ONNX, in the precision that TensorRT is to take from it."""
+    plain = replace(target, precision="fp32", accelerator="")
+    conversion = onnx.convert(source, folder, plain, truth)
+    # Up to TensorRT 10 a flag lets it compute in float16; from 11 on the graph's own types say it,
+    # as its quantized nodes always did.
+    if target.precision == "int8" or (target.precision == "fp16" and is_typed(version)):
+        from exporter.formats.precision import reduce
+
+        path = folder / conversion.filename
+        reduced = reduce(path, conversion, target, truth, symmetric=True)
+        # How fast and large that is with ONNX Runtime says nothing of the plan.
+        return replace(reduced, notes=conversion.notes, measured={})
+    return conversion
+
+
+def _described(
+    conversion: Conversion,
+    target: Target,
+    version: str,
+    gpu: Gpu,
+    profiles: tuple[Profile, ...],
+) -> Conversion:
+    """Return the conversion as one to a plan."""
+    note = (
+        f"The plan runs on TensorRT {version} and on GPUs of compute capability {gpu.capability} "
+        f"({gpu.name}), and on no others."
+    )
+    if target.release.tensorrt is None:
+        note += f" Which TensorRT Triton {target.release.name} has is not known here."
+    ranges = range_note(profiles, target.max_batch_size)
+    facts = {
+        "version": version,
+        "gpu": gpu.name,
+        "architecture": gpu.capability,
+        "precision": target.precision,
+        "profile": {profile.name: profile.as_dict() for profile in profiles},
+    }
+    return replace(
+        conversion,
+        format="tensorrt",
+        backend="tensorrt",
+        filename=FILENAME,
+        converter=f"{conversion.converter}, then TensorRT",
+        versions={**conversion.versions, "tensorrt": version},
+        facts={**conversion.facts, "tensorrt": facts},
+        notes=(*conversion.notes, note, *([ranges] if ranges else [])),
+    )
+
+
+def _check_datatypes(interface: Interface, version: str) -> None:
+    for kind, tensors in (("input", interface.inputs), ("output", interface.outputs)):
+        for tensor in tensors:
+            if tensor.datatype not in _DATATYPES:
+                raise ValidationFailed(
+                    f"TensorRT {version} has no {tensor.datatype}, the type of {kind} "
+                    f"'{tensor.name}'",
+                    hint="Use --format onnx; with --accelerator tensorrt, TensorRT runs what it "
+                    "can of the model. Or log the model with other types.",
+                    kind="target",
+                )

@@ -1,0 +1,187 @@
+"""Runs a plan on the first GPU, and compares what it answers with the reference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorrt as trt
+
+from exporter.cuda import Memory
+from exporter.errors import ValidationFailed
+from exporter.formats.tensorrt.plan import Log
+from exporter.interface import Axis, Interface, Tensor
+from exporter.parity.compare import compare_outputs
+from exporter.parity.inputs import rows_of, take_rows
+from triton_client.types import numpy_dtype
+
+if TYPE_CHECKING:
+    from exporter.parity.truth import Truth
+    from exporter.sources.base import Array, Arrays
+
+__all__ = ["Engine", "checked_interface"]
+
+_DATATYPES = {
+    "BOOL": "BOOL",
+    "UINT8": "UINT8",
+    "INT8": "INT8",
+    "INT32": "INT32",
+    "INT64": "INT64",
+    "HALF": "FP16",
+    "BF16": "BF16",
+    "FLOAT": "FP32",
+}
+"""TensorRT's names of types, with Triton's."""
+
+
+class Engine:
+    """A plan, loaded.
+
+    Args:
+        plan: The plan.
+        memory: Where its inputs and outputs lie.
+
+    Raises:
+        ValidationFailed: TensorRT does not load the plan that it built.
+    """
+
+    def __init__(self, plan: bytes, memory: Memory) -> None:
+        self._memory = memory
+        self._log = Log()
+        self._runtime = trt.Runtime(self._log)
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        context = None if engine is None else engine.create_execution_context()
+        if engine is None or context is None:
+            raise _failed(f"TensorRT does not load its own plan: {self._log.told()}")
+        self._engine, self._context = engine, context
+
+    def interface(self, known: Interface) -> Interface:
+        """Return what the plan takes and gives.
+
+        Args:
+            known: The interface of the ONNX model, for the order of tensors and the symbols of
+                their variable axes.
+
+        Raises:
+            ValidationFailed: The plan has other tensors.
+        """
+        engine = self._engine
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
+        outputs = [n for n in names if n not in inputs]
+        for kind, found, tensors in (
+            ("inputs", inputs, known.inputs),
+            ("outputs", outputs, known.outputs),
+        ):
+            expected = [tensor.name for tensor in tensors]
+            if sorted(found) != sorted(expected):
+                raise ValidationFailed(
+                    f"the {kind} of the plan are {', '.join(found) or 'none'}; the registered "
+                    f"model has {', '.join(expected) or 'none'}",
+                    hint="Use --format onnx, or remove what no output depends on from the model.",
+                    kind="interface",
+                )
+        return Interface(
+            tuple(map(self._tensor, known.inputs)), tuple(map(self._tensor, known.outputs))
+        )
+
+    def run(self, inputs: Arrays, outputs: tuple[Tensor, ...]) -> dict[str, Array]:
+        """Return the plan's answer.
+
+        Args:
+            inputs: One array per input, of sizes that the plan was built for.
+            outputs: The plan's outputs.
+
+        Raises:
+            ValidationFailed: It refuses the inputs, or the size of an output is only known after.
+            CudaError: The GPU fails.
+        """
+        context, memory = self._context, self._memory
+        for name, array in inputs.items():
+            if not context.set_input_shape(name, array.shape):
+                raise _failed(
+                    f"the plan refuses shape {list(array.shape)} of input '{name}': "
+                    f"{self._log.told()}"
+                )
+            context.set_tensor_address(name, memory.upload(f"input {name}", array))
+        shapes = {}
+        for tensor in outputs:
+            shape = tuple(context.get_tensor_shape(tensor.name))
+            if min(shape, default=0) < 0:
+                raise _failed(f"the shape of output '{tensor.name}' depends on the inputs' values")
+            size = int(np.prod(shape)) * numpy_dtype(tensor.datatype).itemsize
+            context.set_tensor_address(tensor.name, memory.block(f"output {tensor.name}", size))
+            shapes[tensor.name] = shape
+        if not context.execute_async_v3(memory.stream):
+            raise _failed(f"the plan cannot be run: {self._log.told()}")
+        memory.wait()
+        return {
+            tensor.name: memory.download(
+                f"output {tensor.name}", numpy_dtype(tensor.datatype), shapes[tensor.name]
+            )
+            for tensor in outputs
+        }
+
+    def _tensor(self, known: Tensor) -> Tensor:
+        datatype = self._engine.get_tensor_dtype(known.name).name
+        if datatype not in _DATATYPES:
+            raise _failed(f"'{known.name}' has a type that Triton has not: {datatype}")
+        axes: list[Axis] = []
+        for index, size in enumerate(self._engine.get_tensor_shape(known.name)):
+            symbol = known.axes[index] if index < len(known.axes) else ""
+            variable = symbol if isinstance(symbol, str) and symbol else f"{known.name}.{index}"
+            axes.append(int(size) if size >= 0 else variable)
+        return Tensor(known.name, _DATATYPES[datatype], tuple(axes))
+
+
+def checked_interface(
+    plan: bytes, known: Interface, truth: Truth, max_batch_size: int
+) -> Interface:
+    """Ask a plan everything that the reference was asked, and return its interface.
+
+    Args:
+        plan: The plan.
+        known: The interface of the ONNX model that it was built from.
+        truth: What it must answer.
+        max_batch_size: The most rows that it takes; 0 where rows are not batched.
+
+    Raises:
+        ValidationFailed: It answers otherwise; the case and the output are named.
+        CudaError: The GPU fails.
+    """
+    with Memory() as memory:
+        loaded = Engine(plan, memory)
+        interface = loaded.interface(known)
+        for answer in [*truth.answers, *([truth.pool] if truth.pool else [])]:
+            found = _answer(loaded, answer.case.inputs, interface.outputs, max_batch_size)
+            for difference in compare_outputs(
+                interface.outputs, answer.outputs, found, truth.tolerances, answer.float64
+            ):
+                if difference.problem:
+                    raise ValidationFailed(
+                        "what TensorRT answers is not what was registered: "
+                        f"{answer.case.name}, output '{difference.output}': {difference.problem}",
+                        hint="Where it is a matter of precision, use --precision fp32; else use "
+                        "--format onnx.",
+                        kind="parity",
+                    )
+        del loaded  # before the memory that it was given
+    return interface
+
+
+def _answer(
+    loaded: Engine, inputs: Arrays, outputs: tuple[Tensor, ...], max_batch_size: int
+) -> dict[str, Array]:
+    """Run inputs, in pieces where they have more rows than the plan takes."""
+    rows = rows_of(inputs) if max_batch_size else 0
+    if rows <= max_batch_size:
+        return loaded.run(inputs, outputs)
+    pieces = [
+        loaded.run(take_rows(inputs, slice(start, start + max_batch_size)), outputs)
+        for start in range(0, rows, max_batch_size)
+    ]
+    return {t.name: np.concatenate([piece[t.name] for piece in pieces]) for t in outputs}
+
+
+def _failed(reason: str) -> ValidationFailed:
+    return ValidationFailed(reason, hint="Use --format onnx.", kind="convert")

@@ -1,0 +1,87 @@
+"""The example that was logged with an ONNX file, and what it says of the file's sizes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from triton_client.types import numpy_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from exporter.interface import Tensor
+    from exporter.sources.base import Array, Arrays
+    from exporter.sources.mlmodel import MLModel
+
+__all__ = ["logged_example", "with_own_sizes"]
+
+
+def logged_example(
+    model: MLModel, inputs: Sequence[Tensor], names: Mapping[str, str]
+) -> dict[str, Array] | None:
+    """Return the logged example by the inputs' served names, or None where none fits them.
+
+    Args:
+        model: The logged model.
+        inputs: The inputs as the file calls them.
+        names: The served name of each.
+    """
+    found = model.example(inputs) or _table(model, inputs)
+    if found is not None:
+        return {names[name]: array for name, array in found.items()}
+    return model.example([replace(tensor, name=names[tensor.name]) for tensor in inputs])
+
+
+def with_own_sizes(
+    inputs: Sequence[Tensor], example: Arrays | None, names: Mapping[str, str]
+) -> list[Tensor]:
+    """Return the inputs with a symbol of its own for every size that an example shows to be.
+
+    Some converters write the same symbol for sizes that are not the same.
+    """
+    if example is None:
+        return list(inputs)
+    sizes: dict[str, set[int]] = {}
+    for tensor in inputs:
+        for axis, size in zip(tensor.axes, example[names[tensor.name]].shape, strict=True):
+            if isinstance(axis, str):
+                sizes.setdefault(axis, set()).add(size)
+    return [
+        replace(
+            tensor,
+            axes=tuple(
+                f"{tensor.name}.{index}" if isinstance(axis, str) and len(sizes[axis]) > 1 else axis
+                for index, axis in enumerate(tensor.axes)
+            ),
+        )
+        for tensor in inputs
+    ]
+
+
+def _table(model: MLModel, inputs: Sequence[Tensor]) -> dict[str, Array] | None:
+    """An example that was logged as a data frame, handed over as MLflow does."""
+    if model.example_file is None or not model.example_file.is_file():
+        return None
+    try:
+        content = json.loads(model.example_file.read_bytes())
+        columns, rows = content["columns"], content["data"]
+        if len(inputs) == 1:
+            values: dict[str, Any] = {inputs[0].name: rows}
+        else:
+            values = {t.name: [row[columns.index(t.name)] for row in rows] for t in inputs}
+        return {tensor.name: _array(values[tensor.name], tensor) for tensor in inputs}
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+
+
+def _array(values: Any, tensor: Tensor) -> Array:
+    array: Array = np.asarray(values, dtype=numpy_dtype(tensor.datatype))
+    if array.ndim == 1 and len(tensor.axes) == 2:
+        array = array[:, None]  # a column, for a converter that takes each as a table
+    if array.ndim != len(tensor.axes):
+        raise ValueError(tensor.name)
+    return array

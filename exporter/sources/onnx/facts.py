@@ -1,0 +1,48 @@
+"""What has to be known of a file once it is no longer held in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from exporter.sources.onnx.locales import needs_english
+from exporter.sources.onnx.maps import Maps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
+
+__all__ = ["Facts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a file holds that is not served as it is.
+
+    Attributes:
+        maps: The outputs that are dictionaries.
+        constants: The inputs that a caller could give, and that have a value without.
+        english: Whether it changes texts by a locale that systems may lack.
+    """
+
+    maps: Maps
+    constants: Sequence[str]
+    english: bool
+
+    @classmethod
+    def of(cls, proto: onnx.ModelProto) -> Facts:
+        """Find them in a file."""
+        return cls(Maps.of(proto), _constants(proto), needs_english(proto))
+
+    @property
+    def changing(self) -> bool:
+        """Whether the file is served otherwise than it was logged."""
+        return self.english or bool(self.maps.classes)
+
+
+def _constants(proto: onnx.ModelProto) -> list[str]:
+    if proto.ir_version < 4:
+        return []  # where every constant had to be listed as an input
+    held = {initializer.name for initializer in proto.graph.initializer}
+    return [value.name for value in proto.graph.input if value.name in held]

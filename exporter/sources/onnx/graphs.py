@@ -1,0 +1,62 @@
+"""Walks through everything that an ONNX file holds, graphs inside of graphs included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnx.external_data_helper import uses_external_data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import onnx
+
+__all__ = ["all_nodes", "all_tensors", "external_tensors", "graphs_below", "nodes_below"]
+
+
+def all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node of a file, those of its functions included."""
+    yield from nodes_below(proto.graph.node)
+    for function in proto.functions:
+        yield from nodes_below(function.node)
+
+
+def nodes_below(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Nodes with those of the graphs inside them."""
+    for node in nodes:
+        yield node
+        for graph in _graphs(node):
+            yield from nodes_below(graph.node)
+
+
+def graphs_below(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph with those inside its nodes."""
+    yield graph
+    for node in graph.node:
+        for inner in _graphs(node):
+            yield from graphs_below(inner)
+
+
+def all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every constant of a file, in the order of its graph."""
+    for graph in graphs_below(proto.graph):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    for node in all_nodes(proto):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def external_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every constant whose content lies in a file of its own."""
+    yield from filter(uses_external_data, all_tensors(proto))
+
+
+def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs

@@ -1,0 +1,50 @@
+"""Texts whose case is changed by the rules of a language that few systems know.
+
+ONNX's StringNormalizer does it by those of ``en_US.UTF-8`` unless told otherwise. Containers, and
+Triton's own, have no such locale, and ONNX Runtime then refuses the model. ``C.UTF-8`` is there
+wherever glibc is, and takes the case of letters from the same table of Unicode.
+
+Source: the glibc locales ``C`` and ``en_US``, which both copy ``i18n_ctype``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnx import helper
+
+from exporter.sources.onnx.graphs import all_nodes
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["EVERYWHERE", "needs_english", "use_everywhere"]
+
+EVERYWHERE = "C.UTF-8"
+_ATTRIBUTE = "locale"
+
+
+def needs_english(proto: onnx.ModelProto) -> bool:
+    """Whether a file changes texts by the rules of English as spoken in some country."""
+    return bool(_nodes(proto))
+
+
+def use_everywhere(proto: onnx.ModelProto) -> None:
+    """Have a file change texts by rules that are the same, and found everywhere."""
+    for node in _nodes(proto):
+        kept = [attribute for attribute in node.attribute if attribute.name != _ATTRIBUTE]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute(_ATTRIBUTE, EVERYWHERE)])
+
+
+def _nodes(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [
+        node
+        for node in all_nodes(proto)
+        if node.op_type == "StringNormalizer" and not node.domain and _is_english(node)
+    ]
+
+
+def _is_english(node: onnx.NodeProto) -> bool:
+    named = [a.s for a in node.attribute if a.name == _ATTRIBUTE]
+    return not named or named[0].startswith((b"en_", b"en-"))

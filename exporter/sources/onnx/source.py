@@ -1,0 +1,130 @@
+"""An ONNX file as reference, and the ways to write it for a release."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from exporter.arrays import as_bytes, as_text
+from exporter.interface import Interface
+from exporter.sources.base import Array, Arrays, CannotRun, OnnxTarget, OnnxWay
+from exporter.sources.mlmodel import MLModel, check_signature
+from exporter.sources.onnx.examples import logged_example, with_own_sizes
+from exporter.sources.onnx.locales import EVERYWHERE
+from exporter.sources.onnx.lowering import lower, lower_by_converter, too_new
+from exporter.sources.onnx.naming import renamed_fields, served_names
+from exporter.sources.onnx.sessions import open_session
+from exporter.sources.onnx.tensors import tensor_of
+from exporter.sources.onnx.writing import write
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from exporter.interface import Tensor
+    from exporter.sources.onnx.facts import Facts
+
+__all__ = ["OnnxSource"]
+
+
+class OnnxSource:
+    """An ONNX file, run by ONNX Runtime.
+
+    Args:
+        model: The logged model.
+        path: Its file.
+        facts: What it holds that is not served as it is.
+
+    Raises:
+        ValidationFailed: ONNX Runtime cannot load it, a tensor cannot be served, or the signature
+            does not fit.
+        UsageError: ONNX Runtime is not installed.
+    """
+
+    flavor = "onnx"
+    mixes_rows = ""
+
+    def __init__(self, model: MLModel, path: Path, facts: Facts) -> None:
+        self._path, self._facts = path, facts
+        maps = facts.maps
+        self._session, version = open_session(path, english=facts.english)
+        self.versions: Mapping[str, str] = {"onnxruntime": version}
+        inputs = [tensor_of("input", node) for node in self._session.get_inputs()]
+        first = inputs[0].axes[0] if inputs and inputs[0].axes else "rows"
+        outputs = [
+            maps.tensor(node.name, first)
+            if node.name in maps.classes
+            else tensor_of("output", node)
+            for node in self._session.get_outputs()
+        ]
+        own = [tensor.name for tensor in inputs], [tensor.name for tensor in outputs]
+        self._names = served_names(*own, (model.inputs, model.outputs))
+        served = renamed_fields(model, *own, self._names)
+        example = logged_example(served, inputs, self._names)
+        inputs = with_own_sizes(inputs, example, self._names)
+        self.interface = Interface(self._served(inputs), self._served(outputs))
+        check_signature(served, self.interface.inputs, self.interface.outputs)
+        self.example = example
+        self.notes = [*maps.notes(self._names), *self._notes()]
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Return ONNX Runtime's answer; see `Source.run`."""
+        own = {served: name for name, served in self._names.items()}
+        outputs = [own[tensor.name] for tensor in self.interface.outputs]
+        given = {own[name]: as_text(array) for name, array in inputs.items()}
+        try:
+            answers = self._session.run(outputs, given)
+        except Exception as error:
+            raise CannotRun(str(error).strip().splitlines()[0]) from error
+        return {
+            self._names[name]: self._array(name, answer)
+            for name, answer in zip(outputs, answers, strict=True)
+        }
+
+    def run_float64(self, inputs: Arrays) -> None:
+        """Return None: the types of an ONNX graph are part of it."""
+
+    def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
+        """Return the file as it was logged; for an older release, rewritten; see `Source`."""
+        written = partial(write, self._path, self._names, self._facts)
+        if not too_new(onnx.load(self._path, load_external_data=False), target):
+            return (partial(written, None),)
+        return (
+            partial(written, partial(lower, target=target)),
+            partial(written, partial(lower_by_converter, target=target)),
+        )
+
+    def _array(self, name: str, answer: Any) -> Array:
+        if name in self._facts.maps.classes:
+            return self._facts.maps.array(name, answer)
+        return as_bytes(answer)
+
+    def _served(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(type(t)(self._names[t.name], t.datatype, t.axes) for t in tensors)
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self._facts.english:
+            notes.append(
+                f"The case of texts is changed by the locale {EVERYWHERE}, which every server has; "
+                "letters change as in English."
+            )
+        if self._facts.constants:
+            known = ", ".join(f"'{name}'" for name in self._facts.constants)
+            notes.append(
+                f"The file has a value for {known} of its own, with which it is served; clients "
+                "cannot replace it."
+            )
+        changed = [f"'{old}' as '{new}'" for old, new in self._names.items() if old != new]
+        if changed:
+            notes.append(f"Names that cannot be served are changed: {', '.join(changed)}.")
+        fixed = [t.name for t in self.interface.inputs if t.axes and isinstance(t.axes[0], int)]
+        if fixed:
+            notes.append(
+                f"The file fixes the first axis of '{fixed[0]}', so requests are not put together "
+                "into batches; to have that, convert the model with a variable first axis "
+                "(torch.onnx.export: dynamic_shapes or dynamic_axes) and log it again."
+            )
+        return notes

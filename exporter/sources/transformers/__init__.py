@@ -1,0 +1,106 @@
+"""The MLflow ``transformers`` flavor: the model behind a pipeline, as its tensors.
+
+What is served takes what the tokenizer makes and gives what the model returns. Cutting texts into
+tokens, and making answers of logits, stay with the client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import ValidationFailed
+from exporter.sources.transformers.files import check_files
+from exporter.sources.transformers.loading import library, network_of, tokenizer_of
+from exporter.sources.transformers.tokens import Asked, pixels, strings_of, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from exporter.sources.mlmodel import MLModel
+    from exporter.sources.pytorch import ModuleSource
+
+__all__ = ["open_source"]
+
+_IMAGES = ("image_processor", "feature_extractor")
+
+
+def open_source(model: MLModel, *, allow_pickle: bool) -> ModuleSource:
+    """Open a logged transformers model or pipeline.
+
+    Nothing of the artifact's own code is ever run: the model's class and the tokenizer's must be
+    among those of transformers.
+
+    Raises:
+        ValidationFailed: It holds code or a pickle where that is not allowed, is damaged, is no
+            model of transformers' own, or takes what is made by no tokenizer.
+        UsageError: transformers is not installed.
+    """
+    transformers = library()
+    facts = model.flavors["transformers"]
+    folder = model.file(str(facts.get("model_binary") or "model"))
+    check_files(facts, folder, model.file("components"), allow_pickle=allow_pickle)
+    dtype = str(facts.get("torch_dtype") or "auto").removeprefix("torch.")
+    with _quiet():
+        network = network_of(transformers, str(facts.get("pipeline_model_type")), folder, dtype)
+        asked = _asked(transformers, model, facts, network)
+    source = _source(network, asked)
+    source.versions = {**source.versions, "transformers": transformers.__version__}
+    source.notes += _notes(asked)
+    return source
+
+
+def _asked(transformers: Any, model: MLModel, facts: Mapping[str, Any], network: Any) -> Asked:
+    components = list(facts.get("components") or ())
+    if "tokenizer" not in components:
+        if any(name in components for name in _IMAGES):
+            return pixels(network)
+        raise ValidationFailed(
+            "the version has no tokenizer, which says what the model takes",
+            hint="Log it as a pipeline, or as {'model': model, 'tokenizer': tokenizer}.",
+            kind="interface",
+        )
+    tokenizer = tokenizer_of(transformers, model.file("components") / "tokenizer")
+    return tokens(tokenizer, network, strings_of(model.example_file))
+
+
+def _source(network: Any, asked: Asked) -> ModuleSource:
+    # torch is loaded when a model is, and not to look at its files.
+    from exporter.sources.pytorch import ModuleSource
+    from exporter.sources.transformers.tensors import Tensors
+
+    module = Tensors(network, list(asked.arrays))
+    try:
+        with _quiet():
+            return ModuleSource(module, asked.arrays, asked.varying, flavor="transformers")
+    except ValidationFailed as error:
+        if error.kind != "signature":
+            raise
+        raise ValidationFailed(
+            f"{error.message}; its inputs are {', '.join(asked.arrays)}",
+            hint="What a model of texts takes beside its tokenizer's tensors, such as the tokens "
+            "answered so far, no server has: log such a module with mlflow.pytorch.",
+            kind="interface",
+        ) from error
+
+
+def _notes(asked: Asked) -> Iterator[str]:
+    taken = ", ".join(f"'{name}'" for name in asked.arrays)
+    if "pixel_values" in asked.arrays:
+        yield f"What is served takes {taken}: preparing images stays with clients."
+        return
+    yield (
+        f"What is served takes {taken}: cutting texts into tokens with the logged tokenizer stays "
+        "with clients, as does what a pipeline makes of the answer."
+    )
+    if not asked.given:
+        yield "The version has no example with texts; inputs are words of its tokenizer."
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

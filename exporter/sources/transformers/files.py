@@ -1,0 +1,115 @@
+"""What an artifact of the transformers flavor holds, before anything of it is loaded."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import ValidationFailed
+from exporter.names import artifact_path
+from exporter.sources.pickles import refuse_pickle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["check_files", "check_words", "damaged", "is_safe"]
+
+_INDEX = "model.safetensors.index.json"
+_WEIGHTS = ("model.safetensors", _INDEX)
+# Words of a config by which transformers would load something beside the weights, or change them.
+_BESIDE = ("quantization_config", "transformers_weights", "fusion_config", "distributed_config")
+
+
+def check_files(
+    facts: Mapping[str, Any], folder: Path, components: Path, *, allow_pickle: bool
+) -> None:
+    """Refuse what is not whole, or would run code.
+
+    Args:
+        facts: What the MLmodel file says of the flavor.
+        folder: The model's folder.
+        components: The folder of its tokenizer and the like.
+        allow_pickle: Whether a pickle may be loaded, and code be left aside.
+
+    Raises:
+        ValidationFailed: It is an adapter, holds no weights, or code or a pickle.
+    """
+    if facts.get("peft_adaptor") or (folder / "adapter_config.json").is_file():
+        raise ValidationFailed(
+            "the version is an adapter (PEFT) beside a base model",
+            hint="Log the merged model: model.merge_and_unload().",
+            kind="flavor",
+        )
+    if not folder.is_dir():
+        raise ValidationFailed(
+            "the version holds no weights, only the name of a model on a hub "
+            f"({facts.get('source_model_name') or 'none'})",
+            hint="Log it with save_pretrained=True, or call mlflow.transformers."
+            "persist_pretrained_model() on the version.",
+            kind="artifact",
+        )
+    code = sorted(p.name for p in (*folder.rglob("*.py"), *components.rglob("*.py")))
+    if code and not allow_pickle:
+        raise ValidationFailed(
+            f"the version was not loaded: it brings code of its own ({', '.join(code)})",
+            hint="Log it without that code, or trust whoever logged it with --allow-pickle; the "
+            "code is not run in any case.",
+            kind="unsafe",
+        )
+    _check_weights(folder, allow_pickle=allow_pickle)
+
+
+def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
+    if (folder / _INDEX).is_file():
+        try:
+            named = set(json.loads((folder / _INDEX).read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged(f"{_INDEX} cannot be read: {error}") from error
+        for name in named:
+            artifact_path(str(name))
+    if any(folder.glob("shard-*.safetensors")):
+        raise ValidationFailed(
+            "the weights are a checkpoint of several processes",
+            hint="Load the model in one process, and log it again.",
+            kind="flavor",
+        )
+    if not is_safe(folder):
+        pickled = sorted(path.name for path in folder.glob("*.bin"))
+        if not pickled:
+            files = sorted(path.name for path in folder.glob("*"))
+            raise damaged(f"it holds no weights, but {', '.join(files) or 'nothing'}")
+        refuse_pickle(pickled[0], "safe_serialization=True", allow_pickle=allow_pickle)
+
+
+def is_safe(folder: Path) -> bool:
+    """Whether a model's weights are kept as plain numbers."""
+    return any((folder / name).is_file() for name in _WEIGHTS)
+
+
+def check_words(folder: Path) -> None:
+    """Refuse a config by which more than the weights would be loaded.
+
+    Raises:
+        ValidationFailed: It has such words, or cannot be read.
+    """
+    try:
+        config = dict(json.loads((folder / "config.json").read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise damaged(f"config.json cannot be read: {error}") from error
+    for word in _BESIDE:
+        if config.get(word) is not None:
+            raise ValidationFailed(
+                f"the model's config.json has a '{word}', of which this release knows no proof",
+                hint="Log the model in float32 or float16, with all weights in its own file.",
+                kind="flavor",
+            )
+
+
+def damaged(reason: str) -> ValidationFailed:
+    """Return the error for an artifact that cannot be loaded."""
+    return ValidationFailed(
+        f"the model cannot be loaded: {reason}",
+        hint="Load it where it was logged, and log it again.",
+        kind="artifact",
+    )

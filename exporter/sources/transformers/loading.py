@@ -1,0 +1,103 @@
+"""Loads a model and its tokenizer by transformers' own classes, from the artifact alone."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import UsageError, ValidationFailed, first_line
+from exporter.sources.transformers.files import check_words, damaged, is_safe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["library", "network_of", "tokenizer_of"]
+
+
+def library() -> Any:
+    """Import transformers, told to fetch nothing and to print nothing.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    # Before it is imported: it reads them then. Nothing is fetched from anywhere.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    try:
+        import transformers
+    except ImportError as error:
+        raise UsageError(
+            "the model is one of transformers, which is not installed",
+            hint="pip install 'stlab[transformers]'.",
+        ) from error
+    imported: Any = transformers
+    imported.logging.set_verbosity_error()
+    imported.logging.disable_progress_bar()
+    return imported
+
+
+def network_of(transformers: Any, name: str, folder: Path, dtype: str) -> Any:
+    """Load a model, in evaluation mode.
+
+    Args:
+        transformers: The transformers.
+        name: The model's class.
+        folder: Its weights and its config.
+        dtype: The type of its weights, such as ``float32``, or ``auto``.
+
+    Raises:
+        ValidationFailed: The class is none of transformers' own, or the folder is damaged.
+    """
+    kind = _class_of(transformers, name)
+    check_words(folder)
+    try:
+        network, loading = kind.from_pretrained(
+            str(folder),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=is_safe(folder),
+            weights_only=True,
+            attn_implementation="sdpa" if getattr(kind, "_supports_sdpa", False) else "eager",
+            dtype=dtype,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise damaged(first_line(error)) from error
+    if missing := sorted(loading["missing_keys"]):
+        raise ValidationFailed(
+            f"the artifact holds no weights for {', '.join(missing[:3])}: transformers draws them "
+            "anew whenever it loads the model",
+            hint="Train or load the whole model, and log it again.",
+            kind="determinism",
+        )
+    # What a model remembers for the next token is nothing that a server could hand back.
+    network.config.use_cache = False
+    return network.eval()
+
+
+def tokenizer_of(transformers: Any, folder: Path) -> Any:
+    """Load a tokenizer.
+
+    Raises:
+        ValidationFailed: It is damaged, or needs code of its own.
+    """
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        raise damaged(f"its tokenizer: {first_line(error)}") from error
+
+
+def _class_of(transformers: Any, name: str) -> Any:
+    known = getattr(transformers, name, None) if name.isidentifier() else None
+    if inspect.isclass(known) and issubclass(known, transformers.PreTrainedModel):
+        return known
+    raise ValidationFailed(
+        f"'{name}' is no model of transformers {transformers.__version__}: it would be code that "
+        "the version brings, which is not run",
+        hint="Log a model of one of transformers' own classes, or install the release of "
+        "transformers that has it.",
+        kind="flavor",
+    )

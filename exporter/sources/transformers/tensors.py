@@ -1,0 +1,39 @@
+"""A transformers model that takes tensors by position and gives tensors alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Tensors"]
+
+
+class Tensors(torch.nn.Module):  # type: ignore[misc]
+    """A model of which only what is a tensor goes in and comes out.
+
+    Args:
+        network: The model; it is called as it is.
+        names: What it calls its inputs, in order.
+    """
+
+    def __init__(self, network: torch.nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.names = tuple(names)
+        self.training = network.training
+
+    def forward(self, *tensors: torch.Tensor) -> dict[str, Any]:
+        """Return every output by the name that the model gives it."""
+        named = dict(zip(self.names, tensors, strict=True))
+        answer = self.network(**named, return_dict=True)
+        return {name: value for name, value in answer.items() if _is_tensor(value)}
+
+
+def _is_tensor(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return bool(value) and all(map(_is_tensor, value))
+    return isinstance(value, torch.Tensor)

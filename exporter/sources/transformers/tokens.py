@@ -1,0 +1,143 @@
+"""What a transformers model is asked with first: texts as its tokenizer cuts them, or pixels."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.errors import ValidationFailed, first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from exporter.sources.base import Array, Arrays
+
+__all__ = ["Asked", "pixels", "strings_of", "tokens"]
+
+MOST_TEXTS = 8
+# Longer texts are cut: attention costs the square of it, and the proof asks many times.
+MOST_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The first inputs of a model.
+
+    Attributes:
+        arrays: By name; int64 ``[rows, tokens]``, or float32 ``[rows, channels, height, width]``.
+        varying: The axes of every input that vary.
+        given: Whether there are texts that somebody logged among them.
+    """
+
+    arrays: Arrays
+    varying: Mapping[str, Sequence[int]]
+    given: bool
+
+
+def tokens(tokenizer: Any, network: Any, texts: Sequence[str]) -> Asked:
+    """Return the logged texts, with others of the tokenizer's own vocabulary, as one padded batch.
+
+    The others see to it that there are several rows, that some are shorter than the longest and
+    so have a mask, and, where the model tells sentences apart, that there are pairs.
+
+    Args:
+        tokenizer: The logged tokenizer.
+        network: The logged model.
+        texts: What was logged as example; may be empty.
+
+    Raises:
+        ValidationFailed: The model takes what this tokenizer does not make.
+    """
+    most = min(MOST_TOKENS, _positions(network) // 2)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    given = list(texts)[:MOST_TEXTS]
+    cut = {"truncation": True, "max_length": most}
+    try:
+        long, short = _made(tokenizer, most // 2), _made(tokenizer, most // 6)
+        rows = [tokenizer(text, **cut) for text in (*given, long, short)]
+        if "token_type_ids" in rows[0]:
+            rows.append(tokenizer(short, long, **cut))
+        padded = tokenizer.pad(rows, padding=True, return_tensors="np")
+    except Exception as error:
+        raise ValidationFailed(
+            f"the logged tokenizer cannot be used: {first_line(error)}",
+            hint="Log the model again, as a pipeline or with a tokenizer that has a padding token.",
+            kind="artifact",
+        ) from error
+    taken = inspect.signature(network.forward).parameters
+    arrays = {
+        name: np.asarray(values, dtype=np.int64) for name, values in padded.items() if name in taken
+    }
+    if network.main_input_name not in arrays:
+        raise ValidationFailed(
+            f"{type(network).__name__} takes '{network.main_input_name}', which the logged "
+            f"tokenizer does not make (it makes: {', '.join(padded) or 'nothing'})",
+            hint="Models of texts are exported with their tokenizer, models of images with their "
+            "image processor; log any other module with mlflow.pytorch.",
+            kind="interface",
+        )
+    return Asked(arrays, dict.fromkeys(arrays, (0, 1)), given=bool(given))
+
+
+def pixels(network: Any) -> Asked:
+    """Return normalised images of the size that a model of images is made for.
+
+    Raises:
+        ValidationFailed: It does not say of what size they are.
+    """
+    size = getattr(network.config, "image_size", None)
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    channels = getattr(network.config, "num_channels", 3)
+    if network.main_input_name != "pixel_values" or not isinstance(height, int):
+        raise ValidationFailed(
+            f"{type(network).__name__} was logged without a tokenizer, and is no model of images "
+            "of one size",
+            hint="Log it as a pipeline, with its tokenizer; or its module with mlflow.pytorch.",
+            kind="interface",
+        )
+    drawn: Array = np.random.default_rng(0).normal(size=(3, channels, height, width))
+    return Asked({"pixel_values": drawn.astype(np.float32)}, {"pixel_values": (0,)}, given=False)
+
+
+def strings_of(path: Path | None) -> list[str]:
+    """Return every text of a logged example, wherever in it that stands."""
+    if path is None or not path.is_file():
+        return []
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return []
+    if isinstance(values, dict) and {"columns", "data"} <= set(values):
+        values = values["data"]
+    return [text for text in _strings(values) if text.strip()]
+
+
+def _strings(values: Any) -> Iterator[str]:
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, dict):
+        for value in values.values():
+            yield from _strings(value)
+    elif isinstance(values, list):
+        for value in values:
+            yield from _strings(value)
+
+
+def _positions(network: Any) -> int:
+    known = getattr(network.config, "max_position_embeddings", None)
+    return known if isinstance(known, int) and known > 0 else 2 * MOST_TOKENS
+
+
+def _made(tokenizer: Any, count: int) -> str:
+    """A text of words that the tokenizer knows."""
+    special = set(tokenizer.all_special_ids)
+    known = [number for number in range(len(tokenizer)) if number not in special]
+    random = np.random.default_rng(count)
+    text: str = tokenizer.decode(random.choice(known, max(1, count)).tolist())
+    return text
