@@ -85,7 +85,7 @@ def _write(source: Source, way: OnnxWay, folder: Path, release: Release) -> Conv
     path = folder / FILENAME
     try:
         converter = way(path)
-    except ValidationFailed:
+    except (ValidationFailed, OSError):
         raise
     except Exception as error:
         raise ValidationFailed(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import fluent
 
 from .registering import Lab
 
@@ -15,6 +16,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     before = Path.cwd()
     os.chdir(folder)  # MLflow puts the artifacts of a SQLite registry below the working directory
     lab = Lab(folder)
+    # What another registry's experiment was, which MLflow keeps for the whole process.
+    fluent._active_experiment_id = None
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     try:
         lab.client.search_registered_models()  # makes the database
         yield lab

@@ -166,9 +166,13 @@ def test_damaged_onnx(lab: Lab, damage: str) -> None:
     refused(lab, name, "ONNX file")
 
 
-def test_onnx_newer_than_the_release(lab: Lab) -> None:
+def test_onnx_newer_than_the_release_is_lowered(lab: Lab) -> None:
     lab.register_onnx("newer", linear_onnx(opset=21, ir=10), example=ROWS)
-    refused(lab, "newer", "opset 21", triton_release="23.11")
+    result = lab.export("newer", triton_release="23.11", repository="lowered")
+    assert result.status == "promoted", result.error
+    proto = onnx.load(lab.folder / "lowered" / "newer" / "1" / "model.onnx")
+    (opset,) = (entry.version for entry in proto.opset_import if entry.domain == "")
+    assert opset <= 19
 
 
 def test_onnx_outputs_against_the_signature(lab: Lab) -> None:
