@@ -161,10 +161,11 @@ def test_to_and_fro_under_load(lab: Lab, s3: S3, served: Served, tmp_path: Path)
     with under_load(served.url, "times", tmp_path / "load.npz") as loads:
         spans = []
         for number in (1, 2):
+            time.sleep(0.5)
             begin = time.monotonic()
             promoted(export(lab, s3, "--version", str(number), *where))
             spans.append((begin, time.monotonic()))
-            time.sleep(0.3)
+        time.sleep(0.5)
         s3.falls_silent = lambda request: request["REQUEST_METHOD"] == "PUT"
         failed = export(lab, s3, "--version", "1", *where)
         undone = time.monotonic()
