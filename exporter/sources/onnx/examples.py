@@ -1,4 +1,4 @@
-"""The example that was logged with an ONNX file, and what it says of the file's sizes."""
+"""The example that was logged with an ONNX file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from exporter.interface import Tensor
-    from exporter.sources.base import Array, Arrays
+    from exporter.sources.base import Array
     from exporter.sources.mlmodel import MLModel
 
-__all__ = ["logged_example", "with_own_sizes"]
+__all__ = ["logged_example"]
 
 
 def logged_example(
@@ -34,32 +34,6 @@ def logged_example(
     if found is not None:
         return {names[name]: array for name, array in found.items()}
     return model.example([replace(tensor, name=names[tensor.name]) for tensor in inputs])
-
-
-def with_own_sizes(
-    inputs: Sequence[Tensor], example: Arrays | None, names: Mapping[str, str]
-) -> list[Tensor]:
-    """Return the inputs with a symbol of its own for every size that an example shows to be.
-
-    Some converters write the same symbol for sizes that are not the same.
-    """
-    if example is None:
-        return list(inputs)
-    sizes: dict[str, set[int]] = {}
-    for tensor in inputs:
-        for axis, size in zip(tensor.axes, example[names[tensor.name]].shape, strict=True):
-            if isinstance(axis, str):
-                sizes.setdefault(axis, set()).add(size)
-    return [
-        replace(
-            tensor,
-            axes=tuple(
-                f"{tensor.name}.{index}" if isinstance(axis, str) and len(sizes[axis]) > 1 else axis
-                for index, axis in enumerate(tensor.axes)
-            ),
-        )
-        for tensor in inputs
-    ]
 
 
 def _table(model: MLModel, inputs: Sequence[Tensor]) -> dict[str, Array] | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exporter.sources.onnx.graphs import external_tensors, opsets_of
 from exporter.sources.onnx.locales import needs_english
 from exporter.sources.onnx.maps import Maps
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx
 
@@ -24,21 +25,29 @@ class Facts:
         maps: The outputs that are dictionaries.
         constants: The inputs that a caller could give, and that have a value without.
         english: Whether it changes texts by a locale that systems may lack.
+        opsets: The version of every operator set, by domain.
+        ir: The IR version.
+        whole: Whether all of it lies in one file.
     """
 
     maps: Maps
     constants: Sequence[str]
     english: bool
+    opsets: Mapping[str, int]
+    ir: int
+    whole: bool
 
     @classmethod
     def of(cls, proto: onnx.ModelProto) -> Facts:
         """Find them in a file."""
-        return cls(Maps.of(proto), _constants(proto), needs_english(proto))
-
-    @property
-    def changing(self) -> bool:
-        """Whether the file is served otherwise than it was logged."""
-        return self.english or bool(self.maps.classes)
+        return cls(
+            Maps.of(proto),
+            _constants(proto),
+            needs_english(proto),
+            opsets_of(proto),
+            proto.ir_version,
+            not any(True for _ in external_tensors(proto)),
+        )
 
 
 def _constants(proto: onnx.ModelProto) -> list[str]:

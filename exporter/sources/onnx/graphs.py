@@ -11,7 +11,14 @@ if TYPE_CHECKING:
 
     import onnx
 
-__all__ = ["all_nodes", "all_tensors", "external_tensors", "graphs_below", "nodes_below"]
+__all__ = [
+    "all_nodes",
+    "all_tensors",
+    "external_tensors",
+    "graphs_below",
+    "nodes_below",
+    "opsets_of",
+]
 
 
 def all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -53,6 +60,14 @@ def all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 def external_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Every constant whose content lies in a file of its own."""
     yield from filter(uses_external_data, all_tensors(proto))
+
+
+def opsets_of(proto: onnx.ModelProto) -> dict[str, int]:
+    """Return the version of every operator set of a file; ``ai.onnx`` is the empty name."""
+    return {
+        "" if opset.domain == "ai.onnx" else opset.domain: opset.version
+        for opset in proto.opset_import
+    }
 
 
 def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

@@ -16,9 +16,17 @@ import onnx
 from onnx import TensorProto, defs, helper, inliner, shape_inference, version_converter
 
 from exporter.errors import ValidationFailed
-from exporter.sources.onnx.graphs import all_nodes, all_tensors, external_tensors, graphs_below
+from exporter.sources.onnx.graphs import (
+    all_nodes,
+    all_tensors,
+    external_tensors,
+    graphs_below,
+    opsets_of,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from exporter.sources.base import OnnxTarget
 
 __all__ = ["lower", "lower_by_converter", "too_new"]
@@ -36,10 +44,9 @@ _MODES = {b"linear": b"bilinear", b"cubic": b"bicubic"}
 _MOST_ROUNDS = 4  # a function's body may call another function
 
 
-def too_new(proto: onnx.ModelProto, target: OnnxTarget) -> bool:
-    """Whether a release cannot read a file as it is."""
-    opsets = _opsets(proto)
-    return proto.ir_version > target.max_ir or any(
+def too_new(opsets: Mapping[str, int], ir: int, target: OnnxTarget) -> bool:
+    """Whether a release cannot read a file of these versions."""
+    return ir > target.max_ir or any(
         opsets.get(domain, 0) > newest for domain, newest in _limits(target).items()
     )
 
@@ -51,7 +58,7 @@ def lower(proto: onnx.ModelProto, *, target: OnnxTarget) -> onnx.ModelProto:
         ValidationFailed: An operator or a type has no older form; it is named.
     """
     limits = _limits(target)
-    opsets = _opsets(proto)
+    opsets = opsets_of(proto)
     older = {d: newest for d, newest in limits.items() if opsets.get(d, 0) > newest}
     if older:
         if proto.functions:
@@ -92,17 +99,13 @@ def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def _opsets(proto: onnx.ModelProto) -> dict[str, int]:
-    return {_domain(opset.domain): opset.version for opset in proto.opset_import}
-
-
 def _limits(target: OnnxTarget) -> dict[str, int]:
     rows = [row for row in helper.VERSION_TABLE if row[2] <= target.max_opset]
     return {"": target.max_opset, _ML: max(int(row[3]) for row in rows)}
 
 
 def _without_older_form(proto: onnx.ModelProto, older: dict[str, int]) -> list[onnx.NodeProto]:
-    opsets = _opsets(proto)
+    opsets = opsets_of(proto)
     return [
         node
         for node in all_nodes(proto)
@@ -179,7 +182,7 @@ def _written_out(nodes: list[onnx.NodeProto]) -> bool:
 
 
 def _expanded(proto: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
-    opsets = _opsets(proto)
+    opsets = opsets_of(proto)
     for node in nodes:
         # The definitions refer to attributes, and what is left out has no value there.
         schema = defs.get_schema(node.op_type, opsets[_domain(node.domain)], _domain(node.domain))
@@ -221,7 +224,7 @@ def _lower_ir(proto: onnx.ModelProto, target: OnnxTarget) -> None:
     for version, names in _TYPES.items():
         for name in names:
             if version > target.max_ir and TensorProto.DataType.Value(name) in used:
-                raise _no_older_form(f"the type {name}", "", _opsets(proto), target)
+                raise _no_older_form(f"the type {name}", "", opsets_of(proto), target)
     proto.ir_version = target.max_ir
 
 

@@ -82,7 +82,7 @@ def rename(proto: onnx.ModelProto, names: Mapping[str, str]) -> None:
     if not changed:
         return
     known = set(_values(proto.graph))
-    for new in set(changed.values()) & (known - set(changed)):
+    for new in sorted(set(changed.values()) & (known - set(changed))):
         free, number = f"{new}_inner", 1
         while free in known or free in changed.values():
             free, number = f"{new}_inner_{number}", number + 1

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import onnx
 
 from exporter.arrays import as_bytes, as_text
 from exporter.interface import Interface
 from exporter.sources.base import Array, Arrays, CannotRun, OnnxTarget, OnnxWay
 from exporter.sources.mlmodel import MLModel, check_signature
-from exporter.sources.onnx.examples import logged_example, with_own_sizes
+from exporter.sources.onnx.examples import logged_example
 from exporter.sources.onnx.locales import EVERYWHERE
 from exporter.sources.onnx.lowering import lower, lower_by_converter, too_new
 from exporter.sources.onnx.naming import renamed_fields, served_names
 from exporter.sources.onnx.sessions import open_session
+from exporter.sources.onnx.sizes import of_other_rows, with_own_sizes, with_rows
 from exporter.sources.onnx.tensors import tensor_of
-from exporter.sources.onnx.writing import write
+from exporter.sources.onnx.writing import Writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,6 +65,10 @@ class OnnxSource:
         example = logged_example(served, inputs, self._names)
         inputs = with_own_sizes(inputs, example, self._names)
         self.interface = Interface(self._served(inputs), self._served(outputs))
+        self._loose = of_other_rows(self.interface, example, self.run)
+        self.interface = replace(
+            self.interface, outputs=with_rows(self.interface.outputs, self._loose, str(first))
+        )
         check_signature(served, self.interface.inputs, self.interface.outputs)
         self.example = example
         self.notes = [*maps.notes(self._names), *self._notes()]
@@ -88,12 +92,12 @@ class OnnxSource:
 
     def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
         """Return the file as it was logged; for an older release, rewritten; see `Source`."""
-        written = partial(write, self._path, self._names, self._facts)
-        if not too_new(onnx.load(self._path, load_external_data=False), target):
-            return (partial(written, None),)
+        writing = Writing(self._path, self._names, self._facts, self._loose)
+        if not too_new(self._facts.opsets, self._facts.ir, target):
+            return (writing.write,)
         return (
-            partial(written, partial(lower, target=target)),
-            partial(written, partial(lower_by_converter, target=target)),
+            partial(writing.write, rewrite=partial(lower, target=target)),
+            partial(writing.write, rewrite=partial(lower_by_converter, target=target)),
         )
 
     def _array(self, name: str, answer: Any) -> Array:
@@ -102,7 +106,7 @@ class OnnxSource:
         return as_bytes(answer)
 
     def _served(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(type(t)(self._names[t.name], t.datatype, t.axes) for t in tensors)
+        return tuple(replace(t, name=self._names[t.name]) for t in tensors)
 
     def _notes(self) -> list[str]:
         notes = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import onnx
@@ -17,55 +18,83 @@ if TYPE_CHECKING:
 
     from exporter.sources.onnx.facts import Facts
 
-__all__ = ["write"]
+__all__ = ["Writing"]
 
 # One protobuf holds no 2 GB; see `exporter.sources.pytorch.to_onnx` for the figure.
 _MOST_INLINE = 128 * 1024 * 1024
 
 
-def write(
-    source: Path,
-    names: Mapping[str, str],
-    facts: Facts,
-    rewrite: Callable[[onnx.ModelProto], onnx.ModelProto] | None,
-    path: Path,
-) -> str:
-    """Copy a file, and its external data under names of ours; return what was done to it.
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How a file is served.
 
-    The names of external data are its author's: a server would take some for code, and MLflow's are
-    random, so that the same model would be another bundle each time it is logged.
-
-    Args:
+    Attributes:
         source: The file as it was logged.
         names: The served name of every input and output.
         facts: What the file holds that is not served as it is.
-        rewrite: Makes it readable for the release; None where it is.
-        path: Where to write it.
+        loose: The outputs, by served name, whose rows are declared to be some number and are not.
     """
-    proto = onnx.load(source, load_external_data=False)
-    external: dict[str, str] = {}
+
+    source: Path
+    names: Mapping[str, str]
+    facts: Facts
+    loose: frozenset[str]
+
+    def write(
+        self, path: Path, rewrite: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
+    ) -> str:
+        """Copy the file, and its external data under names of ours; return what was done to it.
+
+        The names of external data are its author's: a server would take some for code, and MLflow's
+        are random, so that the same model would be another bundle each time it is logged.
+
+        Args:
+            path: Where to write it.
+            rewrite: Makes it readable for the release; None where it is.
+        """
+        if self.facts.whole and rewrite is None and not self._changes:
+            shutil.copyfile(self.source, path)
+            return "as logged"
+        proto = onnx.load(self.source, load_external_data=False)
+        external = _rename_external(proto, path.name)
+        self._serve(proto)
+        if rewrite is not None:
+            proto = rewrite(proto)
+        large = self.facts.whole and proto.ByteSize() > _MOST_INLINE
+        onnx.save(proto, path, save_as_external_data=large, location=f"{path.name}.data")
+        for theirs, ours in external.items():
+            shutil.copyfile(self.source.parent / theirs, path.parent / ours)
+        done = ["as logged"]
+        if self.facts.maps.classes:
+            done.append("without ZipMap")
+        if rewrite is not None:
+            opsets = [f"{o.domain or 'ai.onnx'} {o.version}" for o in proto.opset_import]
+            done.append(f"in {', '.join(opsets)}, IR version {proto.ir_version}")
+        return ", ".join(done)
+
+    @property
+    def _changes(self) -> bool:
+        renamed = any(old != new for old, new in self.names.items())
+        return bool(self.facts.maps.classes or self.facts.english or self.loose or renamed)
+
+    def _serve(self, proto: onnx.ModelProto) -> None:
+        """Replace what cannot be served."""
+        self.facts.maps.taken_out_of(proto)
+        if self.facts.english:
+            use_everywhere(proto)
+        rename(proto, self.names)
+        for value in proto.graph.output:
+            if value.name in self.loose:
+                rows = value.type.tensor_type.shape.dim[0]
+                rows.Clear()
+                rows.dim_param = f"{value.name}.0"
+
+
+def _rename_external(proto: onnx.ModelProto, name: str) -> dict[str, str]:
+    """Give the files beside a file names of ours; return them by their own."""
+    renamed: dict[str, str] = {}
     for tensor in external_tensors(proto):
         location = next(entry for entry in tensor.external_data if entry.key == "location")
-        number = f".{len(external)}" if external else ""
-        location.value = external.setdefault(location.value, f"{path.name}.data{number}")
-    renamed = any(old != new for old, new in names.items())
-    facts.maps.taken_out_of(proto)
-    if facts.english:
-        use_everywhere(proto)
-    rename(proto, names)
-    if rewrite is not None:
-        proto = rewrite(proto)
-    if external or renamed or facts.changing or rewrite is not None:
-        whole = not external and proto.ByteSize() > _MOST_INLINE
-        onnx.save(proto, path, save_as_external_data=whole, location=f"{path.name}.data")
-    else:
-        shutil.copyfile(source, path)
-    for theirs, ours in external.items():
-        shutil.copyfile(source.parent / theirs, path.parent / ours)
-    done = ["as logged"]
-    if facts.maps.classes:
-        done.append("without ZipMap")
-    if rewrite is not None:
-        opsets = [f"{o.domain or 'ai.onnx'} {o.version}" for o in proto.opset_import]
-        done.append(f"in {', '.join(opsets)}, IR version {proto.ir_version}")
-    return ", ".join(done)
+        number = f".{len(renamed)}" if renamed else ""
+        location.value = renamed.setdefault(location.value, f"{name}.data{number}")
+    return renamed

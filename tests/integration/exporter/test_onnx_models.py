@@ -107,11 +107,13 @@ def test_names_that_no_server_has(lab: Lab) -> None:
     nodes = [
         helper.make_node("MatMul", ["house size (m²)", "w"], ["inner"]),
         helper.make_node("Sigmoid", ["inner"], ["the price"]),
+        # As converters of TensorFlow and Rust write them: no server minds.
+        helper.make_node("Neg", ["the price"], ["head/loss::y:0"]),
     ]
     proto = model(
         nodes,
         {"house size (m²)": (FLOATS, ["n", 6])},
-        {"the price": (FLOATS, ["n", 2])},
+        {"the price": (FLOATS, ["n", 2]), "head/loss::y:0": (FLOATS, ["n", 2])},
         {"w": ROWS[:2].T},
     )
     lab.register_onnx("names", proto, example={"house size (m²)": ROWS})
@@ -119,6 +121,7 @@ def test_names_that_no_server_has(lab: Lab) -> None:
     assert declared(lab, "names") == {
         "house_size_m": ("FP32", [6]),
         "the_price": ("FP32", [2]),
+        "head/loss::y:0": ("FP32", [2]),
     }
     kept = samples(lab, "names")
     assert np.array_equal(kept["example/input/house_size_m"], ROWS)

@@ -267,3 +267,34 @@ def test_a_locale_of_another_language_is_kept() -> None:
     )
     shape = {"x": ["n"]}, {"y": ["n"]}
     assert not needs_english(model_of(graph_of([node], *shape, kind=TensorProto.STRING)))
+
+
+@pytest.mark.parametrize("example", [None, ROWS[:1].tolist(), ROWS.tolist()])
+def test_rows_that_a_converter_declared_to_be_one(tmp_path: Path, example: object) -> None:
+    node = helper.make_node(
+        "LinearClassifier",
+        ["x"],
+        ["label", "scores"],
+        domain="ai.onnx.ml",
+        coefficients=ROWS[:3].ravel().tolist(),
+        intercepts=[0.0, 0.0, 0.0],
+        classlabels_ints=[0, 1, 2],
+    )
+    graph = graph_of([node], {"x": ["n", 6]}, {"scores": ["n", 3]})
+    # As onnxmltools does for LightGBM.
+    graph.output.append(helper.make_tensor_value_info("label", TensorProto.INT64, [1]))
+    source = opened(tmp_path, model_of(graph, ai_onnx_ml=1), example=example)
+    assert [tensor.shape for tensor in source.interface.outputs] == [(-1, 3), (-1,)]
+    path = tmp_path / "written.onnx"
+    source.onnx_ways(TARGET)[0](path)
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert not isinstance(session.get_outputs()[1].shape[0], int)
+    assert session.run(["label"], {"x": ROWS})[0].shape == (4,)
+
+
+def test_a_name_that_is_empty(tmp_path: Path) -> None:
+    proto = identity(TensorProto.FLOAT, ["n", 6])
+    proto.graph.input[0].name = ""
+    with pytest.raises(ValidationFailed) as refused:
+        opened(tmp_path, proto)
+    assert refused.value.kind == "artifact"
