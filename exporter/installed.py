@@ -30,8 +30,8 @@ CACHE_BYTES = 500 * 1024 * 1024
 # may have been installed under; the first is the one to install.
 _FLAVORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "sklearn": (("scikit-learn",), ("skl2onnx",), ("skops",)),
-    "xgboost": (("xgboost-cpu", "xgboost"), ("onnxmltools",)),
-    "lightgbm": (("lightgbm",), ("onnxmltools",), ("skops",)),
+    "xgboost": (("xgboost-cpu", "xgboost"), ("scikit-learn",)),
+    "lightgbm": (("lightgbm",), ("scikit-learn",), ("skops",)),
     "transformers": (("transformers",), ("tokenizers",)),
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from exporter.errors import ValidationFailed
 from exporter.parity.evidence import Batching, Evidence
 from exporter.parity.inputs import Case, Drawing, equal_rows, mixed_in, rows_of, take_rows
+from exporter.parity.thresholds import on_thresholds
 from exporter.parity.ties import hangs_on_a_hair
 from exporter.parity.truth import Answer
 from exporter.parity.values import VARIETIES
@@ -23,6 +24,7 @@ __all__ = ["Questions"]
 PATIENCE_SECONDS = 0.5
 PATIENT_ROWS = 8
 EDGE_ROWS = 2
+THRESHOLDS = 32
 # Row counts as (first row, number) of the large batch; float64 is asked for the last of them.
 CUTS = ((0, 1), (1, 2), (3, 3))
 
@@ -224,6 +226,22 @@ class Questions:
             self.evidence.notes.append(
                 "The registered model itself refuses: " + "; ".join(self.skipped)
             )
+
+    def ask_thresholds(self) -> None:
+        """Ask on the thresholds of a reference that has some, in batches that can be served."""
+        if not self.source.splits or self.pool is None:
+            return
+        rows = self.pool.case.inputs
+        try:
+            found = on_thresholds(self.source, rows, PATIENT_ROWS if self.slow else THRESHOLDS)
+            if found is None:
+                return
+            most = rows_of(rows)
+            for number, start in enumerate(range(0, rows_of(found), most), start=1):
+                case = take_rows(found, slice(start, start + most))
+                self.ask(Case(f"thresholds {number}", case, usual=False))
+        except CannotRun as error:
+            self.skipped.append(f"values on thresholds ({error})")
 
     def _sized(self, rows: int | None) -> Iterator[Case]:
         for name, sizes in self.drawing.other_sizes():

@@ -55,6 +55,7 @@ def examine(
     asked.ask_example()
     verdict = asked.ask_rows(max_batch_size, samples)
     _check_determinism(asked)
+    asked.ask_thresholds()
     asked.ask_others(samples, verdict.rows)
     tolerances = _tolerances(asked)
     if batching == "off":

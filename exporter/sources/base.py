@@ -52,6 +52,8 @@ class Source(Protocol):
         versions: The libraries that took part, for the manifest.
         notes: What a reader of the report should know.
         mixes_rows: Why rows may depend on each other although no example shows it; else empty.
+        splits: Whether it compares its inputs as they are with thresholds, as trees do, so that a
+            threshold's last digit counts.
     """
 
     flavor: str
@@ -60,6 +62,7 @@ class Source(Protocol):
     versions: Mapping[str, str]
     notes: list[str]
     mixes_rows: str
+    splits: bool
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         """Return the registry model's own answer.

@@ -45,6 +45,7 @@ class ComposedSource:
             for i in range(len(self._parts) - 1)
         ]
         self.mixes_rows = next((p.mixes_rows for p in self._parts if p.mixes_rows), "")
+        self.splits = self._parts[0].splits
         self.flavor = " + ".join(part.flavor for part in self._parts)
         inputs = {tensor.name: tensor for tensor in self._parts[0].interface.inputs}
         example = self._parts[0].example

@@ -1,22 +1,25 @@
-"""The MLflow ``lightgbm`` flavor, converted by onnxmltools."""
+"""The MLflow ``lightgbm`` flavor, converted by `lightgbm_trees`."""
 
 from __future__ import annotations
 
 import importlib
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import UsageError, ValidationFailed, first_line
-from exporter.sources.boosters import BoosterConverter, picked_column
 from exporter.sources.pickles import refuse_pickle, trusted_load
 from exporter.sources.sklearn import classes_of, predictor
-from exporter.sources.tabular import TabularSource
+from exporter.sources.tabular.boosters import BoosterConverter
+from exporter.sources.tabular.lightgbm_trees import prediction, probabilities
+from exporter.sources.tabular.source import TabularSource
 
 if TYPE_CHECKING:
     from exporter.sources.mlmodel import MLModel
 
 __all__ = ["open_source"]
 
+_DOUBLE = 11
 _PACKAGES = ("sklearn.", "lightgbm.")
 
 
@@ -25,15 +28,13 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
 
     Raises:
         ValidationFailed: It is pickled and that is not allowed, damaged, or not of tables.
-        UsageError: lightgbm or onnxmltools is not installed.
+        UsageError: lightgbm is not installed.
     """
     try:
         import lightgbm
-        import onnxmltools
     except ImportError as error:
         raise UsageError(
-            "a LightGBM model is run by lightgbm and converted by onnxmltools, of which one is "
-            "not installed",
+            "a LightGBM model is run by lightgbm, which is not installed",
             hint="pip install 'stlab[lightgbm]'.",
         ) from error
     flavor = model.flavors["lightgbm"]
@@ -45,16 +46,17 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
     def predict(x: Any) -> dict[str, Any]:
         return {"prediction": found.predict(x)}
 
+    classes = None if plain else classes_of(found)
+    add = prediction if classes is None else probabilities
     return TabularSource(
         model,
         "lightgbm",
         predict if plain else predictor(found),
-        BoosterConverter(found, onnxmltools.convert_lightgbm, zipmap=False),
-        classes=None if plain else classes_of(found),
+        BoosterConverter(partial(add, booster=booster), _DOUBLE, classes),
         width=booster.num_feature(),
-        versions={"lightgbm": lightgbm.__version__, "onnxmltools": onnxmltools.__version__},
-        last=plain,
-        picked=picked_column(_objective(booster)) if plain else None,
+        versions={"lightgbm": lightgbm.__version__},
+        splits=True,
+        kinds=(_DOUBLE,),
     )
 
 
@@ -75,9 +77,3 @@ def _load(model: MLModel, path: Any, lightgbm: Any, *, allow_pickle: bool) -> An
             hint="Load it where it was logged, and log it again.",
             kind="artifact",
         ) from error
-
-
-def _objective(booster: Any) -> str:
-    lines = booster.model_to_string(num_iteration=1).splitlines()
-    found = next((line for line in lines if line.startswith("objective=")), "")
-    return found.partition("=")[2]

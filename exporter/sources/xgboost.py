@@ -1,21 +1,22 @@
-"""The MLflow ``xgboost`` flavor, converted by onnxmltools."""
+"""The MLflow ``xgboost`` flavor, converted by `xgboost_trees`."""
 
 from __future__ import annotations
 
-import copy
-import json
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import UsageError, ValidationFailed, first_line
-from exporter.sources.boosters import BoosterConverter, picked_column
 from exporter.sources.sklearn import classes_of, predictor
-from exporter.sources.tabular import TabularSource
+from exporter.sources.tabular import xgboost_trees
+from exporter.sources.tabular.boosters import BoosterConverter
+from exporter.sources.tabular.source import TabularSource
 
 if TYPE_CHECKING:
     from exporter.sources.mlmodel import MLModel
+    from exporter.sources.tabular.ensembles import Sink
 
 __all__ = ["open_source"]
 
+_FLOAT = 1
 _CLASSES = ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor", "XGBRanker")
 
 
@@ -24,15 +25,13 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:  # noqa
 
     Raises:
         ValidationFailed: It is damaged, or not of tables.
-        UsageError: xgboost or onnxmltools is not installed.
+        UsageError: xgboost is not installed.
     """
     try:
-        import onnxmltools
         import xgboost
     except ImportError as error:
         raise UsageError(
-            "an XGBoost model is run by xgboost and converted by onnxmltools, of which one is "
-            "not installed",
+            "an XGBoost model is run by xgboost, which is not installed",
             hint="pip install 'stlab[xgboost]'.",
         ) from error
     flavor = model.flavors["xgboost"]
@@ -47,35 +46,28 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:  # noqa
             hint="Load it where it was logged, and log it again.",
             kind="artifact",
         ) from error
-    booster = found if isinstance(found, xgboost.Booster) else found.get_booster()
-    width = booster.num_features()
+    plain = isinstance(found, xgboost.Booster)
+    booster = found if plain else found.get_booster()
 
     def predict(x: Any) -> dict[str, Any]:
         return {"prediction": found.predict(xgboost.DMatrix(x))}
 
-    plain = isinstance(found, xgboost.Booster)
+    classes = None if plain else classes_of(found)
+    rounds = None if plain else xgboost_trees.rounds_of(found)
+
+    def add(sink: Sink, features: str) -> str:
+        if not plain:
+            features = xgboost_trees.without_missing(sink, features, found)
+        written = xgboost_trees.prediction if classes is None else xgboost_trees.probabilities
+        return written(sink, features, booster, rounds)
+
     return TabularSource(
         model,
         "xgboost",
         predict if plain else predictor(found),
-        BoosterConverter(_without_names(found), onnxmltools.convert_xgboost),
-        classes=None if plain else classes_of(found),
-        width=width,
-        versions={"xgboost": xgboost.__version__, "onnxmltools": onnxmltools.__version__},
-        wide=False,
-        last=plain,
-        picked=picked_column(_objective(booster)) if plain else None,
+        BoosterConverter(add, _FLOAT, classes),
+        width=booster.num_features(),
+        versions={"xgboost": xgboost.__version__},
+        splits=True,
+        kinds=(_FLOAT,),
     )
-
-
-def _without_names(found: Any) -> Any:
-    """Return a copy whose features have numbers alone, as in a graph."""
-    nameless = copy.deepcopy(found)
-    booster = nameless.get_booster() if hasattr(nameless, "get_booster") else nameless
-    booster.feature_names, booster.feature_types = None, None
-    return nameless
-
-
-def _objective(booster: Any) -> str:
-    config = json.loads(booster.save_config())
-    return str(config["learner"]["objective"]["name"])

@@ -48,6 +48,7 @@ class Network:
     flavor = "test"
     interface = Interface((Tensor("x", "FP32", ("n", WIDTH)),), (Tensor("y", "FP32", ("n", 3)),))
     mixes_rows = ""
+    splits = False
 
     def __init__(self) -> None:
         random = np.random.default_rng(2)

@@ -52,7 +52,7 @@ def of_other_rows(
 ) -> frozenset[str]:
     """Return the outputs that are declared to have one number of rows, and have those of the input.
 
-    onnxmltools declares a label as ``[1]``, and answers with one for each row.
+    Converters of LightGBM declare a label as ``[1]``, and answer with one for each row.
 
     Args:
         interface: What the file declares.

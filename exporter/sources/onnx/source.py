@@ -45,6 +45,7 @@ class OnnxSource:
 
     flavor = "onnx"
     mixes_rows = ""
+    splits = False
 
     def __init__(self, model: MLModel, path: Path, facts: Facts) -> None:
         self._path, self._facts = path, facts

@@ -83,6 +83,7 @@ class ModuleSource:
         )
         self._programs, self._dependent = self._export(module)
         self.mixes_rows = self._branches(module)
+        self.splits = False
         self.example: Arrays | None = None
         if given:
             self.example = dict(

@@ -32,6 +32,7 @@ class ExportedProgramSource:
 
     flavor = "pytorch-pt2"
     mixes_rows = ""
+    splits = False
 
     def __init__(self, model: MLModel, program: ExportedProgram) -> None:
         self.notes: list[str] = []

@@ -19,6 +19,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifi
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import SVC
 
 from exporter import pipeline
 from exporter.building import build
@@ -44,6 +45,11 @@ PEOPLE = pd.DataFrame(
     }
 )
 NAMED = np.where(SIDE, "buys", "leaves")
+# Trained on dimes and asked in cents: some lie exactly between two dimes, where trees split.
+DIMES = np.round(_RANDOM.uniform(0, 10, (500, 3)), 1)
+CENTS = np.round(_RANDOM.uniform(0, 10, (500, 3)), 2)
+SUM = DIMES.sum(1) + np.sin(DIMES[:, 0] * 5)
+NOISY = (DIMES[:60].sum(1) + np.random.default_rng(7).normal(size=60) * 6 > 15).astype(int)
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +161,48 @@ def test_a_matrix_of_numbers(lab: Lab, server: TritonServer, name: str) -> None:
     assert (result.parity or {})["batching"] == "dynamic"
     with TritonClient(server.grpc_url) as client:
         check(client.model(name).infer({"input": X[:50]}), predictions(model, X[:50]))
+
+
+SPLITTING: dict[str, tuple[Any, Making, dict[str, Any]]] = {
+    "dimes-forest": (
+        mlflow.sklearn,
+        lambda: make_pipeline(StandardScaler(), RandomForestClassifier(9, random_state=0)).fit(
+            DIMES, SUM.round() % 3
+        ),
+        {"serialization_format": "cloudpickle"},
+    ),
+    "dimes-boosting": (
+        mlflow.sklearn,
+        lambda: HistGradientBoostingRegressor(max_iter=40).fit(DIMES, SUM),
+        {"serialization_format": "cloudpickle"},
+    ),
+    "dimes-lightgbm": (
+        mlflow.lightgbm,
+        lambda: lightgbm.LGBMRegressor(n_estimators=40, verbose=-1).fit(DIMES, SUM),
+        {},
+    ),
+    "dimes-vectors": (
+        mlflow.sklearn,
+        lambda: SVC(probability=True, random_state=0).fit(DIMES[:60], NOISY),
+        {},
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The `probability` parameter:FutureWarning")
+@pytest.mark.parametrize("name", SPLITTING)
+def test_what_no_drawn_input_shows(lab: Lab, server: TritonServer, name: str) -> None:
+    """Values on a threshold, and labels that are not the most probable class."""
+    flavor, make, options = SPLITTING[name]
+    model = make()
+    registered(flavor, name, model, DIMES[:5], **options)
+    urls = (server.grpc_url,)
+    result = lab.export(
+        name, allow_pickle=bool(options), prove_on=server.grpc_url, triton_urls=urls
+    )
+    assert result.status == "promoted", result.error
+    with TritonClient(server.grpc_url) as client:
+        check(client.model(name).infer({"input": CENTS}), predictions(model, CENTS))
 
 
 def test_columns_with_names_and_words(lab: Lab, server: TritonServer) -> None:

@@ -86,6 +86,7 @@ def test_prod_takes_what_staging_took(lab: Lab) -> None:
     staged = lab.export("ladder")
     # The same version again, otherwise: its tags now name another bundle.
     other = lab.export("ladder", "dev", repository=str(lab.folder / "dev"), max_batch_size=4)
+    assert (staged.error, other.error) == (None, None)
     assert (staged.bundle or {})["sha256"] != (other.bundle or {})["sha256"]
     promoted = lab.export("ladder", "prod", allow_manual=True)
     assert promoted.status == "promoted", promoted.error

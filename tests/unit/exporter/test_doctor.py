@@ -59,7 +59,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def test_the_default_way_needs_nothing_more(machine: Machine) -> None:
-    for name in ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "lightgbm", "onnxmltools"):
+    for name in ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "lightgbm", "scikit-learn"):
         machine.packages[name] = None
     machine.packages["xgboost"] = "3.0.0"
     machine.packages["xgboost-cpu"] = None
@@ -70,9 +70,9 @@ def test_the_default_way_needs_nothing_more(machine: Machine) -> None:
     assert "CPU" in checks["onnxruntime"].found
     assert checks["tensorrt"].hint.startswith("pip install 'tensorrt-cu12==11.*'")
     assert checks["flavor lightgbm"].status == "missing"
-    assert checks["flavor lightgbm"].hint.startswith("pip install lightgbm onnxmltools (")
+    assert checks["flavor lightgbm"].hint.startswith("pip install lightgbm scikit-learn (")
     assert "xgboost 3.0.0" in checks["flavor xgboost"].found
-    assert checks["flavor xgboost"].hint.startswith("pip install onnxmltools (")
+    assert checks["flavor xgboost"].hint.startswith("pip install scikit-learn (")
     # Nobody named a registry, and there is none.
     assert checks["registry"].status == "warning"
     assert "made when it is first used" in checks["repository"].found

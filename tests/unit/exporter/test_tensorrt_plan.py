@@ -38,6 +38,7 @@ class Doubling:
         (Tensor("x", "FP32", ("n", "t", 2)),), (Tensor("y", "FP32", ("n", "t", 2)),)
     )
     mixes_rows = ""
+    splits = False
     nodes: Any = (("Mul", ["x", "two"], ["y"]),)
 
     def __init__(self) -> None:

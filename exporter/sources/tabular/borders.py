@@ -31,13 +31,11 @@ class Result:
     Attributes:
         source: The output's name in the graph.
         tensor: What is served.
-        column: The only column of a matrix to keep; None for all.
         classes: What to give for the largest column of every row; None for the columns.
     """
 
     source: str
     tensor: Tensor
-    column: int | None = None
     classes: Array | None = None
 
 
@@ -88,8 +86,10 @@ def fit(
         list(graph.initializer),
     )
     whole.initializer.extend(_constants(results))
+    # Converters keep them in a set, whose order is another one in every process.
+    opsets = sorted(proto.opset_import, key=lambda opset: opset.domain)
     model: onnx.ModelProto = helper.make_model(
-        whole, opset_imports=list(proto.opset_import), ir_version=proto.ir_version
+        whole, opset_imports=opsets, ir_version=proto.ir_version
     )
     model.functions.extend(proto.functions)
     return model
@@ -118,9 +118,6 @@ def _after(graph: onnx.GraphProto, result: Result) -> list[onnx.NodeProto]:
     name, tensor = result.tensor.name, result.tensor
     kept, shaped = f"{name}_kept", f"{name}_shaped"
     nodes = []
-    if result.column is not None:
-        nodes.append(helper.make_node("Gather", [source, f"{name}_column"], [kept], axis=1))
-        source = kept
     if result.classes is not None:
         nodes.append(helper.make_node("ArgMax", [source], [f"{name}_best"], axis=1, keepdims=0))
         nodes.append(helper.make_node("Gather", [f"{name}_classes", f"{name}_best"], [kept]))
@@ -140,9 +137,6 @@ def _constants(results: Sequence[Result]) -> list[onnx.TensorProto]:
         constants.append(numpy_helper.from_array(np.array(sizes, np.int64), f"{name}_shape"))
         if result.classes is not None:
             constants.append(numpy_helper.from_array(result.classes, f"{name}_classes"))
-        if result.column is not None:
-            column = np.array([result.column], np.int64)
-            constants.append(numpy_helper.from_array(column, f"{name}_column"))
     return constants
 
 

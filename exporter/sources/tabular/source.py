@@ -12,9 +12,8 @@ from exporter.arrays import as_bytes
 from exporter.errors import ValidationFailed, first_line
 from exporter.interface import Axis, Interface, Tensor
 from exporter.sources.base import Array, Arrays, CannotRun, OnnxTarget, OnnxWay
-from exporter.sources.borders import Result, element_type, fit
-from exporter.sources.tables import ROWS, Table
-from exporter.sources.trees import without_binary_trees
+from exporter.sources.tabular.borders import Result, element_type, fit
+from exporter.sources.tabular.tables import ROWS, Table
 from triton_client.types import wire_datatype
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from exporter.sources.mlmodel import MLModel
 
 __all__ = ["Converter", "Predictor", "TabularSource"]
+
+_FLOAT, _DOUBLE = 1, 11
 
 Predictor = "Callable[[Any], dict[str, Any]]"
 """Takes a matrix or a data frame and gives every output by name."""
@@ -52,9 +53,8 @@ class TabularSource:
         versions: The libraries that took part.
         by_column: Whether it tells columns apart, by name or place; else they are put side by side.
         classes: A classifier's classes, where its label is the most probable one.
-        wide: Whether the converter writes float64 as well.
-        last: Whether the prediction is the converter's last output, not its first.
-        picked: The only column of it that the prediction is.
+        splits: See `Source`.
+        kinds: The element types to compute in, the best one first.
 
     Raises:
         ValidationFailed: It cannot run its example, or answers with what is no table.
@@ -73,9 +73,8 @@ class TabularSource:
         versions: Mapping[str, str],
         by_column: bool = False,
         classes: Array | None = None,
-        wide: bool = True,
-        last: bool = False,
-        picked: int | None = None,
+        splits: bool = False,
+        kinds: Sequence[int] = (_DOUBLE, _FLOAT),
     ) -> None:
         self.flavor = flavor
         self.versions = versions
@@ -85,8 +84,8 @@ class TabularSource:
         self._convert = convert
         self._by_column = by_column
         self._classes = None if classes is None else _plain(classes)
-        self._wide = wide
-        self._last, self._picked = last, picked
+        self._kinds = kinds
+        self.splits = splits
         self.example = self._table.example(model)
         first = self.example or {t.name: _blank(t) for t in self._table.inputs}
         try:
@@ -113,20 +112,15 @@ class TabularSource:
 
     def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
         """Return graphs in float64 and float32, and with whole numbers kept; see `Source`."""
-        from onnx import TensorProto
-
-        wide, narrow = int(TensorProto.DOUBLE), int(TensorProto.FLOAT)
         whole = any(t.datatype.startswith(("INT", "UINT")) for t in self._table.inputs)
-        kinds = (wide, narrow) if self._wide else (narrow,)
-        ways = [(kind, False) for kind in kinds]
+        ways = [(kind, False) for kind in self._kinds]
         if self._by_column and whole:
-            ways += [(kind, True) for kind in kinds]
+            ways += [(kind, True) for kind in self._kinds]
         write = partial(self._write, target=target)
         plain = [partial(write, kind=kind, keep=keep) for kind, keep in ways]
         if self._classes is None:
             return plain
-        # The label of a tree's own operator depends on the version of ONNX Runtime, and where two
-        # classes are as likely as each other a converter may choose another one.
+        # Where two classes are as likely as each other a converter may choose another one.
         return [*(partial(way, choose=True) for way in plain), *plain]
 
     def _write(
@@ -148,14 +142,9 @@ class TabularSource:
             proto = self._convert(taken, target)
         proto.ir_version = min(proto.ir_version, target.ir)
         given = [value.name for value in proto.graph.output]
-        if choose:
-            without_binary_trees(proto)
         served = self.interface.outputs
         results = [
-            Result(name, tensor, self._picked)
-            for name, tensor in zip(
-                given[-1:] if self._last else given[: len(served)], served, strict=True
-            )
+            Result(name, tensor) for name, tensor in zip(given[: len(served)], served, strict=True)
         ]
         if choose and self._classes is not None:
             results[0] = Result(given[1], served[0], classes=self._classes)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import UsageError, ValidationFailed, first_line
 from exporter.sources.pickles import refuse_pickle, trusted_load
-from exporter.sources.tabular import TabularSource
+from exporter.sources.sklearn.exact_steps import use_exact_steps
+from exporter.sources.sklearn.trees import splits
+from exporter.sources.tabular.source import TabularSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["classes_of", "open_source", "predictor"]
 
+_BY_PROBABILITY = (
+    "sklearn.tree", "sklearn.ensemble._forest", "sklearn.ensemble._bagging",
+    "sklearn.ensemble._gb", "sklearn.ensemble._hist", "sklearn.ensemble._weight_boosting",
+    "sklearn.ensemble._voting", "sklearn.neighbors", "sklearn.naive_bayes", "sklearn.calibration",
+    "xgboost.", "lightgbm.",
+)  # fmt: skip
 _ML_OPSET = 3  # of ai.onnx.ml: what every release from 23.05 on reads
 
 
@@ -55,6 +63,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
         predictor(estimator, asked),
         _Converter(estimator),
         classes=classes_of(estimator),
+        splits=splits(estimator),
         width=getattr(estimator, "n_features_in_", None),
         versions={"scikit-learn": sklearn.__version__, "skl2onnx": skl2onnx.__version__},
         by_column=_tells_columns_apart(estimator),
@@ -79,11 +88,25 @@ def predictor(estimator: Any, asked: str = "predict") -> Callable[[Any], dict[st
 
 
 def classes_of(estimator: Any) -> Any:
-    """Return a classifier's classes, in the order of its probabilities; else None."""
+    """Return a classifier's classes in the order of its probabilities, if it chooses by those.
+
+    Not all do: a support vector machine's label is not always its most probable one. None for them,
+    and for all others that are not known to.
+    """
     if not (_is_classifier(estimator) and hasattr(estimator, "predict_proba")):
         return None
     classes = getattr(estimator, "classes_", None)
-    return None if isinstance(classes, list) else classes
+    if isinstance(classes, list) or not _chosen_by_probability(estimator):
+        return None
+    return classes
+
+
+def _chosen_by_probability(estimator: Any) -> bool:
+    steps = getattr(estimator, "steps", None)
+    last = steps[-1][1] if steps else getattr(estimator, "best_estimator_", estimator)
+    if last is not estimator:
+        return _chosen_by_probability(last)
+    return type(estimator).__module__.startswith(_BY_PROBABILITY)
 
 
 class _Converter:
@@ -103,6 +126,7 @@ class _Converter:
             8: data_types.StringTensorType,
             11: data_types.DoubleTensorType,
         }
+        use_exact_steps()
         estimator = _convertible(self._estimator)
         options = {}
         if _is_classifier(estimator):

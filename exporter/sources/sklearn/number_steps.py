@@ -1,0 +1,127 @@
+"""Steps of numbers for skl2onnx that its own converters, or ONNX Runtime, know in float32 alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import TensorProto
+
+from exporter.errors import ValidationFailed
+from exporter.sources.sklearn.steps import Step
+from exporter.sources.tabular.ensembles import cast, widened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["NUMBERS"]
+
+_FLOATS = {int(TensorProto.FLOAT): np.float32, int(TensorProto.DOUBLE): np.float64}
+
+
+def _imputer(scope: Any, operator: Any, container: Any) -> bool:
+    """Fill missing numbers in float64 as well, which ONNX Runtime's own imputer does not."""
+    estimator = operator.raw_operator
+    filled = np.asarray(estimator.statistics_)
+    if filled.dtype.kind not in "fiu" or not isinstance(estimator.missing_values, int | float):
+        return False
+    if estimator.add_indicator or np.isnan(filled).any():
+        raise ValidationFailed(
+            "SimpleImputer has no ONNX form where it adds or drops columns",
+            hint="Leave add_indicator off, and columns of nothing but missing values out.",
+            kind="convert",
+        )
+    step = Step(scope, operator, container)
+    kind = step.kind()
+    if kind not in _FLOATS:
+        return False
+    values = step.beside(kind)
+    dtype = _FLOATS[kind]
+    if np.isnan(estimator.missing_values):
+        missing = step.node("IsNaN", values)
+    else:
+        marker = step.constant(np.array([estimator.missing_values], dtype))
+        missing = step.node("Equal", values, marker)
+    step.give(step.node("Where", missing, step.constant(filled.astype(dtype)), values))
+    return True
+
+
+def _binarizer(scope: Any, operator: Any, container: Any) -> bool:
+    step = Step(scope, operator, container)
+    kind = step.kind()
+    if kind not in _FLOATS:
+        return False
+    threshold = step.constant(np.array([operator.raw_operator.threshold], _FLOATS[kind]))
+    step.give(step.node("Greater", step.beside(kind), threshold))
+    return True
+
+
+def _bins(scope: Any, operator: Any, container: Any) -> bool:
+    """Count the inner edges of every column that a number reaches."""
+    estimator = operator.raw_operator
+    inner = [np.asarray(edges)[1:-1] for edges in estimator.bin_edges_]
+    most = max(1, *(len(edges) for edges in inner)) if inner else 1
+    edges = np.full((len(inner), most), np.inf)
+    for column, found in enumerate(inner):
+        edges[column, : len(found)] = found
+    step = Step(scope, operator, container)
+    values = step.beside(int(TensorProto.DOUBLE))
+    each = step.node("Unsqueeze", values, step.constant(np.array([2], np.int64)))
+    below = step.node("Less", each, step.constant(edges))
+    reached = cast(step, step.node("Not", below), TensorProto.INT64)
+    bins = step.node("ReduceSum", reached, step.constant(np.array([2], np.int64)), keepdims=0)
+    if estimator.encode != "ordinal":
+        parts = []
+        for column, count in enumerate(estimator.n_bins_):
+            place = step.constant(np.array([column], np.int64))
+            one = step.node("Gather", bins, place, axis=1)
+            known = step.constant(np.arange(int(count), dtype=np.int64)[None])
+            parts.append(step.node("Equal", one, known))
+        bins = step.node("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
+    step.give(bins)
+    return True
+
+
+def _scaler(scope: Any, operator: Any, container: Any) -> bool:
+    """Subtract and divide as scikit-learn does, where skl2onnx multiplies by a reciprocal."""
+    step = Step(scope, operator, container)
+    kind = step.kind()
+    estimator = operator.raw_operator
+    operations = _operations(estimator)
+    if kind not in _FLOATS or not operations or getattr(estimator, "clip", False):
+        return False
+    # The others compute in float64 and round after every operation.
+    narrow = kind == TensorProto.FLOAT and type(estimator).__name__ != "StandardScaler"
+    dtype = np.float64 if narrow else _FLOATS[kind]
+    values = step.beside(kind)
+    for number, (name, constant) in enumerate(operations):
+        if narrow:
+            values = widened(step, values, again=number > 0)
+        values = step.node(name, values, step.constant(np.asarray(constant, dtype)[None]))
+        if narrow:
+            values = cast(step, values, kind)
+    step.give(values)
+    return True
+
+
+def _operations(estimator: Any) -> list[tuple[str, Any]]:
+    kind = type(estimator).__name__
+    if kind == "MinMaxScaler":
+        return [("Mul", estimator.scale_), ("Add", estimator.min_)]
+    centre = {"StandardScaler": "mean_", "RobustScaler": "center_"}.get(kind, "")
+    found = [("Sub", getattr(estimator, centre, None)), ("Div", estimator.scale_)]
+    if kind == "StandardScaler" and not estimator.with_mean:
+        del found[0]
+    return [(name, constant) for name, constant in found if constant is not None]
+
+
+NUMBERS: dict[str, Callable[[Any, Any, Any], bool]] = {
+    "SimpleImputer": _imputer,
+    "Binarizer": _binarizer,
+    "KBinsDiscretizer": _bins,
+    "Scaler": _scaler,
+    "MinMaxScaler": _scaler,
+    "MaxAbsScaler": _scaler,
+    "RobustScaler": _scaler,
+}
+"""Converters by skl2onnx's names; each returns whether it knows what it is given."""

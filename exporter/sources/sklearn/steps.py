@@ -1,0 +1,100 @@
+"""The graph that skl2onnx is about to write, one operator at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from exporter.errors import ValidationFailed
+from exporter.sources.tabular.ensembles import chosen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exporter.sources.base import Array
+
+__all__ = ["Exact", "Step"]
+
+
+class Exact:
+    """A converter that leaves to the original one what it does not know."""
+
+    def __init__(self, convert: Callable[..., bool], original: Callable[..., None]) -> None:
+        self._convert = convert
+        self._original = original
+
+    def __call__(self, scope: Any, operator: Any, container: Any) -> None:
+        """Write an operator, as skl2onnx asks its converters to."""
+        if not self._convert(scope, operator, container):
+            self._original(scope, operator, container)
+
+
+class Step:
+    """One operator of the graph that skl2onnx is about to write; a `Sink`."""
+
+    def __init__(self, scope: Any, operator: Any, container: Any) -> None:
+        self._scope = scope
+        self._operator = operator
+        self._container = container
+        self.features: str = operator.inputs[0].full_name
+
+    def beside(self, kind: int) -> str:
+        """Return all inputs of the operator as one matrix of a type."""
+        names = [self.node("Cast", given.full_name, to=kind) for given in self._operator.inputs]
+        return self.node("Concat", *names, axis=1) if len(names) > 1 else names[0]
+
+    def node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """Add a node; see `Sink`."""
+        name: str = self._scope.get_unique_variable_name("tree")
+        self._add(kind, list(inputs), name, domain=domain, **attributes)
+        return name
+
+    def constant(self, values: Array) -> str:
+        """Add a constant; see `Sink`."""
+        name: str = self._scope.get_unique_variable_name("constant")
+        kind = int(TensorProto.STRING)
+        if values.dtype.kind in "OUT":
+            values = np.array([str(value).encode() for value in values], dtype=object)
+        else:
+            kind = helper.np_dtype_to_tensor_dtype(values.dtype)
+        self._container.add_initializer(name, kind, values.shape, values)
+        return name
+
+    def kind(self, output: int = -1) -> int:
+        """Return the element type that was promised of an output."""
+        from skl2onnx.common.data_types import guess_proto_type
+
+        return int(guess_proto_type(self._operator.outputs[output].type))
+
+    def give(self, values: str, output: int = -1) -> None:
+        """Give numbers as an output of the operator, of the type that was promised."""
+        given = self._operator.outputs[output]
+        self._add("Cast", [values], given.full_name, to=self.kind(output))
+
+    def give_class(self, index: str) -> None:
+        """Give the class of an index as the operator's first output."""
+        from skl2onnx.common.utils_classifier import get_label_classes
+
+        classes = np.asarray(get_label_classes(self._scope, self._operator.raw_operator))
+        if classes.dtype.kind in "fbiu":
+            whole = classes.astype(np.int64)
+            if not np.array_equal(whole, classes):
+                raise ValidationFailed(
+                    "the classes of a classifier are numbers that are not whole",
+                    hint="Train it with whole numbers or words as classes.",
+                    kind="convert",
+                )
+            classes = whole
+        self._add("Identity", [chosen(self, index, classes)], self._operator.outputs[0].full_name)
+
+    def _add(
+        self, kind: str, inputs: list[str], name: str, domain: str = "", **attributes: Any
+    ) -> None:
+        # Past the container's own check, which wants some operators added by functions of its own;
+        # named, since it orders nodes by their names.
+        node = helper.make_node(kind, inputs, [name], name=name, domain=domain, **attributes)
+        self._container.nodes.append(node)
+        version = self._container.target_opset_any_domain(domain)
+        self._container.node_domain_version_pair_sets.add((domain, version))

@@ -1,0 +1,55 @@
+"""What the converters of boosted trees have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporter.sources.tabular.ensembles import Graph, chosen, largest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import onnx
+
+    from exporter.sources.base import Array, OnnxTarget
+    from exporter.sources.tabular.ensembles import Sink
+
+__all__ = ["BoosterConverter"]
+
+_INT64, _STRING = 7, 8
+
+
+class BoosterConverter:
+    """Writes boosted trees.
+
+    Args:
+        add: Adds what is predicted to a graph, given its features; probabilities for a classifier.
+        kind: The element type of that.
+        classes: A classifier's classes, as they are served; None where there are none.
+    """
+
+    def __init__(
+        self, add: Callable[[Sink, str], str], kind: int, classes: Array | None = None
+    ) -> None:
+        self._add = add
+        self._kind = kind
+        self._classes = classes
+
+    def __call__(
+        self, taken: Sequence[tuple[str, int, int]], target: OnnxTarget
+    ) -> onnx.ModelProto:
+        """Return the graph; see `exporter.sources.tabular.Converter`."""
+        ((name, kind, width),) = taken
+        graph = Graph(name, kind, width)
+        given = self._add(graph, name)
+        if self._classes is None:
+            return graph.finished({"prediction": (given, self._kind)}, target)
+        words = self._classes.dtype.kind not in "biuf"
+        classes = self._classes.astype(object if words else np.int64)
+        label = chosen(graph, largest(graph, given), classes)
+        of_label = _STRING if words else _INT64
+        return graph.finished(
+            {"label": (label, of_label), "probabilities": (given, self._kind)}, target
+        )

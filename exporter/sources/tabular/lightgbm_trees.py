@@ -1,0 +1,128 @@
+"""LightGBM's boosters as graphs: its own trees, and what it makes of their sums.
+
+Source: LightGBM ``include/LightGBM/tree.h`` (decisions, missing values), ``src/objective``
+(what a sum becomes), ``src/boosting/gbdt_prediction.cpp``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.errors import ValidationFailed
+from exporter.sources.tabular.ensembles import Ensemble, Tree, binary, divided, scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.sources.base import Array
+    from exporter.sources.tabular.ensembles import Sink
+
+__all__ = ["prediction", "probabilities"]
+
+# What LightGBM takes for zero where zeros are missing values.
+_ZERO = 1.0000000180025095e-35
+_AS_IT_IS = frozenset(
+    {"", "custom", "regression", "regression_l1", "huber", "fair", "quantile", "mape",
+     "lambdarank", "rank_xendcg"}
+)  # fmt: skip
+_OPERATORS = {
+    "poisson": "Exp",
+    "gamma": "Exp",
+    "tweedie": "Exp",
+    "cross_entropy": "Sigmoid",
+    "multiclass": "Softmax",
+}
+
+
+def prediction(sink: Sink, features: str, booster: Any) -> str:
+    """Add what a booster's ``predict`` gives, float64 [rows, classes or 1].
+
+    Raises:
+        ValidationFailed: Its trees or its objective have no such form.
+    """
+    model = booster.dump_model()
+    name, words = _objective(model)
+    sums = _sums(sink, features, model)
+    if "sqrt" in words:
+        return sink.node("Mul", sink.node("Abs", sums), sums)
+    if name in _AS_IT_IS:
+        return sums
+    if name in {"binary", "multiclassova"}:
+        slope = np.array([float(words.get("sigmoid", 1))])
+        return sink.node("Sigmoid", sink.node("Mul", sums, sink.constant(slope)))
+    if name == "cross_entropy_lambda":  # no Softplus of float64 in earlier ONNX Runtimes
+        more = sink.node("Add", sink.node("Exp", sums), sink.constant(np.array([1.0])))
+        return sink.node("Log", more)
+    if name not in _OPERATORS:
+        raise _refused(f"the objective '{name}'")
+    return sink.node(_OPERATORS[name], sums)
+
+
+def probabilities(sink: Sink, features: str, booster: Any) -> str:
+    """Add a classifier's ``predict_proba``, float64 [rows, classes]; see `prediction`."""
+    given = prediction(sink, features, booster)
+    return binary(sink, given) if booster.dump_model()["num_class"] == 1 else given
+
+
+def _objective(model: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    name, *words = str(model.get("objective", "")).split() or [""]
+    return name, {key: value for key, _, value in (word.partition(":") for word in words)}
+
+
+def _sums(sink: Sink, features: str, model: Mapping[str, Any]) -> str:
+    targets = int(model["num_tree_per_iteration"])
+    parts = model["tree_info"]
+    zeros: set[int] = set()
+    others: set[int] = set()
+    trees = [
+        _tree(part["tree_structure"], number % targets, zeros, others)
+        for number, part in enumerate(parts)
+    ]
+    if zeros & others:
+        raise _refused("a feature whose zeros are missing values in some trees only")
+    if zeros:
+        features = _without_zeros(sink, features, zeros, int(model["max_feature_idx"]) + 1)
+    sums = scores(sink, features, Ensemble(trees, targets))
+    if model.get("average_output"):
+        return divided(sink, sums, len(trees) // targets)
+    return sums
+
+
+def _tree(root: Mapping[str, Any], target: int, zeros: set[int], others: set[int]) -> Tree:
+    nodes = [root]
+    rows: list[tuple[int, float, int, int, bool, float]] = []
+    for node in nodes:  # grows as it goes
+        if "leaf_value" in node:
+            if node.get("leaf_coeff"):
+                raise _refused("linear models in its leaves")
+            rows.append((0, 0.0, -1, -1, False, float(node["leaf_value"])))
+            continue
+        if node["decision_type"] != "<=":
+            raise _refused("a categorical feature")
+        feature, threshold = int(node["split_feature"]), float(node["threshold"])
+        # Where nothing was missing in training, NaN is taken for zero.
+        missing = threshold >= 0 if node["missing_type"] == "None" else bool(node["default_left"])
+        (zeros if node["missing_type"] == "Zero" else others).add(feature)
+        rows.append((feature, threshold, len(nodes), len(nodes) + 1, missing, 0.0))
+        nodes += [node["left_child"], node["right_child"]]
+    feature_, threshold_, yes, no, missing_, values = (np.array(c) for c in zip(*rows, strict=True))
+    return Tree(feature_, threshold_, yes, no, missing_, values[:, None], target)
+
+
+def _without_zeros(sink: Sink, features: str, zeros: set[int], width: int) -> str:
+    """Replace by NaN what LightGBM takes for missing beside it: its zeros."""
+    mask: Array = np.isin(np.arange(width), sorted(zeros))
+    wide = sink.node("Cast", features, to=11)
+    small = sink.node("LessOrEqual", sink.node("Abs", wide), sink.constant(np.array([_ZERO])))
+    missing = sink.node("And", small, sink.constant(mask))
+    return sink.node("Where", missing, sink.constant(np.array([np.nan])), wide)
+
+
+def _refused(what: str) -> ValidationFailed:
+    return ValidationFailed(
+        f"the LightGBM model has no ONNX form: it has {what}",
+        hint="Train it without, or serve it otherwise.",
+        kind="convert",
+    )

@@ -1,0 +1,159 @@
+"""XGBoost's boosters as graphs: its own trees, and what it makes of their sums.
+
+Source: XGBoost ``doc/model.schema`` (the JSON form), ``src/tree/tree_model.h`` (decisions, missing
+values), ``src/objective`` (what a sum becomes, and how a base score becomes a sum).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.errors import ValidationFailed
+from exporter.sources.tabular.ensembles import Ensemble, Tree, binary, cast, scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.sources.base import Array
+    from exporter.sources.tabular.ensembles import Sink
+
+__all__ = ["prediction", "probabilities", "rounds_of", "without_missing"]
+
+_FLOAT = 1
+_LOGISTIC = frozenset({"binary:logistic", "reg:logistic"})
+_EXPONENTIAL = frozenset(
+    {"count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft"}
+)
+_AS_IT_IS = frozenset(
+    {"reg:squarederror", "reg:squaredlogerror", "reg:pseudohubererror", "reg:absoluteerror",
+     "reg:quantileerror", "reg:expectileerror", "reg:linear", "rank:pairwise", "rank:ndcg",
+     "rank:map", "binary:logitraw"}
+)  # fmt: skip
+
+
+def prediction(sink: Sink, features: str, booster: Any, rounds: int | None = None) -> str:
+    """Add what a booster's ``predict`` gives, float32 [rows, classes or 1].
+
+    Args:
+        sink: Where to add it.
+        features: The matrix of features.
+        booster: The booster.
+        rounds: How many rounds of boosting to use; None for all.
+
+    Raises:
+        ValidationFailed: Its trees or its objective have no such form.
+    """
+    objective, sums = _sums(sink, features, booster, rounds)
+    if objective == "multi:softmax":
+        return cast(sink, sink.node("ArgMax", sums, axis=1, keepdims=1), _FLOAT)
+    return _linked(sink, objective, sums)
+
+
+def probabilities(sink: Sink, features: str, booster: Any, rounds: int | None = None) -> str:
+    """Add a classifier's ``predict_proba``, float32 [rows, classes]; see `prediction`."""
+    objective, sums = _sums(sink, features, booster, rounds)
+    # A classifier gives probabilities whichever of the two it was trained for.
+    given = _linked(sink, objective.replace("multi:softmax", "multi:softprob"), sums)
+    return given if objective.startswith("multi:") else binary(sink, given, np.float32)
+
+
+def rounds_of(estimator: Any) -> int | None:
+    """Return how many rounds an estimator predicts with; None for all."""
+    try:
+        return int(estimator.best_iteration) + 1
+    except AttributeError:  # it was not stopped early
+        return None
+
+
+def without_missing(sink: Sink, features: str, estimator: Any) -> str:
+    """Replace by NaN what an estimator takes for missing beside it."""
+    missing = float(estimator.missing if estimator.missing is not None else np.nan)
+    if np.isnan(missing):
+        return features
+    narrow = cast(sink, features, _FLOAT)
+    equal = sink.node("Equal", narrow, sink.constant(_number(missing)))
+    return sink.node("Where", equal, sink.constant(_number(np.nan)), narrow)
+
+
+def _linked(sink: Sink, objective: str, sums: str) -> str:
+    if objective in _AS_IT_IS:
+        return sums
+    if objective in _LOGISTIC:
+        return sink.node("Sigmoid", sums)
+    if objective in _EXPONENTIAL:
+        return sink.node("Exp", sums)
+    if objective == "multi:softprob":
+        return sink.node("Softmax", sums, axis=1)
+    if objective == "binary:hinge":
+        return cast(sink, sink.node("Greater", sums, sink.constant(_number(0))), _FLOAT)
+    raise _refused(f"the objective '{objective}'")
+
+
+def _sums(sink: Sink, features: str, booster: Any, rounds: int | None) -> tuple[str, str]:
+    learner = json.loads(bytes(booster.save_raw("json")))["learner"]
+    objective = str(learner["objective"]["name"])
+    boosted = learner["gradient_booster"]
+    if boosted["name"] == "gblinear":
+        raise _refused("linear models in place of trees (gblinear)")
+    model = boosted.get("gbtree", boosted)["model"]
+    count = len(model["trees"])
+    if rounds is not None:
+        count = int(model["iteration_indptr"][rounds])
+    factors = boosted.get("weight_drop") or [1.0] * count
+    trees = [
+        _tree(tree, int(group), factor)
+        for tree, group, factor in zip(
+            model["trees"][:count], model["tree_info"], factors, strict=False
+        )
+    ]
+    given = learner["learner_model_param"]
+    labels = int(given["num_target"])
+    targets = max(int(given["num_class"]), labels, 1)
+    if labels > 1 and objective in _LOGISTIC:
+        raise _refused("several labels")
+    base = _base(objective, np.atleast_1d(np.array(json.loads(given["base_score"]), np.float64)))
+    if not trees:
+        raise _refused("no trees")
+    sums = scores(sink, features, Ensemble(trees, targets, strict=True, wide=False))
+    return objective, sink.node("Add", sums, sink.constant(base.astype(np.float32)))
+
+
+def _base(objective: str, score: Array) -> Array:
+    """What a base score, which is a prediction, adds to a sum."""
+    if objective in _LOGISTIC:
+        logit: Array = -np.log(1 / score - 1)
+        return logit
+    return np.log(score) if objective in _EXPONENTIAL else score
+
+
+def _tree(tree: Mapping[str, Any], group: int, factor: float) -> Tree:
+    if any(tree["split_type"]):
+        raise _refused("a categorical feature")
+    if int(tree["tree_param"]["size_leaf_vector"]) > 1:
+        raise _refused("several values in one leaf")
+    # A leaf's value lies where a node's threshold does.
+    values = np.array(tree["split_conditions"], np.float32)
+    return Tree(
+        np.array(tree["split_indices"]),
+        values.astype(np.float64),
+        np.array(tree["left_children"]),
+        np.array(tree["right_children"]),
+        np.array(tree["default_left"], dtype=bool),
+        (values * np.float32(factor))[:, None].astype(np.float64),
+        group,
+    )
+
+
+def _number(value: float) -> Array:
+    return np.array([value], np.float32)
+
+
+def _refused(what: str) -> ValidationFailed:
+    return ValidationFailed(
+        f"the XGBoost model has no ONNX form: it has {what}",
+        hint="Train it without, or serve it otherwise.",
+        kind="convert",
+    )
