@@ -12,19 +12,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailed, first_line
 from exporter.formats.precision.bench import Bench
 from exporter.formats.precision.files import read, write
 from exporter.formats.precision.fp16 import to_float16
 from exporter.formats.precision.int8 import to_int8
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from onnx import ModelProto
+
     from exporter.formats.base import Conversion, Target
     from exporter.formats.precision.bench import Verdict
     from exporter.formats.precision.reduced import Reduced
     from exporter.parity.truth import Truth
 
 __all__ = ["reduce"]
+
+# Files that are not much smaller are worth a word.
+WORTHWHILE = 0.9
 
 
 def reduce(
@@ -62,9 +69,9 @@ def reduce(
                 hint="Export it with --precision fp32 first; its report says more.",
                 kind="parity",
             )
-        plain = read(path)
+        plain = _read(path)
         if precision == "fp16":
-            reduced = to_float16(plain, bench)
+            reduced = to_float16(plain, bench, target.release)
         else:
             centred = symmetric or bool(target.accelerator)
             reduced = to_int8(plain, bench, symmetric=centred)
@@ -89,7 +96,7 @@ def reduce(
             **conversion.facts,
             "reduced": {"kept_float32": list(reduced.kept), "bytes": sizes},
         },
-        notes=(*conversion.notes, *reduced.notes),
+        notes=(*conversion.notes, *reduced.notes, *_size_note(sizes)),
         measured={
             "name": precision,
             "kept_float32": list(reduced.kept),
@@ -102,3 +109,21 @@ def reduce(
 
 def _errors(before: Verdict, after: Verdict, reduced: Reduced) -> tuple[float, float]:
     return before.max_abs_error, max(after.max_abs_error, reduced.verdict.max_abs_error)
+
+
+def _read(path: Path) -> ModelProto:
+    try:
+        return read(path)
+    except Exception as error:
+        raise ValidationFailed(
+            f"the ONNX model cannot be rewritten: {first_line(error)}",
+            hint="Use --precision fp32.",
+            kind="precision",
+        ) from error
+
+
+def _size_note(sizes: Mapping[str, int]) -> tuple[str, ...]:
+    before, after = sizes.values()
+    if after < WORTHWHILE * before:
+        return ()
+    return (f"Its files are {after / before:.0%} of their size in float32: little is gained.",)

@@ -6,7 +6,16 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    helper,
+    inliner,
+    shape_inference,
+)
 from onnx.external_data_helper import load_external_data_for_model
 
 if TYPE_CHECKING:
@@ -33,9 +42,9 @@ def read(path: Path) -> ModelProto:
     """
     model = onnx.load(path, load_external_data=False)
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        model = inliner.inline_local_functions(model)
     # Before the weights are loaded: inference takes a copy of everything.
-    model = onnx.shape_inference.infer_shapes(model)
+    model = shape_inference.infer_shapes(model)
     load_external_data_for_model(model, str(path.parent))
     _name(model.graph, set())
     _keep_constants(model.graph)

@@ -5,13 +5,14 @@ The models that are tried out are simulations; see `exporter.formats.precision.h
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import numpy_helper
 
 from exporter.formats.precision.bisect import find_kept
-from exporter.formats.precision.files import inner_graphs
+from exporter.formats.precision.files import inner_graphs, opset_of
 from exporter.formats.precision.half import FLOAT, Halved, halve
 from exporter.formats.precision.inside import brought_in, largest
 from exporter.formats.precision.reduced import HEAVY, Reduced, kept_note, refused
@@ -22,8 +23,19 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
     from exporter.formats.precision.bench import Bench
+    from exporter.triton.releases import Release
 
 __all__ = ["to_float16"]
+
+_TOO_LARGE = "numbers are too large for float16 there"
+_ROUNDED = "rounding loses too much there"
+# ONNX Runtime writes these out where a CPU has no kernel for float16; before this version in a form
+# that opset 18, which made axes inputs, does not allow any more.
+_WRITTEN_OUT = frozenset(
+    {"Softmax", "LogSoftmax", "LayerNormalization", "MeanVarianceNormalization"}
+)
+_MENDED, _AXES_ARE_INPUTS = (1, 17), 18
+_QUOTED = re.compile(r"'([^']+)'")
 
 MOST = float(np.finfo(np.float16).max)
 # Production's inputs may be larger than those that the model is tried out on.
@@ -36,12 +48,13 @@ _ON_CPU = (
 )
 
 
-def to_float16(plain: ModelProto, bench: Bench) -> Reduced:
+def to_float16(plain: ModelProto, bench: Bench, release: Release) -> Reduced:
     """Return a model in float16.
 
     Args:
         plain: The model, as `exporter.formats.precision.files.read` returns it.
         bench: What it must answer.
+        release: What is to serve it.
 
     Raises:
         ValidationFailed: Nothing of weight in it can be.
@@ -49,27 +62,48 @@ def to_float16(plain: ModelProto, bench: Bench) -> Reduced:
     able = halve(plain, ()).nodes
     if not able:
         raise refused("fp16", (), None)
-    overflows = _overflowing(plain, largest(plain, bench), able)
+    forced = _forced(plain, bench, release, able)
 
     def simulated(kept: Sequence[str]) -> Halved:
-        return halve(plain, overflows.union(kept), simulated=True)
+        return halve(plain, {*forced, *kept}, simulated=True)
 
     found = find_kept(
         lambda kept: bench.tried(simulated(kept).model),
-        lambda: _ranked(plain, simulated(()), bench, set(able) - overflows),
-        lambda kept: _of_weight(plain, able, overflows.union(kept)),
+        lambda: _ranked(plain, simulated(()), bench, set(able).difference(forced)),
+        lambda kept: _of_weight(plain, able, {*forced, *kept}),
     )
-    too_large = [name for name in able if name in overflows]
-    if found.kept is None or not _of_weight(plain, able, overflows.union(found.kept)):
-        raise refused("fp16", [*too_large, *found.worst], found.verdict)
-    names = overflows.union(found.kept)
-    notes = (
-        *kept_note(too_large, "numbers are too large for float16 there"),
-        *kept_note([n for n in able if n in found.kept], "rounding loses too much there"),
-        _ON_CPU,
-    )
-    kept = tuple(name for name in able if name in names)
-    return Reduced(halve(plain, names).model, kept, found.verdict, notes)
+    if found.kept is None or not _of_weight(plain, able, {*forced, *found.kept}):
+        raise refused("fp16", [*forced, *found.worst], found.verdict)
+    why = {**dict.fromkeys(found.kept, _ROUNDED), **forced}
+    notes = [
+        note
+        for reason in dict.fromkeys(why[name] for name in able if name in why)
+        for note in kept_note([name for name in able if why.get(name) == reason], reason)
+    ]
+    kept = tuple(name for name in able if name in why)
+    return Reduced(halve(plain, kept).model, kept, found.verdict, (*notes, _ON_CPU))
+
+
+def _forced(
+    plain: ModelProto, bench: Bench, release: Release, able: Sequence[str]
+) -> dict[str, str]:
+    """Return the nodes that cannot be in float16 whatever the budgets, each with the reason."""
+    forced = dict.fromkeys(_overflowing(plain, largest(plain, bench), able), _TOO_LARGE)
+    version = tuple(map(int, release.onnxruntime.split(".")[:2]))
+    if version < _MENDED and opset_of(plain) >= _AXES_ARE_INPUTS:
+        spoilt = {n.name for n in _nodes(plain.graph) if n.op_type in _WRITTEN_OUT}
+        forced |= dict.fromkeys(spoilt.intersection(able), _cannot(release.onnxruntime))
+    while True:
+        # Some kernels take halves, and refuse them when they run.
+        verdict = bench.tried(halve(plain, forced).model)
+        named = set(_QUOTED.findall(verdict.problem)).intersection(able).difference(forced)
+        if not verdict.problem or not named:
+            return {name: forced[name] for name in able if name in forced}
+        forced |= dict.fromkeys(named, _cannot(bench.versions["onnxruntime"]))
+
+
+def _cannot(version: str) -> str:
+    return f"ONNX Runtime {version} cannot compute float16 there"
 
 
 def _of_weight(plain: ModelProto, able: Sequence[str], kept: Collection[str]) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from exporter.formats.precision.files import inner_graphs, opset_of, types_of
-from exporter.formats.precision.schemas import takes_halves
+from exporter.formats.precision.schemas import moves_rows, takes_halves
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -92,6 +92,9 @@ class _Graph:
         self._initializers = {tensor.name: tensor for tensor in proto.initializer}
         for value in proto.input:  # what a caller may replace is no constant
             self._initializers.pop(value.name, None)
+        self._multiplied = {
+            n for node in proto.node if node.op_type == "MatMul" for n in node.input
+        }
         self._nodes: list[NodeProto] = []
         self._owed: set[str] = set()
         self.halves: dict[str, str] = {}
@@ -117,11 +120,7 @@ class _Graph:
             _Graph(inner, self._rules, self).rewrite()
             for name in _used(inner):
                 self._settle(name)
-        takes = (
-            None
-            if node.name in self._rules.kept
-            else takes_halves(node, self._rules.opset, self.type_of)
-        )
+        takes = self._takes_halves(node)
         if takes is None:
             for name in node.input:
                 self._settle(name)
@@ -135,6 +134,13 @@ class _Graph:
         self._nodes.append(node)
         self._give_halves(node)
         self._rules.converted.append(node.name)
+
+    def _takes_halves(self, node: NodeProto) -> frozenset[int] | None:
+        if node.name in self._rules.kept:
+            return None
+        if moves_rows(node) and self._multiplied.intersection(node.output):
+            return None
+        return takes_halves(node, self._rules.opset, self.type_of)
 
     def _half(self, name: str) -> str:
         """Return the half of a float32 tensor; it is made where there is none yet."""

@@ -14,16 +14,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import onnx
+from onnx import version_converter
 
 from exporter.errors import ValidationFailed, first_line
 from exporter.formats.precision.bisect import find_kept
-from exporter.formats.precision.files import EXTERNAL_DATA_BYTES, opset_of, size, write
+from exporter.formats.precision.files import EXTERNAL_DATA_BYTES, opset_of, size, types_of, write
 from exporter.formats.precision.inside import brought_in
 from exporter.formats.precision.qdq import QUANTIZED, WEIGHTED, seen_in, settled, with_ends
 from exporter.formats.precision.reduced import Reduced, kept_note, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from onnx import ModelProto
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["to_int8"]
 
+FLOAT = onnx.TensorProto.FLOAT
 # The first opset whose quantized weights have a scale per channel.
 _PER_CHANNEL = 13
 
@@ -47,13 +49,14 @@ def to_int8(plain: ModelProto, bench: Bench, *, symmetric: bool) -> Reduced:
     Raises:
         ValidationFailed: Nothing of weight in it can be, or ONNX Runtime cannot quantize it.
     """
-    if opset_of(plain) < _PER_CHANNEL:
-        plain = onnx.version_converter.convert_version(plain, _PER_CHANNEL)
-    plain = with_ends(plain)
-    heavy = [node.name for node in plain.graph.node if node.op_type in WEIGHTED]
+    plain = with_ends(_with_scales_per_channel(plain))
+    types = types_of(plain.graph)
+    weighted = [node for node in plain.graph.node if node.op_type in WEIGHTED]
+    heavy = [node.name for node in weighted if types.get(node.output[0]) == FLOAT]
     if not heavy:
         raise refused("int8", (), None)
-    quantizer = _Quantizer(plain, bench, symmetric=symmetric)
+    others = [node.name for node in weighted if node.name not in heavy]
+    quantizer = _Quantizer(plain, bench, others, symmetric=symmetric)
     found = find_kept(
         lambda kept: bench.tried(quantizer.quantized(kept)),
         lambda: _ranked(plain, quantizer.quantized(()), bench),
@@ -62,23 +65,48 @@ def to_int8(plain: ModelProto, bench: Bench, *, symmetric: bool) -> Reduced:
     if found.kept is None:
         raise refused("int8", [n for n in found.worst if n in heavy], found.verdict)
     kept = tuple(node.name for node in plain.graph.node if node.name in found.kept)
-    notes = kept_note(kept, "int8 loses too much there")
+    notes = (*kept_note(kept, "int8 loses too much there"), _calibrated_note(bench))
     return Reduced(quantizer.quantized(found.kept), kept, found.verdict, notes)
+
+
+def _with_scales_per_channel(plain: ModelProto) -> ModelProto:
+    if opset_of(plain) >= _PER_CHANNEL:
+        return plain
+    try:
+        return version_converter.convert_version(plain, _PER_CHANNEL)
+    except Exception as error:
+        raise ValidationFailed(
+            f"the model has opset {opset_of(plain)} and cannot be brought to {_PER_CHANNEL}, the "
+            f"first that int8 can be written in: {first_line(error)}",
+            hint=f"Use --precision fp32, or log the model with opset {_PER_CHANNEL} or newer.",
+            kind="precision",
+        ) from error
+
+
+def _calibrated_note(bench: Bench) -> str:
+    cases = sum(1 for _ in bench.inputs())
+    return (
+        f"The ranges of int8 are those of the {cases} cases that the model is proven on; numbers "
+        "beyond them are cut off. Give real ones with --samples FILE.npz."
+    )
 
 
 def _ranked(plain: ModelProto, quantized: ModelProto, bench: Bench) -> list[str]:
     """Return nodes in the order in which they are to keep float32, the worst first.
 
-    Behind a node whose activation is part of the rounding come those that read it.
+    Where an activation is part of the rounding, what it brings in may be of the node before it, and
+    of those that read it: they come beside it.
     """
     seen = seen_in(quantized, plain)
     errors = brought_in(plain, quantized, seen, bench)
     able = {node.name for node in plain.graph.node if node.op_type in QUANTIZED}
+    makers = {name: node for node in plain.graph.node for name in node.output}
     found: dict[str, None] = {}
     for node in sorted(plain.graph.node, key=lambda node: -errors[node.name]):
         rounded = {name for name in node.output if seen.get(name, name) != name}
-        readers = (n for n in plain.graph.node if rounded.intersection(n.input))
-        names = (near.name for near in (node, *readers))
+        before = [makers[name] for name in node.input if rounded and name in makers]
+        readers = [n for n in plain.graph.node if rounded.intersection(n.input)]
+        names = (near.name for near in (*before, node, *readers))
         found.update(dict.fromkeys(name for name in names if name in able))
     return list(found)
 
@@ -86,8 +114,11 @@ def _ranked(plain: ModelProto, quantized: ModelProto, bench: Bench) -> list[str]
 class _Quantizer:
     """Quantizes one model again and again; its ranges are measured once."""
 
-    def __init__(self, plain: ModelProto, bench: Bench, *, symmetric: bool) -> None:
+    def __init__(
+        self, plain: ModelProto, bench: Bench, never: Sequence[str], *, symmetric: bool
+    ) -> None:
         self._plain = plain
+        self._never = never
         self._bench = bench
         self._symmetric = symmetric
         self._large = size(plain) > EXTERNAL_DATA_BYTES
@@ -104,6 +135,7 @@ class _Quantizer:
         """
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
+        excluded = [*self._never, *excluded]
         path = self._bench.folder / "quantized.onnx"
         # Newer releases of ONNX Runtime keep the ranges; others measure them again.
         keeps = "calibration_cache_path" in inspect.signature(quantize_static).parameters
@@ -120,7 +152,7 @@ class _Quantizer:
                     reduce_range=not self._symmetric,
                     activation_type=QuantType.QInt8 if self._symmetric else QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
-                    nodes_to_exclude=list(excluded),
+                    nodes_to_exclude=excluded,
                     use_external_data_format=self._large,
                     extra_options={"ActivationSymmetric": self._symmetric},
                     **ranges,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     TypeOf = Callable[[str], int | None]
 
-__all__ = ["takes_halves"]
+__all__ = ["moves_rows", "takes_halves"]
 
 FLOAT = TensorProto.FLOAT
 _HALF = "tensor(float16)"
@@ -58,6 +58,19 @@ def takes_halves(node: NodeProto, opset: int, type_of: TypeOf) -> frozenset[int]
     if stays or unknown & halves or all(found != FLOAT for found, _ in gives):
         return None
     return frozenset(takes)
+
+
+def moves_rows(node: NodeProto) -> bool:
+    """Whether a node moves the first axis behind others, as the last one or the one before.
+
+    ONNX Runtime makes this and a multiplication behind it one node. Where it gives halves, releases
+    from 1.27 on (seen up to 1.32) crash when they load the model on a CPU.
+    """
+    if node.op_type != "Transpose":
+        return False
+    order = [axis for attribute in node.attribute for axis in attribute.ints]
+    others = [axis for axis in order if axis != 0]
+    return len(order) > 2 and others == sorted(others) and order.index(0) >= len(order) - 2
 
 
 def _schema(node: NodeProto, opset: int) -> Any:

@@ -80,7 +80,28 @@ def _traced(
 ) -> torch.jit.ScriptModule:
     flat = _Flat(module, interface)
     with torch.no_grad():
-        return torch.jit.trace(flat, _given(example), strict=False, check_trace=False)
+        script = torch.jit.trace(flat, _given(example), strict=False, check_trace=False)
+    _let_go_of_the_cpu(script)
+    return script
+
+
+def _let_go_of_the_cpu(script: torch.jit.ScriptModule) -> None:
+    """Have a trace make its tensors where its inputs lie: it only knows where they lay."""
+    for module in script.modules():
+        for name in module._c._method_names():  # noqa: SLF001
+            graph = module._c._get_method(name).graph  # noqa: SLF001
+            given = [v for v in graph.inputs() if v.type().kind() == "TensorType"]
+            for node in [*graph.nodes()] if given else []:
+                if node.kind() != "prim::Constant":
+                    continue
+                constant = node.output()
+                if constant.type().kind() != "DeviceObjType" or constant.toIValue().type != "cpu":
+                    continue
+                asked = graph.create("prim::device", given[:1], 1)
+                asked.output().setType(constant.type())
+                asked.insertBefore(node)
+                constant.replaceAllUsesWith(asked.output())
+                node.destroy()
 
 
 def _scripted(

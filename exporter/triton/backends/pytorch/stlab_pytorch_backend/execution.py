@@ -88,13 +88,13 @@ class Executor:
                 for name, arrays in columns.items()
             }
         )
-        asked = {name for request in requests for name in request.requested_output_names()}
+        # All of them, asked for or not: one that does not fit the configuration is an error.
         arrays = {
             name: self._array(name, results[position])
             for name, position in self._binding.outputs.items()
-            if name in asked
         }
-        return self._split(arrays, rows)
+        asked = {name for request in requests for name in request.requested_output_names()}
+        return self._split({n: array for n, array in arrays.items() if n in asked}, rows)
 
     def _run(self, arrays: Mapping[str, Array]) -> Sequence[Any]:
         """Return the results of the script, flat.
