@@ -190,9 +190,14 @@ def _tensor(value: Any, known: Tensor | None) -> Tensor:
 
 
 def _fix_rows(path: Path, conversion: Conversion, rows: int) -> Conversion:
-    """Fix the leading axis of every input; outputs stay as they are, as Triton reads them."""
+    """Fix the leading axis of every input, and what follows from it in the outputs.
+
+    Triton wants an output's sizes as its ONNX Runtime infers them, and no version infers less than
+    what the file states.
+    """
     interface = conversion.interface
-    if not any(t.axes and isinstance(t.axes[0], str) for t in interface.inputs):
+    symbols = {t.axes[0] for t in interface.inputs if t.axes and isinstance(t.axes[0], str)}
+    if not symbols:
         return conversion
     proto = onnx.load(path, load_external_data=False)
     for value in _real_inputs(proto.graph):
@@ -200,6 +205,16 @@ def _fix_rows(path: Path, conversion: Conversion, rows: int) -> Conversion:
         if dims and not dims[0].HasField("dim_value"):
             dims[0].Clear()
             dims[0].dim_value = rows
+    for value in proto.graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in symbols:
+                dim.dim_value = rows
+    proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     onnx.save(proto, path)
-    inputs = _tensors(_real_inputs(proto.graph), interface.inputs)
-    return replace(conversion, interface=Interface(inputs, interface.outputs))
+    return replace(
+        conversion,
+        interface=Interface(
+            _tensors(_real_inputs(proto.graph), interface.inputs),
+            _tensors(proto.graph.output, interface.outputs),
+        ),
+    )

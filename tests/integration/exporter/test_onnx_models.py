@@ -232,3 +232,27 @@ def test_a_fixed_batch(lab: Lab) -> None:
     assert declared(lab, "fixed") == {"pixels": ("UINT8", [1, 6]), "mean": ("FP32", [1])}
     report = lab.folder / "repository" / "fixed" / "1" / "report.json"
     assert "fixes the first axis of 'pixels'" in report.read_text(), result.report
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "sizes"),
+    [
+        ("same", helper.make_node("Identity", ["moved"], ["y"]), ["batch", 4]),
+        ("twice", helper.make_node("Concat", ["moved", "x"], ["y"], axis=0), ["both", 4]),
+    ],
+)
+def test_one_number_of_rows(lab: Lab, name: str, last: NodeProto, sizes: list[Any]) -> None:
+    """A file that promises any number of rows, and takes six: what follows from them is fixed."""
+    mixing = np.random.default_rng(1).normal(size=(6, 6)).astype(np.float32)
+    proto = model(
+        [helper.make_node("MatMul", ["mixing", "x"], ["moved"]), last],
+        {"x": (FLOATS, ["batch", 4])},
+        {"y": (FLOATS, sizes)},
+        {"mixing": mixing},
+    )
+    lab.register_onnx(name, proto, example=mixing[:, :4])
+    proven(lab, name, "off")
+    assert declared(lab, name) == {
+        "x": ("FP32", [6, 4]),
+        "y": ("FP32", [6 if name == "same" else 12, 4]),
+    }
