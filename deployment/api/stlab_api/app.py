@@ -1,0 +1,86 @@
+"""Puts the service together."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+from stlab_api import __version__, tracing
+from stlab_api.auth import guard_of
+from stlab_api.metrics import Metrics
+from stlab_api.openapi import document
+from stlab_api.operation import Operation, as_problem, call_of
+from stlab_api.routes import routes
+from stlab_api.service import Service
+from stlab_api.settings import Settings
+from stlab_api.transforms import found_transforms
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from stlab_api.predictor import Backend
+
+__all__ = ["create_app"]
+
+
+def create_app(settings: Settings | None = None, backend: Backend | None = None) -> FastAPI:
+    """Return the ASGI application; it loads its models when it starts.
+
+    Args:
+        settings: The settings; by default those of the environment.
+        backend: Where models run; by default what the settings say.
+    """
+    settings = settings or Settings()
+    metrics = Metrics()
+    service = Service(settings, backend or _backend(settings, metrics), metrics)
+    transforms = found_transforms(settings.models)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = FastAPI(
+        title="stlab models",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+        exception_handlers={HTTPException: _problem},
+    )
+    guarded = "tokens" if settings.oidc_issuer else "keys" if settings.api_keys else ""
+    app.openapi = lambda: document(service, transforms, guarded=guarded)  # type: ignore[method-assign]
+    app.router.routes.extend(routes(service, metrics, settings.alias, transforms))
+    app.add_middleware(
+        Operation,
+        settings=settings,
+        service=service,
+        metrics=metrics,
+        guard=guard_of(settings),
+    )
+    tracing.instrument(app)
+    app.state.service = service
+    return app
+
+
+def _backend(settings: Settings, metrics: Metrics) -> Backend:
+    if settings.backend == "triton":
+        from stlab_api.remote import TritonBackend
+
+        return TritonBackend(settings.triton_url)
+    from stlab_api.local import LocalBackend
+
+    return LocalBackend(settings, metrics.ran)
+
+
+async def _problem(request: Request, error: Any) -> Response:
+    return as_problem(error).response(call_of(request.scope).request_id)

@@ -1,0 +1,141 @@
+"""Puts requests that wait into one run: what came while the last run was under way is the next one.
+
+No request waits for others: a free model begins at once. Under load batches grow by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Run = Callable[[Mapping[str, np.ndarray[Any, Any]]], Mapping[str, np.ndarray[Any, Any]]]
+
+__all__ = ["Batcher"]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    inputs: Mapping[str, Any]
+    rows: int
+    shape: tuple[Any, ...]
+    answer: asyncio.Future[Mapping[str, Any]]
+
+
+class Batcher:
+    """Runs a function of batches, one batch at a time, in a thread of its own.
+
+    Args:
+        run: Takes and returns arrays by name.
+        max_rows: The most rows in one run; 0 where rows must not be put together.
+        observe: Told the rows of every run.
+    """
+
+    def __init__(
+        self, run: Run, max_rows: int, observe: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self._run = run
+        self._most = max_rows
+        self._observe = observe
+        self._waiting: deque[_Waiting] = deque()
+        self._running = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+
+    async def submit(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what the function makes of some inputs.
+
+        Args:
+            inputs: Arrays by name, all with the same number of rows where rows are batched.
+        """
+        if not self._most:
+            return await self._enqueue(inputs, 0, ())
+        rows = len(next(iter(inputs.values())))
+        shape = tuple((a.shape[1:], a.dtype.char) for a in inputs.values())
+        if rows <= self._most:
+            return await self._enqueue(inputs, rows, shape)
+        cuts = [slice(i, i + self._most) for i in range(0, rows, self._most)]
+        parts = await asyncio.gather(
+            *(
+                self._enqueue({n: a[cut] for n, a in inputs.items()}, cut_rows, shape)
+                for cut, cut_rows in ((cut, min(self._most, rows - cut.start)) for cut in cuts)
+            )
+        )
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    async def close(self) -> None:
+        """Wait for the run under way."""
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
+
+    def _enqueue(
+        self, inputs: Mapping[str, Any], rows: int, shape: tuple[Any, ...]
+    ) -> asyncio.Future[Mapping[str, Any]]:
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(inputs, rows, shape, loop.create_future())
+        self._waiting.append(waiting)
+        if not self._running:
+            self._running = True
+            loop.call_soon(self._begin, loop)  # with what else came in this turn of the loop
+        return waiting.answer
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        batch = self._next()
+        if not batch:
+            self._running = False
+            return
+        run = loop.run_in_executor(self._thread, self._answered, batch)
+        run.add_done_callback(lambda done: self._deliver(loop, batch, done))
+
+    def _next(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        rows = 0
+        while self._waiting:
+            first = self._waiting[0]
+            if first.answer.done():  # nobody waits any more
+                self._waiting.popleft()
+                continue
+            if batch and (
+                not self._most or first.shape != batch[0].shape or rows + first.rows > self._most
+            ):
+                break
+            batch.append(self._waiting.popleft())
+            rows += first.rows
+        return batch
+
+    def _answered(self, batch: list[_Waiting]) -> list[Mapping[str, Any]]:
+        if len(batch) == 1:
+            self._observe(max(1, batch[0].rows))
+            return [self._run(batch[0].inputs)]
+        names = batch[0].inputs
+        outputs = self._run({n: np.concatenate([w.inputs[n] for w in batch]) for n in names})
+        self._observe(sum(waiting.rows for waiting in batch))
+        answers: list[Mapping[str, Any]] = []
+        start = 0
+        for waiting in batch:
+            stop = start + waiting.rows
+            answers.append({name: array[start:stop] for name, array in outputs.items()})
+            start = stop
+        return answers
+
+    def _deliver(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[_Waiting],
+        done: asyncio.Future[list[Mapping[str, Any]]],
+    ) -> None:
+        self._begin(loop)
+        error = done.exception()
+        answers = [None] * len(batch) if error is not None else done.result()
+        for waiting, answer in zip(batch, answers, strict=True):
+            if waiting.answer.done():
+                continue
+            if error is not None:
+                waiting.answer.set_exception(error)
+            elif answer is not None:
+                waiting.answer.set_result(answer)

@@ -1,0 +1,229 @@
+"""What every request passes: an id, limits, who may ask, a deadline, metrics and one line of log.
+
+One ASGI layer, since each layer of a framework costs a request as much as a small model does.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from stlab_api.logs import access
+from stlab_api.problems import Problem, problem_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.exceptions import HTTPException
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from stlab_api.auth import Guard
+    from stlab_api.metrics import Metrics
+    from stlab_api.service import Service
+    from stlab_api.settings import Settings
+
+__all__ = ["Call", "Operation", "call_of"]
+
+_KEY = "stlab"
+_ID = re.compile(r"[\x21-\x7e]{1,128}")
+# Asked by machines all the time: neither limited nor guarded nor logged.
+_QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
+_OPEN = frozenset({"/docs", "/openapi.json"})
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, as the layers know it.
+
+    Attributes:
+        request_id: The caller's ``X-Request-ID``, or one of ours.
+        seconds: What is left of the deadline when the request came.
+        route: The route's template; empty where none fits.
+        model: The model that was asked.
+        version: The version that answered.
+    """
+
+    request_id: str
+    seconds: float
+    route: str = ""
+    model: str = ""
+    version: str = ""
+    began: float = field(default_factory=perf_counter)
+
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        return self.seconds - (perf_counter() - self.began)
+
+
+def call_of(scope: Scope) -> Call:
+    """Return what the layers know of a request."""
+    call: Call = scope[_KEY]
+    return call
+
+
+class Operation:
+    """The layer.
+
+    Args:
+        app: What answers.
+        settings: The limits.
+        service: Knows whether it is about to stop.
+        metrics: Where requests are counted.
+        guard: Who may ask; None for everybody.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        service: Service,
+        metrics: Metrics,
+        guard: Guard | None,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._service = service
+        self._metrics = metrics
+        self._guard = guard
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+
+        def header(name: bytes) -> str:
+            return bytes(headers.get(name, b"")).decode("latin-1")
+
+        given = header(b"x-request-id")
+        call = Call(
+            given if _ID.fullmatch(given) else secrets.token_hex(8), self._settings.timeout_seconds
+        )
+        scope[_KEY] = call
+        status = 500
+        began = False
+
+        async def answer(message: Message) -> None:
+            nonlocal status, began
+            if message["type"] == "http.response.start":
+                status, began = message["status"], True
+                message["headers"] = [
+                    *message["headers"], (b"x-request-id", call.request_id.encode()),
+                    *([(b"connection", b"close")] if self._service.draining else []),
+                ]  # fmt: skip
+            await send(message)
+
+        quiet = scope["path"] in _QUIET
+        self._under_way += not quiet
+        self._metrics.in_flight.set(self._under_way)
+        try:
+            if not quiet:
+                await self._admit(scope["path"], header, call)
+            await self._app(scope, self._limited(receive, header), answer)
+        except Exception as error:
+            if began:
+                raise
+            await self._refused(error, call, scope, answer)
+        finally:
+            self._under_way -= not quiet
+            self._tell(scope, call, status)
+
+    async def _admit(self, path: str, header: Callable[[bytes], str], call: Call) -> None:
+        if self._under_way > self._settings.max_concurrency:
+            self._metrics.refused.inc()
+            raise Problem(
+                503,
+                "overloaded",
+                f"{self._settings.max_concurrency} requests are under way; try again in a second",
+                headers={"Retry-After": "1"},
+            )
+        if self._guard is not None and path not in _OPEN:
+            await self._guard(header)
+        if wanted := header(b"x-timeout-seconds"):
+            call.seconds = min(call.seconds, _seconds(wanted))
+        length = header(b"content-length")
+        if length.isdigit() and int(length) > self._settings.max_body_bytes:
+            raise self._too_large()
+
+    def _limited(self, receive: Receive, header: Callable[[bytes], str]) -> Receive:
+        if header(b"content-length").isdigit():
+            return receive  # the server holds a caller to it
+        read = 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._settings.max_body_bytes:
+                raise self._too_large()
+            return message
+
+        return limited
+
+    def _too_large(self) -> Problem:
+        return Problem(
+            413, "too-large", f"a body may have {self._settings.max_body_bytes} bytes at most"
+        )
+
+    async def _refused(self, error: Exception, call: Call, scope: Scope, send: Send) -> None:
+        problem = problem_of(error)
+        if problem.status == 500:
+            access.error(
+                "a request failed",
+                exc_info=error,
+                extra={"fields": {"request_id": call.request_id}},
+            )
+        await problem.response(call.request_id)(scope, _nothing, send)
+
+    def _tell(self, scope: Scope, call: Call, status: int) -> None:
+        seconds = perf_counter() - call.began
+        route = call.route or (scope["path"] if scope["path"] in _OPEN else "unknown")
+        self._metrics.in_flight.set(self._under_way)
+        if scope["path"] in _QUIET:
+            return
+        method = scope["method"] if route != "unknown" else "other"
+        self._metrics.answered(method, route, status, call.model, call.version, seconds)
+        if access.isEnabledFor(20):
+            access.info(
+                "%s %s %d",
+                scope["method"],
+                route,
+                status,
+                extra={
+                    "fields": {
+                        "request_id": call.request_id,
+                        "seconds": round(seconds, 6),
+                        **({"model": call.model, "version": call.version} if call.model else {}),
+                    }
+                },
+            )
+
+
+def _seconds(given: str) -> float:
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise Problem(400, "malformed", "X-Timeout-Seconds must be a number above 0")
+    return seconds
+
+
+def as_problem(error: HTTPException) -> Problem:
+    """Return a framework's own error, such as 404 and 405, as a problem."""
+    words = {404: "no-such-path", 405: "no-such-method"}
+    return Problem(
+        error.status_code,
+        words.get(error.status_code, "refused"),
+        str(error.detail),
+        headers=error.headers,
+    )
+
+
+async def _nothing() -> Any:
+    return {"type": "http.disconnect"}

@@ -1,0 +1,101 @@
+"""Errors as RFC 9457 problem details: ``application/problem+json``."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from starlette.responses import Response
+
+from exporter.errors import NotFoundError, StlabError, UnavailableError
+from triton_client.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    ModelNotFound,
+    NotReady,
+    Overloaded,
+    TritonClientError,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["MEDIA_TYPE", "Problem", "problem_of"]
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):  # noqa: N818 - the standard's word
+    """What went wrong, in the words of RFC 9457.
+
+    Args:
+        status: The HTTP status.
+        kind: The last part of the problem's type, ``urn:stlab:problem:<kind>``.
+        detail: One sentence for the caller: what is wrong and what to do.
+        errors: Where in the request, each with ``pointer`` (RFC 6901) and ``detail``.
+        headers: Further headers of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        *,
+        errors: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+
+    def response(self, request_id: str = "") -> Response:
+        """Return the response that tells of it."""
+        body: dict[str, Any] = {
+            "type": f"urn:stlab:problem:{self.kind}",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if request_id:
+            body["request_id"] = request_id
+        if self.errors:
+            body["errors"] = self.errors
+        return Response(
+            orjson.dumps(body),
+            status_code=self.status,
+            headers=self.headers,
+            media_type=MEDIA_TYPE,
+        )
+
+
+_STATUS: tuple[tuple[type[Exception], int, str], ...] = (
+    (DeadlineExceeded, 504, "timeout"),
+    (TimeoutError, 504, "timeout"),
+    (Overloaded, 503, "overloaded"),
+    (NotReady, 503, "not-ready"),
+    (Unavailable, 503, "unavailable"),
+    (ModelNotFound, 503, "not-ready"),
+    (InvalidInput, 422, "invalid-input"),
+    (TritonClientError, 502, "server"),
+    (NotFoundError, 503, "not-ready"),
+    (UnavailableError, 503, "unavailable"),
+    (StlabError, 503, "not-ready"),
+)
+_RETRY = {"Retry-After": "1"}
+
+
+def problem_of(error: Exception) -> Problem:
+    """Return what a caller is told of an error; of an unexpected one nothing of its text."""
+    if isinstance(error, Problem):
+        return error
+    for kind, status, word in _STATUS:
+        if isinstance(error, kind):
+            detail = str(error) or "no answer within the deadline"
+            return Problem(status, word, detail, headers=_RETRY if status == 503 else None)
+    return Problem(500, "unexpected", "the service failed; its log has the request's id")

@@ -1,0 +1,82 @@
+"""A version on a Triton server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.errors import NotFoundError
+from triton_client import AsyncTritonClient
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stlab_api.predictor import Array, Found
+    from triton_client import AsyncModel
+
+__all__ = ["TritonBackend", "TritonPredictor"]
+
+
+class TritonBackend:
+    """Opens versions of one server.
+
+    Args:
+        url: The server's gRPC address; see `AsyncTritonClient`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._client = AsyncTritonClient(url)
+
+    async def choose(self, name: str, found: Found) -> int:
+        """Return the alias's version where the server has it ready, else what it has.
+
+        A promotion is served before its alias moves: the version that an alias still names may be
+        gone, and the one that is there has been proven.
+        """
+        index = await self._client.repository.index(ready=True)
+        ready = {int(e.version) for e in index if e.name == name and e.version.isdigit()}
+        if not ready:
+            raise NotFoundError(
+                f"the server at {self._client.url} has no version of '{name}' ready",
+                hint="Look at stlab status --triton-url.",
+            )
+        return found.version if found.version in ready else max(ready)
+
+    async def open(self, name: str, version: int, found: Found) -> TritonPredictor:  # noqa: ARG002
+        """Ask what a version takes; see `Backend`."""
+        return TritonPredictor(await self._client.model(name, version), version)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+class TritonPredictor:
+    """One version of a server's model; see `Predictor`."""
+
+    def __init__(self, model: AsyncModel, version: int) -> None:
+        self.version = version
+        self.spec = model.spec
+        self.examples: Mapping[str, Array] = {t.name: _blank(t) for t in model.spec.inputs}
+        self._model = model
+
+    async def predict(
+        self, inputs: Mapping[str, Array], *, seconds: float, request_id: str = ""
+    ) -> Mapping[str, Array]:
+        """Return the outputs; see `Predictor`."""
+        return await self._model.infer(inputs, deadline=seconds, request_id=request_id)
+
+    async def ready(self) -> bool:
+        """Ask the server."""
+        return await self._model.ready(deadline=1.0)
+
+    async def close(self) -> None:
+        """Do nothing: the connections are the backend's."""
+
+
+def _blank(tensor: Any) -> Array:
+    shape = [1 if size == -1 else size for size in tensor.shape]
+    return (
+        np.full(shape, b"", object) if tensor.datatype == "BYTES" else np.zeros(shape, tensor.dtype)
+    )

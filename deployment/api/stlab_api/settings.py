@@ -1,0 +1,77 @@
+"""What the service is told by its environment, with the names that every part of stlab uses."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from exporter.names import model_name
+from exporter.seen import LADDER
+
+__all__ = ["Settings"]
+
+
+def _shared(name: str) -> AliasChoices:
+    return AliasChoices(name, f"STLAB_API_{name}")
+
+
+class Settings(BaseSettings):
+    """Environment over ``.env`` over default; ``docs/api.md`` has the table."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="STLAB_API_", env_file=".env", extra="ignore", frozen=True
+    )
+
+    tracking_uri: str = Field(
+        "sqlite:///mlflow.db", validation_alias=_shared("MLFLOW_TRACKING_URI")
+    )
+    model_names: str = Field("income", validation_alias=_shared("MLFLOW_MODEL_NAME"))
+    alias: str = Field("prod", validation_alias=_shared("MLFLOW_MODEL_ALIAS"))
+    triton_url: str = Field("127.0.0.1:8001", validation_alias=_shared("STLAB_TRITON_URL"))
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", validation_alias=_shared("LOG_LEVEL")
+    )
+    log_format: Literal["text", "json"] = Field("text", validation_alias=_shared("LOG_FORMAT"))
+
+    backend: Literal["local", "triton"] = "local"
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    max_body_bytes: int = Field(16 * 1024 * 1024, gt=0)
+    max_rows: int = Field(1024, gt=0)
+    max_concurrency: int = Field(64, gt=0)
+    timeout_seconds: float = Field(10.0, gt=0)
+    refresh_seconds: float = Field(5.0, gt=0)
+    drain_seconds: float = Field(3.0, ge=0)
+    stop_seconds: float = Field(20.0, gt=0)
+    threads: int = Field(1, gt=0)
+    keys: SecretStr = SecretStr("")
+    oidc_issuer: str = ""
+    oidc_audience: str = ""
+    oidc_jwks_url: str = ""
+
+    @field_validator("alias")
+    @classmethod
+    def _known_alias(cls, alias: str) -> str:
+        if alias not in LADDER:
+            raise ValueError(f"an alias is one of {', '.join(LADDER)}")
+        return alias
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, level: str) -> str:
+        return level.upper()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The registered models to serve; ``MLFLOW_MODEL_NAME`` may list several with commas."""
+        return tuple(
+            model_name(name.strip()) for name in self.model_names.split(",") if name.strip()
+        )
+
+    @property
+    def api_keys(self) -> tuple[str, ...]:
+        """The keys of which a caller must give one; none for no keys."""
+        given = self.keys.get_secret_value().split(",")
+        return tuple(key.strip() for key in given if key.strip())
