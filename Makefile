@@ -4,11 +4,11 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Python compiles what is imported when it is imported: a tenth of all that is installed.
 INSTALL := $(PIP) install -q --no-compile -c constraints.txt
-INPUTS := pyproject.toml constraints.txt
+INPUTS := pyproject.toml constraints.txt examples/us_income/pyproject.toml
 # Where the shell forbids bytecode, every command would compile MLflow and torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-gpu lint bench-export bench-serving bench-client serve wheel clean help
+.PHONY: setup demo test test-gpu lint bench-export bench-serving bench-client api serve wheel clean help
 
 setup: .venv/.ready ## Make .venv with everything the demo needs, and a tritonserver launcher in it
 
@@ -35,6 +35,9 @@ bench-serving: .venv/.ready-dev ## Measure the embedded server beside FastAPI an
 bench-client: .venv/.ready-dev ## Measure triton_client beside tritonclient and the bare stub
 	$(BIN)/python -m benchmarks.client
 
+api: .venv/.ready ## Serve the demo's model by HTTP on the loopback interface
+	@MLFLOW_MODEL_ALIAS=$${MLFLOW_MODEL_ALIAS:-staging} $(BIN)/stlab-api
+
 serve: .venv/.ready ## Serve model_repository on the loopback interface
 	$(BIN)/stlab serve
 
@@ -53,6 +56,7 @@ help: ## Show this help
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing (once; a few minutes on a fresh machine) ..."
 	@$(INSTALL) -e ".[demo]"
+	@$(INSTALL) --no-deps -e examples/us_income
 	@$(BIN)/python -c "import pathlib, exporter.triton.launcher as l; l.install_launcher(pathlib.Path('$(BIN)'))"
 	@touch $@
 

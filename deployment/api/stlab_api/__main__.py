@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from socket import SHUT_RDWR, socket
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from pydantic import ValidationError
@@ -16,12 +18,14 @@ from stlab_api.logs import set_up
 from stlab_api.settings import Settings
 
 if TYPE_CHECKING:
-    from socket import socket
     from types import FrameType
 
     from stlab_api.service import Service
 
 __all__ = ["main"]
+
+
+_LAST_SECONDS = 0.5
 
 
 class _Server(uvicorn.Server):
@@ -38,14 +42,47 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._loop is None or self._service.draining:
+        if self._loop is None:
             super().handle_exit(sig, frame)
-            return
-        self._service.draining = True
-        stop = super().handle_exit
-        self._loop.call_soon_threadsafe(
-            lambda loop: loop.call_later(self._drain_seconds, stop, sig, None), self._loop
+        elif self._service.draining:
+            self.force_exit = True  # asked twice
+        else:
+            self._service.draining = True
+            self._loop.call_soon_threadsafe(self._stop_soon)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        await self._accept_the_rest(sockets or [])
+        for server in self.servers:
+            server.close()
+        # Whoever has connected just before is about to ask.
+        await asyncio.sleep(_LAST_SECONDS)
+        await super().shutdown(sockets)
+
+    async def _accept_the_rest(self, sockets: list[socket]) -> None:
+        """Take the connections that wait in the kernel, which closing would reset."""
+        loop = asyncio.get_running_loop()
+        waiting = []
+        for listener in sockets:
+            with suppress(BlockingIOError):
+                while True:
+                    waiting.append(listener.accept()[0])
+            listener.shutdown(SHUT_RDWR)  # at once, where the loop's own closing comes later
+        for connection in waiting:
+            connection.setblocking(False)
+            await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        kind: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = kind(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
+        return made
+
+    def _stop_soon(self) -> None:
+        asyncio.get_running_loop().call_later(self._drain_seconds, self._stop)
+
+    def _stop(self) -> None:
+        self.should_exit = True
 
 
 def main() -> int:
@@ -75,7 +112,7 @@ def main() -> int:
         settings.backend,
     )
     server = _Server(config, app.state.service, settings.drain_seconds)
-    server.run()
+    server.run(sockets=[config.bind_socket()])
     return 0 if server.started else 3
 
 

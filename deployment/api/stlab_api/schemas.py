@@ -178,7 +178,7 @@ def invalid(error: ValidationError) -> Problem:
     return Problem(
         422,
         "invalid-input",
-        f"the request does not fit the model: {found[0]['msg'].lower()}",
+        f"{_pointer(found[0]['loc']) or 'the request'}: {found[0]['msg']}",
         errors=[
             {"pointer": _pointer(entry["loc"]), "detail": entry["msg"]}
             for entry in found[:_MOST_ERRORS]

@@ -1,0 +1,121 @@
+"""Starts the service as its users do: the command, in a process with an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.integration.exporter.registering import Lab
+from tests.integration.exporter.running import environment
+
+__all__ = ["Service", "free_port", "service"]
+
+
+@dataclass
+class Service:
+    """A running service."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def call(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Get a path, or post to it; bytes are sent as they are, anything else as JSON."""
+        given = {"Content-Type": "application/json", **(headers or {})}
+        raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", raw, given)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.read(), dict(answer.headers)
+        except urllib.error.HTTPError as error:
+            return error.code, error.read(), dict(error.headers)
+
+    def get(self, path: str) -> Any:
+        status, body, _ = self.call(path)
+        assert status == 200, body
+        return json.loads(body)
+
+    def ready(self) -> bool:
+        try:
+            return self.call("/health/ready")[0] == 200
+        except OSError:
+            return False
+
+    def wait(self, *, ready: bool = True, seconds: float = 60.0) -> None:
+        end = time.monotonic() + seconds
+        while self.ready() is not ready:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.05)
+
+    def memory(self) -> int:
+        """Bytes that the process has in memory."""
+        line = next(
+            line
+            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+            if line.startswith("VmRSS")
+        )
+        return int(line.split()[1]) * 1024
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def service(lab: Lab, model: str, **settings: object) -> Iterator[Service]:
+    """Run the command until the block ends; it is ready when the block begins."""
+    port = free_port()
+    log = lab.folder / f"api-{port}.log"
+    given = {
+        "MLFLOW_TRACKING_URI": lab.uri,
+        "MLFLOW_MODEL_NAME": model,
+        "MLFLOW_MODEL_ALIAS": "staging",
+        "STLAB_API_PORT": str(port),
+        "STLAB_API_REFRESH_SECONDS": "0.2",
+        "STLAB_API_DRAIN_SECONDS": "1",
+        **{name: str(value) for name, value in settings.items()},
+    }
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stlab_api"],
+            cwd=lab.folder,
+            env=environment(**given),
+            stdout=file,
+            stderr=file,
+        )
+    running = Service(port, process, log)
+    try:
+        running.wait()
+        yield running
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
