@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporter.errors import ValidationFailed
@@ -17,7 +18,7 @@ from exporter.sources.base import Arrays, CannotRun, Source
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Questions"]
+__all__ = ["CUTS", "Questions"]
 
 # A reference that would need longer than this for one full batch is asked for a part of it: what
 # is only ever looked at (the large batch, its permutations) shrinks, what goes into the bundle not.
@@ -118,9 +119,13 @@ class Questions:
             self._ask_random(None)
             reason = interface.fixed_leading_axis or "its inputs have different numbers of rows"
             return Batching(0, reason)
+        answered = len(self.answers)
         try:
             equal = self._ask_batches(max(max_batch_size, 3), samples)
         except CannotRun as error:
+            # What is fixed at the example's rows answers no others that it may have taken.
+            del self.answers[answered:]
+            self.cuts.clear()
             self._ask_random(rows)
             return Batching(0, f"it takes {rows} rows and no other number ({error})", rows)
         if reason := interface.fixed_leading_axis or self._lost_rows():
@@ -172,6 +177,13 @@ class Questions:
         largest = min(most, PATIENT_ROWS) if self.slow else most
         pool = take_rows(rows, slice(0, largest))
         self.pool = self.ask(Case(f"{largest} random rows", pool, kept=False))
+
+    def keep_pool(self) -> None:
+        """Let the candidate answer the large batch as it is, where no batcher cuts it."""
+        if self.pool is not None:
+            case = replace(self.pool.case, kept=True)
+            exact = self.source.run_float64(case.inputs)
+            self.answers.append(Answer(case, self.pool.outputs, exact))
 
     def _ask_random(self, rows: int | None) -> None:
         for number in range(1, 4):

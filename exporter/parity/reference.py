@@ -5,8 +5,10 @@ Everything that the candidate is later compared with is computed here, once.
 
 from __future__ import annotations
 
+import itertools
+import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,15 +16,24 @@ from exporter.errors import ValidationFailed
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Batching, Check, Evidence
 from exporter.parity.inputs import Case, Drawing, rows_of, take_rows
-from exporter.parity.questions import Questions
+from exporter.parity.questions import CUTS, Questions
 from exporter.parity.tolerances import OWN_PRECISION, Tolerance, measure, tighter
 from exporter.parity.truth import Answer, Truth, cannot_be_batched
-from exporter.sources.base import Arrays, CannotRun, Source
+from exporter.sources.base import Array, Arrays, CannotRun, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["examine"]
+
+# Every number of rows is asked for, unless that takes longer.
+MOST_SECONDS = 2.0
+FAR: dict[str, Callable[[Any], Any]] = {
+    "large values": lambda row: row * 1e3,
+    "large negative values": lambda row: -np.abs(row) * 1e3,
+    "NaN": lambda row: np.full_like(row, np.nan),
+}
+"""What a row may hold that is far from the example, by what it is called."""
 
 
 def examine(
@@ -65,6 +76,10 @@ def examine(
     elif verdict.max_batch_size:
         say("checking that rows do not depend on each other")
         verdict = _check_independence(asked, tolerances, verdict)
+    if asked.pool is not None and not verdict.max_batch_size:
+        # Not cut, but as many rows come in one request.
+        asked.keep_pool()
+        tolerances = _tolerances(asked)
     evidence.batching = verdict
     if batching == "require" and not verdict.max_batch_size:
         raise cannot_be_batched(verdict.reason)
@@ -139,9 +154,11 @@ def _check_independence(
     if pool is None:  # pragma: no cover - a verdict with a batch size has a pool
         return verdict
     tight = {name: tolerance and tighter(tolerance) for name, tolerance in tolerances.items()}
-    count, worst = 0, 0.0
-    for label, expected, ask in _rearranged(asked, pool):
+    count, worst, kept = 0, 0.0, len(asked.answers)
+    ways = itertools.chain(_rearranged(asked, pool), _fewer(asked, pool), _beside(asked, pool))
+    for label, expected, ask in ways:
         count += 1
+        del asked.answers[kept:]
         try:
             answer = ask()
         except CannotRun as error:
@@ -155,6 +172,7 @@ def _check_independence(
                     f"{difference.problem}",
                     count,
                 )
+    del asked.answers[kept:]
     detail = f"{count} ways to cut and shuffle {rows_of(pool.case.inputs)} distinct rows agree"
     asked.evidence.add(
         Check("independent rows", passed=True, detail=detail, cases=count, margin=worst)
@@ -187,6 +205,45 @@ def _rearranged(
     for label, selection in selections:
         inputs = take_rows(pool.case.inputs, selection)
         yield label, take_rows(pool.outputs, selection), partial(asked.source.run, inputs)
+
+
+def _fewer(asked: Questions, pool: Answer) -> Iterator[tuple[str, Arrays, Callable[[], Arrays]]]:
+    """Yield the numbers of rows that were not asked for yet, as far as they cost little."""
+    begin = time.perf_counter()
+    for count in range(CUTS[-1][1] + 1, rows_of(pool.case.inputs)):
+        if asked.slow or time.perf_counter() - begin > MOST_SECONDS:
+            return
+        rows = slice(0, count)
+        case = Case(f"{count} of many rows", take_rows(pool.case.inputs, rows), usual=False)
+        yield f"{count} of the rows", take_rows(pool.outputs, rows), partial(_asked, asked, case)
+
+
+def _asked(asked: Questions, case: Case) -> Arrays:
+    return asked.ask(case).outputs
+
+
+def _beside(asked: Questions, pool: Answer) -> Iterator[tuple[str, Arrays, Callable[[], Arrays]]]:
+    """Yield the pool with one row far from what the example shows, which no other may notice."""
+    if not any(array.dtype.kind == "f" for array in pool.case.inputs.values()):
+        return
+    rest = slice(1, None)
+    expected = take_rows(pool.outputs, rest)
+    for label, far in FAR.items():
+        inputs = {name: _with_first(array, far) for name, array in pool.case.inputs.items()}
+        try:
+            answer = take_rows(asked.source.run(inputs), rest)
+        except CannotRun:
+            continue  # as it may
+        yield f"{label} in one row", expected, partial(_given, answer)
+
+
+def _with_first(array: Array, far: Callable[[Array], Array]) -> Array:
+    if array.dtype.kind != "f":
+        return array
+    changed = array.copy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        changed[0] = far(array[0])
+    return changed
 
 
 def _given(outputs: Arrays) -> Arrays:

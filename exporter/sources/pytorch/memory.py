@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import itertools
+import random
+import types
+from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from exporter.errors import ValidationFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["refuse_memory"]
+__all__ = ["refuse_first_impressions", "refuse_memory", "unasked"]
 
 _PLAIN = (bool, int, float, complex, str, bytes)
+_MOST_VALUES = 1024
+_MOST_DEPTH = 6
+# What torch itself keeps in every module, and its own packages: none of it is an author's memory.
+_TORCHS = frozenset(vars(torch.nn.Module()))
+# What gives other numbers every time, with where it stands.
+_PLACES: dict[Any, Callable[[Any], object]] = {
+    itertools.count: repr,
+    itertools.cycle: repr,
+    random.Random: lambda numbers: hash(numbers.getstate()),
+    np.random.Generator: lambda numbers: numbers.bit_generator.state,
+    np.random.RandomState: lambda numbers: numbers.get_state(legacy=False),
+    torch.Generator: lambda numbers: hash(numbers.get_state().numpy().tobytes()),
+}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_LIBRARIES = frozenset({"torch", "numpy", "builtins", "mlflow", "exporter"})
 
 
 def refuse_memory(module: torch.nn.Module, ask: Callable[[], object]) -> None:
     """Refuse a module whose state changes with every call.
 
-    What changes at the first call only is a cache, which is no memory of what was asked.
+    State is what its parts hold and their classes, and what their methods keep in globals and in
+    closures. What changes at the first call only is a cache, which is no memory of what was asked.
 
     Args:
         module: The module.
@@ -44,23 +68,168 @@ def refuse_memory(module: torch.nn.Module, ask: Callable[[], object]) -> None:
             )
 
 
+def unasked(module: torch.nn.Module) -> torch.nn.Module | None:
+    """Return a copy of a module that shares its weights; None where it cannot be copied."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return None
+    try:
+        copied: torch.nn.Module = copy.deepcopy(
+            module, {id(weight): weight for weight in module.parameters()}
+        )
+    except Exception:  # noqa: BLE001 - whatever a part raises that is not to be copied
+        return None
+    return copied
+
+
+def refuse_first_impressions(
+    ask: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]],
+    example: Sequence[torch.Tensor],
+    answer: Sequence[torch.Tensor],
+) -> None:
+    """Refuse a module whose answers depend on what it was asked first.
+
+    Args:
+        ask: Asks a copy of the module that was asked nothing so far.
+        example: What the module was asked first.
+        answer: What it answered.
+
+    Raises:
+        ValidationFailed: Asked something else before, it answers the example otherwise.
+    """
+    with suppress(Exception):  # values that nobody logged need not make sense to the model
+        ask([_other(tensor) for tensor in example])
+    try:
+        again = ask(example)
+    except Exception:  # noqa: BLE001 - a copy that cannot be asked says nothing
+        return
+    for before, after in zip(answer, again, strict=False):
+        if before.shape != after.shape or not _near(before, after):
+            raise ValidationFailed(
+                "the registered model is not deterministic: its answers depend on what it was "
+                "asked first",
+                hint="Keep nothing of the inputs between calls, draw nothing at the first one, "
+                "and log it again.",
+                kind="determinism",
+            )
+
+
+def _other(tensor: torch.Tensor) -> torch.Tensor:
+    moved = tensor.roll(1, 0) if tensor.dim() else tensor
+    return -2 * moved if tensor.is_floating_point() else moved
+
+
+def _near(before: torch.Tensor, after: torch.Tensor) -> bool:
+    if not before.is_floating_point():
+        return bool(torch.equal(before, after))
+    finite = before[before.isfinite()].abs()
+    most = float(finite.max()) if finite.numel() else 0.0
+    return bool(torch.allclose(before, after, rtol=1e-3, atol=1e-4 * most, equal_nan=True))
+
+
 def _state(module: torch.nn.Module) -> dict[str, Any]:
     """Everything that a module holds and that can be compared, by its name."""
     found: dict[str, Any] = {}
+    seen: set[int] = set()
     for prefix, part in module.named_modules():
-        own = {} if isinstance(part, torch.jit.ScriptModule) else vars(part)
-        for name, value in {**own, **dict(part.named_buffers(recurse=False))}.items():
-            if isinstance(value, torch.Tensor):
-                found[f"{prefix}.{name}".lstrip(".")] = _digest(value)
-            elif isinstance(value, _PLAIN) and not name.startswith("_"):
-                found[f"{prefix}.{name}".lstrip(".")] = value
-            elif isinstance(value, (list, set, dict)) and not name.startswith("_"):
-                found[f"{prefix}.{name}".lstrip(".")] = len(value)
+        for name, value in _held(part):
+            described = _described(value, seen, _MOST_DEPTH)
+            if described is not None:
+                found[f"{prefix}.{name}".lstrip(".")] = described
     return found
+
+
+def _held(part: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """What a part holds itself, in its classes, and in what its methods refer to."""
+    yield from part.named_buffers(recurse=False)
+    if isinstance(part, torch.jit.ScriptModule):
+        yield from _script_attributes(part)
+        return
+    yield from ((name, getattr(part, name)) for name in _HOOKS)
+    library = _is_library(type(part))
+    for name, value in vars(part).items():
+        if name not in _TORCHS and not (library and name.startswith("_")):
+            yield name, value
+    for kind in type(part).__mro__:
+        if _is_library(kind):
+            continue
+        for name, value in vars(kind).items():
+            if isinstance(value, types.FunctionType):
+                yield from _referred(value)
+            elif not name.startswith("__"):
+                yield name, value
+
+
+def _script_attributes(part: torch.jit.ScriptModule) -> Iterator[tuple[str, Any]]:
+    """The attributes that a script writes."""
+    try:
+        nodes = list(part.graph.findAllNodes("prim::SetAttr"))
+    except RuntimeError:  # it has no forward()
+        return
+    for name in dict.fromkeys(node.s("name") for node in nodes):
+        with suppress(Exception):  # one of a part of it, which has its own
+            yield name, getattr(part, name)
+
+
+def _referred(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """What a function keeps in its attributes, its defaults, in globals and in its closure."""
+    yield from vars(function).items()
+    yield f"{function.__name__}()", (function.__defaults__, function.__kwdefaults__)
+    names = function.__code__.co_names
+    for name in names:
+        value = function.__globals__.get(name)
+        if not isinstance(value, types.ModuleType):
+            yield name, value
+        elif not _is_foreign(value.__name__):
+            yield from ((f"{name}.{held}", vars(value).get(held)) for held in names)
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    for name, cell in cells:
+        with suppress(ValueError):  # a cell that is still empty
+            yield name, cell.cell_contents
+
+
+def _is_library(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in _LIBRARIES
+
+
+def _described(value: Any, seen: set[int], depth: int) -> Any:
+    """What of a value can be compared; None where nothing can."""
+    if isinstance(value, torch.Tensor):
+        return _digest(value)
+    if isinstance(value, np.ndarray):
+        return hashlib.sha256(repr(value.tolist()).encode()).digest()
+    if isinstance(value, tuple(_PLACES)):
+        return next(str(place(value)) for kind, place in _PLACES.items() if isinstance(value, kind))
+    inside = None if depth == 0 or id(value) in seen else _inside(value)
+    if isinstance(value, _PLAIN) or inside is None:
+        return value if isinstance(value, _PLAIN) else None
+    seen.add(id(value))
+    parts = [(name, _described(held, seen, depth - 1)) for name, held in inside]
+    seen.discard(id(value))
+    return parts or None
+
+
+def _inside(value: Any) -> list[tuple[Any, Any]] | None:
+    if isinstance(value, dict):
+        return [("", len(value)), *((str(k), v) for k, v in list(value.items())[:_MOST_VALUES])]
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        return [("", len(value)), *enumerate(list(value)[:_MOST_VALUES])]
+    if isinstance(value, types.GeneratorType):
+        frame = value.gi_frame
+        return [] if frame is None else [("", frame.f_lasti), *frame.f_locals.items()]
+    if isinstance(value, (types.MethodType, types.FunctionType)):
+        value = getattr(value, "__func__", value)
+        return [] if _is_foreign(value.__module__) else list(_referred(value))
+    if isinstance(value, (torch.nn.Module, type, types.ModuleType)) or _is_library(type(value)):
+        return None
+    return list(vars(value).items()) if hasattr(value, "__dict__") else None
+
+
+def _is_foreign(module: str | None) -> bool:
+    return (module or "").partition(".")[0] in _LIBRARIES
 
 
 def _digest(tensor: torch.Tensor) -> object:
     """Content where it is small, and a counter of writes where it is not."""
-    if tensor.numel() <= 1024:
+    if tensor.numel() <= _MOST_VALUES and tensor.layout is torch.strided:
         return tensor.detach().clone().flatten().tolist()
     return tensor._version  # noqa: SLF001

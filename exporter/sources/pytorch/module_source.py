@@ -15,16 +15,22 @@ from exporter.errors import ValidationFailed, first_line
 from exporter.interface import Interface, unique_names
 from exporter.sources.base import Array, Arrays, CannotRun, OnnxTarget, OnnxWay
 from exporter.sources.mlmodel import Field, MLModel, check_signature
-from exporter.sources.pytorch.calling import positional
+from exporter.sources.pytorch.calling import Positional, positional
 from exporter.sources.pytorch.examples import logged_example
 from exporter.sources.pytorch.float64 import run_in_float64
-from exporter.sources.pytorch.memory import refuse_memory
+from exporter.sources.pytorch.memory import refuse_first_impressions, refuse_memory, unasked
 from exporter.sources.pytorch.naming import output_names
 from exporter.sources.pytorch.probing import probe, tensors_of
-from exporter.sources.pytorch.purity import refuse_impurity
+from exporter.sources.pytorch.purity import refuse_impurity, steers_by_values
 from exporter.sources.pytorch.scripts import branches_on_values, scripted
 from exporter.sources.pytorch.to_onnx import by_dynamo, by_tracing
 from exporter.sources.pytorch.to_program import programs_of
+from exporter.sources.pytorch.watching import (
+    generators,
+    reads_values,
+    refuse_chance,
+    refuse_world,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +53,8 @@ class ModuleSource:
         given: Whether somebody logged the example.
 
     Raises:
-        ValidationFailed: The module cannot run its example, or returns what is no tensor.
+        ValidationFailed: The module cannot run its example, returns what is no tensor, or answers
+            by more than its inputs.
     """
 
     def __init__(
@@ -64,10 +71,13 @@ class ModuleSource:
         self.notes: list[str] = []
         self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
         tensors = [torch.tensor(array) for array in example.values()]
+        copied, untouched = unasked(module), generators()
         try:
             self._module = positional(module, list(example), tensors)
             answer = self._ask(tensors)
             inputs, outputs, grown = probe(self._ask, tensors, [varying[name] for name in example])
+        except ValidationFailed:
+            raise
         except Exception as error:
             raise ValidationFailed(
                 f"the registered model cannot run its example: {first_line(error)}",
@@ -76,12 +86,19 @@ class ModuleSource:
             ) from error
         self._example = tuple(grown)
         refuse_memory(module, lambda: self._ask(tensors))
+        touched = generators()
         names = output_names(self._spec(tensors), promised)
         self.interface = Interface(
             tensors_of(unique_names(example, "input"), inputs, tensors),
             tensors_of(names, outputs, answer),
         )
         self._programs, self._dependent = self._export(module)
+        # Behind what the programs show, which is a reason by name.
+        refuse_chance(untouched, touched)
+        if copied is not None:
+            again = Positional(copied, list(example), self._module.way)
+            refuse_first_impressions(partial(self._ask, module=again), tensors, answer)
+        refuse_world(lambda: self._ask(tensors))
         self.mixes_rows = self._branches(module)
         self.splits = False
         self.example: Arrays | None = None
@@ -167,18 +184,22 @@ class ModuleSource:
         programs, dependent = programs_of(self._module, self._example, self.interface.inputs)
         for program in programs[:1]:
             refuse_impurity(program, datetime.now(UTC))
+        if not programs and not dependent and reads_values(self._module, self._example):
+            dependent = "it makes numbers, lists or arrays of its tensors"
         return programs, dependent
 
     def _branches(self, module: torch.nn.Module) -> str:
         script = isinstance(module, torch.jit.ScriptModule)
         if self._dependent or (script and branches_on_values(module)):
             return "it branches on values, and takes one branch for all rows of a batch"
-        return ""
+        return steers_by_values(self._programs[0]) if self._programs else ""
 
-    def _ask(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def _ask(
+        self, tensors: Sequence[torch.Tensor], module: Positional | None = None
+    ) -> list[torch.Tensor]:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            leaves = self._module(*(tensor.clone() for tensor in tensors))
+            leaves = (module or self._module)(*(tensor.clone() for tensor in tensors))
         for leaf in leaves:
             if not isinstance(leaf, torch.Tensor):
                 raise ValidationFailed(

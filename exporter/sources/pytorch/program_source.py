@@ -16,6 +16,7 @@ from exporter.sources.mlmodel import MLModel, check_signature
 from exporter.sources.pytorch.float64 import run_in_float64
 from exporter.sources.pytorch.forms import with_known_forms
 from exporter.sources.pytorch.naming import names_of, output_names, tensor_of
+from exporter.sources.pytorch.purity import steers_by_values
 from exporter.sources.pytorch.to_onnx import by_dynamo, by_tracing
 
 if TYPE_CHECKING:
@@ -31,13 +32,13 @@ class ExportedProgramSource:
     """A pt2 archive as reference."""
 
     flavor = "pytorch-pt2"
-    mixes_rows = ""
     splits = False
 
     def __init__(self, model: MLModel, program: ExportedProgram) -> None:
         self.notes: list[str] = []
         self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
         self._program = program
+        self.mixes_rows = steers_by_values(program)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._module = program.module()

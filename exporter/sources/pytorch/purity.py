@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from torch.export import ExportedProgram
 
-__all__ = ["refuse_impurity"]
+__all__ = ["refuse_impurity", "steers_by_values"]
+
+# Make a number of a tensor, which what comes after it may use as a size or a factor.
+_READS = frozenset({torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default})  # noqa: SLF001
 
 
 def refuse_impurity(program: ExportedProgram, logged: datetime | None) -> None:
@@ -35,6 +38,27 @@ def refuse_impurity(program: ExportedProgram, logged: datetime | None) -> None:
     _refuse_noise(program)
     _refuse_state(program)
     _refuse_clock(program, logged)
+
+
+def steers_by_values(program: ExportedProgram) -> str:
+    """Why rows may depend on each other although no example shows it; empty where they may not.
+
+    A number that is made of the inputs, such as the length of the longest row, is one for all rows.
+    """
+    signature = program.graph_signature
+    following = {str(name) for name in signature.user_inputs}
+    read: set[str] = set()
+    for node in program.graph.nodes:
+        before = {argument.name for argument in node.all_input_nodes}
+        if before & following:
+            following.add(node.name)
+            if node.target in _READS:
+                read.add(node.name)
+        if before & read and node.op != "output":
+            read.add(node.name)
+    if read & {str(name) for name in signature.user_outputs}:
+        return "it makes a number of its inputs, which is one for all rows of a batch"
+    return ""
 
 
 def _refuse_state(program: ExportedProgram) -> None:

@@ -65,11 +65,15 @@ def _plainly() -> Iterator[None]:
     """Without what torch chooses by looking at values, which a program cannot do.
 
     Those are the fused form of attention for the processor at hand, and whether a mask happens to
-    be the causal one: a hint, since the mask is applied in any case.
+    be the causal one: a hint, since the mask is applied in any case. Distributions check their
+    parameters, to raise an error and nothing else.
     """
     mha, transformer = torch.backends.mha, torch.nn.modules.transformer
+    distribution = torch.distributions.Distribution
     before = mha.get_fastpath_enabled(), getattr(transformer, _DETECT)
+    checking = distribution._validate_args  # noqa: SLF001
     mha.set_fastpath_enabled(False)
+    distribution.set_default_validate_args(False)
     setattr(transformer, _DETECT, _as_said)
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -77,6 +81,7 @@ def _plainly() -> Iterator[None]:
             yield
     finally:
         mha.set_fastpath_enabled(before[0])
+        distribution.set_default_validate_args(checking)
         setattr(transformer, _DETECT, before[1])
 
 

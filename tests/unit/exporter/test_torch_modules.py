@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
-from typing import Any
+import os
+import random
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
+from torch.utils import _pytree as pytree
 
 from exporter.errors import ValidationFailed
 from exporter.sources.pytorch import forms
 from exporter.sources.pytorch.calling import positional
-from exporter.sources.pytorch.memory import refuse_memory
+from exporter.sources.pytorch.memory import refuse_first_impressions, refuse_memory, unasked
 from exporter.sources.pytorch.probing import probe
+from exporter.sources.pytorch.purity import steers_by_values
+from exporter.sources.pytorch.watching import (
+    generators,
+    reads_values,
+    refuse_chance,
+    refuse_world,
+)
 
 X = torch.arange(12.0).reshape(4, 3)
 
@@ -144,3 +161,197 @@ def test_products_of_complex_tensors_by_real_ones() -> None:
         equation = "bij,jk->bik"
         torch.testing.assert_close(forms._einsum(equation, [left, right]), expected)
     assert forms._matmul(a.real, b.real) is NotImplemented
+
+
+class Hidden(nn.Module):
+    """Counts where no attribute of a module shows it."""
+
+    calls = 0
+    everywhere: ClassVar[dict[str, int]] = {"calls": 0}
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+        self._calls = 0
+        self.counts = {"calls": 0}
+        self.numbers = itertools.count()
+        self.drawn = np.random.default_rng(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.where == "_calls":
+            self._calls += 1
+        elif self.where == "counts":
+            self.counts["calls"] += 1
+        elif self.where == "numbers":
+            next(self.numbers)
+        elif self.where == "drawn":
+            self.drawn.random()
+        elif self.where == "calls":
+            type(self).calls += 1
+        elif self.where == "everywhere":
+            self.everywhere["calls"] += 1
+        else:
+            COUNTS["calls"] += 1
+        return x
+
+
+COUNTS = {"calls": 0}
+
+
+@pytest.mark.parametrize(
+    "where", ["_calls", "counts", "numbers", "drawn", "calls", "everywhere", "COUNTS"]
+)
+def test_a_counter_is_found_wherever_it_is(where: str) -> None:
+    module = Hidden(where)
+    with pytest.raises(ValidationFailed, match=f"'{where}'"):
+        refuse_memory(module, lambda: module(X))
+
+
+class Scripted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_script_that_counts_is_refused() -> None:
+    module = torch.jit.script(Scripted())
+    with pytest.raises(ValidationFailed, match="'calls'"):
+        refuse_memory(module, lambda: module(X))
+
+
+class First(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mean is None:
+            self.mean = x.mean()
+        return x - self.mean
+
+
+def test_what_was_asked_first_must_not_count() -> None:
+    module = First()
+    copied = unasked(module)
+    assert copied is not None
+    answer = [module(X)]
+    with pytest.raises(ValidationFailed, match="asked first"):
+        refuse_first_impressions(lambda given: [copied(*given)], [X], answer)
+    refuse_first_impressions(lambda given: [given[0].relu()], [X], [X.relu()])
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [random.random, np.random.rand, lambda: torch.rand(2)],
+)
+def test_what_draws_numbers_is_refused(draw: Callable[[], object]) -> None:
+    before = generators()
+    refuse_chance(before, generators())
+    draw()
+    with pytest.raises(ValidationFailed, match="draws random numbers"):
+        refuse_chance(before, generators())
+
+
+@pytest.mark.parametrize(
+    ("read", "what"),
+    [
+        (time.monotonic, "the clock"),
+        (datetime.now, "the clock"),
+        (lambda: os.environ.get("HOME"), "the environment"),
+        (lambda: Path(__file__).read_bytes(), "files"),
+        (os.getpid, "the machine"),
+        (random.Random(1).random, "random numbers"),
+    ],
+)
+def test_what_is_read_beside_the_inputs_is_refused(read: Callable[[], object], what: str) -> None:
+    with pytest.raises(ValidationFailed, match=what):
+        refuse_world(lambda: (X, read()))
+
+
+def test_a_log_has_a_time_and_no_answer_of_it() -> None:
+    refuse_world(lambda: logging.getLogger("stlab-test").error("asked"))
+    layer = nn.TransformerEncoderLayer(4, 2, batch_first=True).eval()
+    refuse_world(lambda: layer(torch.ones(2, 3, 4)))
+
+
+PACKED = nn.GRU(1, 2, batch_first=True)
+
+
+def packed(x: torch.Tensor, lengths: torch.Tensor) -> Any:
+    lengths = lengths.clamp(max=x.shape[1])
+    return nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+
+
+@pytest.mark.parametrize(
+    ("reads", "module"),
+    [
+        (True, lambda x: x * 2 if torch.allclose(x, X) else x),
+        (True, lambda x: torch.from_numpy((x + 1).numpy())),
+        (True, lambda x: x * (x.sum().item() > 0)),
+        (False, lambda x: x * torch.ones(()).item() + x.shape[0]),
+        (False, lambda x: x[x > 0]),
+        (False, lambda x: PACKED(packed(x[..., None], x[:, 0].long() + 1))[1]),
+    ],
+)
+def test_numbers_made_of_the_inputs_are_seen(reads: bool, module: Any) -> None:
+    assert reads_values(module, [X]) is reads
+
+
+class Longest(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / (x != 0).sum(1).max().item()
+
+
+class Checked(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch._check(x.sum().long().item() >= 0)
+        return x * 2
+
+
+def test_a_size_that_is_made_of_values_is_one_for_all_rows() -> None:
+    assert "a number of its inputs" in steers_by_values(torch.export.export(Longest(), (X + 1,)))
+    assert not steers_by_values(torch.export.export(Checked(), (X,)))
+
+
+W = torch.randn(2, 4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+LSTM = nn.LSTM(9, 3, bidirectional=True).double()
+GRU = nn.GRU(9, 3, 2, batch_first=True).double()
+GROUPS = torch.tensor([[0, 2, 2]]).expand(4, 3)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda x: x.cummax(1),
+        lambda x: x.cummin(-1),
+        lambda x: (x.prod(1), x.prod(0, keepdim=True)),
+        lambda x: torch.sort(x, dim=1, stable=True, descending=True),
+        lambda x: torch.hypot(x, x + 1),
+        lambda x: functional.rrelu(x - 5),
+        lambda x: (torch.cdist(x, x + 1), torch.cdist(x, x, p=1.0)),
+        lambda x: torch.zeros(4, 3).scatter_reduce(1, GROUPS, x, "mean", include_self=False),
+        lambda x: torch.ones(4, 3).scatter_reduce(1, GROUPS, x, "mean"),
+        lambda x: functional.adaptive_max_pool1d(x, 2, return_indices=True),
+        lambda x: functional.adaptive_max_pool2d(x[None], (3, 2), return_indices=True),
+        lambda x: torch.searchsorted(X, x + 0.5, right=True),
+        lambda x: functional.conv1d(W + x.sum().double(), W[:, :2], padding=2, stride=3, groups=2),
+        lambda x: LSTM(W + x.sum().double())[1][1],
+        lambda x: GRU(W * x.sum().double())[0],
+    ],
+)
+def test_forms_answer_as_the_operators_that_they_replace(compute: Any) -> None:
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return compute(x)
+
+    program = torch.export.export(Model(), (X,))
+    written = forms.with_known_forms(program)
+    assert written is not program
+    for given in (X, -X, torch.zeros_like(X)):
+        found, right = written.module()(given), program.module()(given)
+        torch.testing.assert_close(pytree.tree_leaves(found), pytree.tree_leaves(right))
