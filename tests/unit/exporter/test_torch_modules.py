@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from exporter.errors import ValidationFailed
 from exporter.sources.pytorch import forms
 from exporter.sources.pytorch.calling import positional
+from exporter.sources.pytorch.forms import complexes, wide
 from exporter.sources.pytorch.memory import refuse_first_impressions, refuse_memory, unasked
 from exporter.sources.pytorch.probing import probe
 from exporter.sources.pytorch.purity import steers_by_values
@@ -146,10 +147,10 @@ def test_the_error_function_in_float64() -> None:
     x = torch.cat([torch.linspace(-9, 9, 4001), torch.tensor([0.46875, -0.46875, 1e-300, 0.0])])
     x = x.double()
     expected = np.array([math.erf(value) for value in x.tolist()])
-    np.testing.assert_allclose(forms._erf(x).numpy(), expected, rtol=1e-13, atol=3e-17)
-    assert forms._erf(torch.tensor([math.inf, -math.inf]).double()).tolist() == [1.0, -1.0]
+    np.testing.assert_allclose(wide._erf(x).numpy(), expected, rtol=1e-13, atol=3e-17)
+    assert wide._erf(torch.tensor([math.inf, -math.inf]).double()).tolist() == [1.0, -1.0]
     gelu = nn.functional.gelu(x)
-    np.testing.assert_allclose(forms._gelu(x).numpy(), gelu.numpy(), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(wide._gelu(x).numpy(), gelu.numpy(), rtol=1e-12, atol=1e-15)
 
 
 def test_products_of_complex_tensors_by_real_ones() -> None:
@@ -157,10 +158,10 @@ def test_products_of_complex_tensors_by_real_ones() -> None:
     b = torch.randn(4, 5, dtype=torch.complex64)
     for left, right in ((a, b), (a, b.real), (a.real, b)):
         expected = torch.matmul(left.to(a.dtype), right.to(a.dtype))
-        torch.testing.assert_close(forms._matmul(left, right), expected)
+        torch.testing.assert_close(complexes._matmul(left, right), expected)
         equation = "bij,jk->bik"
-        torch.testing.assert_close(forms._einsum(equation, [left, right]), expected)
-    assert forms._matmul(a.real, b.real) is NotImplemented
+        torch.testing.assert_close(complexes._einsum(equation, [left, right]), expected)
+    assert complexes._matmul(a.real, b.real) is NotImplemented
 
 
 class Hidden(nn.Module):
