@@ -14,14 +14,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = (
+    (ROOT, "exporter"),
+    (ROOT, "triton_client"),
+    (ROOT / "deployment" / "api", "stlab_api"),
+)
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the two packages by its dotted name."""
+    """Every module of the packages by its dotted name."""
     found = {}
-    for package in ("exporter", "triton_client"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
+    for root, package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             found[name] = path
     return found
@@ -83,6 +88,18 @@ def test_the_packages_are_read() -> None:
 
 def test_triton_client_imports_nothing_of_the_exporter() -> None:
     assert importers("exporter", below("triton_client")) == set()
+
+
+def test_nothing_imports_what_is_deployed() -> None:
+    assert importers("stlab_api", below("exporter", "triton_client")) == set()
+
+
+def test_the_service_asks_the_exporter_for_facts_and_not_for_steps() -> None:
+    known = {name for module in below("stlab_api") for name in imports(module)}
+    ours = {name for name in known if name.startswith("exporter.")}
+    facts = {"arrays", "bundle", "errors", "names", "parity", "proven", "registry", "seen"}
+    assert {name.split(".")[1] for name in ours} <= facts
+    assert importers("stlab_api.app", below("stlab_api")) == {"stlab_api.__main__"}
 
 
 @pytest.mark.parametrize(
@@ -151,6 +168,12 @@ def test_the_types_of_the_client_need_no_grpc() -> None:
     loaded = loaded_after("from triton_client.types import numpy_dtype; numpy_dtype('FP32')")
     assert "triton_client" in loaded
     assert not loaded & {"grpc", "google", "tritonclient", "exporter"}
+
+
+def test_the_service_starts_without_torch_and_tensorrt() -> None:
+    loaded = loaded_after("from stlab_api.app import create_app; create_app()")
+    assert "fastapi" in loaded
+    assert not loaded & {"torch", "tensorrt", "sklearn", "pandas"}
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def run(settings: Settings, console: Console) -> None:
         console.print("Nothing was to do: the model is registered, proven and published as it is.")
     console.print(f"Picture: {picture}")
     console.print(f"Serve it: stlab serve --repository {settings.repository}")
+    console.print("By HTTP:  make api        Look at it: make dashboard")
 
 
 def _is_served(settings: Settings) -> bool:

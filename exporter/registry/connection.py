@@ -190,6 +190,26 @@ class Registry:
         with translated(self.uri):
             return self._aliases(model)
 
+    def named(self, model: str, alias: str) -> tuple[int, Mapping[str, str]]:
+        """Return the version that an alias names, with its tags, in one question.
+
+        Raises:
+            NotFoundError: There is no such model or alias.
+            UnavailableError: The registry went away.
+        """
+        with translated(self.uri):
+            try:
+                found = self.client.get_model_version_by_alias(model, alias)
+            except Exception as error:
+                # MLflow has a word of its own for an alias that there is not.
+                if getattr(error, "error_code", "") in {*NOT_FOUND, "INVALID_PARAMETER_VALUE"}:
+                    raise NotFoundError(
+                        f"no version of '{model}' is called '{alias}'",
+                        hint=f"Promote one: stlab-export {model} --alias {alias}",
+                    ) from error
+                raise
+        return int(found.version), dict(found.tags or {})
+
     def promote(self, selection: Selection, alias: str, record: Promotion) -> None:
         """Move an alias to the selected version, as the last step; see `exporter.registry.moving`.
 

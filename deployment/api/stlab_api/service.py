@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from exporter.errors import NotFoundError, StlabError
+from exporter.errors import StlabError
 from exporter.registry import Registry
 from stlab_api.predictor import Found
 from stlab_api.problems import Problem
@@ -94,6 +94,7 @@ class Service:
         self._backend = backend
         self._metrics = metrics
         self._look = look or self._ask_registry
+        self._registry: Registry | None = None
         self._served: dict[str, Served] = {}
         self._locks = {name: asyncio.Lock() for name in settings.models}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -241,12 +242,6 @@ class Service:
         task.add_done_callback(self._tasks.discard)
 
     def _ask_registry(self, name: str) -> Found:
-        aliases, versions = Registry.connect(self._settings.tracking_uri).look(name)
-        alias = self._settings.alias
-        if alias not in aliases:
-            raise NotFoundError(
-                f"no version of '{name}' is called '{alias}'",
-                hint=f"Promote one: stlab-export {name} --alias {alias}",
-            )
-        version = aliases[alias]
-        return Found(version, versions[version])
+        if self._registry is None:
+            self._registry = Registry.connect(self._settings.tracking_uri)
+        return Found(*self._registry.named(name, self._settings.alias))

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from exporter.config import parse
+from exporter.errors import NotFoundError
+from exporter.registry import Registry
 from exporter.repository import LocalRepository
 from exporter.result import ExportResult
 
@@ -290,3 +292,14 @@ def test_a_registry_that_fails_halfway_through_a_promotion(
     assert (lab.alias(name), lab.repository_bytes()) == (named, before)
     monkeypatch.undo()
     done(lab.export(name, version=2))
+
+
+def test_what_an_alias_names_in_one_question(lab: Lab) -> None:
+    version = lab.register_onnx("asked-for", times(1.0), example=ROWS)
+    lab.client.set_registered_model_alias("asked-for", "dev", str(version))
+    lab.client.set_model_version_tag("asked-for", str(version), "colour", "blue")
+    registry = Registry.connect(lab.uri)
+    assert registry.named("asked-for", "dev") == (version, {"colour": "blue"})
+    for model, alias in (("asked-for", "prod"), ("nobody", "dev")):
+        with pytest.raises(NotFoundError, match=f"no version of '{model}' is called '{alias}'"):
+            registry.named(model, alias)
