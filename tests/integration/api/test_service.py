@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +263,30 @@ def test_nothing_that_a_caller_sends_breaks_it(
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
         assert running.ready()
         assert "Traceback" not in running.log.read_text()
+
+
+def test_traces_reach_a_collector(lab: Lab, server: TritonServer) -> None:
+    lab.register_onnx("traced", times(5.0), example=ROWS)
+    promote(lab, server, "traced")
+    sent: list[tuple[str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            sent.append((self.path, gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{collector.server_port}"
+        with service(lab, "traced", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint) as running:
+            assert running.call("/v1/models/traced/predict", ASKED)[0] == 200
+        collector.shutdown()
+    assert {path for path, _ in sent} == {"/v1/traces"}
+    spans = b"".join(body for _, body in sent)
+    assert b"/v1/models/traced/predict" in spans
+    assert b"/health" not in spans
