@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -38,7 +38,9 @@ def read_npz(path: Path) -> dict[str, Array]:
         ) from error
 
 
-def write_npz(path: Path, arrays: Mapping[str, Array], *, compresslevel: int = 0) -> None:
+def write_npz(
+    path: Path | BinaryIO, arrays: Mapping[str, Array], *, compresslevel: int = 0
+) -> None:
     """Write arrays that are not of objects: the same arrays, the same bytes."""
     method = zipfile.ZIP_DEFLATED if compresslevel else zipfile.ZIP_STORED
     with zipfile.ZipFile(path, "w", method, compresslevel=compresslevel) as archive:

@@ -54,7 +54,7 @@ class _Tokens:
 
         self._issuer, self._audience = issuer, audience
         url = jwks_url or f"{issuer.rstrip('/')}/.well-known/jwks.json"
-        self._jwks = jwt.PyJWKClient(url, cache_keys=True, timeout=5)
+        self._jwks = jwt.PyJWKClient(url, timeout=5)
 
     async def __call__(self, header: Callable[[bytes], str]) -> None:
         import jwt
@@ -64,23 +64,47 @@ class _Tokens:
             raise _unauthorized("give a bearer token")
         try:
             await asyncio.to_thread(self._decoded, token)
-        except jwt.PyJWKClientConnectionError as error:
-            raise Problem(503, "unavailable", "the issuer of tokens does not answer") from error
         except jwt.PyJWTError as error:
             raise _unauthorized(f"the token is refused: {error}") from error
 
     def _decoded(self, token: str) -> dict[str, Any]:
         import jwt
 
+        jwt.get_unverified_header(token)  # for what is no token nobody is asked
+        try:
+            self._jwks.get_jwk_set()
+        except (jwt.PyJWTError, ValueError, OSError) as error:
+            raise _away() from error
+        try:
+            key = self._jwks.get_signing_key_from_jwt(token).key
+        except (jwt.PyJWKClientConnectionError, ValueError, OSError) as error:
+            raise _away() from error
+        try:
+            return self._checked(token, key)
+        except TypeError as error:  # its algorithm is for another kind of key
+            raise jwt.InvalidAlgorithmError("the key is not for its algorithm") from error
+
+    def _checked(self, token: str, key: Any) -> dict[str, Any]:
+        import jwt
+
         decoded: dict[str, Any] = jwt.decode(
             token,
-            self._jwks.get_signing_key_from_jwt(token).key,
+            key,
             algorithms=["RS256", "RS512", "PS256", "ES256", "ES384", "EdDSA"],
             issuer=self._issuer,
             audience=self._audience or None,
             options={"require": ["exp"], "verify_aud": bool(self._audience)},
         )
         return decoded
+
+
+def _away() -> Problem:
+    return Problem(
+        503,
+        "unavailable",
+        "the issuer of tokens does not answer with its keys",
+        headers={"Retry-After": "1"},
+    )
 
 
 def _unauthorized(detail: str) -> Problem:

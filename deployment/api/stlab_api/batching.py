@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Batcher:
         if not self._most:
             return await self._enqueue(inputs, 0, ())
         rows = len(next(iter(inputs.values())))
-        shape = tuple((a.shape[1:], a.dtype.char) for a in inputs.values())
+        shape = tuple(sorted((n, a.shape[1:], a.dtype.char) for n, a in inputs.items()))
         if rows <= self._most:
             return await self._enqueue(inputs, rows, shape)
         cuts = [slice(i, i + self._most) for i in range(0, rows, self._most)]
@@ -85,12 +86,16 @@ class Batcher:
         return waiting.answer
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        batch = self._next()
-        if not batch:
-            self._running = False
+        while batch := self._next():
+            try:
+                run = loop.run_in_executor(self._thread, self._answered, batch)
+            except RuntimeError as error:  # it was closed
+                for waiting in batch:
+                    waiting.answer.set_exception(error)
+                continue
+            run.add_done_callback(partial(self._deliver, loop, batch))
             return
-        run = loop.run_in_executor(self._thread, self._answered, batch)
-        run.add_done_callback(lambda done: self._deliver(loop, batch, done))
+        self._running = False
 
     def _next(self) -> list[_Waiting]:
         batch: list[_Waiting] = []

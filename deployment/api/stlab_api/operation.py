@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from starlette.requests import ClientDisconnect
+
 from stlab_api.logs import access
 from stlab_api.problems import Problem, problem_of
 
@@ -32,6 +34,8 @@ _ID = re.compile(r"[\x21-\x7e]{1,128}")
 # Asked by machines all the time: neither limited nor guarded nor logged.
 _QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
 _OPEN = frozenset({"/docs", "/openapi.json"})
+_METHODS = frozenset({"GET", "HEAD", "POST"})
+_GONE = 499  # as nginx counts who went before the answer
 
 
 @dataclass(slots=True)
@@ -125,6 +129,8 @@ class Operation:
             if not quiet:
                 await self._admit(scope["path"], header, call)
             await self._app(scope, self._limited(receive, header), answer)
+        except ClientDisconnect:
+            status = _GONE
         except Exception as error:
             if began:
                 raise
@@ -186,7 +192,7 @@ class Operation:
         self._metrics.in_flight.set(self._under_way)
         if scope["path"] in _QUIET:
             return
-        method = scope["method"] if route != "unknown" else "other"
+        method = scope["method"] if route != "unknown" and scope["method"] in _METHODS else "other"
         self._metrics.answered(method, route, status, call.model, call.version, seconds)
         if access.isEnabledFor(20):
             access.info(

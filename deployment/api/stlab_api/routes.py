@@ -76,11 +76,13 @@ def routes(
     async def predicted(request: Request) -> Response:
         name = request.path_params["name"]
         call = call_of(request.scope)
-        served = service.served(name)
+        service.served(name)
         call.model = name
         kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
         wanted = _wanted(request.headers.get("accept", ""), kind)
         body = await request.body()
+        served = service.served(name)  # only now: another version may answer since it began
+        call.version = str(served.version)
         if kind == JSON:
             inputs = served.codec.from_json(body)
         elif kind in NPZ:
@@ -114,10 +116,13 @@ def _of_plugin(service: Service, alias: str, transform: Transform[Any, Any]) -> 
 
     async def answered(request: Request) -> Response:
         call = call_of(request.scope)
-        served = service.served(name)
+        service.served(name)
         call.model = name
+        body = await request.body()
+        served = service.served(name)
+        call.version = str(served.version)
         try:
-            asked = transform.request.model_validate_json(await request.body())
+            asked = transform.request.model_validate_json(body)
         except ValidationError as error:
             raise invalid(error) from error
         try:

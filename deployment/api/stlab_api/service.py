@@ -98,6 +98,7 @@ class Service:
         self._served: dict[str, Served] = {}
         self._locks = {name: asyncio.Lock() for name in settings.models}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._following: asyncio.Task[None] | None = None
         self._problems: dict[str, str] = {}
         self.draining = False
 
@@ -153,15 +154,16 @@ class Service:
     async def start(self) -> None:
         """Load what can be loaded, and keep following; what cannot be loaded is tried again."""
         await asyncio.gather(*(self._tried(name) for name in self._settings.models))
-        self._spawn(self._keep_following())
+        self._following = asyncio.create_task(self._keep_following())
 
     async def stop(self) -> None:
         """Stop following, and let go of everything."""
         self.draining = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(served.retire() for served in self._served.values()))
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        last = (served.retire() for served in self._served.values())
+        await asyncio.gather(*self._tasks, *last)
         self._served.clear()
         await self._backend.close()
 
@@ -217,9 +219,15 @@ class Service:
                 return
             predictor = await self._backend.open(name, version, found)
             limits = self._settings
-            codec = Codec(predictor.spec, max_rows=limits.max_rows, max_bytes=limits.max_body_bytes)
-            fresh = Served(predictor, codec)
-            await self._warm(fresh)
+            try:
+                codec = Codec(
+                    predictor.spec, max_rows=limits.max_rows, max_bytes=limits.max_body_bytes
+                )
+                fresh = Served(predictor, codec)
+                await self._warm(fresh)
+            except BaseException:
+                await predictor.close()
+                raise
             self._served[name] = fresh
             before = None if current is None else current.version
             self._metrics.serves(name, limits.alias, version, before)

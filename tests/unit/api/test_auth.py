@@ -1,0 +1,346 @@
+"""Keys, and tokens of an issuer whose keys lie on a real HTTP server."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from stlab_api.auth import guard_of
+from stlab_api.problems import Problem
+from tests.unit.api.fakes import finished, running, settings_of
+
+ISSUER, AUDIENCE = "https://issuer.example", "models"
+RSA = rsa.generate_private_key(65537, 2048)
+OTHER_RSA = rsa.generate_private_key(65537, 2048)
+EC = ec.generate_private_key(ec.SECP256R1())
+
+
+def jwk(key: Any, kid: str) -> dict[str, Any]:
+    algorithm = jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else None
+    algorithm = algorithm or jwt.algorithms.ECAlgorithm
+    made: dict[str, Any] = algorithm.to_jwk(key.public_key(), as_dict=True)
+    return {**made, "kid": kid, "use": "sig"}
+
+
+class Issuer:
+    """What publishes keys.
+
+    Attributes:
+        page: What it answers.
+        status: The status that it answers with.
+        asked: The paths that it was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.publish(jwk(RSA, "rsa-1"), jwk(EC, "ec-1"))
+        self.status = 200
+        self.asked: list[str] = []
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                issuer.asked.append(self.path)
+                self.send_response(issuer.status)
+                self.send_header("content-length", str(len(issuer.page)))
+                self.end_headers()
+                self.wfile.write(issuer.page)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.jwks = f"{self.url}/keys"
+
+    def publish(self, *keys: dict[str, Any]) -> None:
+        self.page = json.dumps({"keys": keys}).encode()
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    issuer = Issuer()
+    yield issuer
+    issuer.close()
+
+
+def token(
+    key: Any = RSA, kid: str | None = "rsa-1", algorithm: str = "RS256", **changed: Any
+) -> str:
+    now = int(time.time())
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "exp": now + 60, "sub": "somebody", **changed}
+    claims = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(claims, key, algorithm, headers={} if kid is None else {"kid": kid})
+
+
+def forged(header: dict[str, Any], secret: bytes | None = None, **changed: Any) -> str:
+    def part(value: bytes) -> bytes:
+        return base64.urlsafe_b64encode(value).rstrip(b"=")
+
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "exp": int(time.time()) + 60, **changed}
+    signed = b".".join(part(json.dumps(value).encode()) for value in (header, claims))
+    signature = b"" if secret is None else hmac.digest(secret, signed, hashlib.sha256)
+    return (signed + b"." + part(signature)).decode()
+
+
+def asked(headers: dict[str, str], path: str = "/v1/models/toy", **settings: Any) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        async with running(**settings) as toy:
+            return await toy.client.get(path, headers=headers)
+
+    answer: httpx.Response = finished(ask())
+    return answer
+
+
+def with_token(issuer: Issuer, given: str, **settings: Any) -> httpx.Response:
+    return asked(
+        {"authorization": f"Bearer {given}"},
+        **{
+            "oidc_issuer": ISSUER,
+            "oidc_audience": AUDIENCE,
+            "oidc_jwks_url": issuer.jwks,
+            **settings,
+        },
+    )
+
+
+def refused(answer: httpx.Response) -> None:
+    assert answer.status_code == 401, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "urn:stlab:problem:unauthorized"
+    assert "version" not in answer.json()
+
+
+def test_without_a_setting_everybody_may_ask() -> None:
+    assert asked({}).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["one", "two"])
+def test_a_known_key_lets_in(key: str) -> None:
+    assert asked({"x-api-key": key}, keys="one, two,").status_code == 200
+
+
+@pytest.mark.parametrize("key", [None, "", "on", "onee", "ONE", "one, two", "one,", "é"])
+def test_another_key_does_not(key: str | None) -> None:
+    async def ask() -> httpx.Response:
+        async with running(keys="one, two") as toy:
+            headers = {} if key is None else {"x-api-key": key.encode()}
+            return await toy.client.get("/v1/models/toy", headers=headers)
+
+    answer = finished(ask())
+    refused(answer)
+    assert "X-API-Key" in answer.json()["detail"]
+    assert "one" not in answer.text.replace("known", "")
+
+
+def test_a_refused_request_reaches_no_model() -> None:
+    async def ask() -> None:
+        async with running(keys="one", max_body_bytes=10) as toy:
+            answer = await toy.predict()
+            refused(answer)  # not 413: a stranger learns no limits
+            assert not toy.backend.opened[0].asked
+
+    finished(ask())
+
+
+@pytest.mark.parametrize(
+    "path", ["/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs"]
+)
+def test_health_and_documents_are_open(path: str) -> None:
+    assert asked({}, path, keys="one").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/docs/x", "/health", "/v1/models/other"])
+def test_everything_else_is_not(path: str) -> None:
+    refused(asked({}, path, keys="one"))
+
+
+@pytest.mark.parametrize(
+    ("key", "kid", "algorithm"), [(RSA, "rsa-1", "RS256"), (EC, "ec-1", "ES256")]
+)
+def test_a_good_token_lets_in(issuer: Issuer, key: Any, kid: str, algorithm: str) -> None:
+    assert with_token(issuer, token(key, kid, algorithm)).status_code == 200
+    assert issuer.asked == ["/keys"]
+
+
+def test_keys_are_looked_for_where_issuers_have_them(issuer: Issuer) -> None:
+    good = token(iss=f"{issuer.url}/")
+    answer = with_token(issuer, good, oidc_issuer=f"{issuer.url}/", oidc_jwks_url="")
+    assert answer.status_code == 200
+    assert issuer.asked == ["/.well-known/jwks.json"]
+
+
+def test_without_an_audience_any_is_taken(issuer: Issuer) -> None:
+    assert with_token(issuer, token(aud="others"), oidc_audience="").status_code == 200
+
+
+def test_one_audience_of_several_is_enough(issuer: Issuer) -> None:
+    assert with_token(issuer, token(aud=["others", AUDIENCE])).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"exp": int(time.time()) - 5},
+        {"exp": None},
+        {"nbf": int(time.time()) + 600},
+        {"iss": "https://other.example"},
+        {"iss": None},
+        {"aud": "others"},
+        {"aud": None},
+    ],
+    ids=["expired", "no end", "not yet", "issuer", "no issuer", "audience", "no audience"],
+)
+def test_a_token_for_something_else_is_refused(issuer: Issuer, changed: dict[str, Any]) -> None:
+    answer = with_token(issuer, token(**changed))
+    refused(answer)
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert "the token is refused" in answer.json()["detail"]
+
+
+def test_a_token_of_another_key_is_refused(issuer: Issuer) -> None:
+    refused(with_token(issuer, token(OTHER_RSA)))
+    refused(with_token(issuer, token(kid="rsa-2")))
+    refused(with_token(issuer, token(kid=None)))
+
+
+def test_a_token_without_a_signature_is_refused(issuer: Issuer) -> None:
+    for algorithm in ("none", "None", "NONE"):
+        for kid in ({"kid": "rsa-1"}, {}):
+            refused(with_token(issuer, forged({"alg": algorithm, "typ": "JWT", **kid})))
+
+
+def test_the_public_key_is_no_secret_to_sign_with(issuer: Issuer) -> None:
+    public = RSA.public_key()
+    for encoding, form in (
+        (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
+        (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo),
+    ):
+        secret = public.public_bytes(encoding, form)
+        header = {"alg": "HS256", "typ": "JWT", "kid": "rsa-1"}
+        refused(with_token(issuer, forged(header, secret)))
+
+
+@pytest.mark.parametrize(
+    ("key", "kid", "algorithm"),
+    [(EC, "rsa-1", "ES256"), (RSA, "ec-1", "RS256")],
+    ids=["EC for RSA", "RSA for EC"],
+)
+def test_an_algorithm_that_is_not_the_keys_is_refused(
+    issuer: Issuer, key: Any, kid: str, algorithm: str
+) -> None:
+    refused(with_token(issuer, token(key, kid, algorithm)))
+
+
+@pytest.mark.parametrize("given", ["", "x", "a.b.c", "a.b", "ä", "." * 10_000, "e30.e30.e30"])
+def test_what_is_no_token_is_refused(issuer: Issuer, given: str) -> None:
+    async def ask() -> httpx.Response:
+        async with running(oidc_issuer=ISSUER, oidc_jwks_url=issuer.jwks) as toy:
+            headers = {"authorization": f"Bearer {given}".encode()}
+            return await toy.client.get("/v1/models/toy", headers=headers)
+
+    refused(finished(ask()))
+
+
+@pytest.mark.parametrize("kid", [1, None, [], {"a": 1}, ["rsa-1"]])
+def test_a_key_id_that_is_no_text_is_refused(issuer: Issuer, kid: Any) -> None:
+    refused(with_token(issuer, forged({"alg": "RS256", "kid": kid}, b"secret")))
+
+
+@pytest.mark.parametrize("scheme", ["", "Basic ", "Token "])
+def test_another_scheme_is_refused(issuer: Issuer, scheme: str) -> None:
+    answer = asked(
+        {"authorization": f"{scheme}{token()}"}, oidc_issuer=ISSUER, oidc_jwks_url=issuer.jwks
+    )
+    refused(answer)
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_the_word_bearer_may_be_written_small(issuer: Issuer) -> None:
+    answer = asked(
+        {"authorization": f"bearer {token()}"},
+        oidc_issuer=ISSUER,
+        oidc_audience=AUDIENCE,
+        oidc_jwks_url=issuer.jwks,
+    )
+    assert answer.status_code == 200
+
+
+def unavailable(answer: httpx.Response) -> None:
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["type"] == "urn:stlab:problem:unavailable"
+    assert "issuer" in answer.json()["detail"]
+
+
+def test_an_issuer_that_is_away_is_no_fault_of_the_token(issuer: Issuer) -> None:
+    issuer.close()
+    unavailable(with_token(issuer, token()))
+
+
+@pytest.mark.parametrize(
+    ("status", "page"),
+    [(500, b"{}"), (404, b""), (200, b"<html>sorry</html>"), (200, b"[]"), (200, b'{"keys": []}')],
+    ids=["500", "404", "html", "list", "no keys"],
+)
+def test_an_issuer_that_answers_nonsense_is_no_fault_of_the_token(
+    issuer: Issuer, status: int, page: bytes
+) -> None:
+    issuer.status, issuer.page = status, page
+    unavailable(with_token(issuer, token()))
+
+
+def test_keys_are_fetched_once_for_many_requests(issuer: Issuer) -> None:
+    async def ask() -> None:
+        settings = {"oidc_audience": AUDIENCE, "oidc_jwks_url": issuer.jwks}
+        async with running(oidc_issuer=ISSUER, **settings) as toy:
+            for given in (token(), token(EC, "ec-1", "ES256"), token()):
+                headers = {"authorization": f"Bearer {given}"}
+                assert (await toy.predict(headers=headers)).status_code == 200
+            assert issuer.asked == ["/keys"]
+            # Keys that are known outlive the issuer.
+            issuer.close()
+            headers = {"authorization": f"Bearer {token()}"}
+            assert (await toy.predict(headers=headers)).status_code == 200
+
+    finished(ask())
+
+
+def test_a_key_that_was_withdrawn_is_forgotten_with_the_others(issuer: Issuer) -> None:
+    guard = guard_of(
+        settings_of(oidc_issuer=ISSUER, oidc_audience=AUDIENCE, oidc_jwks_url=issuer.jwks)
+    )
+    assert guard is not None
+
+    def header(_: bytes) -> str:
+        return f"Bearer {token()}"
+
+    async def ask() -> None:
+        await guard(header)
+        issuer.publish(jwk(EC, "ec-1"))
+        cache = guard._jwks.jwk_set_cache  # type: ignore[attr-defined]
+        cache.jwk_set_with_timestamp = None  # its five minutes are over
+        with pytest.raises(Problem) as caught:
+            await guard(header)
+        assert caught.value.status == 401
+
+    finished(ask())
