@@ -8,7 +8,7 @@ INPUTS := pyproject.toml constraints.txt examples/us_income/pyproject.toml
 # Where the shell forbids bytecode, every command would compile MLflow and torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-gpu lint bench-export bench-serving bench-client api serve wheel clean help
+.PHONY: setup demo test test-gpu lint bench-export bench-serving bench-client api dashboard serve wheel clean help
 
 setup: .venv/.ready ## Make .venv with everything the demo needs, and a tritonserver launcher in it
 
@@ -37,6 +37,9 @@ bench-client: .venv/.ready-dev ## Measure triton_client beside tritonclient and 
 
 api: .venv/.ready ## Serve the demo's model by HTTP on the loopback interface
 	@MLFLOW_MODEL_ALIAS=$${MLFLOW_MODEL_ALIAS:-staging} $(BIN)/stlab-api
+
+dashboard: .venv/.ready ## Show models, answers and the server in a browser, on the loopback interface
+	@$(BIN)/stlab-dashboard
 
 serve: .venv/.ready ## Serve model_repository on the loopback interface
 	$(BIN)/stlab serve

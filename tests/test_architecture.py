@@ -18,6 +18,7 @@ PACKAGES = (
     (ROOT, "exporter"),
     (ROOT, "triton_client"),
     (ROOT / "deployment" / "api", "stlab_api"),
+    (ROOT / "deployment" / "dashboards", "stlab_dashboard"),
 )
 
 
@@ -91,7 +92,9 @@ def test_triton_client_imports_nothing_of_the_exporter() -> None:
 
 
 def test_nothing_imports_what_is_deployed() -> None:
-    assert importers("stlab_api", below("exporter", "triton_client")) == set()
+    for package in ("stlab_api", "stlab_dashboard"):
+        others = set(MODULES) - below(package)
+        assert importers(package, others) == set()
 
 
 def test_the_service_asks_the_exporter_for_facts_and_not_for_steps() -> None:

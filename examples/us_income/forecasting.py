@@ -7,22 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from stlab_api.transforms import ModelInfo
 
 from examples.us_income.data import HISTORY_YEARS, HORIZON_YEARS, load_panel
+from stlab_api.transforms import ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
+
     from triton_client.types import ModelSpec
 
 __all__ = ["ForecastRequest", "ForecastResponse", "IncomeForecast", "StateForecast"]
 
+# In the order of their states' names.
 _CODES = (
-    "AL AZ AR CA CO CT DE FL GA ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY "
-    "NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY"
-).split()
+    "AL", "AZ", "AR", "CA", "CO", "CT", "DE", "FL", "GA", "ID", "IL", "IN", "IA", "KS", "KY", "LA",
+    "ME", "MD", "MA", "MI", "MN", "MS", "MO", "MT", "NE", "NV", "NH", "NJ", "NM", "NY", "NC", "ND",
+    "OH", "OK", "OR", "PA", "RI", "SC", "SD", "TN", "TX", "UT", "VT", "VA", "WA", "WV", "WI", "WY",
+)  # fmt: skip
 _NAMES = load_panel().states
 _STATES = {
     **{name.casefold(): name for name in _NAMES},
@@ -130,8 +133,8 @@ def _by_state(incomes: Mapping[str, Mapping[int, float]]) -> dict[str, Mapping[i
     missing = [name for name in _NAMES if name not in given]
     if missing:
         raise ValueError(
-            f"{_listed(missing)} {'is' if len(missing) == 1 else 'are'} missing: the forecast looks "
-            f"at all {len(_NAMES)} contiguous states, since neighbours go together"
+            f"{_listed(missing)} {'is' if len(missing) == 1 else 'are'} missing: the forecast "
+            f"looks at all {len(_NAMES)} contiguous states, since neighbours go together"
         )
     return given
 

@@ -49,7 +49,7 @@ def running(
     *,
     environment: Mapping[str, str] | None = None,
     user: str | None = None,
-    seconds: float = 60.0,
+    seconds: float = 120.0,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a process until the block ends; it answers when the block begins."""
     with log.open("ab") as file:

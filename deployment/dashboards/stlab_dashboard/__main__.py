@@ -1,0 +1,41 @@
+"""The command ``stlab-dashboard``."""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from exporter.errors import UsageError
+from stlab_dashboard.app import create_app
+from stlab_dashboard.settings import Settings
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT; 2 where a setting makes no sense."""
+    try:
+        settings = Settings()
+        app = create_app(settings)
+    except (ValidationError, UsageError, ValueError) as error:
+        print(f"stlab-dashboard: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    print(f"The dashboard is at http://{settings.host}:{settings.port}", file=sys.stderr)  # noqa: T201
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=3,
+        )
+    )
+    server.run()
+    return 0 if server.started else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Puts the dashboard together."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from nicegui import app as pages
+from nicegui import ui
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import HTMLResponse, PlainTextResponse
+
+from exporter.errors import StlabError
+from stlab_dashboard import __version__
+from stlab_dashboard.monitor import Monitor
+from stlab_dashboard.registry_page import registry_page, report_page
+from stlab_dashboard.server_page import server_page
+from stlab_dashboard.settings import Settings
+from stlab_dashboard.sources import Sources
+from stlab_dashboard.try_page import try_page
+
+if TYPE_CHECKING:
+    from starlette.middleware.base import RequestResponseEndpoint
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from exporter.state import StatusResult
+
+__all__ = ["create_app"]
+
+_STATIC = Path(__file__).parent / "static"
+# A browser loads nothing from anywhere else, and no other page shows this one within itself.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' "
+    "'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; connect-src 'self'; "
+    "frame-ancestors 'self'; form-action 'self'; base-uri 'self'"
+)
+# A report is a page by itself: no script, no request.
+_REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the ASGI application; one in a process, since NiceGUI keeps its pages by process.
+
+    Args:
+        settings: The settings; by default those of the environment.
+    """
+    settings = settings or Settings()
+    sources, monitor = Sources(settings), Monitor(settings)
+    looking: list[asyncio.Task[StatusResult]] = []
+    app = FastAPI(title="stlab dashboard", version=__version__, docs_url=None, redoc_url=None,
+                  openapi_url=None)  # fmt: skip
+    app.add_middleware(BaseHTTPMiddleware, dispatch=_guarded)
+    pages.add_static_files("/static", _STATIC)
+    ui.add_head_html('<link rel="stylesheet" href="/static/dashboard.css">', shared=True)
+
+    @ui.page("/", response_timeout=60)
+    async def registry() -> None:
+        await registry_page(settings, sources)
+
+    @ui.page("/try", response_timeout=60)
+    async def trial(model: str = "", alias: str = "") -> None:
+        await try_page(settings, sources, model, alias)
+
+    @ui.page("/server", response_timeout=60)
+    async def server() -> None:
+        await server_page(settings, monitor)
+
+    @app.get("/report/{model}/{alias}.html")
+    async def report(model: str, alias: str) -> Response:
+        try:
+            page = await sources.report(model, await sources.alias(model, alias))
+        except StlabError as error:
+            return PlainTextResponse(error.message, 404)
+        return HTMLResponse(page, headers={"Content-Security-Policy": _REPORT_POLICY})
+
+    @ui.page("/report/{model}/{alias}", response_timeout=60)
+    async def reported(model: str, alias: str) -> None:
+        await report_page(settings, sources, model, alias)
+
+    @app.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {}
+
+    @pages.on_startup
+    async def begin() -> None:
+        # MLflow takes seconds to import: before the first visitor comes.
+        looking.append(asyncio.create_task(sources.status()))
+
+    ui.run_with(
+        app,
+        title="stlab",
+        favicon=_STATIC / "favicon.svg",
+        dark=None,
+        language="en-US",
+        tailwind=False,
+        show_welcome_message=False,
+    )
+    return app
+
+
+async def _guarded(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    answer = await call_next(request)
+    answer.headers.setdefault("Content-Security-Policy", _POLICY)
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.headers["Referrer-Policy"] = "no-referrer"
+    return answer

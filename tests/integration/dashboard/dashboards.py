@@ -1,0 +1,69 @@
+"""Starts the dashboard as its users do: in a process with an environment of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.integration.api.services import free_port
+from tests.integration.exporter.running import environment
+
+__all__ = ["Dashboard", "dashboard"]
+
+START_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """A running dashboard."""
+
+    url: str
+    log: Path
+
+
+@contextmanager
+def dashboard(folder: Path, **settings: str) -> Iterator[Dashboard]:
+    """Run the command until the block ends; it answers when the block begins."""
+    port = free_port()
+    log = folder / f"dashboard-{port}.log"
+    given = {"STLAB_DASHBOARD_PORT": str(port), "STLAB_DASHBOARD_REFRESH_SECONDS": "0.5",
+             "STLAB_DASHBOARD_CACHE_SECONDS": "1", **settings}  # fmt: skip
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stlab_dashboard"],
+            cwd=folder,
+            env=environment(**given),
+            stdout=file,
+            stderr=file,
+        )
+    running = Dashboard(f"http://127.0.0.1:{port}", log)
+    try:
+        end = time.monotonic() + START_SECONDS
+        while not _live(running.url):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.05)
+        yield running
+        assert "Traceback" not in log.read_text(), log.read_text()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _live(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health/live", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

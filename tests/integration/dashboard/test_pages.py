@@ -1,0 +1,238 @@
+"""Each page with real state behind it, and one whole journey through all of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from exporter.status import StatusRequest, status
+from tests.integration.exporter.models import ROWS
+from triton_client import TritonClient
+
+from .conftest import PIPELINE, World
+from .dashboards import Dashboard
+
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(120)]
+
+
+def row(page: Page, model: str, alias: str) -> Locator:
+    section = page.get_by_role("region", name=f"Model {model}")
+    return section.get_by_role("row").filter(has=page.get_by_role("rowheader", name=alias))
+
+
+def cells(page: Page, model: str, alias: str) -> list[str]:
+    return [text.strip() for text in row(page, model, alias).get_by_role("cell").all_inner_texts()]
+
+
+def values(page: Page) -> object:
+    """What the page shows of all values."""
+    page.get_by_text("All values").click()
+    return json.loads(page.locator("details pre").inner_text())
+
+
+def ask(page: Page) -> None:
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_role("status").filter(has_text="nswer")).to_be_visible()
+
+
+def test_the_ladder_is_that_of_stlab_status(page: Page, shown: Dashboard, world: World) -> None:
+    request = StatusRequest(
+        "double", repository=str(world.lab.folder / "repository"), tracking_uri=world.lab.uri
+    )
+    (model,) = status(request).models
+    page.goto(shown.url)
+    expect(page.get_by_role("heading", name="Registry", level=1)).to_be_visible()
+    for state in model.aliases:
+        assert state.record is not None
+        version, bundle, margin, when, by, served, judged, evidence = cells(
+            page, "double", state.alias
+        )
+        assert version == str(state.version)
+        assert bundle == state.record.bundle[:12]
+        assert margin == f"{state.margin:.3g}"
+        assert when == f"{state.record.at[:16].replace('T', ' ')} UTC"
+        assert by == ("pipeline" if state.alias == "prod" else "by hand")
+        assert (served, judged) == ("yes", "✓ in order")
+        assert "Report" in evidence
+    assert [state.alias for state in model.aliases] == ["dev", "staging", "prod"]
+    expect(row(page, "double", "archived")).to_contain_text("names nothing")
+    pipeline = row(page, "double", "prod").get_by_role("link", name="pipeline")
+    expect(pipeline).to_have_attribute("href", PIPELINE)
+
+
+def test_drift_is_red_and_says_what_mends_it(page: Page, shown: Dashboard, world: World) -> None:
+    request = StatusRequest(
+        "crooked",
+        repository=str(world.lab.folder / "repository"),
+        tracking_uri=world.lab.uri,
+        triton_urls=(world.server.grpc_url,),
+    )
+    (model,) = status(request).models
+    assert model.drifts
+    page.goto(shown.url)
+    section = page.get_by_role("region", name="Model crooked")
+    expect(section).to_contain_text("to mend")
+    for drift in model.drifts:
+        expect(section.get_by_text(drift.message[1:])).to_be_visible()
+        expect(section.locator("code", has_text=drift.fix).first).to_be_visible()
+    message = section.locator(".drift .bad").first
+    expect(message).to_have_css("color", "rgb(168, 21, 42)")
+    expect(message).to_contain_text("✗")  # and not by its colour alone
+    expect(row(page, "crooked", "staging")).to_contain_text("✗ drift")
+
+
+def test_what_changes_is_seen_when_looked_at_again(
+    page: Page, shown: Dashboard, world: World
+) -> None:
+    page.goto(shown.url)
+    expect(row(page, "double", "archived")).to_contain_text("names nothing")
+    world.lab.client.set_registered_model_alias("double", "archived", "2")
+    try:
+        page.get_by_role("button", name="Look again").click()
+        expect(row(page, "double", "archived")).to_contain_text("✗ drift")
+    finally:
+        world.lab.client.delete_registered_model_alias("double", "archived")
+    page.get_by_role("button", name="Look again").click()
+    expect(row(page, "double", "archived")).to_contain_text("names nothing")
+
+
+def test_a_journey_from_the_registry_to_the_registrys_numbers(page: Page, shown: Dashboard) -> None:
+    page.goto(shown.url)
+    page.get_by_role("link", name="Report of double, staging, version 1").click()
+    expect(page.get_by_role("heading", name="Report of double, staging")).to_be_visible()
+    report = page.frame_locator("iframe[title='Parity report of double, version 1']")
+    expect(report.get_by_role("heading", name="double, version 1")).to_be_visible()
+    expect(report.get_by_text("Proven.")).to_be_visible()
+    page.get_by_role("link", name="Try this version").click()
+    expect(page.get_by_label("Model")).to_have_value("double:staging")
+    for way in ("the service", "Triton"):
+        page.get_by_label(f"{way} (").check()
+        ask(page)
+        answer = page.get_by_role("region", name="The answer")
+        expect(answer).to_contain_text(f"answered by version 1 through {way}")
+        expect(answer).to_contain_text(re.compile(r"\d+\.\d ms there and back"))
+        expect(answer).to_contain_text("✓ equals the registered model's answer")
+        np.testing.assert_allclose(values(page), 2.0 * ROWS, rtol=1e-6)
+
+
+def test_another_version_is_not_compared(page: Page, shown: Dashboard) -> None:
+    """The service answers for `staging`, whatever is chosen here."""
+    page.goto(f"{shown.url}/try?model=double&alias=dev")
+    expect(page.get_by_label("Model")).to_have_value("double:dev")
+    ask(page)
+    answer = page.get_by_role("region", name="The answer")
+    expect(answer).to_contain_text("the service answers with version 1, and 'dev' names version 2")
+    page.get_by_label("Triton (").check()
+    ask(page)
+    expect(answer).to_contain_text("✓ equals the registered model's answer")
+    np.testing.assert_allclose(values(page), 3.0 * ROWS, rtol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "json"])
+def test_a_file_of_ones_own(page: Page, shown: Dashboard, tmp_path: Path, suffix: str) -> None:
+    mine = np.arange(12, dtype=np.float32).reshape(2, 6)
+    file = tmp_path / f"mine.{suffix}"
+    if suffix == "npz":
+        np.savez(file, x=mine)
+    else:
+        file.write_text(json.dumps({"x": mine.tolist()}))
+    page.goto(f"{shown.url}/try?model=double&alias=staging")
+    page.get_by_label("a file of yours").check()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a file").click()
+    chooser.value.set_files(file)
+    expect(page.get_by_text(f"mine.{suffix},")).to_be_visible()
+    for way in ("the service", "Triton"):
+        page.get_by_label(f"{way} (").check()
+        ask(page)
+        expect(page.get_by_role("region", name="The answer")).to_contain_text(f"through {way}")
+        np.testing.assert_array_equal(values(page), 2.0 * mine)
+
+
+def test_inputs_that_do_not_fit_are_refused_by_name(
+    page: Page, shown: Dashboard, tmp_path: Path
+) -> None:
+    file = tmp_path / "wrong.json"
+    file.write_text('{"y": [[1, 2]]}')
+    page.goto(f"{shown.url}/try?model=double&alias=staging")
+    page.get_by_label("a file of yours").check()
+    ask(page)
+    expect(page.get_by_role("alert")).to_contain_text("There is no file yet")
+    page.locator("input[type=file]").set_input_files(file)
+    expect(page.get_by_text("wrong.json,")).to_be_visible()
+    for way, name in (("the service", "/inputs/x: Field required"), ("Triton", "'y'")):
+        page.get_by_label(f"{way} (").check()
+        ask(page)
+        expect(page.get_by_role("alert")).to_contain_text(name)
+
+
+def test_the_demos_forecasts_by_state(page: Page, shown: Dashboard) -> None:
+    pytest.importorskip("libpysal", reason="the demo's data lies in libpysal (stlab[demo])")
+    page.goto(f"{shown.url}/try?model=income&alias=staging")
+    page.get_by_label("the years that the demo's model was not fitted on").check()
+    ask(page)
+    drawn = page.get_by_role("img", name=re.compile("income per head"))
+    expect(drawn).to_have_count(6)
+    expect(page.get_by_role("img", name=re.compile("^California"))).to_be_visible()
+    # The model repeats the last value: the demo's own table has its mean error over all states.
+    expect(page.get_by_role("region", name="The answer")).to_contain_text("48 states is 7.1 %")
+    page.get_by_text("Choose states").click()
+    page.get_by_role("checkbox", name="Ohio").check()
+    expect(drawn).to_have_count(7)
+    page.get_by_role("checkbox", name="California").uncheck()
+    expect(page.get_by_role("img", name=re.compile("^California"))).to_have_count(0)
+
+
+@contextmanager
+def asking(url: str, model: str) -> Iterator[None]:
+    """Ask a model all the time, four at once."""
+    over = threading.Event()
+
+    def run() -> None:
+        with TritonClient(url) as client:
+            while not over.is_set():
+                client.model(model, 1).infer({"x": ROWS[:2]})
+                over.wait(0.01)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def numbers(page: Page, model: str) -> list[str]:
+    header = page.get_by_role("rowheader", name=model)
+    found = page.get_by_role("row").filter(has=header).get_by_role("cell")
+    return [text.split()[0] for text in found.all_inner_texts()]
+
+
+def test_the_server_under_load_and_at_rest(page: Page, shown: Dashboard, world: World) -> None:
+    page.goto(f"{shown.url}/server")
+    expect(page.get_by_role("status")).to_contain_text(f"at {world.server.grpc_url}")
+    expect(page.get_by_role("status")).to_contain_text("its metrics page")
+    with asking(world.server.grpc_url, "double"):
+        page.wait_for_timeout(1500)
+        requests, failed, latency, queue, compute, batch, _, so_far = numbers(page, "double 1")
+    assert float(requests) > 20
+    assert float(failed) == 0
+    assert 0 < float(queue) + float(compute) <= 1.01 * float(latency) < 1000
+    assert float(batch) >= 2
+    assert int(so_far.replace(",", "")) > 20
+    expect(page.get_by_role("img", name=re.compile("^Requests a second"))).to_be_visible()
+    page.wait_for_timeout(1500)
+    requests, _, latency, *_ = numbers(page, "double 1")
+    assert float(requests) == 0
+    assert latency == "—"
