@@ -118,7 +118,7 @@ def _register(settings: Settings, steps: list[Step]) -> bool:
     with _timed(steps, "train and register") as result:
         trained = find_version(settings.tracking_uri) is None
         version = train_and_register(settings.tracking_uri)
-        result.append(f"{MODEL_NAME} version {version}, alias dev ({_was(trained)})")
+        result.append(f"{MODEL_NAME} version {version} ({_was(trained)})")
     return trained
 
 

@@ -43,14 +43,13 @@ __all__ = ["EXPERIMENT", "MODEL_NAME", "RECIPE_TAG", "find_version", "train_and_
 MODEL_NAME = "income"
 EXPERIMENT = "us_income"
 RECIPE_TAG = "us_income.recipe"
-_ALIAS = "dev"
 
 # The program is traced with these windows; two that differ keep the batch a symbol.
 _EXAMPLE_ROWS = 4
 
 
 def train_and_register(tracking_uri: str, model_name: str = MODEL_NAME) -> int:
-    """Make sure that the registry holds this model, and that the alias ``dev`` names it.
+    """Make sure that the registry holds this model; aliases belong to ``stlab-export``.
 
     Args:
         tracking_uri: Where MLflow keeps its runs and its registry.
@@ -65,8 +64,6 @@ def train_and_register(tracking_uri: str, model_name: str = MODEL_NAME) -> int:
         version = _version_with(client, model_name, recipe)
         if version is None:
             version = _register(_fit_and_log(panel, model_name), model_name, recipe)
-        if _version_named(client, model_name, _ALIAS) != version:
-            client.set_registered_model_alias(model_name, _ALIAS, str(version))
     return version
 
 
@@ -91,11 +88,6 @@ def _version_with(client: MlflowClient, model_name: str, recipe: str) -> int | N
     found = client.search_model_versions(f"name = '{model_name}'")
     ready = [int(entry.version) for entry in found if entry.tags.get(RECIPE_TAG) == recipe]
     return max(ready, default=None)
-
-
-def _version_named(client: MlflowClient, model_name: str, alias: str) -> int | None:
-    version = client.get_registered_model(model_name).aliases.get(alias)
-    return None if version is None else int(version)
 
 
 def _fit_and_log(panel: IncomePanel, model_name: str) -> str:
@@ -215,7 +207,7 @@ def main() -> None:
     reused = find_version(tracking_uri) is not None
     version = train_and_register(tracking_uri)
     console = Console(highlight=False)
-    console.print(f"{MODEL_NAME} version {version} ({'was there' if reused else 'new'}), {_ALIAS}")
+    console.print(f"{MODEL_NAME} version {version} ({'was there' if reused else 'new'})")
     for name, value in _logged_metrics(tracking_uri, version).items():
         console.print(f"  {name:20} {value:10,.2f}")
 

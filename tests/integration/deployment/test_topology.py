@@ -64,6 +64,13 @@ class Topology:
             answered: dict[str, Any] = json.load(answer)
         return answered
 
+    def wait_until_ready(self) -> None:
+        """Return once the service has found its model."""
+        end = time.monotonic() + 60
+        while not answers(f"{self.api}/health/ready")():
+            assert time.monotonic() < end, (self.folder / "api.log").read_text()[-2000:]
+            time.sleep(0.2)
+
     def wait_for(self, version: int) -> dict[str, Any]:
         """Ask until a version answers."""
         end = time.monotonic() + 30
@@ -171,6 +178,7 @@ def test_from_the_registry_to_a_forecast_and_back(topology: Topology) -> None:
         sold = topology.command("stlab-export", "income", "--alias", "prod")
         assert (sold["status"], sold["version"]) == ("promoted", version)
         assert sold["bundle"]["reused"] is True
+        topology.wait_until_ready()
         answer = topology.wait_for(version)
         assert [entry["state"] for entry in answer["forecasts"]] == ["California", "New York"]
         assert set(answer["forecasts"][0]["forecast"]) == {"2000", "2001", "2002"}
