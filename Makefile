@@ -63,6 +63,7 @@ help: ## Show this help
 	@$(BIN)/python -c "import pathlib, exporter.triton.launcher as l; l.install_launcher(pathlib.Path('$(BIN)'))"
 	@touch $@
 
-.venv/.ready-dev: .venv/.ready $(INPUTS)
+.venv/.ready-dev: .venv/.ready $(INPUTS) tests/tools/install.sh
 	@$(INSTALL) -e ".[dev]"
+	@tests/tools/install.sh
 	@touch $@

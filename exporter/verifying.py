@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exporter.bundle import Bundle
+    from exporter.repository import Repository
 
 __all__ = ["ServerVerdict", "VerifyRequest", "VerifyResult", "verify"]
 
@@ -180,6 +181,8 @@ class _Verification:
         self.request = request
         self.steps = steps
         self.result = VerifyResult(request.model, request.alias)
+        # What was read of an object store stays as long as this does.
+        self.repository: Repository | None = None
 
     def run(self, folder: Path) -> None:
         with self.steps("resolve"):
@@ -221,8 +224,8 @@ class _Verification:
         """Return the bundle, from the repository where it is whole there."""
         model = self.request.model
         try:
-            repository = open_repository(self.request.repository)
-            published = find_published(repository, model, version, recorded)
+            self.repository = open_repository(self.request.repository)
+            published = find_published(self.repository, model, version, recorded)
         except UnavailableError:
             published = None  # what is asked about are the servers, and the registry has it too
         source = "registry" if published is None else "repository"

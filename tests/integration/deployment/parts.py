@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["address", "mlflow_server", "postgres", "program", "prometheus", "running"]
@@ -60,6 +61,7 @@ def running(
             stderr=file,
             user=user,
             cwd=log.parent,
+            start_new_session=True,  # MLflow's server starts more of them
         )
     try:
         end = time.monotonic() + seconds
@@ -69,11 +71,12 @@ def running(
             time.sleep(0.1)
         yield process
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import socket
@@ -137,6 +138,24 @@ def test_the_server_is_told_the_endpoint_and_no_secret(s3: S3, served: Served) -
     lines = served.command_lines()
     assert f"--model-repository={s3.url()}" in lines
     assert not [secret for secret in SECRETS if secret in lines]
+
+
+def test_the_samples_in_the_store_are_replayed(lab: Lab, s3: S3, served: Served) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "exporter.cli", "verify", "times", "--alias", "staging"),
+            *("--repository", URL, "--triton-url", served.url, "--json"),
+        ],
+        cwd=lab.folder,
+        env=environment(MLFLOW_TRACKING_URI=lab.uri, **s3.settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["status"], result["bundle"]["source"]) == ("passed", "repository")
+    assert result["servers"][0]["cases"] > 3
 
 
 def test_the_same_again_changes_nothing(lab: Lab, s3: S3, served: Served) -> None:

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Installs the programs that tests run and that are no Python packages: Debian's packages, where
+# that is allowed. Where it is not, their tests fail and say what is missing.
+set -euo pipefail
+
+missing=()
+command -v chromium >/dev/null || missing+=(chromium)
+command -v promtool >/dev/null || missing+=(prometheus)
+compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
+
+if [ ${#missing[@]} -gt 0 ]; then
+  if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+    echo "Some tests need these of Debian's packages: ${missing[*]}" >&2
+    exit 0
+  fi
+  echo "Installing ${missing[*]} ..."
+  apt-get update -qq
+  # Nothing that comes with them is to start a service.
+  DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi

@@ -1,0 +1,202 @@
+"""Reads what lies in deployment/: Dockerfiles, the Compose file, what names which program."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[3]
+DOCKER = ROOT / "deployment" / "docker"
+MONITORING = ROOT / "deployment" / "monitoring"
+WOODPECKER = ROOT / ".woodpecker"
+
+# What the base images bring, as far as anything here runs it.
+BASE_PROGRAMS = frozenset(
+    {"/bin/sh", "pg_isready", "python", "python3", "tritonserver", "wget", "/usr/bin/weed"}
+)
+# The server's own commands of packages that the images are built with.
+PACKAGE_PROGRAMS = frozenset({"mlflow"})
+
+_EXACT = re.compile(r"v?[0-9]+\.[0-9]+(\.[0-9]+)?(-[a-z0-9.]+)*")
+
+
+def scripts() -> frozenset[str]:
+    """The commands that stlab installs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return frozenset(project["project"]["scripts"])
+
+
+def known_programs() -> frozenset[str]:
+    """Everything that an image can run."""
+    return scripts() | BASE_PROGRAMS | PACKAGE_PROGRAMS
+
+
+def tool(name: str, how: str) -> str:
+    """A program to check with; a check that cannot be done must not look as if it passed."""
+    beside = Path(sys.executable).parent / name
+    if beside.is_file():
+        return str(beside)
+    found = subprocess.run(
+        ["sh", "-c", 'command -v "$1"', "sh", name], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    assert found, f"{name} is missing: {how}"
+    return found
+
+
+def checked(command: Sequence[str], **options: Any) -> str:
+    """Run a checker; the test fails with what it says."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, **options
+    )
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def check_schema(schema: str, paths: Iterable[Path]) -> None:
+    """Check files against a schema that check-jsonschema carries, without a network."""
+    program = tool("check-jsonschema", "pip install -c constraints.txt check-jsonschema")
+    checked([program, "--builtin-schema", schema, *map(str, paths)])
+
+
+def pinned(image: str) -> bool:
+    """Whether an image has an exact tag: digits with points, or the commit it is built from."""
+    if image.endswith(":${CI_COMMIT_SHA}"):
+        return True
+    name, _, tag = image.partition("@")[0].rpartition(":")
+    return bool(name) and "/" not in tag and bool(_EXACT.fullmatch(tag))
+
+
+# ---- Compose ----
+
+
+def compose() -> dict[str, Any]:
+    """The Compose file, with its anchors resolved."""
+    read: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+    return read
+
+
+_VARIABLE = re.compile(
+    r"(?<!\$)(?:\$\$)*\$\{(?P<name>[A-Z][A-Z0-9_]*)(?:(?P<how>:?[-?])(?P<what>[^}]*))?\}"
+)
+
+
+def variables(text: str) -> Iterator[tuple[str, str, str]]:
+    """Name, operator and operand of every variable that Compose puts in."""
+    for found in _VARIABLE.finditer(text):
+        yield found["name"], found["how"] or "", found["what"] or ""
+
+
+def interpolated(text: str, values: dict[str, str]) -> str:
+    """What Compose makes of a text."""
+
+    def value(found: re.Match[str]) -> str:
+        given, how = values.get(found["name"], ""), found["how"] or ""
+        missing = not given if how.startswith(":") else found["name"] not in values
+        return found["what"] if missing and how.endswith("-") else given
+
+    return _VARIABLE.sub(value, text).replace("$$", "$")
+
+
+def example() -> dict[str, str]:
+    """The variables of .env.example."""
+    lines = (DOCKER / ".env.example").read_text().splitlines()
+    pairs = (line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    return {name: value for name, value in pairs}  # noqa: C416
+
+
+# ---- Dockerfiles ----
+
+
+@dataclass
+class Stage:
+    """One stage of a Dockerfile."""
+
+    base: str
+    name: str
+    steps: list[tuple[str, str]] = field(default_factory=list)
+
+    def of(self, kind: str) -> list[str]:
+        """The operands of every instruction of a kind."""
+        return [text for instruction, text in self.steps if instruction == kind]
+
+
+@dataclass
+class Dockerfile:
+    """A Dockerfile, as far as it is asked about here."""
+
+    path: Path
+    defaults: dict[str, str]
+    stages: list[Stage]
+
+    @classmethod
+    def read(cls, path: Path) -> Dockerfile:
+        """Read one."""
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+        defaults: dict[str, str] = {}
+        stages: list[Stage] = []
+        for line in re.sub(r"\\\n\s*", " ", "\n".join(lines)).splitlines():
+            if not line.strip():
+                continue
+            kind, _, text = line.strip().partition(" ")
+            if kind == "FROM":
+                base, _, name = text.partition(" AS ")
+                stages.append(Stage(base, name))
+            elif stages:
+                stages[-1].steps.append((kind, text))
+            else:
+                assert kind == "ARG", line
+                name, _, value = text.partition("=")
+                defaults[name] = value.strip('"')
+        return cls(path, defaults, stages)
+
+    def resolved(self, text: str) -> str:
+        """A text with the defaults of the arguments before the first stage."""
+        return re.sub(r"\$\{(\w+)\}", lambda found: self.defaults[found[1]], text)
+
+    def copied(self) -> Iterator[str]:
+        """What is copied from the build context."""
+        for stage in self.stages:
+            for text in stage.of("COPY"):
+                words = text.split()
+                if not words[0].startswith("--from="):
+                    yield from words[:-1]
+
+
+def dockerfiles() -> list[Path]:
+    """Every Dockerfile there is."""
+    return sorted(DOCKER.glob("*.Dockerfile"))
+
+
+# ---- .dockerignore ----
+
+
+def _pattern(pattern: str) -> re.Pattern[str]:
+    parts = re.split(r"(\*\*/|\*|\?|\[[^]]*\])", pattern)
+    made = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    text = "".join(
+        made.get(part) or (part if part.startswith("[") else re.escape(part)) for part in parts
+    )
+    # A pattern that matches a folder matches what lies in it.
+    return re.compile(f"{text}(?:/.*)?")
+
+
+def let_in(files: Iterable[str]) -> list[str]:
+    """What of these files .dockerignore lets into a build; the last pattern that matches decides."""
+    rules = [
+        (not line.startswith("!"), _pattern(line.removeprefix("!")))
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+
+    def ignored(name: str) -> bool:
+        return next((out for out, rule in reversed(rules) if rule.fullmatch(name)), False)
+
+    return [name for name in files if not ignored(name)]

