@@ -42,6 +42,8 @@ def safe_flags(runtime: Runtime) -> list[str]:
         *LOOPBACK,
         "--disable-auto-complete-config",
         "--strict-readiness=true",
+        # Percentiles beside the sums that Triton counts anyway.
+        "--metrics-config=summary_latencies=true",
         # More threads than cores only take turns; one alone would be blocked by a model's load.
         f"--http-thread-count={max(2, min(8, os.cpu_count() or 2))}",
     ]
@@ -63,7 +65,7 @@ def merge_flags(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
         ours: Flags of the form ``--name=value`` or ``--name``.
         theirs: Anything tritonserver takes, also ``--name value`` in two arguments.
     """
-    # Settings of several backends share one flag; they add up, and the last one wins.
-    named = flag_names(theirs) - {"--backend-config"}
+    # These add up, and the last one of a setting wins.
+    named = flag_names(theirs) - {"--backend-config", "--metrics-config"}
     kept = [flag for flag in ours if flag.split("=", 1)[0] not in named]
     return [*kept, *theirs]

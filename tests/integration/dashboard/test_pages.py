@@ -225,10 +225,15 @@ def test_the_server_under_load_and_at_rest(page: Page, shown: Dashboard, world: 
     expect(page.get_by_role("status")).to_contain_text("its metrics page")
     with asking(world.server.grpc_url, "double"):
         page.wait_for_timeout(1500)
-        requests, failed, latency, queue, compute, batch, _, so_far = numbers(page, "double 1")
+        requests, failed, latency, *parts, queue, compute, batch, _, so_far = numbers(
+            page, "double 1"
+        )
     assert float(requests) > 20
     assert float(failed) == 0
     assert 0 < float(queue) + float(compute) <= 1.01 * float(latency) < 1000
+    assert [float(part) for part in parts] == sorted(float(part) for part in parts)
+    for part in ("p50", "p90", "p99"):
+        expect(page.get_by_role("columnheader", name=part, exact=True)).to_be_visible()
     assert float(batch) >= 2
     assert int(so_far.replace(",", "")) > 20
     expect(page.get_by_role("img", name=re.compile("^Requests a second"))).to_be_visible()
