@@ -8,7 +8,7 @@ INPUTS := pyproject.toml constraints.txt examples/us_income/pyproject.toml
 # Where the shell forbids bytecode, every command would compile MLflow and torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-gpu lint bench-export bench-serving bench-client api dashboard serve wheel clean help
+.PHONY: setup demo test check-deployment test-gpu lint bench-export bench-serving bench-client api dashboard serve wheel clean help
 
 setup: .venv/.ready ## Make .venv with everything the demo needs, and a tritonserver launcher in it
 
@@ -17,6 +17,9 @@ demo: .venv/.ready ## Train, register, prove, promote and serve a model, then as
 
 test: .venv/.ready-dev ## Run every test that needs no GPU
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not tensorrt"
+
+check-deployment: .venv/.ready-dev ## Check images, Compose, chart, pipelines and alert rules (part of make test)
+	$(BIN)/python -m pytest tests/unit/deployment
 
 test-gpu: .venv/.ready-dev ## Run the tests that need a GPU or TensorRT
 	$(BIN)/python -m pytest -m "gpu or tensorrt" || test $$? -eq 5

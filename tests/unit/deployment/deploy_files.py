@@ -25,7 +25,9 @@ BASE_PROGRAMS = frozenset(
 # The server's own commands of packages that the images are built with.
 PACKAGE_PROGRAMS = frozenset({"mlflow"})
 
-_EXACT = re.compile(r"v?[0-9]+\.[0-9]+(\.[0-9]+)?(-[a-z0-9.]+)*")
+_EXACT = re.compile(r"v?[0-9]+\.[0-9]+(?P<third>\.[0-9]+)?(-[a-z0-9.]+)*")
+# They release two numbers; of the others, two are a tag that moves.
+_TWO_NUMBERS = frozenset({"chrislusf/seaweedfs", "nvcr.io/nvidia/tritonserver", "postgres"})
 
 
 def scripts() -> frozenset[str]:
@@ -71,7 +73,8 @@ def pinned(image: str) -> bool:
     if image.endswith(":${CI_COMMIT_SHA}"):
         return True
     name, _, tag = image.partition("@")[0].rpartition(":")
-    return bool(name) and "/" not in tag and bool(_EXACT.fullmatch(tag))
+    exact = _EXACT.fullmatch(tag)
+    return bool(name and exact and (exact["third"] or name in _TWO_NUMBERS))
 
 
 # ---- Compose ----
@@ -189,7 +192,7 @@ def _pattern(pattern: str) -> re.Pattern[str]:
 
 
 def let_in(files: Iterable[str]) -> list[str]:
-    """What of these files .dockerignore lets into a build; the last pattern that matches decides."""
+    """What of these files .dockerignore lets into a build: the last matching pattern decides."""
     rules = [
         (not line.startswith("!"), _pattern(line.removeprefix("!")))
         for line in (ROOT / ".dockerignore").read_text().splitlines()

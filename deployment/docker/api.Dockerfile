@@ -1,0 +1,59 @@
+# The HTTP service, stlab-api: build from the repository root.
+#
+#   docker build -f deployment/docker/api.Dockerfile -t stlab-api:0.1.0 .
+#
+# PYTHON_DIGEST pins the base's bytes beyond its tag: --build-arg PYTHON_DIGEST=@sha256:...
+# PLUGINS are further wheels, without what they require: --build-arg PLUGINS="./examples/us_income libpysal"
+ARG PYTHON_DIGEST=""
+
+FROM python:3.12.13-slim-trixie${PYTHON_DIGEST} AS wheels
+WORKDIR /src
+COPY constraints.txt deployment/docker/api.requirements.txt ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m pip wheel --wheel-dir /wheels --constraint constraints.txt --requirement api.requirements.txt \
+    && python -m pip install --constraint constraints.txt hatchling
+COPY pyproject.toml README.md LICENSE ./
+COPY exporter exporter
+COPY triton_client triton_client
+COPY deployment/api deployment/api
+COPY deployment/dashboards deployment/dashboards
+COPY examples examples
+ARG PLUGINS=""
+# PLUGINS is a list of words.
+# hadolint ignore=SC2086
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m pip wheel --wheel-dir /wheels --no-deps --no-build-isolation --constraint constraints.txt . ${PLUGINS}
+
+FROM wheels AS installed
+# Bytecode is compiled here: the root that it would be written to later is read-only.
+RUN python -m venv --without-pip /opt/stlab \
+    && python -m pip --python /opt/stlab/bin/python install --no-index --no-deps --no-cache-dir /wheels/*.whl \
+    && /opt/stlab/bin/python -c "import stlab_api.app, stlab_api.local, stlab_api.remote"
+
+FROM python:3.12.13-slim-trixie${PYTHON_DIGEST}
+RUN python -m pip uninstall --yes --quiet --root-user-action ignore pip \
+    && useradd --uid 1000 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin stlab
+COPY --from=installed /opt/stlab /opt/stlab
+ENV PATH=/opt/stlab/bin:$PATH \
+    HOME=/tmp \
+    LOG_FORMAT=json \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    STLAB_API_HOST=0.0.0.0 \
+    STLAB_API_PORT=8080
+USER 1000:1000
+WORKDIR /tmp
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['STLAB_API_PORT'] + '/health/live', timeout=2)"]
+ENTRYPOINT ["stlab-api"]
+ARG VERSION=0.1.0
+ARG REVISION=""
+ARG SOURCE=""
+LABEL org.opencontainers.image.title="stlab-api" \
+      org.opencontainers.image.description="Answers for models of an MLflow registry by HTTP, in process or through Triton." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.base.name="docker.io/library/python:3.12.13-slim-trixie"
