@@ -8,7 +8,7 @@ INPUTS := pyproject.toml constraints.txt examples/us_income/pyproject.toml
 # Where the shell forbids bytecode, every command would compile MLflow and torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test check-deployment test-gpu lint bench-export bench-serving bench-client api dashboard serve wheel clean help
+.PHONY: setup demo test check-deployment test-gpu lint bench-export bench-serving bench-client bench-api api dashboard serve wheel clean help
 
 setup: .venv/.ready ## Make .venv with everything the demo needs, and a tritonserver launcher in it
 
@@ -38,6 +38,14 @@ bench-serving: .venv/.ready-dev ## Measure the embedded server beside FastAPI an
 bench-client: .venv/.ready-dev ## Measure triton_client beside tritonclient and the bare stub
 	$(BIN)/python -m benchmarks.client
 
+bench-api: .venv/.ready-dev benchmarks/.rivals/.ready ## Measure the HTTP service beside mlflow models serve, BentoML and LitServe
+	$(BIN)/python -m benchmarks.api
+
+benchmarks/.rivals/.ready: benchmarks/rivals/requirements.txt
+	@test -x benchmarks/.rivals/bin/python || $(PYTHON) -m venv benchmarks/.rivals
+	@benchmarks/.rivals/bin/python -m pip --disable-pip-version-check install -q --no-compile -r $<
+	@touch $@
+
 api: .venv/.ready ## Serve the demo's model by HTTP on the loopback interface
 	@MLFLOW_MODEL_ALIAS=$${MLFLOW_MODEL_ALIAS:-staging} $(BIN)/stlab-api
 
@@ -52,7 +60,7 @@ wheel: .venv/.ready-dev ## Build the wheel into dist/
 
 clean: ## Remove what make and the demo made (the cached server in ~/.cache/stlab stays)
 	rm -rf .venv dist .demo .mypy_cache .ruff_cache .pytest_cache mlflow.db mlruns mlartifacts
-	rm -rf .model_repository.stlab benchmarks/results
+	rm -rf .model_repository.stlab benchmarks/results benchmarks/.rivals
 	find model_repository -mindepth 1 ! -name README.md -delete
 
 help: ## Show this help

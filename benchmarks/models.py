@@ -151,7 +151,7 @@ def signature(example: np.ndarray, answer: np.ndarray) -> Any:
 
 
 def register(name: str, tracking_uri: str) -> int:
-    """Log a model as pt2, register it, and have the alias ``dev`` name it."""
+    """Log a model as pt2 and register it."""
     import mlflow
     import mlflow.pytorch
 
@@ -172,16 +172,15 @@ def register(name: str, tracking_uri: str) -> int:
             pip_requirements=["torch"],
             validate_serving_input=False,
         )
-    version = int(info.registered_model_version)
-    mlflow.MlflowClient().set_registered_model_alias(name, "dev", str(version))
-    return version
+    return int(info.registered_model_version)
 
 
-def _ask(name: str, tracking_uri: str, folder: Path) -> dict[str, object]:
-    """Load the registered model, write a question with its answer, and weigh it."""
+def _ask(name: str, version: int, tracking_uri: str, folder: Path) -> dict[str, object]:
+    """Have ``dev`` name the version, load it, write a question with its answer, and weigh it."""
     import mlflow
 
     mlflow.set_tracking_uri(tracking_uri)
+    mlflow.MlflowClient().set_registered_model_alias(name, "dev", str(version))
     uri = f"models:/{name}@dev"
     example = mlflow.models.Model.load(uri).load_input_example(uri)
     module = mlflow.pytorch.load_model(uri)
@@ -211,7 +210,7 @@ def main() -> None:
         version = train_and_register(options.tracking_uri)
     else:
         version = register(options.name, options.tracking_uri)
-    facts = _ask(options.name, options.tracking_uri, options.folder)
+    facts = _ask(options.name, version, options.tracking_uri, options.folder)
     print(json.dumps({"version": version, **facts}))
 
 

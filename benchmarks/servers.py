@@ -1,9 +1,10 @@
-"""The three servers of the serving benchmark: how each is started, asked and understood."""
+"""The servers of the benchmarks: how each is started, asked and understood."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,16 +28,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = [
+    "BIN",
     "Endpoint",
     "ServerError",
     "constant_backend",
     "fastapi",
+    "free_ports",
     "mlflow_serve",
     "running",
     "triton",
 ]
 
-_BIN = Path(sys.executable).parent
+BIN = Path(sys.executable).parent
 _READY_SECONDS = 120.0
 _STOP_SECONDS = 20.0
 
@@ -58,6 +61,7 @@ class Endpoint:
         read: Turns the body of an answer into its array.
         headers: Of every request.
         environment: Added to ours.
+        behind: Processes of others that work for it.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Endpoint:
     read: Callable[[bytes], np.ndarray]
     headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
     environment: Mapping[str, str] = field(default_factory=dict)
+    behind: Sequence[int] = ()
 
     def ask(self) -> np.ndarray:
         """Return the answer to the request.
@@ -96,7 +101,7 @@ def triton(
         history: The one input.
         backends: The folder of :func:`constant_backend`, to ask that one instead of ours.
     """
-    http_port, grpc_port, metrics_port = _free_ports(3)
+    http_port, grpc_port, metrics_port = free_ports(3)
     raw = history.tobytes()
     tensor = {"name": "history", "datatype": "FP32", "shape": history.shape}
     header = json.dumps(
@@ -115,7 +120,7 @@ def triton(
     flags = [] if backends is None else ["--", f"--backend-directory={backends}"]
     return Endpoint(
         "Triton (stlab serve), binary" if backends is None else "the same, computing nothing",
-        [str(_BIN / "stlab"), "serve", "--repository", str(repository), *ports, *flags],
+        [str(BIN / "stlab"), "serve", "--repository", str(repository), *ports, *flags],
         f"http://127.0.0.1:{http_port}/v2/models/{model}/infer",
         f"http://127.0.0.1:{http_port}/v2/health/ready",
         header + raw,
@@ -143,7 +148,7 @@ def constant_backend(answer: np.ndarray, backends: Path) -> Path:
 
 def fastapi(model: Path, history: np.ndarray) -> Endpoint:
     """The app in `fastapi_app.py`, in one uvicorn worker."""
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     serve = [sys.executable, "-m", "uvicorn", "benchmarks.fastapi_app:app", "--no-access-log"]
     return Endpoint(
         "FastAPI + onnxruntime, JSON",
@@ -158,8 +163,8 @@ def fastapi(model: Path, history: np.ndarray) -> Endpoint:
 
 def mlflow_serve(model_uri: str, history: np.ndarray) -> Endpoint:
     """``mlflow models serve`` with its own defaults, in this environment."""
-    (port,) = _free_ports(1)
-    serve = [str(_BIN / "mlflow"), "models", "serve", "-m", model_uri, "--env-manager", "local"]
+    (port,) = free_ports(1)
+    serve = [str(BIN / "mlflow"), "models", "serve", "-m", model_uri, "--env-manager", "local"]
     return Endpoint(
         "mlflow models serve, JSON",
         [*serve, "--host", "127.0.0.1", "--port", port],
@@ -168,7 +173,7 @@ def mlflow_serve(model_uri: str, history: np.ndarray) -> Endpoint:
         json.dumps({"inputs": {"history": history.tolist()}}).encode(),
         lambda content: np.asarray(json.loads(content)["predictions"]["forecast"], np.float32),
         # `mlflow models serve` looks for uvicorn on PATH.
-        environment={"PATH": f"{_BIN}:{os.environ['PATH']}"},
+        environment={"PATH": f"{BIN}:{os.environ['PATH']}"},
     )
 
 
@@ -186,7 +191,7 @@ def running(endpoint: Endpoint, folder: Path) -> Iterator[int]:
     Raises:
         ServerError: It ended, or was not ready in time; the end of its log is in the message.
     """
-    log = folder / f"{endpoint.name.split(maxsplit=1)[0]}.log"
+    log = folder / f"{'-'.join(re.findall(r'[a-z]+', endpoint.name.lower()))}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             endpoint.command,
@@ -238,7 +243,7 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def _free_ports(count: int) -> list[str]:
+def free_ports(count: int) -> list[str]:
     """Return ports that nothing listens on; all are held until the last one is known."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

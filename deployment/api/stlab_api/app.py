@@ -13,7 +13,7 @@ from stlab_api.auth import guard_of
 from stlab_api.metrics import Metrics
 from stlab_api.openapi import document
 from stlab_api.operation import Operation, as_problem, call_of
-from stlab_api.routes import routes
+from stlab_api.routes import direct_routes, routes
 from stlab_api.service import Service
 from stlab_api.settings import Settings
 from stlab_api.transforms import found_transforms
@@ -59,13 +59,15 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     )
     guarded = "tokens" if settings.oidc_issuer else "keys" if settings.api_keys else ""
     app.openapi = lambda: document(service, transforms, guarded=guarded)  # type: ignore[method-assign]
-    app.router.routes.extend(routes(service, metrics, settings.alias, transforms))
+    ours = routes(service, metrics, settings.alias, transforms)
+    app.router.routes.extend(ours)
     app.add_middleware(
         Operation,
         settings=settings,
         service=service,
         metrics=metrics,
         guard=guard_of(settings),
+        direct=direct_routes(ours, settings.models),
     )
     tracing.instrument(app)
     app.state.service = service

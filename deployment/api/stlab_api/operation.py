@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 
 from stlab_api.logs import access
 from stlab_api.problems import Problem, problem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.exceptions import HTTPException
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from stlab_api.auth import Guard
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from stlab_api.service import Service
     from stlab_api.settings import Settings
 
-__all__ = ["Call", "Operation", "call_of"]
+__all__ = ["Call", "Direct", "Operation", "call_of"]
+
+Direct = tuple["Callable[[Request], Awaitable[Response]]", "Mapping[str, str]"]
+"""An endpoint with its path's parameters."""
 
 _KEY = "stlab"
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -77,6 +81,7 @@ class Operation:
         service: Knows whether it is about to stop.
         metrics: Where requests are counted.
         guard: Who may ask; None for everybody.
+        direct: Endpoints of posts by path, which are called past the layers of the framework.
     """
 
     def __init__(
@@ -86,8 +91,10 @@ class Operation:
         service: Service,
         metrics: Metrics,
         guard: Guard | None,
+        direct: Mapping[str, Direct] | None = None,
     ) -> None:
         self._app = app
+        self._direct = direct or {}
         self._settings = settings
         self._service = service
         self._metrics = metrics
@@ -128,7 +135,14 @@ class Operation:
         try:
             if not quiet:
                 await self._admit(scope["path"], header, call)
-            await self._app(scope, self._limited(receive, header), answer)
+            body = self._limited(receive, header)
+            direct = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
+            if direct is None:
+                await self._app(scope, body, answer)
+            else:
+                endpoint, scope["path_params"] = direct
+                response = await endpoint(Request(scope, body))
+                await response(scope, body, answer)
         except ClientDisconnect:
             status = _GONE
         except Exception as error:

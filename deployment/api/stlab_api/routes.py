@@ -16,15 +16,16 @@ from stlab_api.schemas import invalid, to_json, to_npz
 from stlab_api.transforms import ModelInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from starlette.requests import Request
 
     from stlab_api.metrics import Metrics
+    from stlab_api.operation import Direct
     from stlab_api.service import Service
     from stlab_api.transforms import Transform
 
-__all__ = ["JSON", "NPZ", "PREDICT", "routes"]
+__all__ = ["JSON", "NPZ", "PREDICT", "direct_routes", "routes"]
 
 JSON = "application/json"
 NPZ = ("application/octet-stream", "application/x-npz")
@@ -109,6 +110,16 @@ def routes(
         Route(PREDICT, _named(PREDICT, predicted), methods=["POST"]),
         *(_of_plugin(service, alias, transform) for transform in transforms),
     ]
+
+
+def direct_routes(found: Sequence[Route], models: Sequence[str]) -> dict[str, Direct]:
+    """Return the endpoints that are posted to, by the paths of the models that are served."""
+    posts = [route for route in found if "POST" in (route.methods or ())]
+    return {
+        route.path.format(name=name): (route.endpoint, {"name": name})
+        for route in posts
+        for name in models
+    }
 
 
 def _of_plugin(service: Service, alias: str, transform: Transform[Any, Any]) -> Route:
