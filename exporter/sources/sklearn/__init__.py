@@ -128,9 +128,7 @@ class _Converter:
         }
         use_exact_steps()
         estimator = _convertible(self._estimator)
-        options = {}
-        if _is_classifier(estimator):
-            options[id(estimator)] = {"zipmap": False}
+        options = {id(estimator): {"zipmap": False}} if _gives_maps(estimator) else {}
         try:
             proto = skl2onnx.convert_sklearn(
                 estimator,
@@ -147,6 +145,23 @@ class _Converter:
                 kind="convert",
             ) from error
         return proto
+
+
+def _gives_maps(estimator: Any) -> bool:
+    """Whether skl2onnx would write probabilities as maps, and can be told not to."""
+    from skl2onnx._supported_operators import sklearn_operator_name_map
+    from skl2onnx.common._registration import get_converter
+
+    if not _is_classifier(estimator):
+        return False
+    steps = getattr(estimator, "steps", None)
+    last = steps[-1][1] if steps else estimator
+    name = sklearn_operator_name_map.get(type(last))
+    try:
+        allowed = None if name is None else get_converter(name).get_allowed_options()
+    except ValueError:
+        allowed = None
+    return allowed is None or "zipmap" in allowed
 
 
 def _spell_as_servers_do(proto: onnx.ModelProto) -> None:

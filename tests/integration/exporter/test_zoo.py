@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import mlflow
-import numpy as np
 import pytest
 
 from exporter import pipeline
@@ -13,13 +12,13 @@ from exporter.building import build
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from tests.zoo.catalogue import ZOO, Entry, answers, log, rows
+from tests.zoo.catalogue import ROWS, ZOO, Model
+from tests.zoo.comparing import check_rows
 from triton_client import TritonClient
 
 from .registering import Lab
 
 pytestmark = pytest.mark.triton
-ROWS = (1, 2, 5, 16)
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +32,13 @@ def server(lab: Lab) -> Iterator[TritonServer]:
 
 @pytest.mark.parametrize("entry", ZOO, ids=lambda entry: entry.name)
 def test_served_or_refused(
-    lab: Lab, server: TritonServer, entry: Entry, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, server: TritonServer, entry: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In this process, which trusts the zoo: that pickles are kept apart is tested by itself.
     monkeypatch.setattr(pipeline, "build_apart", build)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
     mlflow.set_tracking_uri(lab.uri)
-    log(mlflow.pytorch.log_model, entry, name="model", registered_model_name=entry.name)
+    entry.register()
     result = lab.export(
         entry.name,
         allow_pickle=True,
@@ -58,13 +57,5 @@ def test_served_or_refused(
     with TritonClient(server.grpc_url) as client:
         model = client.model(entry.name)
         for count in ROWS:
-            inputs = rows(entry, count)
-            served = list(model.infer(inputs).values())
-            expected = answers(entry, inputs)
-            assert len(served) == len(expected)
-            # Triton has an axis of one element where a row's answer is one number.
-            for found, right in zip(served, expected, strict=True):
-                np.testing.assert_allclose(
-                    found.reshape(right.shape), right, rtol=2e-3, atol=2e-4 * np.abs(right).max()
-                )
+            check_rows(entry, count, lambda inputs: list(model.infer(inputs).values()))
         client.repository.unload(entry.name)
