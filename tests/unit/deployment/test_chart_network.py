@@ -1,0 +1,285 @@
+"""What finds what, and who may reach whom, whatever the values."""
+
+from __future__ import annotations
+
+from urllib.parse import urlparse
+
+from exporter.repository.address import Address
+
+from .chart_files import (
+    EVERY,
+    Case,
+    Item,
+    Pod,
+    matches,
+    name_of,
+    of_kind,
+    pods,
+    rendered,
+    sets,
+    way,
+)
+
+_PORTS = {"http": 80, "https": 443, "grpcs": 443}
+
+
+# ---- what belongs together ----
+
+
+@EVERY
+def test_selectors_match_their_pods_and_no_others(case: Case) -> None:
+    items = rendered(case)
+    for item in items:
+        spec = item.get("spec", {})
+        if item["kind"] == "Service":
+            selector = spec["selector"]
+        elif item["kind"] in {"Deployment", "PodDisruptionBudget"}:
+            selector = spec["selector"]["matchLabels"]
+        elif item["kind"] == "NetworkPolicy":
+            selector = spec["podSelector"]["matchLabels"]
+        elif item["kind"] == "PodMonitor":
+            selector = spec["selector"]["matchLabels"]
+        else:
+            continue
+        found = {pod.part for pod in pods(items) if matches(selector, pod.labels)}
+        assert found == {item["metadata"]["labels"]["app.kubernetes.io/component"]}, name_of(item)
+        # What is not to change while a Deployment lives.
+        assert set(selector) == {
+            f"app.kubernetes.io/{name}" for name in ("name", "instance", "component")
+        }
+
+
+@EVERY
+def test_spread_counts_its_own_pods(case: Case) -> None:
+    for pod in pods(rendered(case)):
+        if pod.part == "verify":
+            continue
+        spread = pod.spec["topologySpreadConstraints"]
+        assert {one["topologyKey"] for one in spread} == {
+            "kubernetes.io/hostname",
+            "topology.kubernetes.io/zone",
+        }
+        for one in spread:
+            assert matches(one["labelSelector"]["matchLabels"], pod.labels)
+
+
+@EVERY
+def test_services_name_ports_of_containers(case: Case) -> None:
+    items = rendered(case)
+    for service in of_kind(items, "Service"):
+        for pod in pods(items):
+            if matches(service["spec"]["selector"], pod.labels):
+                named = {port["name"] for port in pod.spec["containers"][0]["ports"]}
+                for port in service["spec"]["ports"]:
+                    assert port["targetPort"] in named
+
+
+@EVERY
+def test_grpc_has_a_headless_service(case: Case) -> None:
+    items = rendered(case)
+    if not any(pod.part == "triton" for pod in pods(items)):
+        return
+    (headless,) = [s for s in of_kind(items, "Service") if s["spec"].get("clusterIP") == "None"]
+    assert "grpc" in {port["name"] for port in headless["spec"]["ports"]}
+    # The service and the verification ask it, and no address of a single server.
+    for pod in pods(items):
+        for container in pod.spec["containers"]:
+            told = {one["name"]: one.get("value") for one in container.get("env", [])}
+            words = [told.get("STLAB_TRITON_URL"), *container.get("args", [])]
+            for word in words:
+                if word and (pod.part == "api" or word.startswith("--triton-url=")):
+                    address = word.removeprefix("--triton-url=")
+                    assert (
+                        urlparse(address.replace("///", "//")).hostname
+                        == (headless["metadata"]["name"])
+                    )
+
+
+@EVERY
+def test_autoscaling_owns_the_number(case: Case) -> None:
+    items = rendered(case)
+    scaled = set()
+    for item in of_kind(items, "HorizontalPodAutoscaler", "ScaledObject"):
+        target = item["spec"]["scaleTargetRef"]
+        scaled.add(target["name"])
+        assert target["kind"] == "Deployment"
+        least = item["spec"].get("minReplicas", item["spec"].get("minReplicaCount"))
+        # One that may be evicted, and another one.
+        assert least >= 2
+    deployments = {item["metadata"]["name"]: item for item in of_kind(items, "Deployment")}
+    assert scaled <= set(deployments)
+    for name, item in deployments.items():
+        assert ("replicas" in item["spec"]) == (name not in scaled)
+
+
+@EVERY
+def test_a_node_can_be_drained(case: Case) -> None:
+    items = rendered(case)
+    budgets = {item["metadata"]["name"]: item for item in of_kind(items, "PodDisruptionBudget")}
+    off = case.name.partition(".pdb.enabled=")[0] if ".pdb.enabled=" in case.name else ""
+    for item in of_kind(items, "Deployment"):
+        part = item["metadata"]["labels"]["app.kubernetes.io/component"]
+        if part == off:
+            assert item["metadata"]["name"] not in budgets
+            continue
+        spec = budgets[item["metadata"]["name"]]["spec"]
+        assert spec["selector"]["matchLabels"] == item["spec"]["selector"]["matchLabels"]
+        assert spec["maxUnavailable"] == 1
+        assert "minAvailable" not in spec
+
+
+# ---- network ----
+
+
+def _port(url: str) -> int:
+    told = urlparse(url.replace("dns:///", "dns://") if "://" in url else f"grpc://{url}")
+    return told.port or _PORTS[told.scheme]
+
+
+def _asks(pod: Pod) -> set[int]:
+    """The ports that a pod's own settings make it ask."""
+    ports = set()
+    told = {k: v for k, v in pod.environment().items() if isinstance(v, str)}
+    for name in ("MLFLOW_TRACKING_URI", "STLAB_TRITON_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+        if name in told:
+            ports.add(_port(told[name]))
+    if "STLAB_API_OIDC_ISSUER" in told:
+        ports.add(_port(told["STLAB_API_OIDC_JWKS_URL"] or told["STLAB_API_OIDC_ISSUER"]))
+    if told.get("STLAB_MODEL_REPOSITORY", "").startswith("s3://"):
+        ports.add(_port(told.get("AWS_ENDPOINT_URL", "https://s3.amazonaws.com")))
+    for word in pod.spec["containers"][0].get("args", []):
+        name, _, value = word.partition("=")
+        if name == "--triton-url":
+            ports.add(_port(value))
+        if name == "--model-repository" and value.startswith("s3://"):
+            endpoint = Address.parse(value, {}).endpoint
+            ports.add(_port(endpoint or "https://s3.amazonaws.com"))
+    return ports
+
+
+@EVERY
+def test_out_goes_exactly_what_is_asked(case: Case) -> None:
+    items = rendered(case)
+    if "networkPolicy.enabled=False" in case.name:
+        assert not of_kind(items, "NetworkPolicy")
+        return
+    for pod in pods(items):
+        (policy,) = [
+            one
+            for one in of_kind(items, "NetworkPolicy")
+            if matches(one["spec"]["podSelector"]["matchLabels"], pod.labels)
+        ]
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        asked = _asks(pod)
+        dns = 5353 if case.name == "openshift" else 53
+        allowed = {
+            (port["protocol"], port["port"])
+            for rule in policy["spec"]["egress"]
+            for port in rule["ports"]
+        }
+        named = {("UDP", dns), ("TCP", dns)} if asked else set()
+        assert allowed == {("TCP", port) for port in asked} | named, policy["metadata"]["name"]
+        for rule in policy["spec"]["egress"]:
+            to_triton = 8001 in {port["port"] for port in rule["ports"]}
+            if to_triton and not of_kind(items, "InferenceService"):
+                ((peer),) = rule["to"]
+                assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "triton"
+
+
+def _let_in(items: tuple[Item, ...], part: str) -> dict[str, list[Item] | None]:
+    """Who may reach a part, by port; None for everybody."""
+    (policy,) = [
+        one
+        for one in of_kind(items, "NetworkPolicy")
+        if one["metadata"]["labels"]["app.kubernetes.io/component"] == part
+    ]
+    return {
+        port["port"]: rule.get("from")
+        for rule in policy["spec"]["ingress"]
+        for port in rule["ports"]
+    }
+
+
+@EVERY
+def test_in_comes_what_is_served_to_whom(case: Case) -> None:
+    items = rendered(case)
+    if not of_kind(items, "NetworkPolicy"):
+        return
+    for pod in pods(items):
+        ports = _let_in(items, pod.part)
+        if pod.part == "verify":
+            assert not ports
+            continue
+        served = {
+            port["targetPort"]
+            for service in of_kind(items, "Service")
+            if matches(service["spec"]["selector"], pod.labels)
+            for port in service["spec"]["ports"]
+        }
+        for monitor in of_kind(items, "PodMonitor"):
+            if matches(monitor["spec"]["selector"]["matchLabels"], pod.labels):
+                served |= {one["port"] for one in monitor["spec"]["podMetricsEndpoints"]}
+        if pod.part == "triton":
+            # Who reaches it may load and unload models.
+            asking = {
+                one.part for one in pods(items) if one.part != "triton" and 8001 in _asks(one)
+            }
+            named = case.name in {"production", "mtls"}
+            if not asking and not named:
+                served -= {"grpc"}
+            peers = ports.get("grpc") or []
+            own = {
+                one["podSelector"]["matchLabels"].get("app.kubernetes.io/component")
+                for one in peers
+                if "namespaceSelector" not in one
+            } - {None}
+            assert own == asking
+            assert bool(peers) == bool(asking or named)
+            assert {} not in peers
+        assert set(ports) == served
+
+
+def test_pods_behind_a_service_may_listen_elsewhere() -> None:
+    """A policy is about the pods' own ports: MLflow's Service has 80, its pods 5000."""
+    case = sets(
+        "ports", registry__trackingUri="http://mlflow", **{"networkPolicy.egressPorts[0]": 5000}
+    )
+    for policy in of_kind(rendered(case), "NetworkPolicy"):
+        ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+        assert 5000 in ports
+        assert (80 in ports) == (not policy["metadata"]["name"].endswith("-triton"))
+
+
+def test_ci_is_let_in_where_it_is_named() -> None:
+    ports = _let_in(rendered(way("production")), "triton")
+    assert ports["grpc"] is not None
+    assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ci"}}} in (
+        ports["grpc"]
+    )
+
+
+def test_prometheus_still_gets_in_where_callers_are_named() -> None:
+    ports = _let_in(rendered(way("production")), "api")
+    peers = str(ports["http"])
+    assert "monitoring" in peers
+    assert "ingress" in peers
+
+
+# ---- ways in ----
+
+
+def test_only_the_api_is_let_out_to_the_world() -> None:
+    items = (*rendered(way("production")), *rendered(way("identity")))
+    (ingress,) = of_kind(items, "Ingress")
+    (rule,) = ingress["spec"]["rules"]
+    (path,) = rule["http"]["paths"]
+    assert path["path"] == "/v1"
+    assert ingress["spec"]["tls"] == [{"hosts": [rule["host"]], "secretName": "models-tls"}]
+    (route,) = of_kind(items, "HTTPRoute")
+    (rule,) = route["spec"]["rules"]
+    assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/v1"}}]
+    services = {item["metadata"]["name"]: item for item in of_kind(items, "Service")}
+    backend = path["backend"]["service"]
+    assert backend["name"] == rule["backendRefs"][0]["name"] == "stlab-api"
+    ports = {p["name"]: p["port"] for p in services["stlab-api"]["spec"]["ports"]}
+    assert ports[backend["port"]["name"]] == rule["backendRefs"][0]["port"]

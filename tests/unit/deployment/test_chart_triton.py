@@ -1,0 +1,242 @@
+"""A real server takes what the chart starts it with, and keeps closed what is said to be."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from triton_client import TLS, TritonClient
+
+from .chart_files import of_kind, pods, rendered, way
+
+pytestmark = pytest.mark.triton
+
+# Of release 26.04; the embedded server is older.
+TOO_NEW = "--allow-client-shm=false"
+KEY = "sesame"
+_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Started:
+    """The server."""
+
+    process: subprocess.Popen[bytes]
+    http: int
+    grpc: int
+    metrics: int
+
+
+def _free(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def _status(port: int, path: str, **headers: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _started(folder: Path, name: str) -> Iterator[Started]:
+    """Triton as the chart starts it in a way of use: its ConfigMap, its command, its flags."""
+    items = rendered(way(name))
+    (config,) = of_kind(items, "ConfigMap")
+    for file, text in config["data"].items():
+        (folder / file).write_text(text)
+    (pod,) = [pod for pod in pods(items) if pod.part == "triton"]
+    (container,) = pod.spec["containers"]
+    shell, script = container["command"]
+    program = folder / "bin" / "tritonserver"
+    program.parent.mkdir()
+    launcher = Path(sys.executable).parent / "tritonserver"
+    program.write_text(
+        "#!/bin/sh\n"
+        f"PATH={os.environ['PATH']}\n"
+        f'for flag in "$@"; do shift; [ "$flag" = {TOO_NEW} ] || set -- "$@" "$flag"; done\n'
+        f'exec {launcher} "$@"\n'
+    )
+    program.chmod(0o755)
+    ports = _free(3)
+    flags = [re.sub("=.*", f"={folder}/models", container["args"][0])]
+    (folder / "models").mkdir()
+    flags += [word.replace("/etc/stlab/tls", str(folder)) for word in container["args"][1:]]
+    names = ("http", "grpc", "metrics")
+    flags += [f"--{name}-port={port}" for name, port in zip(names, ports, strict=True)]
+    flags += [f"--{name}-address=127.0.0.1" for name in names]
+    path = f"{program.parent}:{os.environ['PATH']}"
+    log = folder / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [shell, str(folder / Path(script).name), *flags],
+            env={**os.environ, "PATH": path, "STLAB_TRITON_KEY": KEY},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + _SECONDS
+        while _status(ports[0], "/v2/health/ready") != 200:
+            assert process.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.1)
+        yield Started(process, *ports)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    """A server without TLS."""
+    with _started(tmp_path_factory.mktemp("triton"), "pvc") as started:
+        yield started
+
+
+def test_probes_need_no_key(server: Started) -> None:
+    assert _status(server.http, "/v2/health/live") == 200
+    assert _status(server.http, "/v2/health/ready") == 200
+    assert _status(server.metrics, "/metrics") == 200
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/models/stats", "/v2/logging", "/v2/trace/setting"])
+def test_http_is_closed_without_the_key(server: Started, path: str) -> None:
+    assert _status(server.http, path) == 403
+    assert _status(server.http, path, stlab="wrong") == 403
+    assert _status(server.http, path, stlab=KEY) == 200
+
+
+def test_the_exporter_and_the_service_need_no_key(server: Started) -> None:
+    with TritonClient(f"127.0.0.1:{server.grpc}") as client:
+        assert client.ready()
+        assert client.metadata().name == "triton"
+        assert list(client.repository.index()) == []
+        # Explicit mode: what is not there can be unloaded, so commands are taken.
+        client.repository.unload("stlab-mode-probe")
+
+
+def test_traces_logs_and_shared_memory_are_closed_without_the_key(server: Started) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for call, request in (
+            (stub.TraceSetting, service_pb2.TraceSettingRequest()),
+            (stub.LogSettings, service_pb2.LogSettingsRequest()),
+            (stub.SystemSharedMemoryStatus, service_pb2.SystemSharedMemoryStatusRequest()),
+            (stub.CudaSharedMemoryStatus, service_pb2.CudaSharedMemoryStatusRequest()),
+        ):
+            with pytest.raises(grpc.RpcError, match="restricted"):
+                call(request, timeout=5)
+            call(request, timeout=5, metadata=[("triton-grpc-protocol-stlab", KEY)])
+
+
+def test_it_ends_when_it_is_told_to(server: Started) -> None:
+    """The shell has become the server: SIGTERM reaches it."""
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=30) == 0
+
+
+# ---- TLS ----
+
+
+def _certificates(folder: Path) -> None:
+    """What a Secret for TLS has, and a client's certificate: ca.crt, tls.*, client.*."""
+    now = datetime.now(UTC)
+    authority = ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
+    for name, key in {
+        "ca": authority,
+        "tls": ec.generate_private_key(ec.SECP256R1()),
+        "client": ec.generate_private_key(ec.SECP256R1()),
+    }.items():
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(issuer if name == "ca" else subject)
+            .issuer_name(issuer)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(name == "ca", None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+            .sign(authority, hashes.SHA256())
+        )
+        pem = certificate.public_bytes(serialization.Encoding.PEM)
+        (folder / f"{name}.crt").write_bytes(pem)
+        (folder / f"{name}.key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+
+
+def _live(url: str, **environment: str) -> str:
+    """Whether stlab's commands and service, which set up no TLS themselves, reach a server."""
+    script = (
+        "import sys; from triton_client import TritonClient\n"
+        "with TritonClient(sys.argv[1], timeout=5) as client: print(client.live(deadline=5))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, url],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout.strip()
+
+
+def test_tls_is_believed_with_the_authority_that_pods_are_given(tmp_path: Path) -> None:
+    _certificates(tmp_path)
+    with _started(tmp_path, "tls") as server:
+        url = f"grpcs://localhost:{server.grpc}"
+        authority = str(tmp_path / "ca.crt")
+        assert _live(url, GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=authority) == "True"
+        assert _live(url) == "False"
+        assert _live(f"localhost:{server.grpc}") == "False"
+        # The kubelet's probes have no certificate.
+        assert _status(server.http, "/v2/health/live") == 200
+
+
+def test_mutual_tls_wants_a_certificate(tmp_path: Path) -> None:
+    _certificates(tmp_path)
+    with _started(tmp_path, "mtls") as server:
+        url, authority = f"localhost:{server.grpc}", tmp_path / "ca.crt"
+        known = TLS(authority, tmp_path / "client.key", tmp_path / "client.crt")
+        with TritonClient(url, tls=known) as client:
+            assert client.live(deadline=5)
+        with TritonClient(url, tls=TLS(authority)) as client:
+            assert not client.live(deadline=5)
