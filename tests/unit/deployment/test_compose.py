@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import boto3
@@ -393,33 +393,56 @@ def test_buckets_are_made_once(
 # ---- Triton ----
 
 
+def _place(name: str) -> Path:
+    return DOCKER / STACK["configs"][name]["file"]
+
+
 def _flags() -> dict[str, str]:
-    lines = (DOCKER / STACK["configs"]["triton-args"]["file"]).read_text().splitlines()
+    lines = _place("triton-flags").read_text().splitlines()
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
     return {name: value for name, _, value in pairs}
 
 
 def test_triton_takes_its_flags_from_the_file_alone() -> None:
     for name in ("triton-cpu", "triton-gpu"):
-        script = SERVICES[name]["entrypoint"][2]
-        (config,) = SERVICES[name]["configs"]
-        assert config["source"] == "triton-args"
-        assert config["target"] in script
+        targets = {config["source"]: config["target"] for config in SERVICES[name]["configs"]}
+        start = PurePosixPath(targets["triton-start"])
+        assert SERVICES[name]["entrypoint"] == ["/bin/sh", str(start)]
+        assert PurePosixPath(targets["triton-flags"]) == start.parent / "server.args"
         given = {word.partition("=")[0] for word in SERVICES[name]["command"]}
         assert not given & set(_flags())
 
 
-@pytest.mark.parametrize("name", ["store", "triton-cpu"])
-def test_shells_hand_on_what_they_are_given(name: str, tmp_path: Path) -> None:
-    service = SERVICES[name]
+def test_triton_is_started_with_every_flag(tmp_path: Path) -> None:
     program = tmp_path / "tritonserver"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    command = SERVICES["triton-cpu"]["command"]
+    printed = subprocess.run(
+        ["/bin/sh", str(_place("triton-start")), *command],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert [word.partition("=")[0] for word in printed] == [
+        *_flags(),
+        *(word.partition("=")[0] for word in command),
+    ]
+    # Nobody knows the key where none is given.
+    assert "{key}" not in "".join(printed)
+
+
+def test_the_store_gets_its_identities_and_nobody_else(tmp_path: Path) -> None:
+    service = SERVICES["store"]
+    program = tmp_path / "weed"
     program.write_text('#!/bin/sh\nenv > "$0.env"\nprintf "%s\\n" "$@"\n')
     program.chmod(0o755)
     shell, option, script, zero = (interpolated(word, _values()) for word in service["entrypoint"])
     for there, here in {
         "/usr/bin/weed": program,
         "/tmp/s3.json": tmp_path / "s3.json",
-        "/etc/stlab/triton.args": DOCKER / STACK["configs"]["triton-args"]["file"],
     }.items():
         script = script.replace(there, str(here))
     told = {key: interpolated(value, _values()) for key, value in service["environment"].items()}
@@ -431,14 +454,10 @@ def test_shells_hand_on_what_they_are_given(name: str, tmp_path: Path) -> None:
         text=True,
         check=True,
     ).stdout.splitlines()
-    if name == "store":
-        assert printed == service["command"]
-        assert json.loads((tmp_path / "s3.json").read_text())["identities"]
-        assert (tmp_path / "s3.json").stat().st_mode & 0o077 == 0
-        assert "filled-store" not in (tmp_path / "tritonserver.env").read_text()
-    else:
-        given = [f"{flag}={value}" if value else flag for flag, value in _flags().items()]
-        assert printed == [*given, *service["command"]]
+    assert printed == service["command"]
+    assert json.loads((tmp_path / "s3.json").read_text())["identities"]
+    assert (tmp_path / "s3.json").stat().st_mode & 0o077 == 0
+    assert "filled-store" not in (tmp_path / "weed.env").read_text()
 
 
 def test_triton_is_hardened() -> None:
