@@ -79,6 +79,9 @@ class GuardedProcess:
         try:
             guardian = subprocess.Popen(
                 ["/bin/sh", "-c", _GUARDIAN, "guardian", prefix, str(scratch)],
+                # Said outright: ours may move in memory while another thread changes it, and a
+                # process that is started just then fails with EFAULT.
+                env={"PATH": os.environ.get("PATH", os.defpath)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
