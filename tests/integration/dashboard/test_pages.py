@@ -175,7 +175,6 @@ def test_inputs_that_do_not_fit_are_refused_by_name(
 
 
 def test_the_demos_forecasts_by_state(page: Page, shown: Dashboard) -> None:
-    pytest.importorskip("libpysal", reason="the demo's data lies in libpysal (stlab[demo])")
     page.goto(f"{shown.url}/try?model=income&alias=staging")
     page.get_by_label("the years that the demo's model was not fitted on").check()
     ask(page)

@@ -128,7 +128,7 @@ def test_names_that_no_server_has(lab: Lab) -> None:
 
 
 def test_a_classifier_that_answers_with_dictionaries(lab: Lab) -> None:
-    skl2onnx = pytest.importorskip("skl2onnx")
+    import skl2onnx
     from sklearn.linear_model import LogisticRegression
 
     random = np.random.default_rng(0)
@@ -152,7 +152,7 @@ def test_a_classifier_that_answers_with_dictionaries(lab: Lab) -> None:
 
 
 def test_texts(lab: Lab) -> None:
-    skl2onnx = pytest.importorskip("skl2onnx")
+    import skl2onnx
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch as safetensors_torch
 import torch
+import transformers
 
 from exporter.config import parse
 from exporter.result import ExportResult
@@ -21,8 +23,6 @@ from .registering import Lab
 
 pytestmark = pytest.mark.triton
 
-transformers = pytest.importorskip("transformers")
-safetensors_torch = pytest.importorskip("safetensors.torch")
 
 WORDS = [
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "cat", "dog", "film", "sat", "ran"),

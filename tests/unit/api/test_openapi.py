@@ -62,7 +62,8 @@ def test_the_document_is_the_one_that_was_published() -> None:
 
 
 def test_the_document_is_valid() -> None:
-    validator = pytest.importorskip("openapi_spec_validator")
+    import openapi_spec_validator as validator
+
     validator.validate(json.loads(SNAPSHOT.read_text()))
 
 

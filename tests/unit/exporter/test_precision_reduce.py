@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -21,7 +22,6 @@ from exporter.parity.tolerances import measure
 from exporter.parity.truth import Answer, Truth
 from exporter.triton.releases import release
 
-ort = pytest.importorskip("onnxruntime")
 node = helper.make_node
 Array = np.ndarray[Any, Any]
 
