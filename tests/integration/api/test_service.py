@@ -196,13 +196,16 @@ def test_more_than_it_can_carry(lab: Lab, server: TritonServer) -> None:
         with asking(running.port, path, body, clients=32, rate=4 * _rate(carried)) as load:
             load.wait_for(150)
         after = running.memory()
+        with asking(running.port, path, body, clients=8) as again:
+            again.wait_for(100)
     statuses = load.statuses()
     assert set(statuses) == {200, 503}, statuses
     assert statuses[503] > 50
     refused = next(asked for asked in load.asked if asked.status == 503)
     assert int(refused.headers["retry-after"]) >= 1
     assert refused.json["type"] == "urn:stlab:problem:overloaded"
-    assert load.median() < 2 * carried.median()
+    # Whatever else the machine did meanwhile, it did before or after as well.
+    assert load.median() < 2 * max(carried.median(), again.median())
     assert after < before * 1.2
 
 
@@ -231,7 +234,7 @@ def test_the_server_goes_and_comes_back(lab: Lab, server: TritonServer) -> None:
         begin = time.monotonic()
         status, body, _ = running.call(path, ASKED)
         assert status in {503, 504}, body
-        assert time.monotonic() - begin < 2.5
+        assert time.monotonic() - begin < 5
         running.wait(ready=False, seconds=5)
         assert running.call("/health/live")[0] == 200
         with triton(lab, port):

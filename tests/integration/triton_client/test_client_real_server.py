@@ -267,7 +267,7 @@ def test_a_server_killed_under_load(tmp_path: Path) -> None:
                 time.sleep(0.05)
             else:
                 outcomes.append("answered")
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 7
 
     with TritonServer.start(runtime, str(tmp_path), models=["doubling"]) as first:
         first.wait_live()

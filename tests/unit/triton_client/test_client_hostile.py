@@ -94,7 +94,7 @@ def test_a_slow_answer_ends_at_the_deadline(server: Any, connect: Any) -> None:
     started = time.monotonic()
     with pytest.raises(errors.DeadlineExceeded):
         connect.infer(server.url, {"x": X}, deadline=0.2)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
     release.set()
 
 
@@ -177,7 +177,7 @@ def test_nobody_there(connect: Any) -> None:
     assert caught.value.server == url
     with pytest.raises(errors.DeadlineExceeded, match=r"not ready after 0\.3 s"):
         connect.run(client.wait_until_ready(0.3))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
 
 
 def test_a_server_that_comes_up_later(server: Any, connect: Any) -> None:

@@ -121,7 +121,7 @@ def test_the_deadline_bounds_the_whole_stream(server: Any, connect: Any) -> None
     started = time.monotonic()
     with pytest.raises(errors.DeadlineExceeded):
         streamed(server, connect, deadline=0.3)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
 
 
 def test_only_the_inputs_are_looked_at_at_first(server: Any, connect: Any) -> None:
