@@ -202,6 +202,28 @@ def status(
 
 
 @app.command()
+def pull(
+    model: _Model,
+    alias: Annotated[
+        str, typer.Option(envvar="MLFLOW_MODEL_ALIAS", help="The alias whose bundle is wanted.")
+    ],
+    repository: _Repository = "model_repository",
+    as_json: _AsJson = False,
+) -> None:
+    """Bring what an alias took into a repository that a server reads; moves no alias."""
+    from exporter.console import Progress
+    from exporter.pulling import PullRequest
+    from exporter.pulling import pull as run
+
+    request = PullRequest(
+        model=model, alias=alias, repository=repository, tracking_uri=_tracking_uri()
+    )
+    with Progress() as progress:
+        result = run(request, progress)
+    _end(result, as_json=as_json)
+
+
+@app.command()
 def verify(
     model: _Model,
     alias: Annotated[

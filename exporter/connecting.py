@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from exporter.credentials import Credentials
 from exporter.errors import ConflictError, UnavailableError, UsageError, ValidationFailed
 from triton_client import TritonClient
 from triton_client.errors import (
@@ -17,9 +18,23 @@ from triton_client.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["connected"]
+__all__ = ["client_of", "connected"]
 
 CALL_SECONDS = 60.0
+
+
+def client_of(url: str, timeout: float) -> TritonClient:
+    """Return a client of a server that the user named, with the environment's credentials for it.
+
+    Args:
+        url: The server's gRPC address.
+        timeout: Seconds that a call may take.
+
+    Raises:
+        ValueError: It is not an address, or what is named as a certificate is none.
+        UsageError: The credentials make no sense.
+    """
+    return TritonClient(url, timeout=timeout, **Credentials.of().arguments())
 
 
 @contextmanager
@@ -40,7 +55,7 @@ def connected(
         ValidationFailed: It refuses a call that should have gone well.
     """
     try:
-        client = TritonClient(url, timeout=timeout)
+        client = client_of(url, timeout)
     except ValueError as error:
         raise UsageError(
             f"{option}: {error}", hint=f"Give {option} as HOST:PORT of the gRPC endpoint."
@@ -50,7 +65,8 @@ def connected(
             if not client.live():
                 raise UnavailableError(
                     f"no Triton server answers at {url}",
-                    hint=f"Start it, or correct {option} (the gRPC port, 8001 by default).",
+                    hint=f"Start it, or correct {option} (the gRPC port, 8001 by default). "
+                    "With TLS it wants grpcs:// or STLAB_TRITON_CA, and perhaps STLAB_TRITON_CERT.",
                 )
             yield client
         except (Unavailable, DeadlineExceeded) as error:
@@ -61,7 +77,8 @@ def connected(
         except PermissionDenied as error:
             raise ConflictError(
                 f"the Triton server at {url} wants credentials: {error.message}",
-                hint="Open its model-repository and inference protocols to this client.",
+                hint="Set STLAB_TRITON_KEY to the key of its restricted protocols; "
+                "deployment/triton/server.args says which those are.",
             ) from error
         except TritonClientError as error:
             raise ValidationFailed(

@@ -28,8 +28,8 @@ __all__ = [
 logger = logging.getLogger("stlab")
 
 _STATUS = {
-    "promoted": "green", "rolled_back": "green", "unchanged": "green", "planned": "yellow",
-    "failed": "red",
+    "promoted": "green", "rolled_back": "green", "pulled": "green", "unchanged": "green",
+    "planned": "yellow", "failed": "red",
 }  # fmt: skip
 
 

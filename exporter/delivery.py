@@ -12,7 +12,7 @@ from exporter.names import ARCHIVED
 from exporter.registry import kept_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from exporter.bundle import Bundle
@@ -61,20 +61,18 @@ class Delivery:
     urls: Sequence[str]
     work: Path
 
-    def deliver(
-        self, bundle: Bundle, beside: Collection[int], steps: Steps, promote: Callable[[], None]
-    ) -> None:
-        """Publish, activate, verify, promote.
+    @contextlib.contextmanager
+    def deliver(self, bundle: Bundle, beside: Collection[int], steps: Steps) -> Iterator[None]:
+        """Publish, activate and verify; undone where that fails, or the block.
 
         Args:
             bundle: What was proven.
             beside: Other versions that stay served.
             steps: Told of every step.
-            promote: The last step; once it returns, nothing is undone.
 
         Raises:
-            OutcomeUnknown: Nobody can tell whether the alias was moved; the bundle stays published
-                and served, and the next run finds out.
+            OutcomeUnknown: The block cannot tell whether the alias was moved; the bundle stays
+                published and served, and the next run finds out.
             StlabError: A step failed; repository and servers are as before.
         """
         repository = self.repository
@@ -93,13 +91,12 @@ class Delivery:
             with steps("verify"):
                 for url in self.urls:
                     verify(url, bundle)
-            with steps("promote"):
-                try:
-                    promote()
-                except OutcomeUnknown:
-                    undo.pop_all()
-                    raise
+            try:
+                yield
+            except OutcomeUnknown:
                 undo.pop_all()
+                raise
+            undo.pop_all()
 
     def _go_back(self, bundle: Bundle, kept: Path | None, *, fresh: bool) -> None:
         self.repository.go_back(bundle.model, kept)

@@ -10,12 +10,13 @@ from google.protobuf import json_format
 
 from exporter.bundle import CONFIG, WARMUP
 from exporter.config import parse
-from exporter.connecting import connected
+from exporter.connecting import client_of, connected
 from exporter.environment import bare_environment
 from exporter.errors import StlabError, UsageError
 from exporter.repository.layout import lay_out
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
+from triton_client import TritonClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from exporter.bundle import Bundle
     from exporter.triton.releases import Release
     from exporter.triton.runtime import Runtime
-    from triton_client import TritonClient
 
 __all__ = ["BorrowedGround", "Ground", "PrivateGround", "ground"]
 
 # A model of many gigabytes takes minutes to read; a hung server must not hold up a pipeline.
 LOAD_SECONDS = 600.0
+CALL_SECONDS = 300.0
 # One protobuf message holds less than 2 GiB, the config and the names included.
 _MOST_SENT = (1 << 31) - (1 << 20)
 
@@ -37,8 +38,8 @@ _MOST_SENT = (1 << 31) - (1 << 20)
 class Ground(Protocol):
     """A server on which a candidate can be loaded, and what to say of it."""
 
-    def url(self) -> str:
-        """Return the gRPC address once the server is live.
+    def client(self) -> TritonClient:
+        """Return a client once the server is live.
 
         Raises:
             UnavailableError: It does not come up.
@@ -95,11 +96,11 @@ class PrivateGround:
                 if starting.exception() is None:
                     starting.result()[1].stop(timeout=0)  # nobody else uses it
 
-    def url(self) -> str:
-        """See `Ground.url`."""
+    def client(self) -> TritonClient:
+        """See `Ground.client`."""
         server = self._starting.result()[1]
         server.wait_live()
-        return server.grpc_url
+        return TritonClient(server.grpc_url, timeout=CALL_SECONDS)
 
     def name(self, bundle: Bundle) -> str:
         """See `Ground.name`: the model's own, since nothing else is here."""
@@ -143,10 +144,10 @@ class BorrowedGround:
         finally:
             borrowed._unload()
 
-    def url(self) -> str:
-        """See `Ground.url`."""
+    def client(self) -> TritonClient:
+        """See `Ground.client`."""
         with connected(self._url, option="--prove-on"):
-            return self._url
+            return client_of(self._url, CALL_SECONDS)
 
     def name(self, bundle: Bundle) -> str:
         """See `Ground.name`."""

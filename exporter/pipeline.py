@@ -234,7 +234,8 @@ class _Export:
             beside = staying(
                 self.repository, selection, self.request.alias, registry.aliases(selection.model)
             )
-            delivery.deliver(bundle, beside, self.steps, promote)
+            with delivery.deliver(bundle, beside, self.steps), self.steps("promote"):
+                promote()
             succeeded = True
             self._conclude("promoted", proven)
         finally:

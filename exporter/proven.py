@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.bundle import REPORT
-from exporter.errors import ConflictError, ValidationFailed
+from exporter.errors import ConflictError, NotFoundError, ValidationFailed
 from exporter.parity.evidence import in_short
 from exporter.registry import fetch_bundle, promotion
 
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from exporter.registry import Registry
     from exporter.repository import Repository
 
-__all__ = ["Proven", "Recorded", "fetch_proven", "find_published", "recorded_for", "vouched"]
+__all__ = [
+    "Proven",
+    "Recorded",
+    "fetch_proven",
+    "find_published",
+    "named",
+    "recorded_for",
+    "vouched",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,31 @@ def recorded_for(tags: Mapping[str, str], alias: str) -> Recorded | None:
     """
     taken = promotion(tags, alias) if tags.get("stlab.parity") == "passed" else None
     return None if taken is None else Recorded(taken.bundle, taken.uri)
+
+
+def named(registry: Registry, model: str, alias: str) -> tuple[int, Recorded]:
+    """Return the version that an alias names, and the bundle that it took of it.
+
+    Raises:
+        NotFoundError: There is no such model, or the alias names no version.
+        ConflictError: The version was not proven for the alias.
+        UnavailableError: The registry does not answer.
+    """
+    aliases, versions = registry.look(model)
+    version = aliases.get(alias)
+    if version is None:
+        raise NotFoundError(
+            f"'{alias}' of '{model}' names no version",
+            hint=f"Export one: stlab-export {model} --alias {alias}",
+        )
+    recorded = recorded_for(versions.get(version, {}), alias)
+    if recorded is None:
+        raise ConflictError(
+            f"nothing says that version {version} of '{model}' was proven for '{alias}'",
+            hint=f"See what to do with: stlab status {model}",
+            kind="evidence",
+        )
+    return version, recorded
 
 
 def vouched(bundle: Bundle, uri: str) -> Proven:

@@ -10,7 +10,6 @@ from exporter.errors import UnavailableError, ValidationFailed
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.replay import replay_samples
 from exporter.parity.wire import calling, check_batching, check_numbers
-from triton_client import TritonClient
 from triton_client.errors import TritonClientError
 
 if TYPE_CHECKING:
@@ -19,11 +18,10 @@ if TYPE_CHECKING:
     from exporter.building import Candidate
     from exporter.bundle import Bundle
     from exporter.grounds import Ground
-    from triton_client import Model
+    from triton_client import Model, TritonClient
 
 __all__ = ["prove", "prove_again", "refuse"]
 
-CALL_SECONDS = 300.0
 # What a lent server is told otherwise than the repository.
 _OURS_ALONE = ("name", "model_warmup")
 
@@ -81,7 +79,7 @@ def _check_config(bundle: Bundle, model: Model) -> Check:
 def _served(
     ground: Ground, bundle: Bundle, evidence: Evidence
 ) -> Iterator[tuple[TritonClient, Model] | None]:
-    with TritonClient(ground.url(), timeout=CALL_SECONDS) as client:
+    with ground.client() as client:
         loaded = _load(ground, client, bundle, evidence)
         try:
             yield (client, client.model(ground.name(bundle), bundle.version)) if loaded else None

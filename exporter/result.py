@@ -22,7 +22,8 @@ class ExportResult:
     """The object that ``--json`` prints.
 
     Attributes:
-        status: ``promoted``, ``unchanged``, ``planned`` or ``failed``; ``rolled_back``.
+        status: ``promoted``, ``unchanged``, ``planned`` or ``failed``; ``rolled_back``,
+            ``pulled``.
         model: The registered model.
         alias: The alias asked for.
         version: The version chosen, once it is known.

@@ -196,7 +196,8 @@ class _Rollback:
             self.repository, selection, request.alias, registry.aliases(selection.model)
         )
         delivery = Delivery(self.repository, request.triton_urls, work)
-        delivery.deliver(proven.bundle, beside, self.steps, promote)
+        with delivery.deliver(proven.bundle, beside, self.steps), self.steps("promote"):
+            promote()
         self._conclude("rolled_back", proven)
 
     def _conclude(self, status: str, proven: Proven) -> None:

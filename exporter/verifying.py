@@ -16,7 +16,6 @@ from exporter.bundle import json_number
 from exporter.connecting import connected
 from exporter.errors import (
     ConflictError,
-    NotFoundError,
     StlabError,
     UnavailableError,
     UsageError,
@@ -26,7 +25,7 @@ from exporter.names import alias_name, model_name
 from exporter.parity.evidence import Evidence
 from exporter.parity.replay import replay_samples
 from exporter.progress import Listener, Silent, Steps
-from exporter.proven import Proven, Recorded, fetch_proven, find_published, recorded_for
+from exporter.proven import Proven, Recorded, fetch_proven, find_published, named
 from exporter.registry import Registry
 from exporter.repository import open_repository
 from exporter.result import bundle_summary, interrupted
@@ -187,7 +186,8 @@ class _Verification:
     def run(self, folder: Path) -> None:
         with self.steps("resolve"):
             registry = Registry.connect(self.request.tracking_uri)
-            version, recorded = self._select(registry)
+            version, recorded = named(registry, self.request.model, self.request.alias)
+            self.result = replace(self.result, version=version)
         with self.steps("fetch"):
             proven = self._find(registry, version, recorded, folder)
         with self.steps("replay"):
@@ -200,25 +200,6 @@ class _Verification:
             self.result = self.result.failed(
                 min(errors, key=lambda error: _WORST_FIRST.index(error.exit_code))
             )
-
-    def _select(self, registry: Registry) -> tuple[int, Recorded]:
-        model, alias = self.request.model, self.request.alias
-        aliases, versions = registry.look(model)
-        version = aliases.get(alias)
-        if version is None:
-            raise NotFoundError(
-                f"'{alias}' of '{model}' names no version",
-                hint=f"Export one: stlab-export {model} --alias {alias}",
-            )
-        self.result = replace(self.result, version=version)
-        recorded = recorded_for(versions.get(version, {}), alias)
-        if recorded is None:
-            raise ConflictError(
-                f"nothing says that version {version} of '{model}' was proven for '{alias}'",
-                hint=f"See what to do with: stlab status {model}",
-                kind="evidence",
-            )
-        return version, recorded
 
     def _find(self, registry: Registry, version: int, recorded: Recorded, folder: Path) -> Proven:
         """Return the bundle, from the repository where it is whole there."""

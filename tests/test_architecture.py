@@ -100,7 +100,10 @@ def test_nothing_imports_what_is_deployed() -> None:
 def test_the_service_asks_the_exporter_for_facts_and_not_for_steps() -> None:
     known = {name for module in below("stlab_api") for name in imports(module)}
     ours = {name for name in known if name.startswith("exporter.")}
-    facts = {"arrays", "bundle", "errors", "names", "parity", "proven", "registry", "seen"}
+    facts = {
+        *("arrays", "bundle", "credentials", "errors", "names", "parity", "proven", "registry"),
+        *("seen", "settings"),
+    }
     assert {name.split(".")[1] for name in ours} <= facts
     assert importers("stlab_api.app", below("stlab_api")) == {"stlab_api.__main__"}
 
@@ -185,7 +188,9 @@ def test_the_service_starts_without_torch_and_tensorrt() -> None:
         ["--help"],
         *(
             [command, "--help"]
-            for command in ("doctor", "export", "infer", "prune", "rollback", "status", "verify")
+            for command in (
+                *("doctor", "export", "infer", "prune", "pull", "rollback", "status", "verify"),
+            )
         ),
     ],
 )

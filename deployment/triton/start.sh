@@ -3,18 +3,21 @@
 #
 #   STLAB_TRITON_KEY=… sh start.sh --model-repository=s3://bucket/prefix
 #
-# A flag that is given replaces the one in the file. STLAB_TRITON_KEY opens the restricted protocols
-# (header triton-grpc-protocol-stlab by gRPC, stlab by HTTP); without one nobody can.
+# A flag that is given replaces those of its name in the file. STLAB_TRITON_KEY opens the restricted
+# protocols (header triton-grpc-protocol-stlab by gRPC, stlab by HTTP).
 set -euf
 file=$(dirname "$0")/server.args
-if [ -z "${STLAB_TRITON_KEY:-}" ]; then
-    STLAB_TRITON_KEY=$(cat /proc/sys/kernel/random/uuid)
-fi
+given_key=${STLAB_TRITON_KEY:-}
+key=${given_key:-$(cat /proc/sys/kernel/random/uuid)}
 flags=
 while IFS= read -r flag || [ -n "$flag" ]; do
     case $flag in
         '' | '#'*) continue ;;
-        *'{key}') flag=${flag%'{key}'}$STLAB_TRITON_KEY ;;
+        *'{key}') flag=${flag%'{key}'}$key ;;
+        *'{given-key}')
+            [ -n "$given_key" ] || continue
+            flag=${flag%'{given-key}'}$given_key
+            ;;
     esac
     for given in "$@"; do
         [ "${given%%=*}" != "${flag%%=*}" ] || continue 2

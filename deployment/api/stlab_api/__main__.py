@@ -14,6 +14,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from exporter.errors import UsageError
+from exporter.settings import load_dotenv
 from stlab_api.app import create_app
 from stlab_api.logs import set_up
 from stlab_api.settings import Settings
@@ -91,16 +92,17 @@ class _Server(uvicorn.Server):
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; 2 where a setting makes no sense."""
+    load_dotenv()
     try:
         settings = Settings()
         _ = settings.models
+        set_up(settings.log_level, settings.log_format)
+        app = create_app(settings)
     except (ValidationError, UsageError) as error:
         print(f"stlab-api: {error}", file=sys.stderr)  # noqa: T201
         return 2
     # The thread that runs the model waits that long for the one that reads requests.
     sys.setswitchinterval(0.0005)
-    set_up(settings.log_level, settings.log_format)
-    app = create_app(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,

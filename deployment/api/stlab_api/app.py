@@ -76,9 +76,10 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
 
 def _backend(settings: Settings, metrics: Metrics) -> Backend:
     if settings.backend == "triton":
+        from exporter.credentials import Credentials
         from stlab_api.remote import TritonBackend
 
-        return TritonBackend(settings.triton_url)
+        return TritonBackend(settings.triton_url, Credentials.of())
     from stlab_api.local import LocalBackend
 
     return LocalBackend(settings, metrics.ran)

@@ -34,6 +34,11 @@ class Metrics:
             "Requests refused because too many were under way.",
             registry=self._registry,
         )
+        self.ready = Gauge(
+            "stlab_api_ready",
+            "1 where /health/ready would say yes at this moment.",
+            registry=self._registry,
+        )
         self._rows = Histogram(
             "stlab_api_batch_rows",
             "Rows in one run of a model in this process.",

@@ -12,6 +12,7 @@ from triton_client import AsyncTritonClient
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from exporter.credentials import Credentials
     from stlab_api.predictor import Array, Found
     from triton_client import AsyncModel
 
@@ -23,10 +24,11 @@ class TritonBackend:
 
     Args:
         url: The server's gRPC address; see `AsyncTritonClient`.
+        credentials: What the server is shown.
     """
 
-    def __init__(self, url: str) -> None:
-        self._client = AsyncTritonClient(url)
+    def __init__(self, url: str, credentials: Credentials) -> None:
+        self._client = AsyncTritonClient(url, **credentials.arguments())
 
     async def choose(self, name: str, found: Found) -> int:
         """Return the alias's version where the server has it ready, else what it has.

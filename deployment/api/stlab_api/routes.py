@@ -55,6 +55,7 @@ def routes(
         return Response(orjson.dumps({"models": versions}), media_type=JSON)
 
     async def shown(_: Request) -> Response:
+        metrics.ready.set(not await service.not_ready())
         page = await asyncio.to_thread(metrics.page)
         return Response(page, media_type="text/plain; version=0.0.4")
 

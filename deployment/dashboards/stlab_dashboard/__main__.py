@@ -8,6 +8,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from exporter.errors import UsageError
+from exporter.settings import load_dotenv
 from stlab_dashboard.app import create_app
 from stlab_dashboard.settings import Settings
 
@@ -16,6 +17,7 @@ __all__ = ["main"]
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; 2 where a setting makes no sense."""
+    load_dotenv()
     try:
         settings = Settings()
         app = create_app(settings)

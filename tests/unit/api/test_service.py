@@ -440,6 +440,20 @@ def test_readiness_goes_over_to_a_new_version() -> None:
     finished(run())
 
 
+def test_readiness_is_shown_in_the_metrics() -> None:
+    async def run() -> None:
+        async with running() as toy:
+            assert metric(await toy.metrics(), "stlab_api_ready") == {(): 1}
+            toy.backend.opened[0].is_ready = False
+            assert metric(await toy.metrics(), "stlab_api_ready") == {(): 0}
+            toy.backend.opened[0].is_ready = True
+            assert metric(await toy.metrics(), "stlab_api_ready") == {(): 1}
+            toy.service.draining = True
+            assert metric(await toy.metrics(), "stlab_api_ready") == {(): 0}
+
+    finished(run())
+
+
 def test_the_version_that_answers_is_shown_in_the_metrics() -> None:
     def shown(page: str) -> list[dict[str, str]]:
         return [dict(labels) for labels in metric(page, "stlab_api_model_info")]

@@ -221,7 +221,7 @@ _WITH: dict[str, dict[str, object]] = {
     "triton.tls.mutual=True": {
         "triton.tls.enabled": True,
         "triton.tls.existingSecret": "triton-tls",
-        "api.enabled": False,
+        "triton.tls.clientSecret": "triton-client",
     },
     "triton.autoscaling": {"triton.autoscaling.enabled": True},
     "triton.autoscaling.by=keda": {"triton.autoscaling.prometheusUrl": "http://prometheus:9090"},

@@ -24,6 +24,10 @@ BASE_PROGRAMS = frozenset(
 )
 # The server's own commands of packages that the images are built with.
 PACKAGE_PROGRAMS = frozenset({"mlflow"})
+# What `exporter.credentials` reads, for every client of Triton.
+CREDENTIALS = frozenset(
+    {"STLAB_TRITON_CA", "STLAB_TRITON_CERT", "STLAB_TRITON_CERT_KEY", "STLAB_TRITON_KEY"}
+)
 
 _EXACT = re.compile(r"v?[0-9]+\.[0-9]+(?P<third>\.[0-9]+)?(-[a-z0-9.]+)*")
 # They release two numbers; of the others, two are a tag that moves.

@@ -168,7 +168,7 @@ def test_every_way_of_use_is_in_the_readme() -> None:
                 "triton.tls.mutual": True,
                 "triton.tls.existingSecret": "triton-tls",
             },
-            "no client certificate",
+            "triton.tls.clientSecret",
         ),
         ({"tritonUrl": "triton.example.com:8001"}, "triton.enabled=false"),
         (
@@ -176,6 +176,16 @@ def test_every_way_of_use_is_in_the_readme() -> None:
             "tritonUrl",
         ),
         ({"repository.type": "pvc"}, "repository.pvc.claimName"),
+        (
+            {
+                "repository.type": "bundle",
+                "triton.enabled": False,
+                "tritonUrl": "stlab-predictor:8001",
+                "kserve.runtime": True,
+                "kserve.inferenceService.enabled": True,
+            },
+            "storageUri",
+        ),
         ({"ingress.enabled": True}, "ingress.host"),
         ({"httpRoute.enabled": True}, "httpRoute.parentRefs"),
         ({"externalSecrets.enabled": True}, "externalSecrets.store.name"),

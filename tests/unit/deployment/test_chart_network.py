@@ -139,7 +139,12 @@ def _port(url: str) -> int:
 def _asks(pod: Pod) -> set[int]:
     """The ports that a pod's own settings make it ask."""
     ports = set()
-    told = {k: v for k, v in pod.environment().items() if isinstance(v, str)}
+    told = {
+        one["name"]: one["value"]
+        for container in [*pod.spec.get("initContainers", []), *pod.spec["containers"]]
+        for one in container.get("env", [])
+        if "value" in one
+    }
     for name in ("MLFLOW_TRACKING_URI", "STLAB_TRITON_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         if name in told:
             ports.add(_port(told[name]))

@@ -23,7 +23,7 @@ from .chart_files import (
     sets,
     way,
 )
-from .deploy_files import ROOT, Dockerfile, scripts
+from .deploy_files import CREDENTIALS, ROOT, Dockerfile, scripts
 
 # ---- what runs in the containers ----
 
@@ -46,7 +46,7 @@ def test_the_service_takes_its_settings(case: Case, monkeypatch: pytest.MonkeyPa
             for name in getattr(field.validation_alias, "choices", ())
         } | {f"STLAB_API_{name.upper()}" for name in Settings.model_fields}
         ours = {name for name in pod.environment() if name.startswith("STLAB_")}
-        assert ours <= known
+        assert ours - known <= CREDENTIALS
 
 
 def test_triton_is_the_release_that_is_exported_for() -> None:
@@ -71,7 +71,7 @@ def test_verification_runs_a_command_that_exists(case: Case) -> None:
 
     group: Any = get_command(app)
     items = rendered(case)
-    expected = case.name not in {"local", "mtls"}
+    expected = case.name != "local"
     assert any(pod.part == "verify" for pod in pods(items)) == expected
     for pod in pods(items):
         if pod.part != "verify":
@@ -85,8 +85,9 @@ def test_verification_runs_a_command_that_exists(case: Case) -> None:
             assert context.params["alias"] in LADDER
             assert len(context.params["triton_url"]) == 1
             models.append(context.params["model"])
-        (api,) = [p for p in pods(items) if p.part == "api"]
-        assert ",".join(models) == api.environment()["MLFLOW_MODEL_NAME"]
+        for api in pods(items):
+            if api.part == "api":
+                assert ",".join(models) == api.environment()["MLFLOW_MODEL_NAME"]
         assert pod.spec["restartPolicy"] == "Never"
 
 
@@ -128,11 +129,54 @@ def test_grpc_is_encrypted_with_what_the_secret_has(mutual: bool) -> None:
     assert ("--grpc-root-cert" in flags) == mutual
     for pod in pods(items):
         if pod.part != "triton":
-            # They believe that authority alone, and do not see the key.
-            assert pod.environment()["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] == "/etc/stlab/tls/ca.crt"
-            (volume,) = [one for one in pod.spec["volumes"] if one["name"] == "tls"]
-            assert volume["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+            # They believe that authority alone, and do not see the server's key.
+            told = pod.environment()
+            assert told["STLAB_TRITON_CA"] == "/etc/stlab/tls/ca.crt"
+            volumes = {one["name"]: one for one in pod.spec["volumes"]}
+            assert volumes["tls"]["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
             assert "grpcs://" in str(pod.spec)
+            if not mutual:
+                assert not {"STLAB_TRITON_CERT", "STLAB_TRITON_KEY"} & set(told)
+                continue
+            assert told["STLAB_TRITON_CERT"] == "/etc/stlab/client/tls.crt"
+            assert told["STLAB_TRITON_CERT_KEY"] == "/etc/stlab/client/tls.key"
+            assert volumes["client"]["secret"]["secretName"] == "triton-client"
+            assert told["STLAB_TRITON_KEY"]["secretKeyRef"]["name"] == "triton-admin"
+
+
+def test_the_key_is_given_to_those_who_ask_triton() -> None:
+    (local,) = pods(rendered(way("local")))
+    assert "STLAB_TRITON_KEY" not in local.environment()
+    keyed = {pod.part for pod in pods(rendered(way("production")))
+             if "STLAB_TRITON_KEY" in pod.environment()}  # fmt: skip
+    assert keyed == {"triton", "api", "verify"}
+
+
+def test_bundles_are_pulled_before_triton_starts() -> None:
+    from typer.main import get_command
+
+    from exporter.cli import app
+
+    group: Any = get_command(app)
+    (triton,) = [pod for pod in pods(rendered(way("bundle"))) if pod.part == "triton"]
+    (container,) = triton.spec["containers"]
+    models = []
+    for init in triton.spec["initContainers"]:
+        assert init["command"] == ["stlab"]
+        command, *words = init["args"]
+        context = group.commands[command].make_context(command, list(words))
+        assert context.params["alias"] == "prod"
+        models.append(context.params["model"])
+        assert f"--model-repository={context.params['repository']}" in container["args"]
+        told = {one["name"]: one for one in init["env"]}
+        assert told["MLFLOW_TRACKING_USERNAME"]["valueFrom"]["secretKeyRef"]["name"] == "mlflow"
+        # What is prepared lies beside the repository, on the same volume.
+        mounts = {one["mountPath"]: one for one in init["volumeMounts"]}
+        assert "readOnly" not in mounts["/repository"]
+    assert models == ["income", "credit-risk"]
+    mounts = {one["mountPath"]: one for one in container["volumeMounts"]}
+    assert mounts["/repository"]["readOnly"] is True
+    assert not {"MLFLOW_TRACKING_URI", "AWS_ACCESS_KEY_ID"} & set(triton.environment())
 
 
 # ---- the signal to scale on ----

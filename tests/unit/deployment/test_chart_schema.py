@@ -111,7 +111,7 @@ def test_ill_typed_values_are_refused(path: str, schema: dict[str, Any]) -> None
         ("triton.image.tag", "latest"),
         ("triton.image.tag", ""),
         ("api.image.tag", "latest"),
-        ("verify.image.tag", "latest"),
+        ("exporter.image.tag", "latest"),
         ("api.image.digest", "sha256:abc"),
         ("alias", "production"),
         ("models", []),

@@ -24,7 +24,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from triton_client import TLS, TritonClient
+from exporter.activation import check_servers
+from exporter.connecting import connected
+from exporter.errors import ConflictError, UnavailableError
+from triton_client import TritonClient
+from triton_client.errors import ModelNotFound
 
 from .chart_files import of_kind, pods, rendered, way
 
@@ -136,13 +140,30 @@ def test_http_is_closed_without_the_key(server: Started, path: str) -> None:
     assert _status(server.http, path, stlab=KEY) == 200
 
 
-def test_the_exporter_and_the_service_need_no_key(server: Started) -> None:
+def test_those_who_infer_need_no_key(server: Started) -> None:
     with TritonClient(f"127.0.0.1:{server.grpc}") as client:
         assert client.ready()
         assert client.metadata().name == "triton"
+        with pytest.raises(ModelNotFound):
+            client.model("nobody")
+
+
+def test_models_are_loaded_with_the_key_alone(
+    server: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"127.0.0.1:{server.grpc}"
+    for key in (None, "wrong"):
+        if key is not None:
+            monkeypatch.setenv("STLAB_TRITON_KEY", key)
+        with pytest.raises(ConflictError, match="wants credentials") as caught:
+            check_servers([url])
+        assert "STLAB_TRITON_KEY" in caught.value.hint
+        with pytest.raises(ConflictError, match="wants credentials"), connected(url) as client:
+            client.repository.index()
+    monkeypatch.setenv("STLAB_TRITON_KEY", KEY)
+    check_servers([url])
+    with connected(url) as client:
         assert list(client.repository.index()) == []
-        # Explicit mode: what is not there can be unloaded, so commands are taken.
-        client.repository.unload("stlab-mode-probe")
 
 
 def test_traces_logs_and_shared_memory_are_closed_without_the_key(server: Started) -> None:
@@ -202,41 +223,42 @@ def _certificates(folder: Path) -> None:
         )
 
 
-def _live(url: str, **environment: str) -> str:
-    """Whether stlab's commands and service, which set up no TLS themselves, reach a server."""
-    script = (
-        "import sys; from triton_client import TritonClient\n"
-        "with TritonClient(sys.argv[1], timeout=5) as client: print(client.live(deadline=5))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, url],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    return done.stdout.strip()
+def _answers(monkeypatch: pytest.MonkeyPatch, url: str, **files: Path) -> bool:
+    """Whether stlab's commands reach a server with these credentials."""
+    for name in ("STLAB_TRITON_CA", "STLAB_TRITON_CERT", "STLAB_TRITON_CERT_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, file in files.items():
+        monkeypatch.setenv(name, str(file))
+    monkeypatch.setenv("STLAB_TRITON_KEY", KEY)
+    try:
+        check_servers([url])
+    except UnavailableError:
+        return False
+    return True
 
 
-def test_tls_is_believed_with_the_authority_that_pods_are_given(tmp_path: Path) -> None:
+def test_tls_is_believed_with_the_authority_that_pods_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _certificates(tmp_path)
     with _started(tmp_path, "tls") as server:
-        url = f"grpcs://localhost:{server.grpc}"
-        authority = str(tmp_path / "ca.crt")
-        assert _live(url, GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=authority) == "True"
-        assert _live(url) == "False"
-        assert _live(f"localhost:{server.grpc}") == "False"
+        address = f"localhost:{server.grpc}"
+        for url in (address, f"grpcs://{address}"):
+            assert _answers(monkeypatch, url, STLAB_TRITON_CA=tmp_path / "ca.crt")
+            assert not _answers(monkeypatch, url)
         # The kubelet's probes have no certificate.
         assert _status(server.http, "/v2/health/live") == 200
 
 
-def test_mutual_tls_wants_a_certificate(tmp_path: Path) -> None:
+def test_mutual_tls_wants_a_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _certificates(tmp_path)
     with _started(tmp_path, "mtls") as server:
         url, authority = f"localhost:{server.grpc}", tmp_path / "ca.crt"
-        known = TLS(authority, tmp_path / "client.key", tmp_path / "client.crt")
-        with TritonClient(url, tls=known) as client:
-            assert client.live(deadline=5)
-        with TritonClient(url, tls=TLS(authority)) as client:
-            assert not client.live(deadline=5)
+        assert _answers(
+            monkeypatch,
+            url,
+            STLAB_TRITON_CA=authority,
+            STLAB_TRITON_CERT=tmp_path / "client.crt",
+            STLAB_TRITON_CERT_KEY=tmp_path / "client.key",
+        )
+        assert not _answers(monkeypatch, url, STLAB_TRITON_CA=authority)

@@ -190,6 +190,8 @@ lifecycle:
 {{- $repository := .Values.repository }}
 {{- if eq $repository.type "pvc" -}}
 /models
+{{- else if eq $repository.type "bundle" -}}
+/repository/models
 {{- else if $repository.s3.endpoint -}}
 s3://{{ trimSuffix "/" $repository.s3.endpoint }}/{{ trimPrefix "s3://" $repository.s3.url }}
 {{- else -}}
@@ -246,14 +248,53 @@ s3://{{ trimSuffix "/" $repository.s3.endpoint }}/{{ trimPrefix "s3://" $reposit
 {{- end }}
 {{- end }}
 
-{{/* Where a client finds the authority of Triton's certificate. */}}
-{{- define "stlab.tritonUser" -}}
-{{- and .Values.triton.enabled .Values.triton.tls.enabled | ternary "tls" "" }}
+{{/* ---- what a client of Triton has: its key, certificates ---- */}}
+
+{{- define "stlab.clientEnv" -}}
+{{- $tls := .Values.triton.tls }}
+{{- if and .Values.triton.enabled $tls.enabled }}
+- name: STLAB_TRITON_CA
+  value: /etc/stlab/tls/ca.crt
+{{- if $tls.mutual }}
+- name: STLAB_TRITON_CERT
+  value: /etc/stlab/client/tls.crt
+- name: STLAB_TRITON_CERT_KEY
+  value: /etc/stlab/client/tls.key
+{{- end }}
+{{- end }}
+{{- include "stlab.secretEnv" (dict "root" . "secret" .Values.triton.restricted.secret "name" "triton") }}
 {{- end }}
 
-{{/* Whether `helm test` has a server to ask, and may. */}}
+{{- define "stlab.clientMounts" -}}
+{{- $tls := .Values.triton.tls }}
+{{- if and .Values.triton.enabled $tls.enabled }}
+- {name: tls, mountPath: /etc/stlab/tls, readOnly: true}
+{{- if $tls.mutual }}
+- {name: client, mountPath: /etc/stlab/client, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "stlab.clientVolumes" -}}
+{{- $tls := .Values.triton.tls }}
+{{- if and .Values.triton.enabled $tls.enabled }}
+- name: tls
+  secret:
+    secretName: {{ $tls.existingSecret }}
+    items:
+      - {key: ca.crt, path: ca.crt}
+{{- if $tls.mutual }}
+- name: client
+  secret:
+    secretName: {{ $tls.clientSecret }}
+    defaultMode: 0440
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Whether `helm test` has a server to ask. */}}
 {{- define "stlab.tests" -}}
-{{- if and .Values.verify.test (or .Values.triton.enabled .Values.tritonUrl) (not .Values.triton.tls.mutual) }}yes{{ end }}
+{{- if and .Values.verify.test (or .Values.triton.enabled .Values.tritonUrl) }}yes{{ end }}
 {{- end }}
 
 {{- define "stlab.verifies" -}}
@@ -271,15 +312,15 @@ s3://{{ trimSuffix "/" $repository.s3.endpoint }}/{{ trimPrefix "s3://" $reposit
 
 {{- define "stlab.check" -}}
 {{- $v := .Values }}
-{{- $asks := or (and $v.api.enabled (eq $v.api.backend "triton")) $v.verify.cronJob.enabled }}
+{{- $asks := or (and $v.api.enabled (eq $v.api.backend "triton")) (include "stlab.verifies" .) }}
 {{- if and $v.triton.tls.mutual (not $v.triton.tls.enabled) }}
 {{- fail "triton.tls.mutual needs triton.tls.enabled" }}
 {{- end }}
 {{- if and $v.triton.tls.enabled (not $v.triton.tls.existingSecret) }}
 {{- fail "triton.tls.enabled needs triton.tls.existingSecret" }}
 {{- end }}
-{{- if and $v.triton.enabled $v.triton.tls.mutual $asks }}
-{{- fail "triton.tls.mutual: stlab-api and stlab verify have no client certificate; switch off api.enabled and verify.cronJob.enabled, or put a mesh between" }}
+{{- if and $v.triton.enabled $v.triton.tls.mutual $asks (not $v.triton.tls.clientSecret) }}
+{{- fail "triton.tls.mutual needs triton.tls.clientSecret, which the service and stlab verify show" }}
 {{- end }}
 {{- if and $v.api.enabled (eq $v.api.backend "triton") (not $v.triton.enabled) (not $v.tritonUrl) }}
 {{- fail "api.backend is triton and triton.enabled is false: say tritonUrl, or api.backend=local" }}
@@ -292,6 +333,9 @@ s3://{{ trimSuffix "/" $repository.s3.endpoint }}/{{ trimPrefix "s3://" $reposit
 {{- end }}
 {{- if and (eq $v.repository.type "pvc") $v.triton.enabled (not $v.repository.pvc.claimName) }}
 {{- fail "repository.type is pvc: say repository.pvc.claimName" }}
+{{- end }}
+{{- if and (eq $v.repository.type "bundle") $v.kserve.inferenceService.enabled (not $v.kserve.inferenceService.storageUri) }}
+{{- fail "repository.type is bundle, which KServe cannot copy: say kserve.inferenceService.storageUri" }}
 {{- end }}
 {{- if and $v.ingress.enabled (not $v.ingress.host) }}
 {{- fail "ingress.enabled needs ingress.host" }}

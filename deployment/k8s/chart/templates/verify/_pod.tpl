@@ -1,14 +1,13 @@
 {{/* A pod's spec that runs `stlab verify` for every model. */}}
 {{- define "stlab.verifyPod" -}}
 {{- $verify := .Values.verify }}
-{{- $tls := include "stlab.tritonUser" . }}
 {{- include "stlab.pod" (dict "root" .) }}
 restartPolicy: Never
 containers:
   {{- range $index, $model := .Values.models }}
   - name: verify-{{ $index }}
-    image: {{ include "stlab.image" (dict "root" $ "image" $verify.image) }}
-    imagePullPolicy: {{ $verify.image.pullPolicy }}
+    image: {{ include "stlab.image" (dict "root" $ "image" $.Values.exporter.image) }}
+    imagePullPolicy: {{ $.Values.exporter.image.pullPolicy }}
     command: [stlab]
     args:
       - verify
@@ -30,28 +29,17 @@ containers:
       {{- end }}
       {{- end }}
       {{- include "stlab.storeEnv" $ | trim | nindent 6 }}
-      {{- if $tls }}
-      - name: GRPC_DEFAULT_SSL_ROOTS_FILE_PATH
-        value: /etc/stlab/tls/ca.crt
-      {{- end }}
+      {{- include "stlab.clientEnv" $ | trim | nindent 6 }}
     {{- include "stlab.container" $ | nindent 4 }}
     resources:
       {{- toYaml $verify.resources | nindent 6 }}
     volumeMounts:
       - {name: tmp, mountPath: /tmp}
-      {{- if $tls }}
-      - {name: tls, mountPath: /etc/stlab/tls, readOnly: true}
-      {{- end }}
+      {{- include "stlab.clientMounts" $ | trim | nindent 6 }}
   {{- end }}
 volumes:
   - name: tmp
     emptyDir:
       sizeLimit: {{ $verify.storage.tmpSizeLimit }}
-  {{- if $tls }}
-  - name: tls
-    secret:
-      secretName: {{ .Values.triton.tls.existingSecret }}
-      items:
-        - {key: ca.crt, path: ca.crt}
-  {{- end }}
+  {{- include "stlab.clientVolumes" . | trim | nindent 2 }}
 {{- end }}

@@ -1,0 +1,120 @@
+"""A repository is made anew of what the registry keeps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter.pulling import PullRequest, pull
+from exporter.result import ExportResult
+from exporter.triton.releases import DEFAULT_RELEASE, release
+from exporter.triton.runtime import ensure_runtime
+from exporter.triton.server import TritonServer
+
+from .models import ROWS, times
+from .registering import Lab
+from .running import command, files
+from .serving import factor, ready
+
+pytestmark = pytest.mark.triton
+
+
+@pytest.fixture(autouse=True)
+def in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+
+
+def pulled(lab: Lab, name: str, alias: str, folder: Path) -> ExportResult:
+    return pull(PullRequest(name, alias, str(folder), lab.uri))
+
+
+def staged(lab: Lab, name: str, *factors: float) -> None:
+    """Register versions, and take the last one to staging."""
+    for number in factors:
+        lab.register_onnx(name, times(number), example=ROWS)
+    assert lab.export(name, "staging").status == "promoted"
+
+
+def known(lab: Lab, name: str) -> object:
+    """Everything that the registry says of a model."""
+    model = lab.client.get_registered_model(name)
+    versions = lab.client.search_model_versions(f"name='{name}'")
+    return model.aliases, {version.version: version.tags for version in versions}
+
+
+def test_a_repository_is_made_anew(lab: Lab, tmp_path: Path) -> None:
+    staged(lab, "anew", 2.0)
+    assert lab.export("anew", "prod").status == "promoted"
+    staged(lab, "anew", 3.0)
+    before, folder = known(lab, "anew"), tmp_path / "models"
+    for alias, version in (("prod", 1), ("staging", 2)):
+        result = pulled(lab, "anew", alias, folder)
+        assert (result.status, result.version, result.served_version) == (
+            "pulled",
+            version,
+            version,
+        )
+        assert result.parity is not None
+        assert result.parity["passed"] is True
+    assert known(lab, "anew") == before
+    assert files(folder / "anew") == files(lab.folder / "repository" / "anew")
+    runtime = ensure_runtime(release(DEFAULT_RELEASE))
+    with TritonServer.start(runtime, str(folder), models=["anew"]) as server:
+        server.wait_live()
+        assert ready(server, "anew") == [1, 2]
+        assert factor(server, "anew") == 3.0
+    assert pulled(lab, "anew", "prod", folder).status == "unchanged"
+
+
+def test_a_moved_alias_is_followed(lab: Lab, tmp_path: Path) -> None:
+    staged(lab, "followed", 2.0)
+    assert pulled(lab, "followed", "staging", tmp_path).status == "pulled"
+    staged(lab, "followed", 3.0)
+    assert pulled(lab, "followed", "staging", tmp_path).version == 2
+    config = (tmp_path / "followed" / "config.pbtxt").read_text()
+    assert "versions: 2" in config
+    assert "versions: 1" not in config
+
+
+def test_what_is_not_proven_is_not_pulled(lab: Lab, tmp_path: Path) -> None:
+    staged(lab, "unproven", 2.0)
+    lab.client.set_registered_model_alias("unproven", "dev", "1")
+    for name, alias, code, words in (
+        ("unproven", "dev", 5, "nothing says that version 1"),
+        ("unproven", "prod", 4, "names no version"),
+        ("nobody", "prod", 4, "nobody"),
+    ):
+        result = pulled(lab, name, alias, tmp_path)
+        assert result.error is not None
+        assert (result.exit_code, words in result.error["message"]) == (code, True), result.error
+    assert files(tmp_path) == {}
+
+
+def test_a_tampered_bundle_is_not_pulled(lab: Lab, tmp_path: Path) -> None:
+    staged(lab, "spoilt", 2.0)
+    run = lab.client.get_run(
+        lab.client.get_model_version("spoilt", "1").tags["stlab.export.run_id"]
+    )
+    file = Path(run.info.artifact_uri.removeprefix("file://"), "bundle", "model.onnx")
+    file.write_bytes(file.read_bytes() + b" ")
+    result = pulled(lab, "spoilt", "staging", tmp_path)
+    assert result.error is not None
+    assert (result.exit_code, "model.onnx" in result.error["message"]) == (5, True), result.error
+    assert files(tmp_path) == {}
+
+
+def test_the_command(lab: Lab, tmp_path: Path) -> None:
+    staged(lab, "ordered", 2.0)
+    program = [sys.executable, "-m", "exporter.cli", "pull", "ordered", "--alias", "staging"]
+    settings = {"MLFLOW_TRACKING_URI": lab.uri, "STLAB_MODEL_REPOSITORY": str(tmp_path / "models")}
+    done = command(tmp_path, "--json", program=program, **settings)
+    assert (done.code, done.result["status"]) == (0, "pulled"), done.stderr
+    shutil.rmtree(tmp_path / "models")
+    away = {**settings, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    failed = command(tmp_path, "--json", program=program, **away)
+    assert (failed.code, json.loads(failed.stdout)["error"]["kind"]) == (6, "unavailable")
+    assert not (tmp_path / "models").exists()
