@@ -1,4 +1,4 @@
-"""The parts of the Compose topology as processes: what the images run, without images."""
+"""Processes that a test starts, and how it knows that they are up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["address", "mlflow_server", "postgres", "program", "prometheus", "running"]
+__all__ = ["SCRIPTS", "address", "answers", "postgres", "program", "running"]
 
 SCRIPTS = Path(sys.executable).parent
 
@@ -94,62 +94,31 @@ def answers(url: str) -> Callable[[], bool]:
 
 
 @contextmanager
-def postgres(log: Path) -> Iterator[str]:
-    """A PostgreSQL of its own; yields the URI of its database."""
+def postgres(log: Path, *, port: int, user: str, password: str) -> Iterator[None]:
+    """A PostgreSQL of its own, with a user, who has to give a password, and the user's database."""
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    (folder / "password").write_text(password)
     # It refuses to run as root.
-    user = "postgres" if os.geteuid() == 0 else None
-    if user is not None:
-        os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
-    host, port = address()
-    data = str(folder / "data")
-    initdb = [program("initdb", "postgresql"), "-D", data, "-A", "trust", "-U", "stlab"]
-    subprocess.run(initdb, check=True, capture_output=True, user=user, cwd="/")
-    ready = [program("pg_isready", "postgresql"), "-q", "-h", host, "-p", str(port)]
-    command = [
-        program("postgres", "postgresql"), "-D", data, "-h", host, "-p", str(port),
-        "-k", str(folder),
+    owner = "postgres" if os.geteuid() == 0 else None
+    if owner is not None:
+        for path in (folder, folder / "password"):
+            os.chown(path, pwd.getpwnam(owner).pw_uid, -1)
+    data, at = str(folder / "data"), ["-h", "127.0.0.1", "-p", str(port)]
+    initdb = [
+        program("initdb", "postgresql"), "-D", data, "-U", user, "--auth=scram-sha-256",
+        f"--pwfile={folder / 'password'}",
     ]  # fmt: skip
+    subprocess.run(initdb, check=True, capture_output=True, user=owner, cwd="/")
+    ready = [program("pg_isready", "postgresql"), "-q", *at]
+    command = [program("postgres", "postgresql"), "-D", data, *at, "-k", str(folder)]
     log.touch()
     try:
         with running(
-            command, lambda: subprocess.run(ready, check=False).returncode == 0, log, user=user
+            command, lambda: subprocess.run(ready, check=False).returncode == 0, log, user=owner
         ):
-            yield f"postgresql+psycopg://stlab@{host}:{port}/postgres"
+            createdb = [program("createdb", "postgresql"), *at, "-U", user, user]
+            given = {**os.environ, "PGPASSWORD": password}
+            subprocess.run(createdb, check=True, capture_output=True, env=given)
+            yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def mlflow_server(
-    database: str, artifacts: str, log: Path, environment: Mapping[str, str]
-) -> Iterator[str]:
-    """MLflow's server, which keeps artifacts in an object store for its clients."""
-    host, port = address()
-    command = [
-        str(SCRIPTS / "mlflow"), "server", "--host", host, "--port", str(port), "--workers", "1",
-        "--backend-store-uri", database, "--artifacts-destination", artifacts,
-        "--allowed-hosts", f"{host}:{port}",
-    ]  # fmt: skip
-    url = f"http://{host}:{port}"
-    with running(command, answers(f"{url}/health"), log, environment=environment):
-        yield url
-
-
-@contextmanager
-def prometheus(targets: Mapping[str, str], folder: Path) -> Iterator[str]:
-    """Prometheus, scraping every second."""
-    host, port = address()
-    jobs = "".join(
-        f"  - job_name: {name}\n    static_configs: [{{targets: ['{target}']}}]\n"
-        for name, target in targets.items()
-    )
-    config = folder / "prometheus.yaml"
-    config.write_text(f"global: {{scrape_interval: 1s}}\nscrape_configs:\n{jobs}")
-    command = [
-        program("prometheus", "prometheus"), f"--config.file={config}",
-        f"--storage.tsdb.path={folder / 'prometheus'}", f"--web.listen-address={host}:{port}",
-    ]  # fmt: skip
-    url = f"http://{host}:{port}"
-    with running(command, answers(f"{url}/-/ready"), folder / "prometheus.log"):
-        yield url

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,11 +30,10 @@ from triton_client import TritonClient
 from triton_client.errors import ModelNotFound
 
 from .chart_files import of_kind, pods, rendered, way
+from .embedded import embedded_tritonserver
 
 pytestmark = pytest.mark.triton
 
-# Of release 26.04; the embedded server is older.
-TOO_NEW = "--allow-client-shm=false"
 KEY = "sesame"
 _SECONDS = 60
 
@@ -82,16 +80,8 @@ def _started(folder: Path, name: str) -> Iterator[Started]:
     (pod,) = [pod for pod in pods(items) if pod.part == "triton"]
     (container,) = pod.spec["containers"]
     shell, script = container["command"]
-    program = folder / "bin" / "tritonserver"
-    program.parent.mkdir()
-    launcher = Path(sys.executable).parent / "tritonserver"
-    program.write_text(
-        "#!/bin/sh\n"
-        f"PATH={os.environ['PATH']}\n"
-        f'for flag in "$@"; do shift; [ "$flag" = {TOO_NEW} ] || set -- "$@" "$flag"; done\n'
-        f'exec {launcher} "$@"\n'
-    )
-    program.chmod(0o755)
+    (folder / "bin").mkdir()
+    program = embedded_tritonserver(folder / "bin")
     ports = _free(3)
     flags = [re.sub("=.*", f"={folder}/models", container["args"][0])]
     (folder / "models").mkdir()
