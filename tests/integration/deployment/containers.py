@@ -21,14 +21,18 @@ __all__ = ["contained", "possible"]
 
 USER = 1000
 _ROOT = Path(__file__).parents[3]
-_AS_ROOT = ["unshare", "--mount", "--propagation", "private"]
-_AS_USER = ["unshare", "--user", "--map-root-user", *_AS_ROOT[1:]]
-_DROP = ["setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
+_APART = ["unshare", "--mount", "--propagation", "private"]
+_AS_USER = [
+    *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"),
+    *("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"),
+]
 
 
 @functools.cache
 def possible() -> bool:
-    """Whether this machine lets us; a container without rights of its own does not."""
+    """Whether this machine lets us: it does let root, but in most containers."""
+    if os.geteuid() != 0:
+        return False
     tried = subprocess.run(
         contained(["true"], {"PATH": os.environ["PATH"]}, always=True),
         capture_output=True,
@@ -60,15 +64,12 @@ def contained(
     own = ["env", "-i", *(f"{name}={value}" for name, value in environment.items()), *command]
     if not always and not possible():
         return own
-    as_root = os.geteuid() == 0
-    user = [f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if as_root else []
     seen = {path.resolve(): "ro" for path in (*_programs(), *readable)}
     seen |= {path.resolve(): "rw" for path in volumes}
-    if as_root:
-        for path in volumes:
-            os.chown(path, USER, USER)
+    for path in volumes:
+        os.chown(path, USER, USER)
     script = _script(seen, {"/tmp", *filter(None, map(_closed_above, seen))}, hosts)
-    return [*(_AS_ROOT if as_root else _AS_USER), "sh", "-c", script, "sh", *_DROP, *user, *own]
+    return [*_APART, "sh", "-c", script, "sh", *_AS_USER, *own]
 
 
 def _programs() -> tuple[Path, ...]:

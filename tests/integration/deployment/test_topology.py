@@ -159,8 +159,8 @@ def test_processes_have_what_containers_have(stack: Stack) -> None:
     """The root cannot be written, /tmp can, and nobody is root."""
     if not possible():
         pytest.skip(
-            "they ran as this user on an ordinary root: mount namespaces are not allowed here, as "
-            "they are to root, and to everybody with unprivileged user namespaces"
+            "they ran as this user on an ordinary root: only root, and not in every container, may "
+            "make a mount namespace"
         )
     for name in ("api", "exporter"):
         tried = stack.execute(
