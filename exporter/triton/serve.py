@@ -114,6 +114,7 @@ def _run(
     if not stopped and code:
         raise UnavailableError(
             f"tritonserver ended with exit code {code}; its log is above.",
-            hint="A model that cannot be loaded ends it too; add `-- --exit-on-error=false`.",
+            hint="A model that cannot be loaded ends it too; add `-- --exit-on-error=false`. So "
+            "does an object store with nothing below the URL: export a model first.",
         )
     return 0
