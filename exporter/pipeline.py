@@ -30,7 +30,7 @@ from exporter.proving import prove, prove_again, refuse
 from exporter.recording import Journal
 from exporter.registry import Promotion, Registry, Selection, parts_of
 from exporter.repository import open_repository
-from exporter.result import ExportResult, bundle_summary, interrupted
+from exporter.result import ExportResult, bundle_summary, finished
 from exporter.settings import check_expected, check_mover, who
 from exporter.triton.releases import DEFAULT_RELEASE, release
 
@@ -62,15 +62,7 @@ def export(
         The result; on failure with ``status`` ``failed`` and the error in it.
     """
     apart = isolated or request.allow_pickle
-    job = _Export(request, Steps(listener or Silent()), build_apart if apart else build)
-    try:
-        job.run()
-    except StlabError as error:
-        job.result = job.result.failed(error)
-    except KeyboardInterrupt:
-        if job.result.status == "failed":
-            job.result = job.result.failed(interrupted())
-    return replace(job.result, seconds=job.steps.seconds)
+    return finished(_Export(request, Steps(listener or Silent()), build_apart if apart else build))
 
 
 class _Export:

@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from exporter.delivery import Delivery
-from exporter.errors import StlabError
 from exporter.names import ARCHIVED, alias_name, model_name
 from exporter.progress import Listener, Silent, Steps
 from exporter.proven import Proven, fetch_proven, find_published, named
 from exporter.registry import Registry
 from exporter.repository import open_repository
-from exporter.result import ExportResult, bundle_summary, interrupted
+from exporter.result import ExportResult, bundle_summary, finished
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,15 +61,7 @@ def pull(request: PullRequest, listener: Listener | None = None) -> ExportResult
         The result, with ``status`` ``pulled``, or ``unchanged`` where it was there; on failure
         ``failed``, with the error in it.
     """
-    job = _Pull(request, Steps(listener or Silent()))
-    try:
-        job.run()
-    except StlabError as error:
-        job.result = job.result.failed(error)
-    except KeyboardInterrupt:
-        if job.result.status == "failed":
-            job.result = job.result.failed(interrupted())
-    return replace(job.result, seconds=job.steps.seconds)
+    return finished(_Pull(request, Steps(listener or Silent())))
 
 
 class _Pull:

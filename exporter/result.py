@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from exporter.errors import StlabError
 
@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exporter.bundle import Bundle
+    from exporter.progress import Steps
 
-__all__ = ["ExportResult", "bundle_summary", "interrupted"]
+__all__ = ["ExportResult", "Job", "bundle_summary", "finished", "interrupted"]
 
 SCHEMA = 1
 
@@ -86,6 +87,32 @@ def bundle_summary(bundle: Bundle, *, reused: bool) -> dict[str, Any]:
         "bytes": bundle.size,
         "reused": reused,
     }
+
+
+class Job(Protocol):
+    """What ends with an `ExportResult`, kept up to date while it goes on."""
+
+    result: ExportResult
+    steps: Steps
+
+    def run(self) -> None:
+        """Do it.
+
+        Raises:
+            StlabError: It failed; what was begun is undone.
+        """
+
+
+def finished(job: Job) -> ExportResult:
+    """Do a job, and return its result; what went wrong is in it."""
+    try:
+        job.run()
+    except StlabError as error:
+        job.result = job.result.failed(error)
+    except KeyboardInterrupt:
+        if job.result.status == "failed":
+            job.result = job.result.failed(interrupted())
+    return replace(job.result, seconds=job.steps.seconds)
 
 
 def interrupted() -> StlabError:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from exporter.activation import answers, check_servers
 from exporter.delivery import Delivery, staying
-from exporter.errors import ConflictError, StlabError
+from exporter.errors import ConflictError
 from exporter.grounds import ground
 from exporter.names import ARCHIVED, alias_name, model_name
 from exporter.progress import Listener, Silent, Steps
@@ -23,7 +23,7 @@ from exporter.proven import Proven, Recorded, fetch_proven, find_published, reco
 from exporter.proving import prove_again
 from exporter.registry import Promotion, Registry, Selection, promotion, stands
 from exporter.repository import open_repository
-from exporter.result import ExportResult, bundle_summary, interrupted
+from exporter.result import ExportResult, bundle_summary, finished
 from exporter.settings import check_expected, check_mover, who
 from exporter.triton.releases import release
 
@@ -74,15 +74,7 @@ def rollback(request: RollbackRequest, listener: Listener | None = None) -> Expo
     Returns:
         The result; on failure with ``status`` ``failed`` and the error in it.
     """
-    job = _Rollback(request, Steps(listener or Silent()))
-    try:
-        job.run()
-    except StlabError as error:
-        job.result = job.result.failed(error)
-    except KeyboardInterrupt:
-        if job.result.status == "failed":
-            job.result = job.result.failed(interrupted())
-    return replace(job.result, seconds=job.steps.seconds)
+    return finished(_Rollback(request, Steps(listener or Silent())))
 
 
 class _Rollback:
