@@ -13,7 +13,7 @@ import onnx
 import pytest
 from mlflow.tracking import fluent
 from onnx import TensorProto, helper, numpy_helper
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
@@ -153,7 +153,8 @@ def page(browser: Browser) -> Iterator[Page]:
     failures: list[str] = []
     context = browser.new_context(viewport={"width": 1180, "height": 860})
     opened = context.new_page()
-    opened.set_default_timeout(15_000)
+    opened.set_default_timeout(30_000)
+    expect.set_options(timeout=30_000)
     opened.on("pageerror", lambda error: failures.append(str(error)))
     yield opened
     context.close()

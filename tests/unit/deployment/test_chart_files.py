@@ -157,7 +157,7 @@ def _started(tmp_path: Path, *flags: str, **environment: str) -> tuple[list[str]
         capture_output=True,
         text=True,
         check=True,
-        timeout=10,
+        timeout=60,
     )
     told = dict(
         line.partition("=")[::2]

@@ -60,7 +60,7 @@ def _free(count: int) -> list[int]:
 
 
 def _status(port: int, path: str, **headers: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("GET", path, headers=headers)
         return connection.getresponse().status
@@ -166,8 +166,8 @@ def test_traces_logs_and_shared_memory_are_closed_without_the_key(server: Starte
             (stub.CudaSharedMemoryStatus, service_pb2.CudaSharedMemoryStatusRequest()),
         ):
             with pytest.raises(grpc.RpcError, match="restricted"):
-                call(request, timeout=5)
-            call(request, timeout=5, metadata=[("triton-grpc-protocol-stlab", KEY)])
+                call(request, timeout=30)
+            call(request, timeout=30, metadata=[("triton-grpc-protocol-stlab", KEY)])
 
 
 def test_it_ends_when_it_is_told_to(server: Started) -> None:
