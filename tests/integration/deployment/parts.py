@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -17,17 +18,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["SCRIPTS", "address", "answers", "postgres", "program", "running"]
+__all__ = ["SCRIPTS", "answers", "free_port", "postgres", "program", "running"]
 
 SCRIPTS = Path(sys.executable).parent
 
 
-def address() -> tuple[str, int]:
-    """A free port on the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host, port = probe.getsockname()
-        return str(host), int(port)
+def free_port() -> int:
+    """A port of the loopback interface that is free, and stays so.
+
+    Not one of those that the system gives to whoever asks for any: it may be a while until it is
+    used.
+    """
+    for port in random.sample(range(20_000, 32_000), 1000):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def program(name: str, package: str) -> str:

@@ -36,7 +36,7 @@ from tests.unit.deployment.embedded import embedded_tritonserver
 from tests.unit.exporter.stores import serving
 
 from .containers import contained, possible
-from .parts import SCRIPTS, address, postgres, program, running
+from .parts import SCRIPTS, free_port, postgres, program, running
 
 __all__ = ["Stack", "wait_for"]
 
@@ -75,7 +75,7 @@ class Stack:
             folder: An empty folder.
             variables: What ``.env`` says.
         """
-        ports = {(name, port): address()[1] for name, all_ in _PORTS.items() for port in all_}
+        ports = {(name, port): free_port() for name, all_ in _PORTS.items() for port in all_}
         given = example()
         secrets = {name: SECRET for name, value in given.items() if not value}
         stack = cls(folder, {**given, **secrets, **_NO_KEYS, **variables}, ports)

@@ -22,7 +22,7 @@ from tests.unit.deployment.chart_files import pods, rendered, way
 from tests.unit.deployment.deploy_files import ROOT
 
 from .containers import possible
-from .parts import address, answers, running
+from .parts import answers, free_port, running
 from .stack import SECRET, Stack, wait_for
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(900)]
@@ -186,7 +186,7 @@ def test_a_pod_pulls_its_bundle(stack: Stack) -> None:
     pulled = stack.execute(inside(pull))
     assert pulled.returncode == 0, pulled.stderr
     names = ("http", "grpc", "metrics")
-    ports = {name: address()[1] for name in names}
+    ports = {name: free_port() for name in names}
     flags = [f"--{name}-port={port}" for name, port in ports.items()]
     flags += [f"--{name}-address=127.0.0.1" for name in names]
     ready = answers(f"http://127.0.0.1:{ports['http']}/v2/health/ready")
