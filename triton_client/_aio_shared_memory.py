@@ -7,7 +7,13 @@ import logging
 from typing import TYPE_CHECKING, Self
 
 from triton_client._deadline import Deadline
-from triton_client._shared_memory import STILL_REGISTERED, WAIT_SECONDS, MemoryArrays
+from triton_client._shared_memory import (
+    RELEASE_SECONDS,
+    STILL_REGISTERED,
+    WAIT_SECONDS,
+    MemoryArrays,
+    is_held,
+)
 from triton_client.errors import TritonClientError
 
 if TYPE_CHECKING:
@@ -65,9 +71,16 @@ class AsyncSharedMemory(MemoryArrays):
         try:
             while segment.busy:  # noqa: ASYNC110 - an event would belong to one loop
                 await asyncio.sleep(WAIT_SECONDS)
-            if not segment.abandoned:
-                call = self._calls.unregister(segment.name)
-                await self._transport.run(call, Deadline(self._timeout))
+            limit = Deadline(RELEASE_SECONDS)
+            while not segment.abandoned:
+                try:
+                    call = self._calls.unregister(segment.name)
+                    await self._transport.run(call, Deadline(self._timeout))
+                    break
+                except TritonClientError as error:
+                    if not is_held(error, limit):
+                        raise
+                    await asyncio.sleep(WAIT_SECONDS)
         except (TritonClientError, RuntimeError) as error:
             _log.warning(STILL_REGISTERED, segment.name, error)
         finally:

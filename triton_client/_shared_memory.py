@@ -23,13 +23,27 @@ if TYPE_CHECKING:
     from triton_client._regions import Regions
     from triton_client._transport import Transport
 
-__all__ = ["STILL_REGISTERED", "WAIT_SECONDS", "MemoryArrays", "SharedMemory"]
+__all__ = [
+    "RELEASE_SECONDS",
+    "STILL_REGISTERED",
+    "WAIT_SECONDS",
+    "MemoryArrays",
+    "SharedMemory",
+    "is_held",
+]
 
 Array = np.ndarray[Any, Any]
 
 WAIT_SECONDS: Final = 0.002
+# The server may have answered, and not yet have let go of what it answered from.
+RELEASE_SECONDS: Final = 10.0
 STILL_REGISTERED: Final = "shared memory %s may stay registered with the server: %s"
 _log = logging.getLogger(__name__)
+
+
+def is_held(error: TritonClientError, limit: Deadline) -> bool:
+    """Whether the server may let go of a region that it still uses, before it is too late."""
+    return "it is currently in use" in error.message and limit.remaining() != 0
 
 
 class MemoryArrays:
@@ -157,8 +171,16 @@ class SharedMemory(MemoryArrays):
         try:
             while segment.busy:
                 sleep(WAIT_SECONDS)
-            if not segment.abandoned:
-                self._transport.run(self._calls.unregister(segment.name), Deadline(self._timeout))
+            limit = Deadline(RELEASE_SECONDS)
+            while not segment.abandoned:
+                try:
+                    call = self._calls.unregister(segment.name)
+                    self._transport.run(call, Deadline(self._timeout))
+                    break
+                except TritonClientError as error:
+                    if not is_held(error, limit):
+                        raise
+                    sleep(WAIT_SECONDS)
         except (TritonClientError, RuntimeError) as error:
             _log.warning(STILL_REGISTERED, segment.name, error)
         finally:

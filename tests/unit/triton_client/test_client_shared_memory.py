@@ -307,6 +307,28 @@ def test_a_refused_call_is_an_answer(sharing: Any, connect: Any) -> None:
     assert sharing.seen[-1] == "SystemSharedMemoryUnregister"
 
 
+def test_a_server_that_has_answered_and_not_let_go(
+    sharing: Any, connect: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = enter(connect, connect(sharing.url).shared_memory(64))
+    asked = []
+
+    def held(request: Any, context: Any) -> Any:
+        asked.append(request.name)
+        if len(asked) < 4:
+            context.abort(
+                grpc.StatusCode.INTERNAL,
+                f"Cannot unregister shared memory region '{request.name}', it is currently in use.",
+            )
+        return service_pb2.SystemSharedMemoryUnregisterResponse()
+
+    sharing.calls["SystemSharedMemoryUnregister"] = held
+    with caplog.at_level(logging.WARNING, "triton_client"):
+        connect.run(memory.close())
+    assert len(asked) == 4
+    assert caplog.messages == []
+
+
 def test_a_server_that_refuses_shared_memory(server: Any, connect: Any) -> None:
     server.calls["SystemSharedMemoryRegister"] = lambda _, context: context.abort(
         grpc.StatusCode.UNAVAILABLE, "This protocol is restricted, expecting header 'x'"
