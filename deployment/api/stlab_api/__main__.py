@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 
-_LAST_SECONDS = 0.5
+# How long those who have connected may take to ask, when nobody else is taken.
+_LAST_SECONDS = 5.0
 
 
 class _Server(uvicorn.Server):
@@ -59,9 +60,16 @@ class _Server(uvicorn.Server):
         await self._accept_the_rest(sockets or [])
         for server in self.servers:
             server.close()
-        # Whoever has connected just before is about to ask.
-        await asyncio.sleep(_LAST_SECONDS)
+        await self._hear_the_last()
         await super().shutdown(sockets)
+
+    async def _hear_the_last(self) -> None:
+        """Wait for the requests of those who have connected just before."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_SECONDS):
+                await asyncio.sleep(0.1)
+                while any(map(_is_silent, self.server_state.connections)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
 
     async def _accept_the_rest(self, sockets: list[socket]) -> None:
         """Take the connections that wait in the kernel, which closing would reset."""
@@ -88,6 +96,11 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
+
+
+def _is_silent(connection: Any) -> bool:
+    """Whether nothing has been asked on a connection yet."""
+    return connection.cycle is None
 
 
 def main() -> int:
