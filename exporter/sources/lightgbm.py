@@ -42,6 +42,14 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
     found = _load(model, path, lightgbm, allow_pickle=allow_pickle)
     plain = isinstance(found, lightgbm.Booster)
     booster = found if plain else found.booster_
+    if booster.pandas_categorical:
+        raise ValidationFailed(
+            "the LightGBM model was trained on a data frame with columns of pandas' categories, "
+            "which no tensor is, and takes the same again",
+            hint="Train it on whole numbers with categorical_feature=[...], or behind an encoder "
+            "in a scikit-learn pipeline.",
+            kind="signature",
+        )
 
     def predict(x: Any) -> dict[str, Any]:
         return {"prediction": found.predict(x)}

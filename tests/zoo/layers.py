@@ -296,6 +296,31 @@ class Weighted(nn.Module):
         return x.sum(-1) if weight is None else (x * weight).sum(-1)
 
 
+class NamedScores(nn.Module):
+    """A script may say what it returns by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        score = self.layer(x)
+        return {"score": score, "best": score.argmax(-1)}
+
+
+class PooledGrid(nn.Module):
+    """Images of any size, of which a grid of one size is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(4 * (6 + 1), 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer(x).relu()
+        mean = functional.adaptive_avg_pool2d(x, (2, 3)).flatten(1)
+        return self.head(torch.cat([mean, functional.adaptive_max_pool2d(x, 1).flatten(1)], 1))
+
+
 class ComplexOut(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.fft.fft(x)

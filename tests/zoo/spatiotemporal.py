@@ -197,3 +197,19 @@ class Seq2Seq(nn.Module):
             last = last + self.head(h)
             forecast.append(last)
         return torch.stack(forecast, dim=1)
+
+
+class PackedSequences(nn.Module):
+    """Series of several lengths, each read to its own end: the last state forecasts."""
+
+    def __init__(self, features: int = 3, hidden: int = 5) -> None:
+        super().__init__()
+        self.encoder = nn.GRU(features, hidden, 2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(2 * hidden, 1)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(
+            x, lengths[:, 0].cpu(), batch_first=True, enforce_sorted=False
+        )
+        _, state = self.encoder(packed)
+        return self.head(torch.cat([state[-2], state[-1]], dim=1))

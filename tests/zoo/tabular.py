@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import xgboost
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.compose import ColumnTransformer
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.ensemble import (
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
@@ -26,10 +26,12 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.linear_model import LogisticRegression
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from .comparing import Array, Near
@@ -180,6 +182,20 @@ def of_people(model: Any, numbers: Any) -> Pipeline:
     return Pipeline([("columns", columns), ("model", model)]).fit(PEOPLE, BUYS)
 
 
+def of_searched_people() -> GridSearchCV:
+    """Search for a pipeline that fills what is missing, and takes rare states for one."""
+    states = make_pipeline(
+        SimpleImputer(strategy="most_frequent"),
+        OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=2),
+    )
+    numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
+    columns = ColumnTransformer(
+        [("states", states, ["state"]), ("numbers", numbers, ["age", "yearly income"])]
+    )
+    pipeline = Pipeline([("columns", columns), ("model", LogisticRegression())])
+    return GridSearchCV(pipeline, {"model__C": [0.1, 1.0]}, cv=2).fit(PEOPLE, BUYS)
+
+
 def of_categories() -> Any:
     table = np.column_stack([DIMES, KIND])
     model = lightgbm.LGBMRegressor(n_estimators=4, verbose=-1)
@@ -198,6 +214,8 @@ ZOO: tuple[Estimator, ...] = (
     Estimator("people-forest",
               lambda: of_people(RandomForestClassifier(9, random_state=0), "passthrough"),
               table=PEOPLE, fresh=people, form="cloudpickle"),
+    Estimator("people-searched", of_searched_people, table=PEOPLE, fresh=people,
+              form="cloudpickle"),
     # A matrix.
     Estimator("scaled-logistic",
               lambda: make_pipeline(StandardScaler(), LogisticRegression()).fit(DIMES, WORD)),
@@ -230,16 +248,26 @@ ZOO: tuple[Estimator, ...] = (
               lambda: lightgbm.LGBMRegressor(n_estimators=40, verbose=-1).fit(HOLES, SUM),
               mlflow.lightgbm, table=HOLES, fresh=cents_with_holes),
     Estimator("linear-vectors", lambda: LinearSVC().fit(DIMES, WORD), form="cloudpickle"),
-    # What could be served, and is refused. skl2onnx 1.20 weighs all neighbours alike, however near
-    # they are.
     Estimator("near-neighbours",
               lambda: KNeighborsRegressor(5, weights="distance").fit(DIMES, SUM),
-              form="cloudpickle", refused="not what was registered"),
+              form="cloudpickle"),
+    Estimator("log-target",
+              lambda: TransformedTargetRegressor(
+                  make_pipeline(FunctionTransformer(np.log1p), StandardScaler(), Ridge()),
+                  func=np.log1p, inverse_func=np.expm1,
+              ).fit(DIMES, SUM.clip(0)),
+              form="cloudpickle"),
+    # Numbers that are categories.
     Estimator("lightgbm-categories", of_categories, mlflow.lightgbm,
-              table=np.column_stack([DIMES, KIND]), fresh=four, refused="categorical feature"),
+              table=np.column_stack([DIMES, KIND]), fresh=four),
+    Estimator("hist-boosting-categories",
+              lambda: HistGradientBoostingClassifier(max_iter=9, categorical_features=[3]).fit(
+                  np.column_stack([DIMES, KIND]), WORD
+              ),
+              table=np.column_stack([DIMES, KIND]), fresh=four, form="cloudpickle"),
     Estimator("xgboost-linear",
-              lambda: xgboost.XGBRegressor(booster="gblinear").fit(DIMES, SUM), mlflow.xgboost,
-              refused="gblinear"),
+              lambda: xgboost.XGBRegressor(booster="gblinear").fit(HOLES, SUM), mlflow.xgboost,
+              table=HOLES, fresh=cents_with_holes),
     # What must not be served.
     Estimator("own-step",
               lambda: make_pipeline(Squared(), LogisticRegression()).fit(DIMES, WORD),

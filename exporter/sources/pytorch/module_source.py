@@ -20,9 +20,10 @@ from exporter.sources.pytorch.examples import logged_example
 from exporter.sources.pytorch.float64 import run_in_float64
 from exporter.sources.pytorch.memory import refuse_first_impressions, refuse_memory, unasked
 from exporter.sources.pytorch.naming import output_names
+from exporter.sources.pytorch.packed import OutputsToo, is_recurrent
 from exporter.sources.pytorch.probing import probe, tensors_of
 from exporter.sources.pytorch.purity import refuse_impurity, steers_by_values
-from exporter.sources.pytorch.scripts import branches_on_values, scripted
+from exporter.sources.pytorch.scripts import branches_on_values, flattened, scripted
 from exporter.sources.pytorch.to_onnx import by_dynamo, by_tracing
 from exporter.sources.pytorch.to_program import programs_of
 from exporter.sources.pytorch.watching import (
@@ -166,11 +167,18 @@ class ModuleSource:
                 raise (_depends(self._dependent) if self._dependent else error) from error
             return older(script, self._example, path)
 
+        def flat(path: Path) -> str:
+            return older(flattened(self._module, self._example), self._example, path)
+
+        def unpacked(path: Path) -> str:
+            return older(OutputsToo(self._module), self._example, path, surplus=True)
+
         if isinstance(self._module.module, torch.jit.ScriptModule):
-            return (traced,)
+            return (traced, flat)
         scripts = (compiled,) if self._module.way == "position" else ()
         # A trace keeps one side of a branch for all inputs.
-        return (*newer, *(() if self._dependent else (traced,)), *scripts)
+        traces = (traced, unpacked) if is_recurrent(self._module) else (traced,)
+        return (*newer, *(() if self._dependent else traces), *scripts)
 
     def torchscript_module(self) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
         """Return a module that takes the inputs by position, and what to call it with."""

@@ -10,9 +10,11 @@ import torch
 from exporter.errors import ValidationFailed, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["branches_on_values", "scripted"]
+    from exporter.sources.pytorch.calling import Positional
+
+__all__ = ["branches_on_values", "flattened", "scripted"]
 
 # Make a number or a truth value of a tensor.
 _READS = frozenset(
@@ -42,6 +44,21 @@ def scripted(module: torch.nn.Module) -> torch.jit.ScriptModule:
             hint="Write what depends on values with torch.where or torch.cond.",
             kind="convert",
         ) from error
+
+
+def flattened(module: Positional, example: Sequence[torch.Tensor]) -> torch.jit.ScriptModule:
+    """Return a script that takes and returns tensors one by one, where the logged one has dicts.
+
+    A trace around a script keeps what the script decides.
+
+    Args:
+        module: Calls the script.
+        example: What to call it with.
+    """
+    given = tuple(tensor.clone() for tensor in example)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(module, given, strict=False, check_trace=False)
 
 
 def branches_on_values(script: torch.jit.ScriptModule) -> bool:

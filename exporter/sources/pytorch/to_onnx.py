@@ -63,6 +63,7 @@ def by_tracing(
     inputs: Mapping[str, Sequence[Axis]],
     outputs: Mapping[str, Sequence[Axis]],
     target: OnnxTarget,
+    surplus: bool = False,
 ) -> str:
     """Write a module with torch's older exporter, which traces it or reads its script.
 
@@ -73,6 +74,7 @@ def by_tracing(
         inputs: The axes of every input by its name.
         outputs: The axes of every output by its name.
         target: What the file is to be.
+        surplus: Whether the module returns more behind the outputs, which the file does not give.
     """
     variable = {
         name: {axis: str(size) for axis, size in enumerate(axes) if not isinstance(size, int)}
@@ -91,13 +93,15 @@ def by_tracing(
             output_names=list(outputs),
             dynamic_axes=variable,
         )
-    _declare_sizes(path, outputs)
+    _declare_outputs(path, outputs, surplus=surplus)
     return "torch.onnx torchscript"
 
 
-def _declare_sizes(path: Path, outputs: Mapping[str, Sequence[Axis]]) -> None:
+def _declare_outputs(path: Path, outputs: Mapping[str, Sequence[Axis]], *, surplus: bool) -> None:
     """Write the sizes of outputs that this exporter does not infer, such as after a loop."""
     proto = onnx.load(path, load_external_data=False)
+    if surplus:
+        del proto.graph.output[len(outputs) :]
     for value in proto.graph.output:
         dims = value.type.tensor_type.shape.dim
         for dim, size in zip(dims, outputs.get(value.name, ()), strict=False):

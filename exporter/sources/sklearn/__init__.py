@@ -56,17 +56,18 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
             hint="pip install 'stlab[sklearn]'.",
         ) from error
 
+    fitted = _found_by_search(estimator)
     asked = str(model.flavors.get("python_function", {}).get("predict_fn", "predict"))
     return TabularSource(
         model,
         f"sklearn-{form}",
         predictor(estimator, asked),
-        _Converter(estimator),
-        classes=classes_of(estimator),
-        splits=splits(estimator),
+        _Converter(fitted),
+        classes=classes_of(fitted),
+        splits=splits(fitted),
         width=getattr(estimator, "n_features_in_", None),
         versions={"scikit-learn": sklearn.__version__, "skl2onnx": skl2onnx.__version__},
-        by_column=_tells_columns_apart(estimator),
+        by_column=_tells_columns_apart(fitted),
     )
 
 
@@ -186,6 +187,14 @@ def _convertible(estimator: Any) -> Any:
     return plain
 
 
+def _found_by_search(estimator: Any) -> Any:
+    """Return the estimator that a search over parameters has found, which answers in its place."""
+    from sklearn.model_selection._search import BaseSearchCV
+
+    found = isinstance(estimator, BaseSearchCV) and hasattr(estimator, "best_estimator_")
+    return _found_by_search(estimator.best_estimator_) if found else estimator
+
+
 def _is_classifier(estimator: Any) -> bool:
     from sklearn.base import is_classifier
 
@@ -193,9 +202,11 @@ def _is_classifier(estimator: Any) -> bool:
 
 
 def _tells_columns_apart(estimator: Any) -> bool:
-    from sklearn.compose import ColumnTransformer
+    from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
     from sklearn.pipeline import FeatureUnion, Pipeline
 
+    if isinstance(estimator, TransformedTargetRegressor):
+        return _tells_columns_apart(estimator.regressor_)
     if isinstance(estimator, Pipeline):
         return bool(estimator.steps) and _tells_columns_apart(estimator.steps[0][1])
     if isinstance(estimator, FeatureUnion):

@@ -9,9 +9,13 @@ import numpy as np
 from onnx import TensorProto
 
 from exporter.errors import ValidationFailed
+from exporter.sources.sklearn.encoders import ENCODERS
+from exporter.sources.sklearn.neighbours import NEIGHBOURS
 from exporter.sources.sklearn.number_steps import NUMBERS
+from exporter.sources.sklearn.shapes import use_exact_shapes
 from exporter.sources.sklearn.steps import Exact, Step
-from exporter.sources.sklearn.trees import FAMILIES, fitted_trees, loss_of
+from exporter.sources.sklearn.targets import use_transformed_targets
+from exporter.sources.sklearn.trees import FAMILIES, fitted_trees, known_features, loss_of
 from exporter.sources.tabular import lightgbm_trees, xgboost_trees
 from exporter.sources.tabular.ensembles import binary, cast, divided, largest, scores
 
@@ -33,7 +37,7 @@ def use_exact_steps() -> None:
     """Register what is written here with skl2onnx, in place of its own converters."""
     from skl2onnx.common import _registration as registered
 
-    ours = dict(NUMBERS)
+    ours = NUMBERS | ENCODERS | NEIGHBOURS
     ours |= {f"{family}Classifier": _classifier for family in FAMILIES}
     ours |= {f"{family}Regressor": _regressor for family in FAMILIES}
     for name, convert in ours.items():
@@ -46,6 +50,8 @@ def use_exact_steps() -> None:
                 overwrite=True,
                 options=original.get_allowed_options(),
             )
+    use_exact_shapes()
+    use_transformed_targets()
     # An estimator of theirs has loaded them.
     for library, start in (("xgboost", "XGB"), ("lightgbm", "LGBM")):
         if library in sys.modules:
@@ -76,7 +82,7 @@ def _classifier(scope: Any, operator: Any, container: Any) -> bool:
         return False
     ensemble, base, count = found
     step = Step(scope, operator, container)
-    sums = scores(step, step.features, ensemble)
+    sums = scores(step, known_features(step, step.features, estimator), ensemble)
     if base is None:
         probabilities = divided(step, sums, count) if count > 1 else sums
         index = largest(step, probabilities)
@@ -117,7 +123,7 @@ def _regressor(scope: Any, operator: Any, container: Any) -> bool:
         return False
     ensemble, base, count = found
     step = Step(scope, operator, container)
-    values = scores(step, step.features, ensemble)
+    values = scores(step, known_features(step, step.features, operator.raw_operator), ensemble)
     if base is not None:
         values = step.node("Add", values, step.constant(base))
         if loss_of(operator.raw_operator) in {"HalfPoissonLoss", "HalfGammaLoss"}:

@@ -8,13 +8,16 @@ import numpy as np
 from onnx import TensorProto
 
 from exporter.errors import ValidationFailed
+from exporter.sources.sklearn.functions import applied
 from exporter.sources.sklearn.steps import Step
 from exporter.sources.tabular.ensembles import cast, widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["NUMBERS"]
+    from exporter.sources.base import Array
+
+__all__ = ["NUMBERS", "imputed_columns"]
 
 _FLOATS = {int(TensorProto.FLOAT): np.float32, int(TensorProto.DOUBLE): np.float64}
 
@@ -22,27 +25,66 @@ _FLOATS = {int(TensorProto.FLOAT): np.float32, int(TensorProto.DOUBLE): np.float
 def _imputer(scope: Any, operator: Any, container: Any) -> bool:
     """Fill missing numbers in float64 as well, which ONNX Runtime's own imputer does not."""
     estimator = operator.raw_operator
-    filled = np.asarray(estimator.statistics_)
-    if filled.dtype.kind not in "fiu" or not isinstance(estimator.missing_values, int | float):
-        return False
-    if estimator.add_indicator or np.isnan(filled).any():
-        raise ValidationFailed(
-            "SimpleImputer has no ONNX form where it adds or drops columns",
-            hint="Leave add_indicator off, and columns of nothing but missing values out.",
-            kind="convert",
-        )
     step = Step(scope, operator, container)
+    marker = estimator.missing_values
+    if _is_nothing(marker) and (words := step.words()):
+        if estimator.add_indicator or len(imputed_columns(estimator)) < len(estimator.statistics_):
+            raise ValidationFailed(
+                "SimpleImputer has no ONNX form where it adds or drops columns of words",
+                hint="Leave add_indicator off, and columns of nothing but missing values out.",
+                kind="convert",
+            )
+        step.give_words(words)  # of which none is nothing
+        return True
+    filled = np.asarray(estimator.statistics_)
+    if all(isinstance(value, int | float) for value in filled.tolist()):
+        filled = filled.astype(np.float64)  # a constant is an object
     kind = step.kind()
-    if kind not in _FLOATS:
+    if filled.dtype.kind not in "fiu" or not isinstance(marker, int | float) or kind not in _FLOATS:
         return False
     values = step.beside(kind)
     dtype = _FLOATS[kind]
-    if np.isnan(estimator.missing_values):
+    if np.isnan(marker):
         missing = step.node("IsNaN", values)
     else:
-        marker = step.constant(np.array([estimator.missing_values], dtype))
-        missing = step.node("Equal", values, marker)
-    step.give(step.node("Where", missing, step.constant(filled.astype(dtype)), values))
+        missing = step.node("Equal", values, step.constant(np.array([marker], dtype)))
+    result = step.node("Where", missing, step.constant(filled.astype(dtype)), values)
+    kept = imputed_columns(estimator)
+    if len(kept) < len(filled):
+        result = step.node("Gather", result, step.constant(kept), axis=1)
+    if estimator.add_indicator:
+        shown = np.asarray(estimator.indicator_.features_, np.int64)
+        told = cast(step, step.node("Gather", missing, step.constant(shown), axis=1), kind)
+        result = step.node("Concat", result, told, axis=1)
+    step.give(result)
+    return True
+
+
+def imputed_columns(estimator: Any) -> Array:
+    """Return the columns that an imputer keeps: those that have something to fill them with."""
+    filled = np.asarray(estimator.statistics_)
+    empty = np.array([_is_nothing(value) for value in filled], dtype=bool)
+    return np.flatnonzero(~empty | estimator.keep_empty_features)
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a value is None or NaN, which no word is."""
+    return value is None or (isinstance(value, float) and bool(np.isnan(value)))
+
+
+def _function(scope: Any, operator: Any, container: Any) -> bool:
+    estimator = operator.raw_operator
+    if estimator.func is None:
+        return False
+    step = Step(scope, operator, container)
+    kind = step.kind()
+    if estimator.kw_args or kind not in _FLOATS:
+        raise ValidationFailed(
+            "FunctionTransformer has no ONNX form with arguments, or on what are no numbers",
+            hint="Apply one of NumPy's functions to columns of numbers, without kw_args.",
+            kind="convert",
+        )
+    step.give(applied(step, estimator.func, step.beside(kind), _FLOATS[kind]))
     return True
 
 
@@ -116,6 +158,7 @@ def _operations(estimator: Any) -> list[tuple[str, Any]]:
 
 
 NUMBERS: dict[str, Callable[[Any, Any, Any], bool]] = {
+    "FunctionTransformer": _function,
     "SimpleImputer": _imputer,
     "Binarizer": _binarizer,
     "KBinsDiscretizer": _bins,

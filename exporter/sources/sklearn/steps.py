@@ -43,13 +43,29 @@ class Step:
     def beside(self, kind: int) -> str:
         """Return all inputs of the operator as one matrix of a type."""
         names = [self.node("Cast", given.full_name, to=kind) for given in self._operator.inputs]
-        return self.node("Concat", *names, axis=1) if len(names) > 1 else names[0]
+        return self._side_by_side(names)
+
+    def words(self) -> str:
+        """Return all inputs of the operator as one matrix, where all are of words; else nothing."""
+        from skl2onnx.common.data_types import StringTensorType
+
+        inputs = self._operator.inputs
+        if not all(isinstance(given.type, StringTensorType) for given in inputs):
+            return ""
+        return self._side_by_side([given.full_name for given in inputs])
 
     def node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Add a node; see `Sink`."""
-        name: str = self._scope.get_unique_variable_name("tree")
-        self._add(kind, list(inputs), name, domain=domain, **attributes)
+        (name,) = self.nodes(kind, 1, *inputs, domain=domain, **attributes)
         return name
+
+    def nodes(
+        self, kind: str, count: int, *inputs: str, domain: str = "", **attributes: Any
+    ) -> list[str]:
+        """Add a node of several outputs, and return their names."""
+        names = [str(self._scope.get_unique_variable_name("tree")) for _ in range(count)]
+        self._add(kind, list(inputs), names, domain=domain, **attributes)
+        return names
 
     def constant(self, values: Array) -> str:
         """Add a constant; see `Sink`."""
@@ -71,7 +87,11 @@ class Step:
     def give(self, values: str, output: int = -1) -> None:
         """Give numbers as an output of the operator, of the type that was promised."""
         given = self._operator.outputs[output]
-        self._add("Cast", [values], given.full_name, to=self.kind(output))
+        self._add("Cast", [values], [given.full_name], to=self.kind(output))
+
+    def give_words(self, values: str) -> None:
+        """Give words as the operator's only output."""
+        self._add("Identity", [values], [self._operator.outputs[0].full_name])
 
     def give_class(self, index: str) -> None:
         """Give the class of an index as the operator's first output."""
@@ -87,14 +107,17 @@ class Step:
                     kind="convert",
                 )
             classes = whole
-        self._add("Identity", [chosen(self, index, classes)], self._operator.outputs[0].full_name)
+        self.give_words(chosen(self, index, classes))
+
+    def _side_by_side(self, names: list[str]) -> str:
+        return self.node("Concat", *names, axis=1) if len(names) > 1 else names[0]
 
     def _add(
-        self, kind: str, inputs: list[str], name: str, domain: str = "", **attributes: Any
+        self, kind: str, inputs: list[str], names: list[str], domain: str = "", **attributes: Any
     ) -> None:
         # Past the container's own check, which wants some operators added by functions of its own;
         # named, since it orders nodes by their names.
-        node = helper.make_node(kind, inputs, [name], name=name, domain=domain, **attributes)
+        node = helper.make_node(kind, inputs, names, name=names[0], domain=domain, **attributes)
         self._container.nodes.append(node)
         version = self._container.target_opset_any_domain(domain)
         self._container.node_domain_version_pair_sets.add((domain, version))

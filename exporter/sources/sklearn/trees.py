@@ -10,14 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from onnx import TensorProto
 
 from exporter.errors import ValidationFailed
-from exporter.sources.tabular.ensembles import Ensemble, Tree
+from exporter.sources.tabular.ensembles import Ensemble, Tree, cast
 
 if TYPE_CHECKING:
-    from exporter.sources.base import Array
+    from collections.abc import Mapping
 
-__all__ = ["FAMILIES", "Fitted", "fitted_trees", "loss_of", "splits"]
+    from exporter.sources.base import Array
+    from exporter.sources.tabular.ensembles import Sink
+
+__all__ = ["FAMILIES", "Fitted", "fitted_trees", "known_features", "loss_of", "splits"]
 
 FAMILIES = (
     "DecisionTree", "ExtraTree", "RandomForest", "ExtraTrees", "GradientBoosting",
@@ -29,7 +33,7 @@ _TREES = {f"{family}{kind}" for family in (*FAMILIES, "LGBM", "XGB") for kind in
 _EXACT = {f"{family}{kind}" for family in ("Voting", "Bagging") for kind in _KINDS} | {
     "Pipeline", "ColumnTransformer", "FeatureUnion", "SimpleImputer", "StandardScaler",
     "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "OneHotEncoder", "OrdinalEncoder",
-    "KBinsDiscretizer", "Binarizer",
+    "KBinsDiscretizer", "Binarizer", "TransformedTargetRegressor",
 }  # fmt: skip
 
 Fitted = tuple[Ensemble, "Array | None", int]
@@ -109,28 +113,93 @@ def _tree(tree: Any, first: int = 0, factor: float = 1.0) -> Tree:
 
 
 def _histogram_boosting(estimator: Any) -> Fitted:
-    trees = []
+    categories = _categories(estimator)
+    # Behind its own encoder the features of categories come first.
+    order = np.array([*categories, *(f for f in range(_width(estimator)) if f not in categories)])
     steps = vars(estimator)["_predictors"]
-    for step in steps:
-        for target, predictor in enumerate(step):
-            nodes = predictor.nodes
-            if nodes["is_categorical"].any():
-                raise ValidationFailed(
-                    f"{type(estimator).__name__} with categorical features has no ONNX form",
-                    hint="Encode them by an OrdinalEncoder or OneHotEncoder in a pipeline.",
-                    kind="convert",
-                )
-            leaf = nodes["is_leaf"].astype(bool)
-            trees.append(
-                Tree(
-                    nodes["feature_idx"],
-                    nodes["num_threshold"],
-                    np.where(leaf, -1, nodes["left"].astype(np.int64)),
-                    nodes["right"],
-                    nodes["missing_go_to_left"].astype(bool),
-                    nodes["value"][:, None],
-                    target,
-                )
-            )
+    trees = [
+        _histogram_tree(predictor, target, order, categories)
+        for step in steps
+        for target, predictor in enumerate(step)
+    ]
     base = np.asarray(vars(estimator)["_baseline_prediction"], np.float64).reshape(-1)
     return Ensemble(trees, len(steps[0])), base, len(trees)
+
+
+def _histogram_tree(
+    predictor: Any, target: int, order: Array, categories: Mapping[int, Array]
+) -> Tree:
+    nodes = predictor.nodes
+    leaf = nodes["is_leaf"].astype(bool)
+    feature, threshold = order[nodes["feature_idx"]], nodes["num_threshold"].copy()
+    yes, no = np.where(leaf, -1, nodes["left"].astype(np.int64)), nodes["right"].astype(np.int64)
+    equal = nodes["is_categorical"].astype(bool) & ~leaf
+    missing = nodes["missing_go_to_left"].astype(bool)
+    # Where a node asks for one of several categories, more nodes ask for one each.
+    more: list[tuple[int, float, int, int]] = []
+    for node in np.flatnonzero(equal).tolist():
+        known = categories[feature[node]]
+        bits = predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]]
+        held = [code for code in range(len(known)) if bits[code // 32] >> code % 32 & 1]
+        left = [known[code] for code in held if not np.isnan(known[code])]
+        # Where none but what is missing goes left, it asks for what there is none of.
+        threshold[node], *rest = left or [np.nanmax(known, initial=0.0) + 1]
+        for category in rest:
+            more.append((node, category, yes[node], no[node]))
+            no[node] = len(nodes) + len(more) - 1
+    of = np.array([node for node, *_ in more], np.int64)
+    return Tree(
+        np.concatenate([feature, feature[of]]),
+        np.concatenate([threshold, [category for _, category, *_ in more]]),
+        np.concatenate([yes, np.array([place for *_, place, _ in more], np.int64)]),
+        np.concatenate([no, np.array([place for *_, place in more], np.int64)]),
+        np.concatenate([missing, missing[of]]),
+        np.concatenate([nodes["value"], np.zeros(len(more))])[:, None],
+        target,
+        np.concatenate([equal, equal[of]]),
+    )
+
+
+def _categories(estimator: Any) -> dict[int, Array]:
+    """Return the categories of every feature that has some, in the order of their codes."""
+    encoder = getattr(estimator, "_preprocessor", None)
+    if encoder is None:
+        if any(p.nodes["is_categorical"].any() for step in estimator._predictors for p in step):  # noqa: SLF001
+            raise _without_form(estimator)
+        return {}
+    found = np.flatnonzero(estimator.is_categorical_).tolist()
+    lists = encoder.named_transformers_["encoder"].categories_
+    if any(values.dtype.kind not in "biuf" for values in lists):
+        raise _without_form(estimator)
+    return {
+        feature: values.astype(np.float64) for feature, values in zip(found, lists, strict=True)
+    }
+
+
+def _width(estimator: Any) -> int:
+    return int(estimator.n_features_in_)
+
+
+def _without_form(estimator: Any) -> ValidationFailed:
+    return ValidationFailed(
+        f"{type(estimator).__name__} with categories that are no numbers has no ONNX form",
+        hint="Encode them by an OrdinalEncoder or OneHotEncoder in a pipeline.",
+        kind="convert",
+    )
+
+
+def known_features(sink: Sink, features: str, estimator: Any) -> str:
+    """Replace by NaN the categories that no training showed, which are as good as missing."""
+    categories = _categories(estimator) if hasattr(estimator, "_predictors") else {}
+    if not categories:
+        return features
+    known = np.full((_width(estimator), max(map(len, categories.values()))), np.nan)
+    for feature, values in categories.items():
+        known[feature, : len(values)] = values
+    number = np.array([feature not in categories for feature in range(len(known))])
+    wide = cast(sink, features, TensorProto.DOUBLE)
+    last = sink.constant(np.array([2], np.int64))
+    found = sink.node("Equal", sink.node("Unsqueeze", wide, last), sink.constant(known))
+    some = sink.node("ReduceMax", cast(sink, found, TensorProto.INT32), last, keepdims=0)
+    kept = sink.node("Or", cast(sink, some, TensorProto.BOOL), sink.constant(number))
+    return sink.node("Where", kept, wide, sink.constant(np.array([np.nan])))

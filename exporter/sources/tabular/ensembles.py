@@ -33,6 +33,7 @@ __all__ = [
     "divided",
     "largest",
     "scores",
+    "whole",
     "widened",
 ]
 
@@ -61,6 +62,7 @@ class Tree:
         missing: Whether to go on with ``yes`` where the feature is NaN.
         values: What a leaf adds to the targets from the first on, of shape [nodes, targets].
         first: The first target.
+        equal: Whether a node asks if it is equal, not less; None where none does.
     """
 
     feature: Array
@@ -70,6 +72,7 @@ class Tree:
     missing: Array
     values: Array
     first: int = 0
+    equal: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,16 @@ def scores(sink: Sink, features: str, ensemble: Ensemble) -> str:
         "TreeEnsembleRegressor", features, domain="ai.onnx.ml", **_attributes(ensemble)
     )
     return cast(sink, sums, TensorProto.DOUBLE) if ensemble.wide else sums
+
+
+def whole(sink: Sink, features: str, columns: Sequence[int], width: int) -> str:
+    """Cut off what some features have behind the point, as categories are read; float64."""
+    features = cast(sink, features, TensorProto.DOUBLE)
+    cut = sink.node(
+        "Mul", sink.node("Sign", features), sink.node("Floor", sink.node("Abs", features))
+    )
+    mask = sink.constant(np.isin(np.arange(width), columns))
+    return sink.node("Where", mask, cut, features)
 
 
 def cast(sink: Sink, values: str, kind: int) -> str:
@@ -165,6 +178,9 @@ def _attributes(ensemble: Ensemble) -> dict[str, Any]:
         values = np.concatenate([getattr(tree, field) for tree in ensemble.trees])
         where[name] = np.where(leaf, 0, values.astype(np.int64))
     mode = "BRANCH_LT" if ensemble.strict else "BRANCH_LEQ"
+    equal = np.concatenate(
+        [np.zeros(len(t.feature), bool) if t.equal is None else t.equal for t in ensemble.trees]
+    )
     weights = [_weights(number, tree) for number, tree in enumerate(ensemble.trees)]
     for place, name in enumerate(("target_treeids", "target_nodeids", "target_ids")):
         where[name] = np.concatenate([part[place] for part in weights])
@@ -175,7 +191,7 @@ def _attributes(ensemble: Ensemble) -> dict[str, Any]:
     return {
         **{name: values.astype(np.int64).tolist() for name, values in where.items()},
         **_floats(floats, wide=ensemble.wide),
-        "nodes_modes": np.where(leaf, "LEAF", mode).tolist(),
+        "nodes_modes": np.where(leaf, "LEAF", np.where(equal, "BRANCH_EQ", mode)).tolist(),
         "n_targets": ensemble.targets,
         "aggregate_function": "SUM",
         "post_transform": "NONE",

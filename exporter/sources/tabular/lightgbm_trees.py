@@ -6,12 +6,12 @@ Source: LightGBM ``include/LightGBM/tree.h`` (decisions, missing values), ``src/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from exporter.errors import ValidationFailed
-from exporter.sources.tabular.ensembles import Ensemble, Tree, binary, divided, scores
+from exporter.sources.tabular.ensembles import Ensemble, Tree, binary, divided, scores, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,41 +74,64 @@ def _objective(model: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
 def _sums(sink: Sink, features: str, model: Mapping[str, Any]) -> str:
     targets = int(model["num_tree_per_iteration"])
     parts = model["tree_info"]
-    zeros: set[int] = set()
-    others: set[int] = set()
+    width = int(model["max_feature_idx"]) + 1
+    seen = _Seen(set(), set(), set())
     trees = [
-        _tree(part["tree_structure"], number % targets, zeros, others)
-        for number, part in enumerate(parts)
+        _tree(part["tree_structure"], number % targets, seen) for number, part in enumerate(parts)
     ]
-    if zeros & others:
+    if seen.zeros & seen.others:
         raise _refused("a feature whose zeros are missing values in some trees only")
-    if zeros:
-        features = _without_zeros(sink, features, zeros, int(model["max_feature_idx"]) + 1)
+    if seen.zeros:
+        features = _without_zeros(sink, features, seen.zeros, width)
+    if seen.categories:
+        features = whole(sink, features, sorted(seen.categories), width)
     sums = scores(sink, features, Ensemble(trees, targets))
     if model.get("average_output"):
         return divided(sink, sums, len(trees) // targets)
     return sums
 
 
-def _tree(root: Mapping[str, Any], target: int, zeros: set[int], others: set[int]) -> Tree:
+class _Seen(NamedTuple):
+    """Features by how trees read them.
+
+    Attributes:
+        zeros: Those whose zeros are missing values.
+        others: Other numbers.
+        categories: Categories.
+    """
+
+    zeros: set[int]
+    others: set[int]
+    categories: set[int]
+
+
+def _tree(root: Mapping[str, Any], target: int, seen: _Seen) -> Tree:
     nodes = [root]
-    rows: list[tuple[int, float, int, int, bool, float]] = []
+    rows: list[tuple[int, float, int, int, bool, float, bool]] = []
     for node in nodes:  # grows as it goes
         if "leaf_value" in node:
             if node.get("leaf_coeff"):
                 raise _refused("linear models in its leaves")
-            rows.append((0, 0.0, -1, -1, False, float(node["leaf_value"])))
+            rows.append((0, 0.0, -1, -1, False, float(node["leaf_value"]), False))
             continue
-        if node["decision_type"] != "<=":
-            raise _refused("a categorical feature")
-        feature, threshold = int(node["split_feature"]), float(node["threshold"])
+        feature = int(node["split_feature"])
+        yes, no = node.get("yes", len(nodes)), node.get("no", len(nodes) + 1)
+        nodes += [] if "yes" in node else [node["left_child"], node["right_child"]]
+        if node["decision_type"] == "==":
+            # Asked one by one. Neither what is missing nor what no training showed is one of them.
+            first, _, rest = node["threshold"].partition("||")
+            rows.append((feature, float(first), yes, len(nodes) if rest else no, False, 0.0, True))
+            nodes += [{**node, "threshold": rest, "yes": yes, "no": no}] if rest else []
+            seen.categories.add(feature)
+            continue
+        threshold = float(node["threshold"])
         # Where nothing was missing in training, NaN is taken for zero.
         missing = threshold >= 0 if node["missing_type"] == "None" else bool(node["default_left"])
-        (zeros if node["missing_type"] == "Zero" else others).add(feature)
-        rows.append((feature, threshold, len(nodes), len(nodes) + 1, missing, 0.0))
-        nodes += [node["left_child"], node["right_child"]]
-    feature_, threshold_, yes, no, missing_, values = (np.array(c) for c in zip(*rows, strict=True))
-    return Tree(feature_, threshold_, yes, no, missing_, values[:, None], target)
+        (seen.zeros if node["missing_type"] == "Zero" else seen.others).add(feature)
+        rows.append((feature, threshold, yes, no, missing, 0.0, False))
+    columns = (np.array(column) for column in zip(*rows, strict=True))
+    feature_, threshold_, yes_, no_, missing_, values, equal = columns
+    return Tree(feature_, threshold_, yes_, no_, missing_, values[:, None], target, equal)
 
 
 def _without_zeros(sink: Sink, features: str, zeros: set[int], width: int) -> str:

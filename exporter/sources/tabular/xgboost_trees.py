@@ -1,4 +1,4 @@
-"""XGBoost's boosters as graphs: its own trees, and what it makes of their sums.
+"""XGBoost's boosters as graphs: its own trees or factors, and what it makes of their sums.
 
 Source: XGBoost ``doc/model.schema`` (the JSON form), ``src/tree/tree_model.h`` (decisions, missing
 values), ``src/objective`` (what a sum becomes, and how a base score becomes a sum).
@@ -15,7 +15,7 @@ from exporter.errors import ValidationFailed
 from exporter.sources.tabular.ensembles import Ensemble, Tree, binary, cast, scores
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from exporter.sources.base import Array
     from exporter.sources.tabular.ensembles import Sink
@@ -95,9 +95,34 @@ def _linked(sink: Sink, objective: str, sums: str) -> str:
 def _sums(sink: Sink, features: str, booster: Any, rounds: int | None) -> tuple[str, str]:
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     objective = str(learner["objective"]["name"])
+    given = learner["learner_model_param"]
+    labels = int(given["num_target"])
+    targets = max(int(given["num_class"]), labels, 1)
+    if labels > 1 and objective in _LOGISTIC:
+        raise _refused("several labels")
+    base = _base(objective, np.atleast_1d(np.array(json.loads(given["base_score"]), np.float64)))
     boosted = learner["gradient_booster"]
     if boosted["name"] == "gblinear":
-        raise _refused("linear models in place of trees (gblinear)")
+        if len(set(base.tolist())) > 1:  # of which XGBoost 3 adds the first to all
+            raise _refused("linear models (gblinear) of several classes")
+        sums = _linear(sink, features, boosted["model"]["weights"], targets)
+    else:
+        sums = _of_trees(sink, features, boosted, targets, rounds)
+    return objective, sink.node("Add", sums, sink.constant(base.astype(np.float32)))
+
+
+def _linear(sink: Sink, features: str, weights: Sequence[float], targets: int) -> str:
+    """Add the sums of a linear booster, to which what is missing adds nothing."""
+    factors = np.array(weights, np.float32).reshape(-1, targets)
+    narrow = cast(sink, features, _FLOAT)
+    there = sink.node("Where", sink.node("IsNaN", narrow), sink.constant(_number(0)), narrow)
+    products = sink.node("MatMul", there, sink.constant(factors[:-1]))
+    return sink.node("Add", products, sink.constant(factors[-1]))
+
+
+def _of_trees(
+    sink: Sink, features: str, boosted: Mapping[str, Any], targets: int, rounds: int | None
+) -> str:
     model = boosted.get("gbtree", boosted)["model"]
     count = len(model["trees"])
     if rounds is not None:
@@ -109,16 +134,9 @@ def _sums(sink: Sink, features: str, booster: Any, rounds: int | None) -> tuple[
             model["trees"][:count], model["tree_info"], factors, strict=False
         )
     ]
-    given = learner["learner_model_param"]
-    labels = int(given["num_target"])
-    targets = max(int(given["num_class"]), labels, 1)
-    if labels > 1 and objective in _LOGISTIC:
-        raise _refused("several labels")
-    base = _base(objective, np.atleast_1d(np.array(json.loads(given["base_score"]), np.float64)))
     if not trees:
         raise _refused("no trees")
-    sums = scores(sink, features, Ensemble(trees, targets, strict=True, wide=False))
-    return objective, sink.node("Add", sums, sink.constant(base.astype(np.float32)))
+    return scores(sink, features, Ensemble(trees, targets, strict=True, wide=False))
 
 
 def _base(objective: str, score: Array) -> Array:

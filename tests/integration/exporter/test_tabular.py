@@ -264,6 +264,16 @@ def test_an_estimator_without_an_onnx_form(lab: Lab) -> None:
     assert lab.alias("own") is None
 
 
+def test_categories_of_pandas(lab: Lab) -> None:
+    """LightGBM turns the words to codes by itself, which nobody who sends a tensor knows."""
+    table = PEOPLE.assign(state=PEOPLE["state"].astype("category"))
+    model = lightgbm.LGBMClassifier(n_estimators=4, verbose=-1).fit(table, NAMED)
+    registered(mlflow.lightgbm, "of-pandas", model, table[:5])
+    result = lab.export("of-pandas")
+    assert (result.exit_code, (result.error or {})["kind"]) == (3, "signature")
+    assert "categories" in (result.error or {})["message"]
+
+
 def test_types_that_an_artifact_calls_trusted_are_not(lab: Lab) -> None:
     """The list in the MLmodel is the word of whoever logged it."""
     model = make_pipeline(Squared(), LogisticRegression()).fit(X, SIDE)

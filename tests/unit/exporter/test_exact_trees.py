@@ -15,6 +15,7 @@ from sklearn.ensemble import (
     ExtraTreesRegressor,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
     RandomForestClassifier,
     RandomForestRegressor,
 )
@@ -181,6 +182,50 @@ def test_lightgbm_objectives(name: str) -> None:
     np.testing.assert_allclose(answer.reshape(expected.shape), expected, rtol=1e-5, atol=1e-9)
 
 
+# Of a feature of categories: what is cut off, not known, beyond all whole numbers, or missing.
+ODD = (0.0, -0.0, -0.5, -1.0, 0.9, 2.7, 99.0, 2.0**31, 3e9, -3e9, 1e300, np.inf, -np.inf, np.nan)
+CATEGORIES = np.column_stack(
+    [DIMES[:, 0], _RANDOM.integers(0, 40, 400), _RANDOM.integers(0, 3, 400)]
+)
+BY_CATEGORY = np.sin(CATEGORIES[:, 1] * 7) + np.cos(CATEGORIES[:, 2] * 5) + CATEGORIES[:, 0] / 9
+
+
+def odd_categories(odd: tuple[float, ...]) -> np.ndarray[Any, Any]:
+    pairs = np.array([(a, b) for a in (*range(40), *odd) for b in (0, 1, 2, *odd)], float)
+    return np.column_stack([np.full(len(pairs), 0.3), pairs])
+
+
+@pytest.mark.parametrize(
+    ("holes", "options"), [(False, {}), (True, {}), (False, {"zero_as_missing": True})]
+)
+def test_lightgbm_categories(holes: bool, options: dict[str, Any]) -> None:
+    x = CATEGORIES.copy()
+    x[::9, 1:] = np.nan if holes else x[::9, 1:]
+    data = lightgbm.Dataset(x, BY_CATEGORY, categorical_feature=[1, 2])
+    given = {"verbose": -1, "min_data_per_group": 1, "cat_smooth": 0, **options}
+    booster = lightgbm.train(given, data, 9)
+
+    def add(sink: Any, features: str) -> str:
+        return lightgbm_trees.prediction(sink, features, booster)
+
+    rows = odd_categories(ODD)
+    (answer,) = asked(BoosterConverter(add, DOUBLE), DOUBLE, rows)
+    np.testing.assert_allclose(answer[:, 0], booster.predict(rows), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_categories_of_histograms(holes: bool) -> None:
+    x = CATEGORIES * (1, 2.5, 1) - (0, 9, 0)
+    x[::9, 1:] = np.nan if holes else x[::9, 1:]
+    model = HistGradientBoostingRegressor(max_iter=9, categorical_features=[2, 1])
+    model.fit(x, BY_CATEGORY)
+    # It does not take what is infinite.
+    rows = odd_categories(tuple(value for value in ODD if not np.isinf(value)))
+    rows[: 2 * len(rows) // 3] = rows[: 2 * len(rows) // 3] * (1, 2.5, 1) - (0, 9, 0)
+    (answer,) = asked(_Converter(model), DOUBLE, rows)
+    np.testing.assert_allclose(answer[:, 0], model.predict(rows), rtol=1e-5, atol=1e-7)
+
+
 def test_the_order_of_a_converters_sets_does_not_show() -> None:
     value = helper.make_tensor_value_info
     node = helper.make_node("Identity", ["a"], ["b"])
@@ -204,6 +249,7 @@ XGBOOST = {
     "multi:softmax": {"num_class": 3},
     "reg:quantileerror": {"quantile_alpha": [0.2, 0.8]},
     "reg:absoluteerror": {"booster": "dart", "rate_drop": 0.5},
+    "count:poisson": {"booster": "gblinear"},
 }
 
 
@@ -226,20 +272,19 @@ def test_xgboost_objectives(objective: str) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: xgboost.train({"booster": "gblinear"}, xgboost.DMatrix(DIMES, SUM), 2), "linear"),
         (
-            lambda: lightgbm.train(
-                {"linear_tree": True, "verbose": -1}, lightgbm.Dataset(DIMES, SUM), 2
+            lambda: xgboost.train(
+                {"booster": "gblinear", "objective": "multi:softprob", "num_class": 3},
+                xgboost.DMatrix(DIMES, KIND),
+                2,
             ),
             "linear",
         ),
         (
             lambda: lightgbm.train(
-                {"verbose": -1, "min_data_per_group": 1, "cat_smooth": 0},
-                lightgbm.Dataset(DIMES.round(), SUM, categorical_feature=[0]),
-                2,
+                {"linear_tree": True, "verbose": -1}, lightgbm.Dataset(DIMES, SUM), 2
             ),
-            "categorical",
+            "linear",
         ),
     ],
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
@@ -21,10 +22,12 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from exporter.errors import ValidationFailed
+from exporter.sources.base import OnnxTarget
 from exporter.sources.pytorch import forms
 from exporter.sources.pytorch.calling import positional
 from exporter.sources.pytorch.forms import complexes, wide
 from exporter.sources.pytorch.memory import refuse_first_impressions, refuse_memory, unasked
+from exporter.sources.pytorch.module_source import ModuleSource
 from exporter.sources.pytorch.probing import probe
 from exporter.sources.pytorch.purity import steers_by_values
 from exporter.sources.pytorch.watching import (
@@ -35,6 +38,7 @@ from exporter.sources.pytorch.watching import (
 )
 
 X = torch.arange(12.0).reshape(4, 3)
+TARGET = OnnxTarget(opset=18, ir=8, max_opset=18, max_ir=8)
 
 
 class Sum(nn.Module):
@@ -322,6 +326,7 @@ def test_a_size_that_is_made_of_values_is_one_for_all_rows() -> None:
 W = torch.randn(2, 4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 LSTM = nn.LSTM(9, 3, bidirectional=True).double()
 GRU = nn.GRU(9, 3, 2, batch_first=True).double()
+PROJECTED = nn.LSTM(3, 6, batch_first=True, proj_size=2, bidirectional=True)
 GROUPS = torch.tensor([[0, 2, 2]]).expand(4, 3)
 
 
@@ -343,6 +348,7 @@ GROUPS = torch.tensor([[0, 2, 2]]).expand(4, 3)
         lambda x: functional.conv1d(W + x.sum().double(), W[:, :2], padding=2, stride=3, groups=2),
         lambda x: LSTM(W + x.sum().double())[1][1],
         lambda x: GRU(W * x.sum().double())[0],
+        lambda x: PROJECTED(x[None] / 9)[0],
     ],
 )
 def test_forms_answer_as_the_operators_that_they_replace(compute: Any) -> None:
@@ -356,3 +362,133 @@ def test_forms_answer_as_the_operators_that_they_replace(compute: Any) -> None:
     for given in (X, -X, torch.zeros_like(X)):
         found, right = written.module()(given), program.module()(given)
         torch.testing.assert_close(pytree.tree_leaves(found), pytree.tree_leaves(right))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("pool", "axes"),
+    [
+        (lambda x: functional.adaptive_avg_pool1d(x.flatten(1, 2), 3), (3,)),
+        (lambda x: functional.adaptive_avg_pool2d(x, (2, 3)), (2, 3)),
+        (lambda x: functional.adaptive_avg_pool3d(x[:, None], (1, 2, 2)), (3,)),
+        (lambda x: functional.adaptive_max_pool2d(x, (2, 2)), (2, 3)),
+    ],
+)
+def test_pools_of_sizes_that_vary(pool: Any, axes: tuple[int, ...], tmp_path: Path) -> None:
+    """With sizes that the example has not, and numbers of which nothing follows elsewhere."""
+
+    class Pool(nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return pool(x)
+
+    image = np.float32(np.random.default_rng(2).normal(size=(2, 3, 7, 8)))
+    source = ModuleSource(Pool(), {"x": image}, {"x": (0, *axes)})
+    session = written(source.onnx_ways(TARGET), tmp_path / "model.onnx")
+    sizes = itertools.product((1, 2, 5, 16), (7, 12, 2, 1) if 2 in axes else (7,), (8, 17, 3, 2))
+    for shape in sizes:
+        given = np.float32(np.random.default_rng(3).normal(size=(shape[0], 3, *shape[1:])))
+        given[0, 0, 0, 0], given[-1, 1, -1, -1] = math.inf, -math.inf
+        found = session.run(None, {"x": given})
+        for one, right in zip(found, source.run({"x": given}).values(), strict=True):
+            np.testing.assert_allclose(one, right, rtol=1e-5, atol=1e-6)
+
+
+def test_pools_of_one_size_stay() -> None:
+    layer = nn.AdaptiveAvgPool2d((2, 3))
+    program = torch.export.export(layer, (torch.zeros(2, 3, 7, 8),))
+    assert forms.with_known_forms(program) is program
+
+
+class Last(nn.Module):
+    def __init__(self, layer: type[nn.Module], **options: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = layer(3, 4, batch_first=True, **options)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> Any:
+        state = self.layer(packed(x, lengths))[1]
+        return state[0][-1] if isinstance(state, tuple) else state[-1]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [(nn.GRU, {}), (nn.LSTM, {"bidirectional": True}), (nn.RNN, {"num_layers": 2})],
+)
+def test_the_last_state_of_packed_sequences(
+    tmp_path: Path, layer: type[nn.Module], options: Any
+) -> None:
+    module = Last(layer, **options).eval()
+    x, lengths = np.float32(np.random.default_rng(0).normal(size=(4, 6, 3))), np.array([6, 3, 4, 1])
+    source = ModuleSource(module, {"x": x, "lengths": lengths}, {"x": (0, 1), "lengths": (0,)})
+    session = written(source.onnx_ways(TARGET), tmp_path / "model.onnx")
+    assert [value.name for value in session.get_outputs()] == ["output"]
+    for rows in (1, 2, 5, 16):
+        places = np.arange(rows)[::-1] % 4
+        given = {"x": x[places, : lengths[places].max()], "lengths": lengths[places]}
+        (right,) = source.run(given).values()
+        (found,) = session.run(None, given)
+        np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
+
+
+class ByName(nn.Module):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        if bool(x.sum() > 0):
+            x = x * 2
+        return {"b": x, "a": x.argmax(1)}
+
+
+class Listed(nn.Module):
+    def forward(self, given: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        return [given["x"], given["x"] + given["y"]]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", [ByName, Listed])
+def test_scripts_of_dicts_and_lists(tmp_path: Path, make: Callable[[], nn.Module]) -> None:
+    names = ["x", "y"] if make is Listed else ["x"]
+    example = {name: np.float32(X.numpy() + place) for place, name in enumerate(names)}
+    source = ModuleSource(torch.jit.script(make()), example, dict.fromkeys(names, (0,)))
+    session = written(source.onnx_ways(TARGET), tmp_path / "model.onnx")
+    for rows, sign in itertools.product((1, 2, 5, 16), (1, -1)):
+        given = {n: np.resize(array * sign, (rows, 3)) for n, array in example.items()}
+        found = dict(zip(source.run(given), session.run(None, given), strict=True))
+        for name, right in source.run(given).items():
+            np.testing.assert_array_equal(found[name], right)
+
+
+def written(ways: Any, path: Path) -> ort.InferenceSession:
+    """Go the first way that leads to a file."""
+    for way in ways:
+        try:
+            way(path)
+        except Exception:  # noqa: BLE001 - whatever a converter raises
+            continue
+        return ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    raise AssertionError("no way leads to a file")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("length", [64, 96, 336])
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda x: torch.fft.irfft(torch.fft.rfft(x, dim=1)[:, :9], n=x.shape[1], dim=1),
+        lambda x: torch.fft.fft2(x, norm="ortho").abs(),
+        lambda x: torch.fft.ifft(torch.fft.fft(x, dim=1) * 2, dim=1).real,
+    ],
+)
+def test_transforms_of_any_length(transform: Any, length: int, tmp_path: Path) -> None:
+    class Transform(nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return transform(x)
+
+    draw = np.random.default_rng(4)
+    x = np.float32(draw.normal(size=(2, length, 3)))
+    session = written(ModuleSource(Transform(), {"x": x}, {"x": (0,)}).onnx_ways(TARGET),
+                      tmp_path / "model.onnx")  # fmt: skip
+    for rows in (1, 5):
+        given = np.float32(draw.normal(size=(rows, length, 3)))
+        right = transform(torch.from_numpy(given).double()).numpy()
+        (found,) = session.run(None, {"x": given})
+        assert np.abs(found - right).max() < 1e-6 * np.abs(right).max()

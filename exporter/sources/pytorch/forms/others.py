@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["FORMS"]
+__all__ = ["FORMS", "varies"]
 
 _ATEN = torch.ops.aten
+_MOST_CELLS = 1024  # of a pooled output; each is some nodes
 
 
 def _hypot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -55,17 +57,8 @@ def _scatter_reduce(
 def _adaptive_max(x: torch.Tensor, output_size: Sequence[int]) -> Any:
     kept = x.dim() - len(output_size)
     sizes = x.shape[kept:]
-    if not all(isinstance(size, int) for size in sizes):
-        return NotImplemented
     values, places = [], []
-    for cell in itertools.product(*(range(size) for size in output_size)):
-        cuts = [
-            (place * size // wanted, -(-(place + 1) * size // wanted))
-            for place, size, wanted in zip(cell, sizes, output_size, strict=True)
-        ]
-        window = x
-        for axis, (begin, end) in enumerate(cuts):
-            window = window.narrow(kept + axis, begin, end - begin)
+    for window, cuts in _windows(x, output_size):
         value, place = window.flatten(kept).max(-1)
         at, step = torch.zeros_like(place), 1
         for (begin, end), size in zip(reversed(cuts), reversed(sizes), strict=True):
@@ -77,6 +70,35 @@ def _adaptive_max(x: torch.Tensor, output_size: Sequence[int]) -> Any:
     return torch.stack(values, -1).reshape(shape), torch.stack(places, -1).reshape(shape)
 
 
+def _adaptive_mean(x: torch.Tensor, output_size: Sequence[int]) -> Any:
+    kept = x.dim() - len(output_size)
+    if not varies(x, len(output_size)) or math.prod(output_size) > _MOST_CELLS:
+        return NotImplemented
+    axes = list(range(kept, x.dim()))
+    means = [window.mean(axes) for window, _ in _windows(x, output_size)]
+    return torch.stack(means, -1).reshape((*x.shape[:kept], *output_size))
+
+
+def varies(x: torch.Tensor, axes: int) -> bool:
+    """Whether one of so many last sizes of a tensor is known when it is asked alone."""
+    return not all(isinstance(size, int) for size in x.shape[x.dim() - axes :])
+
+
+def _windows(x: torch.Tensor, output_size: Sequence[int]) -> Iterator[tuple[torch.Tensor, Any]]:
+    """Cut the window of every cell, with where it begins and ends along each axis."""
+    kept = x.dim() - len(output_size)
+    sizes = x.shape[kept:]
+    for cell in itertools.product(*(range(size) for size in output_size)):
+        cuts = [
+            (place * size // wanted, ((place + 1) * size + wanted - 1) // wanted)
+            for place, size, wanted in zip(cell, sizes, output_size, strict=True)
+        ]
+        window = x
+        for axis, (begin, end) in enumerate(cuts):
+            window = _ATEN.slice.Tensor(window, kept + axis, begin, end)
+        yield window, cuts
+
+
 FORMS: dict[Any, Callable[..., Any]] = {
     _ATEN.hypot.default: _hypot,
     _ATEN.rrelu.default: _rrelu,
@@ -85,5 +107,8 @@ FORMS: dict[Any, Callable[..., Any]] = {
     _ATEN.adaptive_max_pool1d.default: _adaptive_max,
     _ATEN.adaptive_max_pool2d.default: _adaptive_max,
     _ATEN.adaptive_max_pool3d.default: _adaptive_max,
+    _ATEN.adaptive_avg_pool1d.default: _adaptive_mean,
+    _ATEN.adaptive_avg_pool2d.default: _adaptive_mean,
+    _ATEN.adaptive_avg_pool3d.default: _adaptive_mean,
 }
 """Forms by operator; each returns NotImplemented where the operator's own is right."""

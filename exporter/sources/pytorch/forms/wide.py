@@ -16,7 +16,7 @@ from torch._decomp import decompositions
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["FORMS"]
+__all__ = ["FORMS", "projects"]
 
 _ATEN = torch.ops.aten
 _SMALL = 0.46875
@@ -92,10 +92,16 @@ def _convolution(
     return total if bias is None else total + bias.reshape(-1, *(1,) * axes)
 
 
+def projects(state: Any) -> bool:
+    """Whether a recurrent layer's state is projected, which no layer of ONNX does."""
+    return isinstance(state, list | tuple) and state[0].shape[2] != state[1].shape[2]
+
+
 def _unrolled(layer: Callable[..., Any]) -> Callable[..., Any]:
     def form(x: torch.Tensor, state: Any, weights: Any, *options: Any) -> Any:
         steps = x.shape[1 if options[-1] else 0]
-        if x.dim() != 3 or not isinstance(steps, int) or weights[0].dtype is not torch.float64:
+        narrow = weights[0].dtype is not torch.float64 and not projects(state)
+        if x.dim() != 3 or not isinstance(steps, int) or narrow:
             return NotImplemented
         return layer(x, state, weights, *options)
 

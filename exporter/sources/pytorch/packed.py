@@ -1,0 +1,51 @@
+"""Recurrent layers over packed sequences of which only the last state is used.
+
+torch's older exporter reads packed sequences, and looks for who uses their outputs; where nobody
+does, it stops.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+
+if TYPE_CHECKING:
+    from exporter.sources.pytorch.calling import Positional
+
+__all__ = ["OutputsToo", "is_recurrent"]
+
+
+def is_recurrent(module: torch.nn.Module) -> bool:
+    """Whether a module has recurrent layers, which may be given packed sequences."""
+    return any(isinstance(part, torch.nn.RNNBase) for part in module.modules())
+
+
+class OutputsToo(torch.nn.Module):  # type: ignore[misc]
+    """A module that returns, behind its own answer, the outputs of its packed layers.
+
+    Attributes:
+        module: The module, with hooks while it is asked.
+    """
+
+    def __init__(self, module: Positional) -> None:
+        super().__init__()
+        self.module = module
+        self.training = module.training
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the module's tensors, and what its packed layers give for every step."""
+        outputs: list[torch.Tensor] = []
+
+        def keep(layer: Any, _given: Any, answer: Any) -> None:
+            if isinstance(answer[0], PackedSequence):
+                outputs.append(pad_packed_sequence(answer[0], layer.batch_first)[0])
+
+        layers = [part for part in self.modules() if isinstance(part, torch.nn.RNNBase)]
+        hooks = [layer.register_forward_hook(keep) for layer in layers]
+        try:
+            return (*self.module(*tensors), *outputs)
+        finally:
+            for hook in hooks:
+                hook.remove()

@@ -1,0 +1,118 @@
+"""Nearest neighbours, weighed as scikit-learn does.
+
+Source: scikit-learn ``sklearn/neighbors/_base.py``, ``_classification.py``, ``_regression.py``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import TensorProto
+
+from exporter.errors import ValidationFailed
+from exporter.sources.sklearn.steps import Step
+from exporter.sources.tabular.ensembles import cast, largest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exporter.sources.base import Array
+
+__all__ = ["NEIGHBOURS"]
+
+_METRICS = ("euclidean", "manhattan")
+# Every feature is some nodes; what has more is searched by products of matrices.
+_MOST_FEATURES = 64
+
+
+def _classifier(scope: Any, operator: Any, container: Any) -> bool:
+    estimator = operator.raw_operator
+    if len(operator.outputs) != 2 or not _is_known(estimator):
+        return False
+    classes = np.eye(len(estimator.classes_))[np.asarray(estimator._y)]  # noqa: SLF001
+    step = Step(scope, operator, container)
+    probabilities = _mean(step, estimator, classes)
+    step.give_class(largest(step, probabilities))
+    step.give(probabilities)
+    return True
+
+
+def _regressor(scope: Any, operator: Any, container: Any) -> bool:
+    estimator = operator.raw_operator
+    if len(operator.outputs) != 1 or not _is_known(estimator):
+        return False
+    values = np.asarray(estimator._y, np.float64)  # noqa: SLF001
+    step = Step(scope, operator, container)
+    step.give(_mean(step, estimator, values.reshape(len(values), -1)))
+    return True
+
+
+def _is_known(estimator: Any) -> bool:
+    """Whether an estimator's neighbours are found here.
+
+    Raises:
+        ValidationFailed: They are not, and skl2onnx would weigh them all alike.
+    """
+    points = estimator._fit_X  # noqa: SLF001
+    known = (
+        isinstance(points, np.ndarray)
+        and points.shape[1] <= _MOST_FEATURES
+        and np.ndim(estimator.classes_[0] if hasattr(estimator, "classes_") else 0) == 0
+        and estimator.effective_metric_ in _METRICS
+        and not estimator.effective_metric_params_
+        and estimator.weights in (None, "uniform", "distance")
+    )
+    if not known and estimator.weights not in (None, "uniform"):
+        raise ValidationFailed(
+            f"{type(estimator).__name__} has no ONNX form with these weights of its neighbours",
+            hint="Weigh them by distance, euclidean or manhattan, of at most "
+            f"{_MOST_FEATURES} features, or all alike.",
+            kind="convert",
+        )
+    return bool(known)
+
+
+def _mean(step: Step, estimator: Any, values: Array) -> str:
+    """Add the mean of the nearest neighbours' values, float64 [rows, values]."""
+    manhattan = estimator.effective_metric_ == "manhattan"
+    points = np.asarray(estimator._fit_X, np.float64)  # noqa: SLF001
+    every = _distances(step, points, manhattan=manhattan)
+    count = step.constant(np.array([estimator.n_neighbors], np.int64))
+    near, places = step.nodes("TopK", 2, every, count, axis=1, largest=0)
+    found = step.node("Gather", step.constant(values), places, axis=0)
+    across = step.constant(np.array([1], np.int64))
+    if estimator.weights != "distance":
+        return step.node("ReduceMean", found, across, keepdims=0)
+    weights = _weights(step, near if manhattan else step.node("Sqrt", near), across)
+    each = step.node("Unsqueeze", weights, step.constant(np.array([2], np.int64)))
+    total = step.node("ReduceSum", step.node("Mul", found, each), across, keepdims=0)
+    return step.node("Div", total, step.node("ReduceSum", weights, across, keepdims=1))
+
+
+def _distances(step: Step, points: Array, *, manhattan: bool) -> str:
+    """Add the distance of every row to every point, squared where it is euclidean."""
+    rows = step.beside(int(TensorProto.DOUBLE))
+    total = ""
+    for feature in range(points.shape[1]):
+        place = step.constant(np.array([feature], np.int64))
+        column = step.node("Gather", rows, place, axis=1)
+        gap = step.node("Sub", column, step.constant(points[None, :, feature]))
+        part = step.node("Abs", gap) if manhattan else step.node("Mul", gap, gap)
+        total = step.node("Add", total, part) if total else part
+    return total
+
+
+def _weights(step: Step, distances: str, across: str) -> str:
+    """Add one over every distance; where a row has some of zero, those count and no others."""
+    inverse = step.node("Reciprocal", distances)
+    same = cast(step, step.node("IsInf", inverse), TensorProto.DOUBLE)
+    some = step.node("ReduceMax", same, across, keepdims=1)
+    return step.node("Where", cast(step, some, TensorProto.BOOL), same, inverse)
+
+
+NEIGHBOURS: dict[str, Callable[[Any, Any, Any], bool]] = {
+    "KNeighborsClassifier": _classifier,
+    "KNeighborsRegressor": _regressor,
+}
+"""Converters by skl2onnx's names; each returns whether it knows what it is given."""

@@ -1,0 +1,76 @@
+"""How many columns steps give, where skl2onnx has another number or none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from exporter.sources.sklearn.encoders import encoded_width
+from exporter.sources.sklearn.number_steps import imputed_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["use_exact_shapes"]
+
+
+def use_exact_shapes() -> None:
+    """Register with skl2onnx how many columns steps give."""
+    from skl2onnx.common import _registration as registered
+
+    for name, correct in _SHAPES.items():
+        theirs = registered.get_shape_calculator(f"Sklearn{name}")
+        if not isinstance(theirs, _Corrected):
+            registered.register_shape_calculator(
+                f"Sklearn{name}", _Corrected(correct, theirs), overwrite=True
+            )
+
+
+class _Corrected:
+    """Calculates shapes as skl2onnx asks for them."""
+
+    def __init__(
+        self, correct: Callable[[Any, Callable[[Any], None]], None], theirs: Callable[[Any], None]
+    ) -> None:
+        self._correct = correct
+        self._theirs = theirs
+
+    def __call__(self, operator: Any) -> None:
+        """Declare the outputs of an operator."""
+        self._correct(operator, self._theirs)
+
+
+def _imputer(operator: Any, theirs: Callable[[Any], None]) -> None:
+    theirs(operator)
+    estimator = operator.raw_operator
+    width = len(imputed_columns(estimator))
+    if estimator.add_indicator:
+        width += len(estimator.indicator_.features_)
+    operator.outputs[0].type.shape = [operator.inputs[0].get_first_dimension(), width]
+
+
+def _one_hot(operator: Any, theirs: Callable[[Any], None]) -> None:
+    theirs(operator)
+    estimator = operator.raw_operator
+    if estimator._infrequent_enabled:  # noqa: SLF001
+        operator.outputs[0].type.shape[1] = encoded_width(estimator)
+
+
+def _function(operator: Any, theirs: Callable[[Any], None]) -> None:
+    if operator.raw_operator.func is None:
+        theirs(operator)
+        return
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+
+    given = operator.inputs[0].type
+    # NumPy computes functions of whole numbers in float64.
+    kind = FloatTensorType if isinstance(given, FloatTensorType) else DoubleTensorType
+    widths = [variable.get_second_dimension() for variable in operator.inputs]
+    width = sum(widths) if all(isinstance(width, int) for width in widths) else None
+    operator.outputs[0].type = kind([operator.inputs[0].get_first_dimension(), width])
+
+
+_SHAPES: dict[str, Callable[[Any, Callable[[Any], None]], None]] = {
+    "FunctionTransformer": _function,
+    "OneHotEncoder": _one_hot,
+    "SimpleImputer": _imputer,
+}

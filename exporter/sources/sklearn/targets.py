@@ -1,0 +1,70 @@
+"""Regressors of a transformed target: their own answer, and what turns it back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import helper
+
+from exporter.errors import ValidationFailed
+from exporter.sources.sklearn.functions import applied
+from exporter.sources.sklearn.steps import Step
+
+if TYPE_CHECKING:
+    from exporter.sources.tabular.ensembles import Sink
+
+__all__ = ["use_transformed_targets"]
+
+
+def use_transformed_targets() -> None:
+    """Register the estimator with skl2onnx, which does not know it."""
+    from skl2onnx import update_registered_converter
+    from sklearn.compose import TransformedTargetRegressor
+
+    update_registered_converter(
+        TransformedTargetRegressor, "ExactTransformedTarget", _shape, _convert, parser=_parse
+    )
+
+
+def _parse(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    from skl2onnx import _parse as parsing
+
+    operator = scope.declare_local_operator("ExactTransformedTarget", model)
+    answer = parsing._parse_sklearn(scope, model.regressor_, inputs, custom_parsers)  # noqa: SLF001
+    operator.inputs.append(answer[0])
+    operator.outputs.append(scope.declare_local_variable("variable", answer[0].type))
+    return operator.outputs
+
+
+def _shape(operator: Any) -> None:
+    operator.outputs[0].type = operator.inputs[0].type
+
+
+def _convert(scope: Any, operator: Any, container: Any) -> None:
+    step = Step(scope, operator, container)
+    dtype = helper.tensor_dtype_to_np_dtype(step.kind())
+    step.give(_turned_back(step, operator.raw_operator.transformer_, step.features, dtype))
+
+
+def _turned_back(sink: Sink, transformer: Any, values: str, dtype: Any) -> str:
+    kind = type(transformer).__name__
+    if kind == "FunctionTransformer" and not transformer.inv_kw_args:
+        return applied(sink, transformer.inverse_func, values, dtype)
+    if kind == "MinMaxScaler":
+        operations = [("Sub", transformer.min_), ("Div", transformer.scale_)]
+    elif kind in {"StandardScaler", "RobustScaler", "MaxAbsScaler"}:
+        centre = getattr(transformer, "mean_" if kind == "StandardScaler" else "center_", None)
+        if not getattr(transformer, "with_mean", True):
+            centre = None
+        operations = [("Mul", transformer.scale_), ("Add", centre)]
+    else:
+        raise ValidationFailed(
+            f"a regressor's target is transformed by {kind}, whose inverse has no ONNX form",
+            hint="Transform it by a scaler, or by functions of NumPy such as log1p and expm1.",
+            kind="convert",
+        )
+    for name, constant in operations:
+        if constant is not None:
+            values = sink.node(name, values, sink.constant(np.asarray(constant, dtype)))
+    return values
