@@ -110,7 +110,7 @@ def export(
         version=version,
         repository=repository,
         tracking_uri=_tracking_uri(),
-        triton_urls=tuple(triton_url or ()),
+        triton_urls=_servers(triton_url),
         triton_release=triton_release,
         prove_on=prove_on,
         format=target_format,
@@ -156,7 +156,7 @@ def rollback(
         reason=reason,
         repository=repository,
         tracking_uri=_tracking_uri(),
-        triton_urls=tuple(triton_url or ()),
+        triton_urls=_servers(triton_url),
         expect_current=expect_current,
         allow_manual=allow_manual,
     )
@@ -189,7 +189,7 @@ def status(
             aliases=tuple(alias or ()),
             repository=repository,
             tracking_uri=_tracking_uri(),
-            triton_urls=tuple(triton_url or ()),
+            triton_urls=_servers(triton_url),
             check=check,
             quick=quick,
         )
@@ -243,7 +243,7 @@ def verify(
         alias=alias,
         repository=repository,
         tracking_uri=_tracking_uri(),
-        triton_urls=tuple(triton_url or ()),
+        triton_urls=_servers(triton_url),
     )
     with Progress() as progress:
         result = run(request, progress)
@@ -277,7 +277,7 @@ def prune(
         nameless=nameless,
         repository=repository,
         tracking_uri=_tracking_uri(),
-        triton_urls=tuple(triton_url or ()),
+        triton_urls=_servers(triton_url),
         dry_run=dry_run,
     )
     with Progress() as progress:
@@ -379,7 +379,7 @@ def doctor(
             repository=repository,
             tracking_uri=_tracking_uri(),
             registry_named=bool(os.environ.get("MLFLOW_TRACKING_URI")),
-            triton_urls=tuple(triton_url or ()),
+            triton_urls=_servers(triton_url),
             triton_release=triton_release,
         )
     )
@@ -388,6 +388,12 @@ def doctor(
 
         print_checks(result)
     _leave(result, as_json=as_json)
+
+
+def _servers(urls: list[str] | None) -> tuple[str, ...]:
+    from exporter.addresses import each_server
+
+    return each_server(urls or ())
 
 
 def _tracking_uri() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from exporter.addresses import SERVER_NAME
 from exporter.credentials import Credentials
 from exporter.errors import ConflictError, UnavailableError, UsageError, ValidationFailed
 from triton_client import TritonClient
@@ -27,14 +28,16 @@ def client_of(url: str, timeout: float) -> TritonClient:
     """Return a client of a server that the user named, with the environment's credentials for it.
 
     Args:
-        url: The server's gRPC address.
+        url: The server's gRPC address; see `each_server` for what may stand behind it.
         timeout: Seconds that a call may take.
 
     Raises:
         ValueError: It is not an address, or what is named as a certificate is none.
         UsageError: The credentials make no sense.
     """
-    return TritonClient(url, timeout=timeout, **Credentials.of().arguments())
+    address, _, name = url.partition(SERVER_NAME)
+    given = Credentials.of().arguments(name, encrypted=address.startswith("grpcs://"))
+    return TritonClient(address, timeout=timeout, **given)
 
 
 @contextmanager

@@ -29,16 +29,16 @@ class Credentials:
 
     Attributes:
         key: ``STLAB_TRITON_KEY``, the secret of the restricted protocols.
-        authorities: ``STLAB_TRITON_CA``, a PEM file of the authorities that sign servers'
-            certificates; gRPC's own by default.
-        certificate: ``STLAB_TRITON_CERT``, a PEM file of the client's certificate, for mutual TLS.
-        private_key: ``STLAB_TRITON_CERT_KEY``, a PEM file of the key to it.
+        authorities: ``STLAB_TRITON_CA``, the authorities that sign servers' certificates, as PEM
+            or a file of it; gRPC's own by default.
+        certificate: ``STLAB_TRITON_CERT``, the client's certificate likewise, for mutual TLS.
+        private_key: ``STLAB_TRITON_CERT_KEY``, the key to it likewise.
     """
 
     key: str = field(default="", repr=False)
     authorities: str = ""
     certificate: str = ""
-    private_key: str = ""
+    private_key: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> Credentials:
@@ -52,10 +52,10 @@ class Credentials:
             for name in ("STLAB_TRITON_CA", "STLAB_TRITON_CERT", "STLAB_TRITON_CERT_KEY")
         }
         for name, file in files.items():
-            if file and not os.access(file, os.R_OK):
+            if file and not _is_pem(file) and not os.access(file, os.R_OK):
                 raise UsageError(
                     f"{name} names {file}, which cannot be read",
-                    hint="Give a PEM file, or leave it out.",
+                    hint="Give PEM, a file of it, or leave it out.",
                 )
         authorities, certificate, private_key = files.values()
         if bool(certificate) != bool(private_key):
@@ -63,21 +63,35 @@ class Credentials:
                 "STLAB_TRITON_CERT and STLAB_TRITON_CERT_KEY belong together, and one is missing",
                 hint="Give both for mutual TLS, or neither.",
             )
-        return cls(environment.get("STLAB_TRITON_KEY", ""), authorities, certificate, private_key)
+        return cls(
+            environment.get("STLAB_TRITON_KEY", "").strip(), authorities, certificate, private_key
+        )
 
-    def arguments(self) -> dict[str, Any]:
-        """Return them as `TritonClient` and `AsyncTritonClient` take them."""
+    def arguments(self, server_name: str = "", *, encrypted: bool = False) -> dict[str, Any]:
+        """Return them as `TritonClient` and `AsyncTritonClient` take them.
+
+        Args:
+            server_name: The name that the server's certificate is for, where its address is none.
+            encrypted: Whether the address says so.
+        """
         arguments: dict[str, Any] = {}
         if self.key:
             arguments["restricted"] = {_PROTOCOLS: self.key}
-        if self.authorities or self.certificate:
+        if self.authorities or self.certificate or (server_name and encrypted):
             arguments["tls"] = TLS(
-                root_certificates=_file(self.authorities),
-                private_key=_file(self.private_key),
-                certificate_chain=_file(self.certificate),
+                root_certificates=_pem(self.authorities),
+                private_key=_pem(self.private_key),
+                certificate_chain=_pem(self.certificate),
+                server_name=server_name or None,
             )
         return arguments
 
 
-def _file(name: str) -> Path | None:
-    return Path(name) if name else None
+def _is_pem(text: str) -> bool:
+    return text.lstrip().startswith("-----BEGIN ")
+
+
+def _pem(text: str) -> bytes | Path | None:
+    if _is_pem(text):
+        return text.encode()
+    return Path(text) if text else None

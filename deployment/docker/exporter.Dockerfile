@@ -7,7 +7,8 @@
 # PYTHON_DIGEST pin the bases' bytes beyond their tags: --build-arg TRITON_DIGEST=@sha256:...
 # TORCH_INDEX has torch without CUDA, which converts as well and is a tenth the size.
 # EXTRAS are stlab's: which model flavors and object stores it can read.
-# TENSORRT_BINDINGS is the Python part of the base's own TensorRT; empty leaves it out.
+# TENSORRT_BINDINGS is the Python part of the base's own TensorRT; empty leaves it out. It is a package
+# of another name, which NVIDIA's own `tensorrt` hands on.
 ARG TRITON_RELEASE=26.07
 ARG TRITON_DIGEST=""
 ARG PYTHON_DIGEST=""
@@ -44,7 +45,12 @@ RUN python3 -m venv --without-pip /opt/stlab \
     && /opt/stlab/bin/python -m pip install --no-index --no-deps --no-cache-dir /wheels/*.whl \
     && if [ -n "${TENSORRT_BINDINGS}" ]; then \
         /opt/stlab/bin/python -m pip install --no-deps --no-cache-dir \
-            "${TENSORRT_BINDINGS}==${TRT_VERSION%%+*}"; \
+            "${TENSORRT_BINDINGS}==${TRT_VERSION%%+*}" \
+        && site="$(/opt/stlab/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")" \
+        && mkdir "$site/tensorrt" \
+        && printf 'from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n' \
+            > "$site/tensorrt/__init__.py" \
+        && /opt/stlab/bin/python -m compileall -q "$site/tensorrt"; \
     fi \
     && unset PYTHONPATH \
     && /opt/stlab/bin/stlab --help > /dev/null

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from exporter.addresses import each_server
 from exporter.bundle import SAMPLES
 from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailed
 from exporter.parity.evidence import Batching
@@ -87,7 +88,7 @@ class Sources:
         request = StatusRequest(
             repository=settings.repository,
             tracking_uri=settings.tracking_uri,
-            triton_urls=settings.triton_urls,
+            triton_urls=each_server(settings.triton_urls),
             quick=settings.quick,
         )
         return await self._status.get("status", lambda: status(request), anew=anew)

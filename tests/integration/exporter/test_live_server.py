@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from exporter.addresses import each_server
 from exporter.errors import ValidationFailed
 from exporter.repository import LocalRepository
 from exporter.result import ExportResult
@@ -173,6 +175,29 @@ def test_one_of_two_servers_refuses(
     undone(export(lab, promoted, server, poor, version=2), 3, "refuses version 2")
     assert (lab.alias(promoted), lab.repository_bytes()) == (1, before)
     assert factor(server, promoted) == 1.0
+
+
+def test_every_server_behind_a_name_is_switched(
+    lab: Lab, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As replicas behind a headless Service: one port, an address each."""
+    addresses = ("127.0.0.2", "127.0.0.3")
+    port = int(start(lab.folder / "repository", extra_args=["--grpc-address=127.0.0.2"])
+               .grpc_url.rpartition(":")[2])  # fmt: skip
+    start(lab.folder / "repository", grpc_port=port, extra_args=["--grpc-address=127.0.0.3"])
+    with monkeypatch.context() as patched:
+        known = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in addresses]
+        patched.setattr(socket, "getaddrinfo", lambda *_, **__: known)
+        servers = each_server([f"dns:///pods:{port}"])
+    assert servers == tuple(f"{one}:{port}#pods" for one in addresses)
+    register(lab, "behind", 1.0, 2.0)
+    for version in (1, 2):
+        result = lab.export("behind", version=version, triton_urls=servers)
+        assert result.status == "promoted", result.error
+        for one in addresses:
+            with TritonClient(f"{one}:{port}") as client:
+                answer = client.model("behind").infer({"x": ROWS})["y"]
+            np.testing.assert_allclose(answer, version * ROWS, rtol=1e-6)
 
 
 def answers_otherwise(*_: object) -> None:

@@ -176,6 +176,15 @@ def test_every_way_of_use_is_in_the_readme() -> None:
             "tritonUrl",
         ),
         ({"repository.type": "pvc"}, "repository.pvc.claimName"),
+        ({"repository.type": "bundle", "triton.autoscaling.enabled": True}, "s3 or pvc"),
+        (
+            {"triton.autoscaling.enabled": True, "triton.resources.requests": "null"},
+            "triton.resources.requests.cpu",
+        ),
+        (
+            {"api.autoscaling.enabled": True, "api.resources.requests": "null"},
+            "api.resources.requests.cpu",
+        ),
         (
             {
                 "repository.type": "bundle",

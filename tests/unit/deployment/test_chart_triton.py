@@ -213,7 +213,7 @@ def _certificates(folder: Path) -> None:
         )
 
 
-def _answers(monkeypatch: pytest.MonkeyPatch, url: str, **files: Path) -> bool:
+def _answers(monkeypatch: pytest.MonkeyPatch, url: str, **files: Path | str) -> bool:
     """Whether stlab's commands reach a server with these credentials."""
     for name in ("STLAB_TRITON_CA", "STLAB_TRITON_CERT", "STLAB_TRITON_CERT_KEY"):
         monkeypatch.delenv(name, raising=False)
@@ -233,7 +233,8 @@ def test_tls_is_believed_with_the_authority_that_pods_are_given(
     _certificates(tmp_path)
     with _started(tmp_path, "tls") as server:
         address = f"localhost:{server.grpc}"
-        for url in (address, f"grpcs://{address}"):
+        # The last one is a server of several that a name stands for.
+        for url in (address, f"grpcs://{address}", f"grpcs://127.0.0.1:{server.grpc}#localhost"):
             assert _answers(monkeypatch, url, STLAB_TRITON_CA=tmp_path / "ca.crt")
             assert not _answers(monkeypatch, url)
         # The kubelet's probes have no certificate.
@@ -252,3 +253,11 @@ def test_mutual_tls_wants_a_certificate(tmp_path: Path, monkeypatch: pytest.Monk
             STLAB_TRITON_CERT_KEY=tmp_path / "client.key",
         )
         assert not _answers(monkeypatch, url, STLAB_TRITON_CA=authority)
+        # As a pipeline's secrets are.
+        assert _answers(
+            monkeypatch,
+            url,
+            STLAB_TRITON_CA=authority.read_text(),
+            STLAB_TRITON_CERT=(tmp_path / "client.crt").read_text(),
+            STLAB_TRITON_CERT_KEY=(tmp_path / "client.key").read_text(),
+        )

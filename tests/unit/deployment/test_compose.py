@@ -41,7 +41,7 @@ STACK = compose()
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
 EVERY = pytest.mark.parametrize("name", sorted(SERVICES))
 # They do one thing and end.
-ONCE = frozenset({"buckets", "exporter"})
+ONCE = frozenset({"buckets", "exporter", "exporter-gpu"})
 # docker compose reads them itself.
 OWN = frozenset({"COMPOSE_PROFILES"})
 _SECRET = re.compile(r"(PASSWORD|SECRET|KEYS?)$")
@@ -61,8 +61,8 @@ def test_it_is_a_compose_file() -> None:
 
 def test_every_part_is_there() -> None:
     assert set(SERVICES) == {
-        "api", "buckets", "dashboard", "exporter", "grafana", "mlflow", "postgres", "prometheus",
-        "store", "triton-cpu", "triton-gpu",
+        "api", "buckets", "dashboard", "exporter", "exporter-gpu", "grafana", "mlflow", "postgres",
+        "prometheus", "store", "triton-cpu", "triton-gpu",
     }  # fmt: skip
 
 
@@ -229,12 +229,16 @@ def test_the_order_has_no_circle_and_holds() -> None:
 
 def test_profiles() -> None:
     profiles = {name: _profiles(name) for name in SERVICES if _profiles(name)}
-    assert profiles == {"triton-cpu": {"cpu"}, "triton-gpu": {"gpu"}, "exporter": {"tools"}}
-    cpu, gpu = dict(SERVICES["triton-cpu"]), dict(SERVICES["triton-gpu"])
-    devices = gpu.pop("deploy")["resources"]["reservations"]["devices"]
-    assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
-    assert cpu.pop("profiles") != gpu.pop("profiles")
-    assert cpu == gpu
+    assert profiles == {
+        "triton-cpu": {"cpu"}, "triton-gpu": {"gpu"},
+        "exporter": {"tools"}, "exporter-gpu": {"tools-gpu"},
+    }  # fmt: skip
+    for one, other in (("triton-cpu", "triton-gpu"), ("exporter", "exporter-gpu")):
+        cpu, gpu = dict(SERVICES[one]), dict(SERVICES[other])
+        devices = gpu.pop("deploy")["resources"]["reservations"]["devices"]
+        assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+        assert cpu.pop("profiles") != gpu.pop("profiles")
+        assert cpu == gpu
     assert example()["COMPOSE_PROFILES"] in {"cpu", "gpu"}
 
 
@@ -349,7 +353,7 @@ def test_each_has_keys_of_its_own(name: str, identity: str) -> None:
 def test_only_those_have_keys() -> None:
     with_keys = {name for name, one in SERVICES.items() if "AWS_ACCESS_KEY_ID" in str(one)}
     assert with_keys == {
-        "buckets", "dashboard", "exporter", "mlflow", "triton-cpu", "triton-gpu",
+        "buckets", "dashboard", "exporter", "exporter-gpu", "mlflow", "triton-cpu", "triton-gpu",
     }  # fmt: skip
 
 

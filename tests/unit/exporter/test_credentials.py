@@ -21,6 +21,10 @@ def test_the_key_is_never_shown() -> None:
     assert SECRET not in repr(credentials)
 
 
+def test_a_secret_that_ends_a_line() -> None:
+    assert Credentials.of({"STLAB_TRITON_KEY": f"{SECRET}\n"}).key == SECRET
+
+
 def test_half_of_a_pair(tmp_path: Path) -> None:
     file = tmp_path / "client.pem"
     file.write_text("")

@@ -252,7 +252,7 @@ s3://{{ trimSuffix "/" $repository.s3.endpoint }}/{{ trimPrefix "s3://" $reposit
 
 {{- define "stlab.clientEnv" -}}
 {{- $tls := .Values.triton.tls }}
-{{- if and .Values.triton.enabled $tls.enabled }}
+{{- if $tls.enabled }}
 - name: STLAB_TRITON_CA
   value: /etc/stlab/tls/ca.crt
 {{- if $tls.mutual }}
@@ -267,7 +267,7 @@ s3://{{ trimSuffix "/" $repository.s3.endpoint }}/{{ trimPrefix "s3://" $reposit
 
 {{- define "stlab.clientMounts" -}}
 {{- $tls := .Values.triton.tls }}
-{{- if and .Values.triton.enabled $tls.enabled }}
+{{- if $tls.enabled }}
 - {name: tls, mountPath: /etc/stlab/tls, readOnly: true}
 {{- if $tls.mutual }}
 - {name: client, mountPath: /etc/stlab/client, readOnly: true}
@@ -277,7 +277,7 @@ s3://{{ trimSuffix "/" $repository.s3.endpoint }}/{{ trimPrefix "s3://" $reposit
 
 {{- define "stlab.clientVolumes" -}}
 {{- $tls := .Values.triton.tls }}
-{{- if and .Values.triton.enabled $tls.enabled }}
+{{- if $tls.enabled }}
 - name: tls
   secret:
     secretName: {{ $tls.existingSecret }}
@@ -319,7 +319,7 @@ s3://{{ trimSuffix "/" $repository.s3.endpoint }}/{{ trimPrefix "s3://" $reposit
 {{- if and $v.triton.tls.enabled (not $v.triton.tls.existingSecret) }}
 {{- fail "triton.tls.enabled needs triton.tls.existingSecret" }}
 {{- end }}
-{{- if and $v.triton.enabled $v.triton.tls.mutual $asks (not $v.triton.tls.clientSecret) }}
+{{- if and $v.triton.tls.mutual $asks (not $v.triton.tls.clientSecret) }}
 {{- fail "triton.tls.mutual needs triton.tls.clientSecret, which the service and stlab verify show" }}
 {{- end }}
 {{- if and $v.api.enabled (eq $v.api.backend "triton") (not $v.triton.enabled) (not $v.tritonUrl) }}
@@ -346,7 +346,14 @@ s3://{{ trimSuffix "/" $repository.s3.endpoint }}/{{ trimPrefix "s3://" $reposit
 {{- if and $v.externalSecrets.enabled (not $v.externalSecrets.store.name) }}
 {{- fail "externalSecrets.enabled needs externalSecrets.store.name" }}
 {{- end }}
+{{- if and (eq $v.repository.type "bundle") $v.triton.enabled $v.triton.autoscaling.enabled }}
+{{- fail "repository.type is bundle: a server that starts after the alias has moved would serve another version than the others; switch triton.autoscaling off, or use s3 or pvc" }}
+{{- end }}
+{{- $needs := dict "triton" (and $v.triton.enabled (eq $v.triton.autoscaling.signal "cpu")) "api" $v.api.enabled }}
 {{- range $name, $part := dict "triton" $v.triton "api" $v.api }}
+{{- if and $part.autoscaling.enabled (get $needs $name) (not (dig "requests" "cpu" "" (default dict $part.resources))) }}
+{{- fail (printf "%s.autoscaling on CPU needs %s.resources.requests.cpu" $name $name) }}
+{{- end }}
 {{- if gt (int $part.autoscaling.minReplicas) (int $part.autoscaling.maxReplicas) }}
 {{- fail (printf "%s.autoscaling: minReplicas is above maxReplicas" $name) }}
 {{- end }}

@@ -1,0 +1,50 @@
+"""The servers that stand behind one name, each with an address of its own.
+
+Who only asks may ask any of them; whoever loads a model or looks what is served means every one.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["SERVER_NAME", "each_server"]
+
+SERVER_NAME = "#"
+"""Stands between an address and the name that the server's certificate is for."""
+
+
+def each_server(urls: Iterable[str]) -> tuple[str, ...]:
+    """Return the gRPC addresses of all servers, in order and each once.
+
+    Args:
+        urls: ``HOST:PORT``, ``grpc://``, ``grpcs://`` or ``dns:///`` addresses. A name of several
+            addresses, as a headless Service of Kubernetes has, is replaced by them.
+    """
+    return tuple(dict.fromkeys(server for url in urls for server in _behind(url)))
+
+
+def _behind(url: str) -> list[str]:
+    scheme, separator, rest = url.rpartition("://")
+    if scheme not in {"", "grpc", "grpcs", "dns"} or url.startswith(("ipv4:", "ipv6:", "unix:")):
+        return [url]
+    host, _, port = rest.lstrip("/").rpartition(":")
+    if not host or not port.isdigit():
+        return [url]
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError:
+        return [url]  # whoever asks it says so
+    # A server that has both kinds of address is one server.
+    for family in (socket.AF_INET, socket.AF_INET6):
+        addresses = sorted({str(entry[4][0]) for entry in found if entry[0] == family})
+        if len(addresses) > 1:
+            kept = "" if scheme == "dns" else scheme + separator
+            ends = [f"[{one}]" if family == socket.AF_INET6 else one for one in addresses]
+            return [f"{kept}{end}:{port}{SERVER_NAME}{host}" for end in ends]
+        if addresses:
+            break
+    return [url]

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from exporter.addresses import each_server
+
+KNOWN = {
+    "one": ["10.0.0.1"],
+    "pods": ["10.0.0.3", "10.0.0.2", "10.0.0.3"],
+    "both": ["10.0.0.1", "fd00::1"],
+    "six": ["fd00::2", "fd00::1"],
+}
+
+
+@pytest.fixture(autouse=True)
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(host: str, port: int, **_: Any) -> list[Any]:
+        if host not in KNOWN:
+            raise socket.gaierror(host)
+        return [
+            (socket.AF_INET6 if ":" in one else socket.AF_INET, 1, 6, "", (one, port))
+            for one in KNOWN[host]
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+
+@pytest.mark.parametrize(
+    ("url", "servers"),
+    [
+        ("one:8001", ["one:8001"]),
+        ("grpcs://one:8001", ["grpcs://one:8001"]),
+        ("both:8001", ["both:8001"]),
+        ("gone:8001", ["gone:8001"]),
+        ("nonsense", ["nonsense"]),
+        ("unix:/run/triton.sock", ["unix:/run/triton.sock"]),
+        ("ipv4:10.0.0.1:8001,10.0.0.2:8001", ["ipv4:10.0.0.1:8001,10.0.0.2:8001"]),
+        ("pods:8001", ["10.0.0.2:8001#pods", "10.0.0.3:8001#pods"]),
+        ("dns:///pods:8001", ["10.0.0.2:8001#pods", "10.0.0.3:8001#pods"]),
+        ("grpcs://pods:8001", ["grpcs://10.0.0.2:8001#pods", "grpcs://10.0.0.3:8001#pods"]),
+        ("six:8001", ["[fd00::1]:8001#six", "[fd00::2]:8001#six"]),
+    ],
+)
+def test_a_name_stands_for_its_servers(url: str, servers: list[str]) -> None:
+    assert list(each_server([url])) == servers
+
+
+def test_each_once_and_in_order() -> None:
+    assert each_server(["pods:8001", "one:8001", "dns:///pods:8001"]) == (
+        *("10.0.0.2:8001#pods", "10.0.0.3:8001#pods", "one:8001"),
+    )
