@@ -78,12 +78,12 @@ def running(
         yield process
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        # As an engine does: what has not ended when its time is over is killed.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=45)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def answers(url: str) -> Callable[[], bool]:
