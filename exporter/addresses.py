@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["SERVER_NAME", "each_server"]
+__all__ = ["SERVER_NAME", "each_server", "separated"]
 
 SERVER_NAME = "#"
 """Stands between an address and the name that the server's certificate is for."""
+
+
+# gRPC's own lists, whose commas belong to the one address.
+_LISTS = ("ipv4:", "ipv6:")
+
+
+def separated(urls: str) -> tuple[str, ...]:
+    """Return the addresses of a text, such as STLAB_TRITON_URL: with blanks or commas between."""
+    return tuple((urls if urls.startswith(_LISTS) else urls.replace(",", " ")).split())
 
 
 def each_server(urls: Iterable[str]) -> tuple[str, ...]:
@@ -29,7 +38,7 @@ def each_server(urls: Iterable[str]) -> tuple[str, ...]:
 
 def _behind(url: str) -> list[str]:
     scheme, separator, rest = url.rpartition("://")
-    if scheme not in {"", "grpc", "grpcs", "dns"} or url.startswith(("ipv4:", "ipv6:", "unix:")):
+    if scheme not in {"", "grpc", "grpcs", "dns"} or url.startswith((*_LISTS, "unix:")):
         return [url]
     host, _, port = rest.lstrip("/").rpartition(":")
     if not host or not port.isdigit():

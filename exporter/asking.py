@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exporter.addresses import separated
 from exporter.answer import InferResult, storable
 from exporter.arrays import write_npz
 from exporter.connecting import CALL_SECONDS, connected
@@ -65,9 +66,7 @@ def infer(request: InferRequest) -> InferResult:
 
 def first_address(urls: str) -> str:
     """Return the first of several addresses, as STLAB_TRITON_URL may hold."""
-    # A comma within gRPC's own lists belongs to the one address.
-    separated = urls if urls.startswith(("ipv4:", "ipv6:")) else urls.replace(",", " ")
-    return next(iter(separated.split()), "")
+    return next(iter(separated(urls)), "")
 
 
 def _infer(request: InferRequest) -> InferResult:

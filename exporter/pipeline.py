@@ -30,7 +30,7 @@ from exporter.proving import prove, prove_again, refuse
 from exporter.recording import Journal
 from exporter.registry import Promotion, Registry, Selection, parts_of
 from exporter.repository import open_repository
-from exporter.result import ExportResult, bundle_summary, finished
+from exporter.result import ExportResult, finished
 from exporter.settings import check_expected, check_mover, who
 from exporter.triton.releases import DEFAULT_RELEASE, release
 
@@ -100,7 +100,7 @@ class _Export:
             if not self.request.dry_run:
                 registry.tidy(selection.model)
                 self.repository.tidy(selection.model)
-            self._conclude("unchanged", settled)
+            self.result = self.result.concluded("unchanged", settled)
         elif self.request.dry_run:
             self.result = replace(self.result, status="planned", plan=self._plan(recorded))
         else:
@@ -229,17 +229,8 @@ class _Export:
             with delivery.deliver(bundle, beside, self.steps), self.steps("promote"):
                 promote()
             succeeded = True
-            self._conclude("promoted", proven)
+            self.result = self.result.concluded("promoted", proven)
         finally:
             # Whatever came of it, it is done by now: a record that fails changes nothing.
             with contextlib.suppress(StlabError):
                 journal.finish(bundle, parity, self.steps.seconds, succeeded=succeeded)
-
-    def _conclude(self, status: str, proven: Proven) -> None:
-        self.result = replace(
-            self.result,
-            status=status,
-            bundle=bundle_summary(proven.bundle, reused=proven.reused),
-            parity=proven.parity,
-            served_version=proven.bundle.version,
-        )

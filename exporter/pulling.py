@@ -17,7 +17,7 @@ from exporter.progress import Listener, Silent, Steps
 from exporter.proven import Proven, fetch_proven, find_published, named
 from exporter.registry import Registry
 from exporter.repository import open_repository
-from exporter.result import ExportResult, bundle_summary, finished
+from exporter.result import ExportResult, finished
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,14 +82,14 @@ class _Pull:
             there = find_published(repository, model, version, recorded)
         if there is not None and repository.serves(there.bundle):
             repository.tidy(model)
-            self._conclude("unchanged", there)
+            self.result = self.result.concluded("unchanged", there)
             return
         with repository.workspace(model) as work:
             proven = there or self._fetch(registry, version, recorded, work / "fetched")
             beside = self._beside(registry)
             with Delivery(repository, (), work).deliver(proven.bundle, beside, self.steps):
                 repository.check_held(model)
-            self._conclude("pulled", proven)
+            self.result = self.result.concluded("pulled", proven)
 
     def _fetch(self, registry: Registry, version: int, recorded: Recorded, folder: Path) -> Proven:
         with self.steps("fetch"):
@@ -100,12 +100,3 @@ class _Pull:
         aliases = registry.aliases(self.request.model)
         others = {v for name, v in aliases.items() if name not in {self.request.alias, ARCHIVED}}
         return others & set(self.repository.served(self.request.model))
-
-    def _conclude(self, status: str, proven: Proven) -> None:
-        self.result = replace(
-            self.result,
-            status=status,
-            bundle=bundle_summary(proven.bundle, reused=True),
-            parity=proven.parity,
-            served_version=proven.bundle.version,
-        )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from exporter.bundle import Bundle
     from exporter.progress import Steps
+    from exporter.proven import Proven
 
 __all__ = ["ExportResult", "Job", "bundle_summary", "finished", "interrupted"]
 
@@ -58,6 +59,16 @@ class ExportResult:
     def failed(self, error: StlabError) -> ExportResult:
         """Return the result with an error in it."""
         return replace(self, status="failed", error=error.as_dict(), exit_code=error.exit_code)
+
+    def concluded(self, status: str, proven: Proven) -> ExportResult:
+        """Return the result with what is served under the alias now."""
+        return replace(
+            self,
+            status=status,
+            bundle=bundle_summary(proven.bundle, reused=proven.reused),
+            parity=proven.parity,
+            served_version=proven.bundle.version,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object, with the same keys in every case."""

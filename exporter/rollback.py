@@ -23,7 +23,7 @@ from exporter.proven import Proven, Recorded, fetch_proven, find_published, reco
 from exporter.proving import prove_again
 from exporter.registry import Promotion, Registry, Selection, promotion, stands
 from exporter.repository import open_repository
-from exporter.result import ExportResult, bundle_summary, finished
+from exporter.result import ExportResult, finished
 from exporter.settings import check_expected, check_mover, who
 from exporter.triton.releases import release
 
@@ -96,7 +96,7 @@ class _Rollback:
         if there is not None and settled:
             registry.tidy(selection.model)
             self.repository.tidy(selection.model)
-            self._conclude("unchanged", there)
+            self.result = self.result.concluded("unchanged", there)
             return
         with self.repository.workspace(request.model) as work:
             registry.tidy(selection.model)
@@ -190,13 +190,4 @@ class _Rollback:
         delivery = Delivery(self.repository, request.triton_urls, work)
         with delivery.deliver(proven.bundle, beside, self.steps), self.steps("promote"):
             promote()
-        self._conclude("rolled_back", proven)
-
-    def _conclude(self, status: str, proven: Proven) -> None:
-        self.result = replace(
-            self.result,
-            status=status,
-            bundle=bundle_summary(proven.bundle, reused=True),
-            parity=proven.parity,
-            served_version=proven.bundle.version,
-        )
+        self.result = self.result.concluded("rolled_back", proven)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from exporter.addresses import separated
+
 __all__ = ["Settings"]
 
 
@@ -41,7 +43,4 @@ class Settings(BaseSettings):
     @property
     def triton_urls(self) -> tuple[str, ...]:
         """The gRPC addresses of the servers; ``STLAB_TRITON_URL`` may list several."""
-        # A comma within gRPC's own lists belongs to the one address.
-        own = self.triton_url.startswith(("ipv4:", "ipv6:"))
-        separated = self.triton_url if own else self.triton_url.replace(",", " ")
-        return tuple(separated.split())
+        return separated(self.triton_url)
