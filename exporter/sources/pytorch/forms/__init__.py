@@ -8,54 +8,42 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from exporter.sources.pytorch.forms import along, complexes, others, spectra, wide
+from exporter.sources.pytorch.forms.nodes import has_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch.export import ExportedProgram
 
 __all__ = ["with_known_forms"]
 
 _REAL = frozenset({torch.float16, torch.float32, torch.float64, torch.int32, torch.int64})
-_FORMS: tuple[tuple[frozenset[torch.dtype], dict[Any, Callable[..., Any]]], ...] = (
-    (_REAL, along.FORMS),
-    (_REAL, others.FORMS),
-    (frozenset({torch.float64}), wide.FORMS),
-    (frozenset({torch.complex64, torch.complex128}), complexes.FORMS),
-    (frozenset({torch.float32, torch.complex64}), spectra.FORMS),
+
+
+def _of(forms: Mapping[Any, Any], *dtypes: torch.dtype) -> Callable[[Any], bool]:
+    """Return a question about a node: whether it has a form, and to do with these dtypes."""
+    return lambda node: node.target in forms and has_dtype(node, frozenset(dtypes))
+
+
+# Forms, and whether a node wants one; where none does, a program stays as it is.
+_FORMS: tuple[tuple[dict[Any, Callable[..., Any]], Callable[[Any], bool]], ...] = (
+    (along.FORMS, _of(along.FORMS, *_REAL)),
+    (others.FORMS, lambda node: _of(others.FORMS, *_REAL)(node) and not others.is_known(node)),
+    (wide.FORMS, lambda node: _of(wide.FORMS, torch.float64)(node) or wide.projects(node)),
+    (complexes.FORMS, _of(complexes.FORMS, torch.complex64, torch.complex128)),
+    (spectra.FORMS, spectra.loses_digits),
 )
-# Of every size but those that vary they have a form of ONNX, which is faster.
-_ATEN = torch.ops.aten
-_MEANS = {
-    _ATEN.adaptive_avg_pool1d.default: 1,
-    _ATEN.adaptive_avg_pool2d.default: 2,
-    _ATEN.adaptive_avg_pool3d.default: 3,
-}
 
 
 def with_known_forms(program: ExportedProgram) -> ExportedProgram:
     """Return a program in which no operator is left that has no kernel for its dtype."""
-    if not any(_is_wanted(node) for node in program.graph.nodes):
+    nodes = program.graph.nodes
+    if not any(is_wanted(node) for node in nodes for _, is_wanted in _FORMS):
         return program
     table = torch.export.default_decompositions()
-    for _, forms in _FORMS:
+    for forms, _ in _FORMS:
         table.update(forms)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         decomposed: ExportedProgram = program.run_decompositions(table)
     return decomposed
-
-
-def _is_wanted(node: Any) -> bool:
-    if node.target in _MEANS:
-        return others.varies(node.args[0].meta["val"], _MEANS[node.target])
-    if node.target is _ATEN.lstm.input and wide.projects([s.meta["val"] for s in node.args[1]]):
-        return True
-    if spectra.loses_digits(node):
-        return True
-    return any(node.target in forms and _has(node, dtypes) for dtypes, forms in _FORMS)
-
-
-def _has(node: Any, dtypes: frozenset[torch.dtype]) -> bool:
-    values = [node.meta.get("val"), *(n.meta.get("val") for n in node.all_input_nodes)]
-    return any(isinstance(value, torch.Tensor) and value.dtype in dtypes for value in values)

@@ -11,7 +11,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["FORMS", "varies"]
+__all__ = ["FORMS", "is_known"]
 
 _ATEN = torch.ops.aten
 _MOST_CELLS = 1024  # of a pooled output; each is some nodes
@@ -72,14 +72,20 @@ def _adaptive_max(x: torch.Tensor, output_size: Sequence[int]) -> Any:
 
 def _adaptive_mean(x: torch.Tensor, output_size: Sequence[int]) -> Any:
     kept = x.dim() - len(output_size)
-    if not varies(x, len(output_size)) or math.prod(output_size) > _MOST_CELLS:
+    if not _varies(x, len(output_size)) or math.prod(output_size) > _MOST_CELLS:
         return NotImplemented
     axes = list(range(kept, x.dim()))
     means = [window.mean(axes) for window, _ in _windows(x, output_size)]
     return torch.stack(means, -1).reshape((*x.shape[:kept], *output_size))
 
 
-def varies(x: torch.Tensor, axes: int) -> bool:
+def is_known(node: Any) -> bool:
+    """Whether a node is a mean over sizes that do not vary, which ONNX has a faster form of."""
+    axes = _MEANS.get(node.target)
+    return axes is not None and not _varies(node.args[0].meta["val"], axes)
+
+
+def _varies(x: torch.Tensor, axes: int) -> bool:
     """Whether one of so many last sizes of a tensor is known when it is asked alone."""
     return not all(isinstance(size, int) for size in x.shape[x.dim() - axes :])
 
@@ -99,6 +105,13 @@ def _windows(x: torch.Tensor, output_size: Sequence[int]) -> Iterator[tuple[torc
         yield window, cuts
 
 
+_MEANS = {
+    _ATEN.adaptive_avg_pool1d.default: 1,
+    _ATEN.adaptive_avg_pool2d.default: 2,
+    _ATEN.adaptive_avg_pool3d.default: 3,
+}
+"""Means by operator, with how many axes they are over."""
+
 FORMS: dict[Any, Callable[..., Any]] = {
     _ATEN.hypot.default: _hypot,
     _ATEN.rrelu.default: _rrelu,
@@ -107,8 +120,6 @@ FORMS: dict[Any, Callable[..., Any]] = {
     _ATEN.adaptive_max_pool1d.default: _adaptive_max,
     _ATEN.adaptive_max_pool2d.default: _adaptive_max,
     _ATEN.adaptive_max_pool3d.default: _adaptive_max,
-    _ATEN.adaptive_avg_pool1d.default: _adaptive_mean,
-    _ATEN.adaptive_avg_pool2d.default: _adaptive_mean,
-    _ATEN.adaptive_avg_pool3d.default: _adaptive_mean,
+    **dict.fromkeys(_MEANS, _adaptive_mean),
 }
 """Forms by operator; each returns NotImplemented where the operator's own is right."""

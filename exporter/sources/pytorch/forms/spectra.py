@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from exporter.sources.pytorch.forms.nodes import has_dtype
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -21,11 +23,7 @@ _NARROW = frozenset({torch.float32, torch.complex64})
 
 def loses_digits(node: Any) -> bool:
     """Whether a node of a graph is a transform that float32 is too narrow for, or may be."""
-    name = str(node.target).removeprefix("aten.")
-    given = [n.meta.get("val") for n in node.all_input_nodes]
-    return name.startswith(("fft_", "_fft_")) and any(
-        isinstance(value, torch.Tensor) and value.dtype in _NARROW for value in given
-    )
+    return str(node.target).startswith(("aten.fft_", "aten._fft_")) and has_dtype(node, _NARROW)
 
 
 def _real_to_complex(x: torch.Tensor, dim: Sequence[int], *options: Any) -> Any:

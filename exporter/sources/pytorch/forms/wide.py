@@ -92,15 +92,19 @@ def _convolution(
     return total if bias is None else total + bias.reshape(-1, *(1,) * axes)
 
 
-def projects(state: Any) -> bool:
-    """Whether a recurrent layer's state is projected, which no layer of ONNX does."""
+def projects(node: Any) -> bool:
+    """Whether a node is a recurrent layer whose state is projected, as no layer of ONNX does."""
+    return node.target is _ATEN.lstm.input and _projected([s.meta["val"] for s in node.args[1]])
+
+
+def _projected(state: Any) -> bool:
     return isinstance(state, list | tuple) and state[0].shape[2] != state[1].shape[2]
 
 
 def _unrolled(layer: Callable[..., Any]) -> Callable[..., Any]:
     def form(x: torch.Tensor, state: Any, weights: Any, *options: Any) -> Any:
         steps = x.shape[1 if options[-1] else 0]
-        narrow = weights[0].dtype is not torch.float64 and not projects(state)
+        narrow = weights[0].dtype is not torch.float64 and not _projected(state)
         if x.dim() != 3 or not isinstance(steps, int) or narrow:
             return NotImplemented
         return layer(x, state, weights, *options)
