@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from exporter.sources.base import Array
 
-__all__ = ["NUMBERS", "imputed_columns"]
+__all__ = ["NUMBERS", "SCALERS", "imputed_columns", "operations"]
 
+SCALERS = frozenset({"MaxAbsScaler", "MinMaxScaler", "RobustScaler", "StandardScaler"})
 _FLOATS = {int(TensorProto.FLOAT): np.float32, int(TensorProto.DOUBLE): np.float64}
 
 
@@ -129,14 +130,14 @@ def _scaler(scope: Any, operator: Any, container: Any) -> bool:
     step = Step(scope, operator, container)
     kind = step.kind()
     estimator = operator.raw_operator
-    operations = _operations(estimator)
-    if kind not in _FLOATS or not operations or getattr(estimator, "clip", False):
+    steps = operations(estimator)
+    if kind not in _FLOATS or not steps or getattr(estimator, "clip", False):
         return False
     # The others compute in float64 and round after every operation.
     narrow = kind == TensorProto.FLOAT and type(estimator).__name__ != "StandardScaler"
     dtype = np.float64 if narrow else _FLOATS[kind]
     values = step.beside(kind)
-    for number, (name, constant) in enumerate(operations):
+    for number, (name, constant) in enumerate(steps):
         if narrow:
             values = widened(step, values, again=number > 0)
         values = step.node(name, values, step.constant(np.asarray(constant, dtype)[None]))
@@ -146,7 +147,8 @@ def _scaler(scope: Any, operator: Any, container: Any) -> bool:
     return True
 
 
-def _operations(estimator: Any) -> list[tuple[str, Any]]:
+def operations(estimator: Any) -> list[tuple[str, Any]]:
+    """Return what one of the `SCALERS` does: operators of ONNX, each with its constant."""
     kind = type(estimator).__name__
     if kind == "MinMaxScaler":
         return [("Mul", estimator.scale_), ("Add", estimator.min_)]

@@ -9,12 +9,15 @@ from onnx import helper
 
 from exporter.errors import ValidationFailed
 from exporter.sources.sklearn.functions import applied
+from exporter.sources.sklearn.number_steps import SCALERS, operations
 from exporter.sources.sklearn.steps import Step
 
 if TYPE_CHECKING:
     from exporter.sources.tabular.ensembles import Sink
 
 __all__ = ["use_transformed_targets"]
+
+_BACK = {"Add": "Sub", "Sub": "Add", "Mul": "Div", "Div": "Mul"}
 
 
 def use_transformed_targets() -> None:
@@ -51,20 +54,12 @@ def _turned_back(sink: Sink, transformer: Any, values: str, dtype: Any) -> str:
     kind = type(transformer).__name__
     if kind == "FunctionTransformer" and not transformer.inv_kw_args:
         return applied(sink, transformer.inverse_func, values, dtype)
-    if kind == "MinMaxScaler":
-        operations = [("Sub", transformer.min_), ("Div", transformer.scale_)]
-    elif kind in {"StandardScaler", "RobustScaler", "MaxAbsScaler"}:
-        centre = getattr(transformer, "mean_" if kind == "StandardScaler" else "center_", None)
-        if not getattr(transformer, "with_mean", True):
-            centre = None
-        operations = [("Mul", transformer.scale_), ("Add", centre)]
-    else:
+    if kind not in SCALERS:
         raise ValidationFailed(
             f"a regressor's target is transformed by {kind}, whose inverse has no ONNX form",
             hint="Transform it by a scaler, or by functions of NumPy such as log1p and expm1.",
             kind="convert",
         )
-    for name, constant in operations:
-        if constant is not None:
-            values = sink.node(name, values, sink.constant(np.asarray(constant, dtype)))
+    for name, constant in reversed(operations(transformer)):
+        values = sink.node(_BACK[name], values, sink.constant(np.asarray(constant, dtype)))
     return values
