@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -48,7 +49,7 @@ _PORTS = {
 # Callers need none, in a laptop's Compose.
 _NO_KEYS = {"STLAB_API_KEYS": "", "STLAB_DASHBOARD_API_KEY": ""}
 # Entrypoints that the images of others have.
-_OTHERS = {"prom/prometheus": ["prometheus"]}
+_OTHERS = {"prom/prometheus": "prometheus"}
 
 
 @dataclass
@@ -183,8 +184,7 @@ class Stack:
             return list(service["entrypoint"])
         image = interpolated(service["image"], self.variables).rpartition(":")[0]
         if image in _OTHERS:
-            first, *rest = _OTHERS[image]
-            return [program(first, first), *rest]
+            return [program(_OTHERS[image], _OTHERS[image])]
         (entrypoint,) = self._image(name, "ENTRYPOINT")
         return list(json.loads(entrypoint))
 
@@ -200,8 +200,9 @@ class Stack:
             return []
         return Dockerfile.read(ROOT / build["dockerfile"]).stages[-1].of(instruction)
 
-    def _rewritten(self, words: list[str]) -> list[str]:
-        """Return words with the ports and files of this machine."""
+    @cached_property
+    def _replaced(self) -> dict[str, str]:
+        """What stands in the files, and what is here in its place."""
         replaced = {"0.0.0.0": "127.0.0.1", "/opt/mlflow/bin/": f"{DOCKER}/"}
         replaced["/etc/stlab/triton"] = str(ROOT / "deployment" / "triton")
         replaced["/etc/prometheus"] = str(self.folder)
@@ -211,8 +212,12 @@ class Stack:
             replaced[f"{name}:{port}"] = f"{host}:{taken}"
             replaced[f"127.0.0.1:{port}"] = f"127.0.0.1:{taken}"
             replaced[f"--port={port}"] = f"--port={taken}"
-        pattern = re.compile("|".join(f"{re.escape(old)}(?![0-9])" for old in replaced))
-        return [pattern.sub(lambda found: replaced[found[0]], word) for word in words]
+        return replaced
+
+    def _rewritten(self, words: list[str]) -> list[str]:
+        """Return words with the ports and files of this machine."""
+        pattern = re.compile("|".join(f"{re.escape(old)}(?![0-9])" for old in self._replaced))
+        return [pattern.sub(lambda found: self._replaced[found[0]], word) for word in words]
 
     def _passes(self, check: list[str]) -> bool:
         command = [sys.executable if check[0].startswith("python") else check[0], *check[1:]]

@@ -20,6 +20,7 @@ from exporter.errors import ConflictError
 from tests.integration.exporter.running import environment as bare
 from tests.unit.deployment.chart_files import pods, rendered, way
 from tests.unit.deployment.deploy_files import ROOT
+from tests.unit.deployment.embedded import loopback_flags
 
 from .containers import possible
 from .parts import answers, free_port, running
@@ -36,11 +37,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         assert made.returncode == 0, made.stderr
         stack.start("mlflow")
         http, grpc, metrics = (stack.ports["triton", port] for port in (8000, 8001, 8002))
-        stack.start(
-            "triton-cpu",
-            *(f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"),
-            *(f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")),
-        )
+        stack.start("triton-cpu", *loopback_flags(http=http, grpc=grpc, metrics=metrics))
         stack.start("api")
         stack.start("dashboard")
         stack.prometheus_files()
@@ -176,21 +173,17 @@ def test_a_pod_pulls_its_bundle(stack: Stack) -> None:
     (pod,) = [pod for pod in pods(rendered(way("bundle"))) if pod.part == "triton"]
     pull = next(init for init in pod.spec["initContainers"] if "income" in init["args"])
     (triton,) = pod.spec["containers"]
-    repository = stack.volume("/repository")
 
-    def inside(container: dict[str, Any], *flags: str) -> list[str]:
+    def inside(container: dict[str, Any], *flags: str, volumes: tuple[Path, ...] = ()) -> list[str]:
         told = {one["name"]: one.get("value", SECRET) for one in container["env"]}
         command = [*container["command"], *container["args"], *flags]
-        return stack.inside(command, told, repository)
+        return stack.inside(command, told, *volumes)
 
-    pulled = stack.execute(inside(pull))
+    pulled = stack.execute(inside(pull, volumes=(stack.volume("/repository"),)))
     assert pulled.returncode == 0, pulled.stderr
-    names = ("http", "grpc", "metrics")
-    ports = {name: free_port() for name in names}
-    flags = [f"--{name}-port={port}" for name, port in ports.items()]
-    flags += [f"--{name}-address=127.0.0.1" for name in names]
+    ports = {name: free_port() for name in ("http", "grpc", "metrics")}
     ready = answers(f"http://127.0.0.1:{ports['http']}/v2/health/ready")
-    with running(inside(triton, *flags), ready, stack.folder / "pod.log"):
+    with running(inside(triton, *loopback_flags(**ports)), ready, stack.folder / "pod.log"):
         url = f"127.0.0.1:{ports['grpc']}"
         verdict = exporter(stack, "verify", "income", "--alias", "prod", "--triton-url", url)
         assert (verdict["status"], verdict["version"]) == ("passed", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -84,6 +85,7 @@ def pinned(image: str) -> bool:
 # ---- Compose ----
 
 
+@functools.cache
 def compose() -> dict[str, Any]:
     """The Compose file, with its anchors resolved."""
     read: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())

@@ -11,6 +11,15 @@ from exporter.triton.runtime import LAUNCHER_MARK
 TOO_NEW = "--allow-client-shm=false"
 
 
+def loopback_flags(**ports: int) -> list[str]:
+    """Flags that let a server listen on loopback alone, on ``http``, ``grpc``, ``metrics``."""
+    return [
+        flag
+        for name, port in ports.items()
+        for flag in (f"--{name}-port={port}", f"--{name}-address=127.0.0.1")
+    ]
+
+
 def embedded_tritonserver(folder: Path) -> Path:
     """Write a program ``tritonserver``, which leaves out what an older release does not know.
 

@@ -30,7 +30,7 @@ from triton_client import TritonClient
 from triton_client.errors import ModelNotFound
 
 from .chart_files import of_kind, pods, rendered, way
-from .embedded import embedded_tritonserver
+from .embedded import embedded_tritonserver, loopback_flags
 
 pytestmark = pytest.mark.triton
 
@@ -86,9 +86,7 @@ def _started(folder: Path, name: str) -> Iterator[Started]:
     flags = [re.sub("=.*", f"={folder}/models", container["args"][0])]
     (folder / "models").mkdir()
     flags += [word.replace("/etc/stlab/tls", str(folder)) for word in container["args"][1:]]
-    names = ("http", "grpc", "metrics")
-    flags += [f"--{name}-port={port}" for name, port in zip(names, ports, strict=True)]
-    flags += [f"--{name}-address=127.0.0.1" for name in names]
+    flags += loopback_flags(http=ports[0], grpc=ports[1], metrics=ports[2])
     path = f"{program.parent}:{os.environ['PATH']}"
     log = folder / "log"
     with log.open("wb") as out:

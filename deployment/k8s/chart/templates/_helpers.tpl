@@ -72,6 +72,15 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end }}
 
+{{/* What stlab's commands are told in a pod. */}}
+{{- define "stlab.commandEnv" -}}
+- name: HOME
+  value: /tmp
+- name: MLFLOW_TRACKING_URI
+  value: {{ .Values.registry.trackingUri | quote }}
+{{- include "stlab.secretEnv" (dict "root" . "secret" .Values.registry.secret "name" "registry") }}
+{{- end }}
+
 {{/* ---- what every pod has ---- */}}
 
 {{/* Of (dict "root" $ "settings" .Values.triton "part" "triton"); what follows `spec:` in a pod. */}}

@@ -15,11 +15,7 @@ containers:
       - --alias={{ $.Values.alias }}
       - --triton-url={{ include "stlab.tritonUrl" $ }}
     env:
-      - name: HOME
-        value: /tmp
-      - name: MLFLOW_TRACKING_URI
-        value: {{ $.Values.registry.trackingUri | quote }}
-      {{- include "stlab.secretEnv" (dict "root" $ "secret" $.Values.registry.secret "name" "registry") | trim | nindent 6 }}
+      {{- include "stlab.commandEnv" $ | nindent 6 }}
       {{- if eq $.Values.repository.type "s3" }}
       - name: STLAB_MODEL_REPOSITORY
         value: {{ $.Values.repository.s3.url }}
