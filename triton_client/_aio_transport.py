@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc.aio
 
-from triton_client._aio_direct import AsyncDirectChannel
 from triton_client._deadline import Deadline
 from triton_client._hooks import Watch
 from triton_client._retry import Retries
-from triton_client._status import StatusError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from triton_client._calls import Call
     from triton_client._channel import ChannelSettings
-    from triton_client._headers import Metadata
     from triton_client._hooks import Hooks
 
 __all__ = ["AsyncTransport"]
@@ -41,57 +38,27 @@ def _raise_if_cancelled(error: asyncio.CancelledError) -> None:
 class _Connection:
     """An open channel, where it belongs to, and the callables that were made on it."""
 
-    __slots__ = ("_channel", "_direct", "_methods", "_settings", "loop", "pid")
+    __slots__ = ("_channel", "_methods", "loop", "pid")
 
     def __init__(self, settings: ChannelSettings, loop: asyncio.AbstractEventLoop) -> None:
-        self._settings = settings
-        self._direct = None if settings.place is None else AsyncDirectChannel(settings.place, loop)
-        self._channel: grpc.aio.Channel | None = None
+        self._channel: grpc.aio.Channel = settings.open(grpc.aio)
         self._methods: dict[str, Any] = {}
         self.loop = loop
         self.pid = getpid()
 
-    async def unary(
-        self,
-        call: Call[Any],
-        timeout: float | None,  # noqa: ASYNC109 - the server is told, too
-        metadata: Metadata | None,
-    ) -> bytes | memoryview:
-        """Send a call and return its answer.
-
-        Raises:
-            StatusError: The call failed.
-        """
-        if self._direct is not None:
-            return await self._direct.unary(call.method, call.parts, timeout, metadata or ())
-        method = self._methods.get(call.method)
+    def unary(self, path: str) -> Any:
+        """Return what makes a unary call: from the bytes of a message to those of another."""
+        method = self._methods.get(path)
         if method is None:
-            method = self._methods[call.method] = self._opened().unary_unary(call.method)
-        try:
-            answer: bytes | None = await method(call.request, timeout=timeout, metadata=metadata)
-        except grpc.RpcError as error:
-            raise StatusError(error.code().name, error.details() or "") from error
-        except asyncio.CancelledError as error:
-            _raise_if_cancelled(error)
-            raise StatusError("CANCELLED", _CLOSED) from error
-        if answer is None:
-            raise StatusError("INTERNAL", "the server's answer is not one whole message")
-        return answer
+            method = self._methods[path] = self._channel.unary_unary(path)
+        return method
 
     def stream(self, path: str) -> Any:
         # On the wire, a stream of one request is that request.
-        return self._opened().unary_stream(path)
+        return self._channel.unary_stream(path)
 
     async def close(self) -> None:
-        if self._direct is not None:
-            self._direct.close()
-        if self._channel is not None:
-            await self._channel.close()
-
-    def _opened(self) -> grpc.aio.Channel:
-        if self._channel is None:
-            self._channel = self._settings.open(grpc.aio)
-        return self._channel
+        await self._channel.close()
 
 
 class AsyncTransport:
@@ -137,12 +104,17 @@ class AsyncTransport:
             if left == 0:
                 raise call.overdue()
             try:
-                answer = await connection.unary(call, left, metadata)
-            except StatusError as error:
-                failure = call.failure(error.code, error.details)
+                answer = await connection.unary(call.method)(
+                    call.request, timeout=left, metadata=metadata
+                )
+            except grpc.RpcError as error:
+                failure = call.failure(error.code().name, error.details() or "")
                 pause = self._retries.pause(failure, attempt, deadline) if retry else None
                 if pause is None:
-                    raise failure.error from error.__cause__ or error
+                    raise failure.error from error
+            except asyncio.CancelledError as error:
+                _raise_if_cancelled(error)
+                raise call.failure("CANCELLED", _CLOSED).error from error
             else:
                 self._retries.succeeded()
                 return call.read(answer)

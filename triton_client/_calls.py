@@ -10,7 +10,6 @@ from tritonclient.grpc import service_pb2
 
 from triton_client._failures import Failure, classify
 from triton_client._hooks import CallInfo
-from triton_client._tensors import raw_size
 from triton_client.errors import InvalidInput, ServerError, TritonClientError
 from triton_client.types import RepositoryEntry, ServerMetadata, SharedMemoryRegion
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from triton_client._regions import Segment
-    from triton_client._tensors import Raw
 
 __all__ = ["INFER", "STREAM", "Call", "Calls"]
 
@@ -35,7 +33,7 @@ class Call(Generic[T]):
 
     Attributes:
         method: The gRPC method's path.
-        parts: The serialized request, in parts that follow each other.
+        request: The serialized request.
         parse: Reads the serialized answer.
         server: The address it goes to, for errors.
         model: The model it concerns, or empty.
@@ -44,26 +42,19 @@ class Call(Generic[T]):
     """
 
     method: str
-    parts: tuple[Raw, ...]
-    parse: Callable[[bytes | memoryview], T]
+    request: bytes
+    parse: Callable[[bytes], T]
     server: str
     model: str = ""
     version: str = ""
     segments: tuple[Segment, ...] = ()
 
-    @property
-    def request(self) -> bytes:
-        """The serialized request in one piece."""
-        parts: tuple[Any, ...] = self.parts
-        return b"".join(parts)
-
     def info(self) -> CallInfo:
         """Return what hooks are told of it."""
-        size = sum(map(raw_size, self.parts))
         method = self.method.rpartition("/")[2]
-        return CallInfo(method, self.model, self.version, self.server, size)
+        return CallInfo(method, self.model, self.version, self.server, len(self.request))
 
-    def read(self, answer: bytes | memoryview) -> T:
+    def read(self, answer: bytes | None) -> T:
         """Return what an answer says.
 
         Raises:
@@ -71,6 +62,8 @@ class Call(Generic[T]):
             TritonClientError: It is an error.
         """
         try:
+            if answer is None:  # gRPC's word for it
+                raise ValueError("the server's answer is not one whole message")  # noqa: TRY301
             return self.parse(answer)
         except TritonClientError:
             raise
@@ -190,7 +183,7 @@ class Calls:
             request.parameters[f"file:{path}"].bytes_param = content
         return Call(
             f"{_SERVICE}RepositoryModelLoad",
-            (request.SerializeToString(),),
+            request.SerializeToString(),
             _nothing,
             self._server,
             name,
@@ -202,7 +195,7 @@ class Calls:
         request.parameters["unload_dependents"].bool_param = dependents
         return Call(
             f"{_SERVICE}RepositoryModelUnload",
-            (request.SerializeToString(),),
+            request.SerializeToString(),
             _nothing,
             self._server,
             name,
@@ -249,8 +242,8 @@ class Calls:
         from_bytes = getattr(service_pb2, f"{method}Response").FromString
         return Call(
             f"{_SERVICE}{method}",
-            (request,),
-            lambda answer: read(from_bytes(bytes(answer))),
+            request,
+            lambda answer: read(from_bytes(answer)),
             self._server,
             model,
             version,

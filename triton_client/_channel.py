@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import grpc
 
-from triton_client._addresses import Place, place_of
 from triton_client._headers import Headers, HeaderSource, Token
 
 if TYPE_CHECKING:
@@ -72,7 +71,6 @@ class ChannelSettings:
         options: The gRPC channel arguments.
         headers: The headers of every call.
         compression: A ``grpc.Compression`` of the requests; ``None`` for none.
-        place: Where unary calls go without grpcio; ``None`` where they need it.
     """
 
     address: str
@@ -81,7 +79,6 @@ class ChannelSettings:
     options: tuple[tuple[str, int | str], ...]
     headers: Headers = field(repr=False)
     compression: Any | None = None
-    place: Place | None = None
 
     def open(self, api: Any) -> Any:
         """Return a channel of ``grpc`` or ``grpc.aio``, whichever is given."""
@@ -95,8 +92,7 @@ class ChannelSettings:
         config = json.loads(str(options.get("grpc.service_config", "{}")))
         config["loadBalancingConfig"] = [{"pick_first": {}}]
         options["grpc.service_config"] = json.dumps(config)
-        place = None if self.place is None else replace(self.place, pinned=True)
-        return replace(self, options=tuple(options.items()), place=place)
+        return replace(self, options=tuple(options.items()))
 
 
 def channel_settings(
@@ -109,7 +105,6 @@ def channel_settings(
     token: Token | None = None,
     restricted: Mapping[str, str] | None = None,
     compression: Compression | None = None,
-    direct: bool = True,
 ) -> ChannelSettings:
     """Return the settings of a channel.
 
@@ -122,7 +117,6 @@ def channel_settings(
         token: A bearer token, or a function that returns it.
         restricted: The secrets of restricted protocols, by key.
         compression: How requests are compressed.
-        direct: Whether unary calls may go without grpcio where nothing of the above needs it.
 
     Raises:
         ValueError: The address is not one of a gRPC server, or an argument makes no sense.
@@ -149,7 +143,6 @@ def channel_settings(
         options=tuple(arguments.items()),
         headers=Headers(headers, token, restricted),
         compression=_COMPRESSIONS[compression],
-        place=None if credentials or compression or options or not direct else place_of(target),
     )
 
 

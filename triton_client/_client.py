@@ -45,8 +45,6 @@ class TritonClient:
         credentials: ``grpc.ChannelCredentials`` in place of ``tls``.
         retries: The most retries of a call whose connection broke.
         compression: ``gzip`` or ``deflate`` for requests; rarely worth its time on a fast network.
-        direct: Whether calls may go over plain sockets, which is several times faster, where
-            nothing of the above needs grpcio; ``False`` for grpcio always.
         hooks: What is told of every call; see :class:`Hooks`.
         options: gRPC channel arguments, beside or in place of the defaults.
 
@@ -66,7 +64,6 @@ class TritonClient:
         credentials: Any | None = None,
         retries: int = 2,
         compression: Compression | None = None,
-        direct: bool = True,
         hooks: Hooks | None = None,
         options: Mapping[str, int | str] | None = None,
     ) -> None:
@@ -80,7 +77,6 @@ class TritonClient:
             token=token,
             restricted=restricted,
             compression=compression,
-            direct=direct,
         )
         self.url = url
         self.timeout = timeout

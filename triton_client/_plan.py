@@ -212,7 +212,7 @@ class Inferences:
             str(reason), server=self._server, model=self.spec.name, version=self._version
         )
 
-    def _read_streamed(self, answer: bytes | memoryview) -> Outputs:
+    def _read_streamed(self, answer: bytes) -> Outputs:
         message, outputs = decode_streamed(answer)
         if message:
             raise classify_text(
@@ -223,10 +223,13 @@ class Inferences:
     def _call(
         self,
         method: str,
-        request: tuple[Raw, ...],
-        read: Callable[[bytes | memoryview], Outputs],
+        parts: tuple[Raw, ...],
+        read: Callable[[bytes], Outputs],
         segments: tuple[Segment, ...] = (),
     ) -> Call[Outputs]:
+        # The one copy: from here on the caller's arrays may change.
+        joined: tuple[Any, ...] = parts
+        request = b"".join(joined)
         return Call(method, request, read, self._server, self.spec.name, self._version, segments)
 
     def _parts(self, inputs: Sequence[tuple[TensorSpec, Array]]) -> tuple[slice | None, ...]:
@@ -241,7 +244,7 @@ def _read(
     wanted: tuple[str, ...],
     rows: int | None,
     placed: Mapping[str, Array],
-    answer: bytes | memoryview,
+    answer: bytes,
 ) -> Outputs:
     outputs = decode_answer(answer, placed)
     if wanted:

@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from triton_client._deadline import Deadline
-from triton_client._direct import DirectChannel
 from triton_client._hooks import Watch
 from triton_client._retry import Retries
-from triton_client._status import StatusError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from triton_client._calls import Call
     from triton_client._channel import ChannelSettings
-    from triton_client._headers import Metadata
     from triton_client._hooks import Hooks
 
 __all__ = ["Transport"]
@@ -29,45 +26,27 @@ T = TypeVar("T")
 
 
 class _Connection:
-    """What a process has open: sockets of its own, and grpcio's channel for what needs it."""
+    """A process's channel, opened at its first use, and the callables that were made on it."""
 
-    __slots__ = ("_channel", "_direct", "_methods", "_settings")
+    __slots__ = ("_channel", "_methods", "_settings")
 
     def __init__(self, settings: ChannelSettings) -> None:
         self._settings = settings
-        self._direct = None if settings.place is None else DirectChannel(settings.place)
         self._channel: grpc.Channel | None = None
         self._methods: dict[str, Any] = {}
 
-    def unary(
-        self, call: Call[Any], timeout: float | None, metadata: Metadata | None
-    ) -> bytes | memoryview:
-        """Send a call and return its answer.
-
-        Raises:
-            StatusError: The call failed.
-        """
-        if self._direct is not None:
-            return self._direct.unary(call.method, call.parts, timeout, metadata or ())
-        method = self._methods.get(call.method)
+    def unary(self, path: str) -> Any:
+        """Return what makes a unary call: from the bytes of a message to those of another."""
+        method = self._methods.get(path)
         if method is None:
-            # No serializers: the bytes of a call are gRPC's to send as they are.
-            method = self._methods[call.method] = self._opened().unary_unary(call.method)
-        try:
-            answer: bytes | None = method(call.request, timeout=timeout, metadata=metadata)
-        except grpc.RpcError as error:
-            raise StatusError(error.code().name, error.details() or "") from error
-        if answer is None:
-            raise StatusError("INTERNAL", "the server's answer is not one whole message")
-        return answer
+            method = self._methods[path] = self._opened().unary_unary(path)
+        return method
 
     def stream(self, path: str) -> Any:
         # On the wire, a stream of one request is that request.
         return self._opened().unary_stream(path)
 
     def close(self) -> None:
-        if self._direct is not None:
-            self._direct.close()
         if self._channel is not None:
             self._channel.close()
 
@@ -121,12 +100,14 @@ class Transport:
             if left == 0:
                 raise call.overdue()
             try:
-                answer = connection.unary(call, left, metadata)
-            except StatusError as error:
-                failure = call.failure(error.code, error.details)
+                answer = connection.unary(call.method)(
+                    call.request, timeout=left, metadata=metadata
+                )
+            except grpc.RpcError as error:
+                failure = call.failure(error.code().name, error.details() or "")
                 pause = self._retries.pause(failure, attempt, deadline) if retry else None
                 if pause is None:
-                    raise failure.error from error.__cause__ or error
+                    raise failure.error from error
             else:
                 self._retries.succeeded()
                 return call.read(answer)

@@ -103,8 +103,8 @@ async def ask_from_task(client: AsyncTritonClient, record: Record, caller: int) 
         await asyncio.sleep(PAUSE)
 
 
-def run_threads(url: str, record: Record, meanwhile: Callable[[], None], direct: bool) -> None:
-    with TritonClient(url, direct=direct) as client, ThreadPoolExecutor(THREADS) as pool:
+def run_threads(url: str, record: Record, meanwhile: Callable[[], None]) -> None:
+    with TritonClient(url) as client, ThreadPoolExecutor(THREADS) as pool:
         client.wait_until_ready()
         asking = [pool.submit(ask_from_thread, client, record, caller) for caller in range(THREADS)]
         meanwhile()
@@ -112,9 +112,9 @@ def run_threads(url: str, record: Record, meanwhile: Callable[[], None], direct:
             future.result()
 
 
-def run_tasks(url: str, record: Record, meanwhile: Callable[[], None], direct: bool) -> None:
+def run_tasks(url: str, record: Record, meanwhile: Callable[[], None]) -> None:
     async def run() -> None:
-        async with AsyncTritonClient(url, direct=direct) as client, asyncio.TaskGroup() as group:
+        async with AsyncTritonClient(url) as client, asyncio.TaskGroup() as group:
             await client.wait_until_ready()
             for caller in range(TASKS):
                 group.create_task(ask_from_task(client, record, caller))
@@ -133,13 +133,11 @@ def run_tasks(url: str, record: Record, meanwhile: Callable[[], None], direct: b
     ids=["killed", "told to end"],
 )
 @pytest.mark.parametrize("run", [run_threads, run_tasks], ids=["threads", "tasks"])
-@pytest.mark.parametrize("direct", [True, False], ids=["direct", "grpcio"])
 def test_a_server_goes_under_load_and_comes_back(
     start: Callable[..., TritonServer],
-    run: Callable[[str, Record, Callable[[], None], bool], None],
+    run: Callable[[str, Record, Callable[[], None]], None],
     end: Callable[[TritonServer], None],
     losses: set[str],
-    direct: bool,
 ) -> None:
     record = Record()
     with ExitStack() as servers:
@@ -154,7 +152,7 @@ def test_a_server_goes_under_load_and_comes_back(
             servers.enter_context(start(grpc_port=port)).wait_live()
             record.back.set()
 
-        run(first.grpc_url, record, go_and_come_back, direct)
+        run(first.grpc_url, record, go_and_come_back)
     log.info("%s; the slowest call took %.2f s", dict(record.counts), record.slowest)
     assert record.counts["answered"] > len(record.served)
     lost = set(record.counts) - {"answered"}

@@ -36,11 +36,6 @@ CLIENTS = 200
 MOST_GROWTH = 10 * 1024 * 1024
 
 
-@pytest.fixture(params=[True, False], ids=["direct", "grpcio"])
-def direct(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("repository")
@@ -133,14 +128,14 @@ def timed(what: str, function: Callable[[range], None], numbers: range) -> None:
     log.info("%s: %.0f calls/s", what, len(numbers) / (time.monotonic() - started))
 
 
-def test_threads_get_the_answers_to_their_own_questions(url: str, direct: bool) -> None:
-    with TritonClient(url, direct=direct) as client:
+def test_threads_get_the_answers_to_their_own_questions(url: str) -> None:
+    with TritonClient(url) as client:
         timed("threads", lambda numbers: from_threads(client, numbers), range(CALLS))
 
 
-def test_tasks_get_the_answers_to_their_own_questions(url: str, direct: bool) -> None:
+def test_tasks_get_the_answers_to_their_own_questions(url: str) -> None:
     async def ask(numbers: range) -> None:
-        async with AsyncTritonClient(url, direct=direct) as client:
+        async with AsyncTritonClient(url) as client:
             await from_tasks(client, numbers)
 
     timed("tasks", lambda numbers: asyncio.run(ask(numbers)), range(CALLS))
@@ -166,10 +161,10 @@ def test_calls_from_tasks_leave_nothing_behind(url: str) -> None:
         runner.run(client.close())
 
 
-def test_closed_clients_leave_nothing_behind(url: str, direct: bool) -> None:
+def test_closed_clients_leave_nothing_behind(url: str) -> None:
     def use(clients: int) -> None:
         for number in range(clients):
-            with TritonClient(url, direct=direct) as client:
+            with TritonClient(url) as client:
                 asked = question(number)
                 assert answers(asked, client.model("doubling").infer(asked))
 
@@ -179,10 +174,10 @@ def test_closed_clients_leave_nothing_behind(url: str, direct: bool) -> None:
     before.assert_not_outgrown()
 
 
-def test_closed_clients_of_an_event_loop_leave_nothing_behind(url: str, direct: bool) -> None:
+def test_closed_clients_of_an_event_loop_leave_nothing_behind(url: str) -> None:
     async def use(clients: int) -> None:
         for number in range(clients):
-            async with AsyncTritonClient(url, direct=direct) as client:
+            async with AsyncTritonClient(url) as client:
                 asked = question(number)
                 model = await client.model("doubling")
                 assert answers(asked, await model.infer(asked))
@@ -194,9 +189,9 @@ def test_closed_clients_of_an_event_loop_leave_nothing_behind(url: str, direct: 
         before.assert_not_outgrown()
 
 
-def test_closed_event_loops_leave_nothing_behind(url: str, direct: bool) -> None:
+def test_closed_event_loops_leave_nothing_behind(url: str) -> None:
     async def use() -> None:
-        async with AsyncTritonClient(url, direct=direct) as client:
+        async with AsyncTritonClient(url) as client:
             await client.model("doubling")
 
     for _ in range(5):
@@ -208,9 +203,9 @@ def test_closed_event_loops_leave_nothing_behind(url: str, direct: bool) -> None
 
 
 # The last one: the memory that it leaves free would hide what the others keep.
-def test_tasks_may_all_ask_at_once(url: str, direct: bool) -> None:
+def test_tasks_may_all_ask_at_once(url: str) -> None:
     async def ask() -> None:
-        async with AsyncTritonClient(url, direct=direct) as client:
+        async with AsyncTritonClient(url) as client:
             model = await client.model("doubling")
             asked = [question(number) for number in range(3000)]
             found = await asyncio.gather(*(model.infer(inputs) for inputs in asked))

@@ -26,13 +26,9 @@ def proxy(server: HostileServer) -> Iterator[CuttingProxy]:
     proxy.close()
 
 
-@pytest.fixture(
-    params=[("sync", True), ("asyncio", True), ("sync", False), ("asyncio", False)],
-    ids=["sync", "asyncio", "sync-grpcio", "asyncio-grpcio"],
-)
+@pytest.fixture(params=["sync", "asyncio"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Blocking]:
-    kind, direct = request.param
     with asyncio.Runner() as runner:
-        blocking = Blocking(kind, runner, direct=direct)
+        blocking = Blocking(request.param, runner)
         yield blocking
         blocking.close()

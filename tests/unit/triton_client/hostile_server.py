@@ -184,17 +184,14 @@ class Blocking:
     Args:
         kind: ``sync`` or ``asyncio``.
         runner: Runs the event loop of the asyncio client.
-        direct: Whether calls may go without grpcio.
     """
 
-    def __init__(self, kind: str, runner: asyncio.Runner, *, direct: bool) -> None:
+    def __init__(self, kind: str, runner: asyncio.Runner) -> None:
         self._kind = kind
-        self._direct = direct
         self._runner = runner
         self._clients: list[Any] = []
 
     def __call__(self, url: str, **options: Any) -> Any:
-        options.setdefault("direct", self._direct)
         client = (TritonClient if self._kind == "sync" else AsyncTritonClient)(url, **options)
         self._clients.append(client)
         return client

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from fake_name_server import FakeNameServer
 from hostile_server import Blocking, HostileServer
 
 if TYPE_CHECKING:
@@ -25,33 +25,23 @@ def servers() -> Iterator[tuple[HostileServer, HostileServer]]:
         server.stop()
 
 
-@pytest.fixture(params=["a name", "grpcio's list"])
+@pytest.fixture(params=["a name", "a list"])
 def url(
-    request: pytest.FixtureRequest,
-    servers: tuple[HostileServer, HostileServer],
-    monkeypatch: pytest.MonkeyPatch,
-) -> str:
+    request: pytest.FixtureRequest, servers: tuple[HostileServer, HostileServer]
+) -> Iterator[str]:
     port = servers[0].port
     if request.param != "a name":
-        return f"ipv4:127.0.0.1:{port},127.0.0.2:{port}"
-    resolve = socket.getaddrinfo
-
-    def both(host: Any, *arguments: Any, **named: Any) -> Any:
-        if host != "triton.test":
-            return resolve(host, *arguments, **named)
-        return [
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
-            for address in ("127.0.0.1", "127.0.0.2")
-        ]
-
-    monkeypatch.setattr(socket, "getaddrinfo", both)
-    return f"triton.test:{port}"
+        yield f"ipv4:127.0.0.1:{port},127.0.0.2:{port}"
+        return
+    names = FakeNameServer("127.0.0.1", "127.0.0.2")
+    yield names.target(port)
+    names.close()
 
 
 @pytest.fixture(params=["sync", "asyncio"])
 def client(request: pytest.FixtureRequest, url: str) -> Iterator[Any]:
     with asyncio.Runner() as runner:
-        blocking = Blocking(request.param, runner, direct=True)
+        blocking = Blocking(request.param, runner)
         yield blocking, blocking(url, timeout=20)
         blocking.close()
 
