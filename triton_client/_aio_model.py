@@ -13,12 +13,12 @@ from triton_client._window import aio_in_order
 from triton_client.errors import ModelNotFound, NotReady, PermissionDenied
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping
 
     from triton_client._aio_transport import AsyncTransport
     from triton_client._calls import Call, Calls
     from triton_client._codec import Parameter
-    from triton_client._plan import Outputs, Wanted
+    from triton_client._plan import InferencePlan, Outputs, Wanted
     from triton_client._regions import Regions
 
 __all__ = ["AsyncModel"]
@@ -132,12 +132,8 @@ class AsyncModel(ServedModel):
             request_id=request_id,
             priority=priority,
         )
-        if len(plan.parts) == 1:
-            return await self._send(plan.call(plan.parts[0]), limit)
-        answers = aio_in_order(
-            lambda part: self._send(plan.call(part), limit), plan.parts, PARTS_AT_ONCE
-        )
-        return plan.join([answer async for answer in answers])
+        # All of it is encoded before anything is awaited: the caller may change the inputs then.
+        return await self._run(plan, list(plan.calls()), limit)
 
     async def __call__(self, **inputs: object) -> Outputs:
         """Run the model on inputs given by name; as :meth:`infer` with its defaults."""
@@ -171,12 +167,19 @@ class AsyncModel(ServedModel):
         """
         wanted = None if outputs is None else self._inferences.names(outputs)
 
-        async def infer(inputs: Mapping[str, object]) -> Outputs:
-            return await self.infer(
-                inputs, outputs=wanted, deadline=deadline, parameters=parameters, priority=priority
+        def prepare(inputs: Mapping[str, object]) -> Awaitable[Outputs]:
+            limit = self._deadline(deadline)
+            plan = self._inferences.plan(
+                inputs,
+                outputs=wanted,
+                timeout=limit.seconds,
+                parameters=parameters,
+                request_id="",
+                priority=priority,
             )
+            return self._run(plan, list(plan.calls()), limit)
 
-        return aio_in_order(infer, items, concurrency)
+        return aio_in_order(prepare, items, concurrency)
 
     def stream(
         self,
@@ -252,6 +255,15 @@ class AsyncModel(ServedModel):
         limit = self._deadline(deadline)
         steps = SequenceSteps(self._inferences, sequence_id, limit.seconds, options)
         return AsyncModelSequence(self._pinned, steps)
+
+    async def _run(
+        self, plan: InferencePlan, calls: Iterable[Call[Outputs]], limit: Deadline
+    ) -> Outputs:
+        if len(plan.parts) == 1:
+            (call,) = calls
+            return await self._send(call, limit)
+        answers = aio_in_order(lambda call: self._send(call, limit), calls, PARTS_AT_ONCE)
+        return plan.join([answer async for answer in answers])
 
     async def _send(self, call: Call[Outputs], limit: Deadline) -> Outputs:
         if not call.segments:

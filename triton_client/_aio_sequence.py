@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from triton_client._aio_transport import AsyncTransport
+    from triton_client._calls import Call
+    from triton_client._deadline import Deadline
     from triton_client._plan import Outputs
     from triton_client._sequence import SequenceSteps
+    from triton_client.errors import InvalidInput
 
 __all__ = ["AsyncModelSequence"]
 
@@ -47,26 +50,32 @@ class AsyncModelSequence:
             InvalidInput: The inputs do not fit the model, or the sequence has ended or failed.
             TritonClientError: The call failed otherwise.
         """
-        call, limit = self._steps.request(inputs, end=end, request_id=request_id)
-        with self._steps.sending(end=end):
-            return await self._transport.run(call, limit, retry=False)
+        step = self._steps.request(inputs, end=end, request_id=request_id)
+        return await self._send(*step, end=end)
 
     async def infer_all(
         self, items: Iterable[Mapping[str, object]] | AsyncIterable[Mapping[str, object]]
     ) -> AsyncIterator[Outputs]:
         """Run a step for each of ``items``, the last one with ``end``.
 
-        An item is taken before the one ahead of it is sent.
+        An item is taken before the one ahead of it is sent; it may be the same object with other
+        values.
 
         Yields:
             Each step's outputs.
         """
-        remaining = aio_items(items)
-        item = await anext(remaining, None)
-        while item is not None:
-            following = await anext(remaining, None)
-            yield await self.infer(item, end=following is None)
-            item = following
+        step: Call[Outputs] | InvalidInput | None = None
+        async for item in aio_items(items):
+            following = self._steps.prepared(item)
+            if step is not None:
+                yield await self._send(*self._steps.turn_of(step, end=False), end=False)
+            step = following
+        if step is not None:
+            yield await self._send(*self._steps.turn_of(step, end=True), end=True)
+
+    async def _send(self, call: Call[Outputs], limit: Deadline, *, end: bool) -> Outputs:
+        with self._steps.sending(end=end):
+            return await self._transport.run(call, limit, retry=False)
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -54,6 +54,10 @@ class Call(Generic[T]):
         method = self.method.rpartition("/")[2]
         return CallInfo(method, self.model, self.version, self.server, len(self.request))
 
+    def followed_by(self, fields: bytes) -> Call[T]:
+        """Return the same call with more fields at the end of its request."""
+        return replace(self, request=self.request + fields)
+
     def read(self, answer: bytes | None) -> T:
         """Return what an answer says.
 
@@ -75,6 +79,18 @@ class Call(Generic[T]):
     def failure(self, code: str, details: str) -> Failure:
         """Return what a gRPC status means for this call."""
         return classify(code, details, server=self.server, model=self.model, version=self.version)
+
+    def failed(self, error: Any) -> Failure:
+        """Return what a ``grpc.RpcError`` means for this call."""
+        return self.failure(error.code().name, error.details() or "")
+
+    def http_port(self) -> TritonClientError:
+        """Return the error of an address that takes HTTP, but no gRPC."""
+        return self.failure(
+            "UNAVAILABLE",
+            "HTTP/1 answers there, not gRPC: this looks like Triton's HTTP port; "
+            "name its gRPC port, 8001 by default",
+        ).error
 
     def overdue(self) -> TritonClientError:
         """Return the error of a call whose deadline passed before it was sent.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from triton_client._regions import Reference, Shared
 
-__all__ = ["Parameter", "RequestEncoder", "Step", "decode_answer", "decode_streamed"]
+__all__ = ["Parameter", "RequestEncoder", "Step", "decode_answer", "decode_streamed", "encode_step"]
 
 Parameter = bool | int | float | str
 Step = tuple[int | str, bool, bool]
@@ -33,6 +33,8 @@ Step = tuple[int | str, bool, bool]
 
 _NOWHERE: Final[Mapping[str, np.ndarray[Any, Any]]] = MappingProxyType({})
 _KEPT_HEADERS: Final = 256
+_MOST_KEPT_HEAD: Final = 1024  # bytes; what a server sends is not kept without a bound
+_MOST_VARINT: Final = 10  # bytes; a longer number is none, and would take ever more time
 _RAW_INPUT_TAG: Final = b"\x3a"  # field 7, length-delimited
 _OUTPUTS_TAG: Final = 0x2A  # field 5
 _RAW_OUTPUT_TAG: Final = 0x32  # field 6
@@ -125,7 +127,7 @@ class RequestEncoder:
             microseconds = None if timeout is None else max(1, int(timeout * 1e6))
             parts.append(_parameters(microseconds, priority, extra))
         if sequence is not None:
-            parts.append(_sequence(sequence))
+            parts.append(encode_step(sequence))
         if request_id:
             parts.append(service_pb2.ModelInferRequest(id=request_id).SerializeToString())
         for spec, array in inputs:
@@ -187,7 +189,8 @@ def decode_answer(
         raise ValueError(f"the answer has {len(heads)} outputs, but contents for {len(raws)}")
     outputs: dict[str, np.ndarray[Any, Any]] = {}
     for head, (offset, size) in zip(heads, raws, strict=True):
-        name, datatype, shape = _output_head(head)
+        read = _output_head if len(head) <= _MOST_KEPT_HEAD else _output_head.__wrapped__
+        name, datatype, shape = read(head)
         try:
             outputs[name] = (
                 _written(placed[name], datatype, shape)
@@ -330,7 +333,8 @@ def _parameters(
     return bytes(request.SerializeToString())
 
 
-def _sequence(step: Step) -> bytes:
+def encode_step(step: Step) -> bytes:
+    """Return the fields that make a request a step of a sequence."""
     request = service_pb2.ModelInferRequest()
     identifier, start, end = step
     field = "string_param" if isinstance(identifier, str) else "int64_param"
@@ -352,10 +356,10 @@ def _varint(value: int) -> bytes:
 def _read_varint(message: bytes | memoryview, position: int) -> tuple[int, int]:
     """Return the number that begins at a position, and the position behind it."""
     value = shift = 0
-    for at in range(position, len(message)):
+    for at in range(position, min(len(message), position + _MOST_VARINT)):
         byte = message[at]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at + 1
         shift += 7
-    raise ValueError("the answer is cut short")
+    raise ValueError("the answer is cut short, or no protobuf message")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from triton_client._deadline import Deadline
@@ -12,11 +13,11 @@ from triton_client._window import in_order
 from triton_client.errors import ModelNotFound, NotReady, PermissionDenied
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from triton_client._calls import Call, Calls
     from triton_client._codec import Parameter
-    from triton_client._plan import Outputs, Wanted
+    from triton_client._plan import InferencePlan, Outputs, Wanted
     from triton_client._regions import Regions
     from triton_client._transport import Transport
 
@@ -132,12 +133,7 @@ class Model(ServedModel):
             request_id=request_id,
             priority=priority,
         )
-        if len(plan.parts) == 1:
-            return self._send(plan.call(plan.parts[0]), limit)
-        answers = in_order(
-            lambda part: self._send(plan.call(part), limit), plan.parts, PARTS_AT_ONCE
-        )
-        return plan.join(list(answers))
+        return self._run(plan, plan.calls(), limit)
 
     def __call__(self, **inputs: object) -> Outputs:
         """Run the model on inputs given by name; as :meth:`infer` with its defaults."""
@@ -171,12 +167,19 @@ class Model(ServedModel):
         """
         wanted = None if outputs is None else self._inferences.names(outputs)
 
-        def infer(inputs: Mapping[str, object]) -> Outputs:
-            return self.infer(
-                inputs, outputs=wanted, deadline=deadline, parameters=parameters, priority=priority
+        def prepare(inputs: Mapping[str, object]) -> Callable[[], Outputs]:
+            limit = self._deadline(deadline)
+            plan = self._inferences.plan(
+                inputs,
+                outputs=wanted,
+                timeout=limit.seconds,
+                parameters=parameters,
+                request_id="",
+                priority=priority,
             )
+            return partial(self._run, plan, list(plan.calls()), limit)
 
-        return in_order(infer, items, concurrency)
+        return in_order(prepare, items, concurrency)
 
     def stream(
         self,
@@ -252,6 +255,13 @@ class Model(ServedModel):
         limit = self._deadline(deadline)
         steps = SequenceSteps(self._inferences, sequence_id, limit.seconds, options)
         return ModelSequence(self._pinned, steps)
+
+    def _run(self, plan: InferencePlan, calls: Iterable[Call[Outputs]], limit: Deadline) -> Outputs:
+        if len(plan.parts) == 1:
+            (call,) = calls
+            return self._send(call, limit)
+        answers = in_order(lambda call: partial(self._send, call, limit), calls, PARTS_AT_ONCE)
+        return plan.join(list(answers))
 
     def _send(self, call: Call[Outputs], limit: Deadline) -> Outputs:
         if not call.segments:

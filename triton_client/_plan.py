@@ -23,7 +23,7 @@ from triton_client._regions import Regions, Segment, Shared
 from triton_client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from triton_client._tensors import Raw
     from triton_client.types import ModelSpec, TensorSpec
@@ -62,6 +62,14 @@ class InferencePlan:
             inputs = [(tensor, array[part]) for tensor, array in inputs]
             placed = {name: array[part] for name, array in placed.items()}
         return self._owner.call(inputs, self._outputs, part, self._options, placed)
+
+    def calls(self) -> Iterator[Call[Outputs]]:
+        """Yield every part's request, each encoded when it is taken.
+
+        Raises:
+            InvalidInput: A string or a parameter cannot be encoded.
+        """
+        return map(self.call, self.parts)
 
     def join(self, answers: Sequence[Outputs]) -> Outputs:
         """Return the parts' answers as one, in the order of the parts."""

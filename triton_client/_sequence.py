@@ -6,7 +6,9 @@ import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from triton_client._codec import encode_step
 from triton_client._deadline import Deadline
+from triton_client.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -68,8 +70,7 @@ class SequenceSteps:
         Raises:
             InvalidInput: The inputs do not fit the model, or the sequence takes no more steps.
         """
-        if self._state in _REFUSED:
-            raise self._inferences.invalid(_REFUSED[self._state])
+        self._check_open()
         limit = Deadline(self._seconds)
         call = self._inferences.single(
             inputs,
@@ -79,6 +80,32 @@ class SequenceSteps:
             **self._options,
         )
         return call, limit
+
+    def prepared(self, inputs: Mapping[str, object]) -> Call[Outputs] | InvalidInput:
+        """Return the request of a step that may or may not be the last.
+
+        What is wrong with the inputs is returned, to be raised at the step's turn.
+        """
+        try:
+            return self._inferences.single(
+                inputs, timeout=self._seconds, request_id="", **self._options
+            )
+        except InvalidInput as error:
+            return error
+
+    def turn_of(
+        self, prepared: Call[Outputs] | InvalidInput, *, end: bool
+    ) -> tuple[Call[Outputs], Deadline]:
+        """Return a prepared step's request and its deadline.
+
+        Raises:
+            InvalidInput: The inputs do not fit the model, or the sequence takes no more steps.
+        """
+        self._check_open()
+        if isinstance(prepared, InvalidInput):
+            raise prepared
+        fields = encode_step((self.id, self._state == "new", end))
+        return prepared.followed_by(fields), Deadline(self._seconds)
 
     @contextmanager
     def sending(self, *, end: bool) -> Iterator[None]:
@@ -94,6 +121,10 @@ class SequenceSteps:
     def leave(self) -> None:
         """Refuse further steps."""
         self._state = "over"
+
+    def _check_open(self) -> None:
+        if self._state in _REFUSED:
+            raise self._inferences.invalid(_REFUSED[self._state])
 
 
 class ModelSequence:
@@ -129,24 +160,28 @@ class ModelSequence:
             InvalidInput: The inputs do not fit the model, or the sequence has ended or failed.
             TritonClientError: The call failed otherwise.
         """
-        call, limit = self._steps.request(inputs, end=end, request_id=request_id)
-        with self._steps.sending(end=end):
-            return self._transport.run(call, limit, retry=False)
+        return self._send(*self._steps.request(inputs, end=end, request_id=request_id), end=end)
 
     def infer_all(self, items: Iterable[Mapping[str, object]]) -> Iterator[Outputs]:
         """Run a step for each of ``items``, the last one with ``end``.
 
-        An item is taken before the one ahead of it is sent.
+        An item is taken before the one ahead of it is sent; it may be the same object with other
+        values.
 
         Yields:
             Each step's outputs.
         """
-        remaining = iter(items)
-        item = next(remaining, None)
-        while item is not None:
+        remaining = map(self._steps.prepared, items)
+        step = next(remaining, None)
+        while step is not None:
             following = next(remaining, None)
-            yield self.infer(item, end=following is None)
-            item = following
+            end = following is None
+            yield self._send(*self._steps.turn_of(step, end=end), end=end)
+            step = following
+
+    def _send(self, call: Call[Outputs], limit: Deadline, *, end: bool) -> Outputs:
+        with self._steps.sending(end=end):
+            return self._transport.run(call, limit, retry=False)
 
     def __enter__(self) -> Self:
         return self
