@@ -11,7 +11,8 @@ import grpc.aio
 
 from triton_client._deadline import Deadline
 from triton_client._hooks import Watch
-from triton_client._retry import Retries
+from triton_client._http_port import HTTP_PORT_SECONDS, aio_is_http_port
+from triton_client._retry import Attempts, Retries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,7 +42,7 @@ class _Connection:
     __slots__ = ("_channel", "_methods", "loop", "pid")
 
     def __init__(self, settings: ChannelSettings, loop: asyncio.AbstractEventLoop) -> None:
-        self._channel: grpc.aio.Channel = settings.open(grpc.aio)
+        self._channel: grpc.aio.Channel = settings.open_aio()
         self._methods: dict[str, Any] = {}
         self.loop = loop
         self.pid = getpid()
@@ -73,7 +74,9 @@ class AsyncTransport:
         hooks: What is told of every call.
     """
 
-    __slots__ = ("_closed", "_headers", "_hooks", "_opened", "_retries", "_settings")
+    __slots__ = (
+        "_closed", "_connected", "_headers", "_hooks", "_opened", "_retries", "_settings",
+    )  # fmt: skip
 
     def __init__(self, settings: ChannelSettings, retries: int, hooks: Hooks | None = None) -> None:
         self._settings = settings
@@ -81,6 +84,7 @@ class AsyncTransport:
         self._hooks = hooks
         self._retries = Retries(retries)
         self._opened: _Connection | None = None
+        self._connected = False
         self._closed = False
 
     async def run(self, call: Call[T], deadline: Deadline, *, retry: bool = True) -> T:
@@ -96,36 +100,32 @@ class AsyncTransport:
             return await self._run(call, deadline, retry=retry)
 
     async def _run(self, call: Call[T], deadline: Deadline, *, retry: bool) -> T:
-        attempt = 0
+        attempts = Attempts()
         while True:
-            connection = self._connection()
+            method = self._connection().unary(call.method)
             metadata = self._headers.current()
             left = deadline.remaining()
             if left == 0:
                 raise call.overdue()
             try:
-                answer = await connection.unary(call.method)(
-                    call.request, timeout=left, metadata=metadata
-                )
+                answer = await method(call.request, timeout=left, metadata=metadata)
             except grpc.RpcError as error:
-                failure = call.failure(error.code().name, error.details() or "")
-                pause = self._retries.pause(failure, attempt, deadline) if retry else None
-                if pause is None:
-                    raise failure.error from error
+                pause = await self._pause(call, error, attempts, deadline, repeatable=retry)
             except asyncio.CancelledError as error:
                 _raise_if_cancelled(error)
                 raise call.failure("CANCELLED", _CLOSED).error from error
             else:
+                self._connected = True
                 self._retries.succeeded()
                 return call.read(answer)
             await asyncio.sleep(pause)
-            attempt += 1
 
     async def stream(self, call: Call[T], seconds: float | None) -> AsyncIterator[T]:
         """Send a call and yield what each of its answers says; cancels it where left early.
 
         Args:
-            call: The call; it is sent when the first answer is asked for, and never again.
+            call: The call; it is sent when the first answer is asked for, and again only where the
+                server never processed it.
             seconds: How long all of it may take from then on; ``None`` for ever.
 
         Raises:
@@ -134,24 +134,61 @@ class AsyncTransport:
         """
         deadline = Deadline(seconds)
         with nullcontext() if self._hooks is None else Watch(self._hooks, call.info()):
-            method = self._connection().stream(call.method)
-            metadata = self._headers.current()
-            left = deadline.remaining()
-            if left == 0:
-                raise call.overdue()
-            # No triton_grpc_error in the metadata, which gives errors a status code: a decoupled
-            # Python model that ends its answers after an error then ends the server (24.10).
-            answers = method(call.request, timeout=left, metadata=metadata)
-            try:
-                async for answer in answers:
-                    yield call.read(answer)
-            except grpc.RpcError as error:
-                raise call.failure(error.code().name, error.details() or "").error from error
-            except asyncio.CancelledError as error:
-                _raise_if_cancelled(error)
-                raise call.failure("CANCELLED", _CLOSED).error from error
-            finally:
-                answers.cancel()
+            attempts, answered = Attempts(), False
+            while True:
+                method = self._connection().stream(call.method)
+                metadata = self._headers.current()
+                left = deadline.remaining()
+                if left == 0:
+                    raise call.overdue()
+                # No triton_grpc_error in the metadata, which gives errors a status code: a
+                # decoupled Python model that ends its answers after an error then ends the server
+                # (24.10).
+                answers = method(call.request, timeout=left, metadata=metadata)
+                try:
+                    async for answer in answers:
+                        answered = self._connected = True
+                        yield call.read(answer)
+                except grpc.RpcError as error:
+                    if answered:
+                        raise call.failed(error).error from error
+                    pause = await self._pause(call, error, attempts, deadline, repeatable=False)
+                except asyncio.CancelledError as error:
+                    _raise_if_cancelled(error)
+                    raise call.failure("CANCELLED", _CLOSED).error from error
+                else:
+                    return
+                finally:
+                    answers.cancel()
+                await asyncio.sleep(pause)
+
+    async def _pause(
+        self,
+        call: Call[T],
+        error: grpc.RpcError,
+        attempts: Attempts,
+        deadline: Deadline,
+        *,
+        repeatable: bool,
+    ) -> float:
+        """Return the seconds to wait before the next attempt.
+
+        Raises:
+            TritonClientError: There is none.
+        """
+        failure = call.failed(error)
+        pause = self._retries.pause(failure, attempts, deadline, repeatable=repeatable)
+        if pause is not None:
+            return pause
+        address = self._settings.host_port
+        if (
+            failure.transient
+            and not self._connected
+            and address is not None
+            and await aio_is_http_port(address, deadline.within(HTTP_PORT_SECONDS))
+        ):
+            raise call.http_port() from error
+        raise failure.error from error
 
     async def close(self) -> None:
         """Close the connection; calls under way end with ``Unavailable``."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import grpc
+import grpc.aio
 
+from triton_client._defaults import MAX_RESPONSE_BYTES
 from triton_client._headers import Headers, HeaderSource, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from os import PathLike
 
 __all__ = ["TLS", "ChannelSettings", "Compression", "channel_settings"]
@@ -23,14 +27,13 @@ Compression = Literal["gzip", "deflate"]
 # and closes the connection with too_many_pings after two more.
 _OPTIONS: Final[dict[str, int | str]] = {
     "grpc.max_send_message_length": -1,
-    "grpc.max_receive_message_length": -1,
     "grpc.keepalive_time_ms": 330_000,
     "grpc.keepalive_timeout_ms": 20_000,
     "grpc.keepalive_permit_without_calls": 0,
     "grpc.initial_reconnect_backoff_ms": 200,
     "grpc.max_reconnect_backoff_ms": 5_000,
-    # Retries are ours: gRPC's buffer ends at 256 KiB a call.
-    "grpc.enable_retries": 0,
+    # No retry policy of gRPC's, not from a name server either: retries have a budget, see _retry.
+    "grpc.service_config_disable_resolution": 1,
     # Out of the process's pool of connections, where a child would be given its parent's.
     "grpc.use_local_subchannel_pool": 1,
     "grpc.service_config": json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}),
@@ -71,6 +74,8 @@ class ChannelSettings:
         options: The gRPC channel arguments.
         headers: The headers of every call.
         compression: A ``grpc.Compression`` of the requests; ``None`` for none.
+        interceptors: Those of ``grpc`` or of ``grpc.aio``.
+        host_port: The host and the port, where the address is one of these in plain text.
     """
 
     address: str
@@ -79,12 +84,25 @@ class ChannelSettings:
     options: tuple[tuple[str, int | str], ...]
     headers: Headers = field(repr=False)
     compression: Any | None = None
+    interceptors: tuple[Any, ...] = ()
+    host_port: tuple[str, int] | None = None
 
-    def open(self, api: Any) -> Any:
-        """Return a channel of ``grpc`` or ``grpc.aio``, whichever is given."""
+    def open(self) -> grpc.Channel:
+        """Return a channel for threads."""
         if self.credentials is None:
-            return api.insecure_channel(self.target, self.options, self.compression)
-        return api.secure_channel(self.target, self.credentials, self.options, self.compression)
+            channel = grpc.insecure_channel(self.target, self.options, self.compression)
+        else:
+            channel = grpc.secure_channel(
+                self.target, self.credentials, self.options, self.compression
+            )
+        return grpc.intercept_channel(channel, *self.interceptors)
+
+    def open_aio(self) -> grpc.aio.Channel:
+        """Return a channel for the running event loop."""
+        rest = (self.options, self.compression, self.interceptors)
+        if self.credentials is None:
+            return grpc.aio.insecure_channel(self.target, *rest)
+        return grpc.aio.secure_channel(self.target, self.credentials, *rest)
 
     def pinned(self) -> Self:
         """Return the same with all calls going to one server, whatever the address stands for."""
@@ -105,6 +123,8 @@ def channel_settings(
     token: Token | None = None,
     restricted: Mapping[str, str] | None = None,
     compression: Compression | None = None,
+    max_response_bytes: int = MAX_RESPONSE_BYTES,
+    interceptors: Sequence[Any] = (),
 ) -> ChannelSettings:
     """Return the settings of a channel.
 
@@ -117,6 +137,8 @@ def channel_settings(
         token: A bearer token, or a function that returns it.
         restricted: The secrets of restricted protocols, by key.
         compression: How requests are compressed.
+        max_response_bytes: The largest answer that is taken.
+        interceptors: Those of ``grpc`` or of ``grpc.aio``, the first one outermost.
 
     Raises:
         ValueError: The address is not one of a gRPC server, or an argument makes no sense.
@@ -126,7 +148,14 @@ def channel_settings(
         raise ValueError("give credentials or tls, not both")
     if compression not in _COMPRESSIONS:
         raise ValueError(f"compression is gzip, deflate or None, not {compression!r}")
-    arguments = _OPTIONS | dict(options or {})
+    if not 0 < max_response_bytes < 2**31:
+        raise ValueError(f"max_response_bytes is from 1 to 2**31 - 1, not {max_response_bytes}")
+    host_port = _host_port(target)
+    arguments = {**_OPTIONS, "grpc.max_receive_message_length": max_response_bytes}
+    if host_port is not None and _is_loopback(host_port[0]):
+        # No proxy reaches this machine by that name.
+        arguments["grpc.enable_http_proxy"] = 0
+    arguments |= dict(options or {})
     if credentials is None and (tls or encrypted):
         certificates = tls if isinstance(tls, TLS) else TLS()
         credentials = grpc.ssl_channel_credentials(
@@ -143,6 +172,8 @@ def channel_settings(
         options=tuple(arguments.items()),
         headers=Headers(headers, token, restricted),
         compression=_COMPRESSIONS[compression],
+        interceptors=tuple(interceptors),
+        host_port=None if credentials else host_port,
     )
 
 
@@ -154,7 +185,25 @@ def _target(url: str) -> tuple[str, bool]:
         raise ValueError(f"{url} is not a gRPC address; write host:port, usually port 8001")
     if not rest or "/" in rest:
         raise ValueError(f"{url!r} is not an address; write host:port, usually port 8001")
+    host, colon, port = rest.rpartition(":")
+    if not colon or not port.isdecimal():
+        raise ValueError(f"{url!r} has no port; write host:port, usually port 8001")
+    if ":" in host and not host.startswith("["):
+        raise ValueError(f"{url!r} is an IPv6 address without brackets; write [address]:port")
     return f"dns:///{rest}", scheme == "grpcs"
+
+
+def _host_port(target: str) -> tuple[str, int] | None:
+    host, colon, port = target.removeprefix("dns:///").rpartition(":")
+    if not target.startswith("dns:///") or not colon or not port.isdecimal():
+        return None
+    return host.strip("[]"), int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _pem(source: bytes | str | PathLike[str] | None) -> bytes | None:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 from triton_client._calls import Calls
 from triton_client._channel import TLS, channel_settings
 from triton_client._deadline import Deadline
-from triton_client._defaults import LOAD_SECONDS, POLL_SECONDS, PROBE_SECONDS, TIMEOUT_SECONDS
+from triton_client._defaults import (
+    LOAD_SECONDS,
+    MAX_RESPONSE_BYTES,
+    POLL_SECONDS,
+    PROBE_SECONDS,
+    TIMEOUT_SECONDS,
+)
 from triton_client._model import Model
 from triton_client._regions import Regions
 from triton_client._shared_memory import SharedMemory
@@ -16,7 +22,7 @@ from triton_client._transport import Transport
 from triton_client.errors import DeadlineExceeded, NotReady, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from triton_client._channel import Compression
@@ -45,6 +51,9 @@ class TritonClient:
         credentials: ``grpc.ChannelCredentials`` in place of ``tls``.
         retries: The most retries of a call whose connection broke.
         compression: ``gzip`` or ``deflate`` for requests; rarely worth its time on a fast network.
+        max_response_bytes: The largest answer that is taken, at most 2**31 - 1; a larger one is a
+            ``ServerError``.
+        interceptors: Those of ``grpc``, the first one outermost.
         hooks: What is told of every call; see :class:`Hooks`.
         options: gRPC channel arguments, beside or in place of the defaults.
 
@@ -64,6 +73,8 @@ class TritonClient:
         credentials: Any | None = None,
         retries: int = 2,
         compression: Compression | None = None,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+        interceptors: Sequence[Any] = (),
         hooks: Hooks | None = None,
         options: Mapping[str, int | str] | None = None,
     ) -> None:
@@ -77,6 +88,8 @@ class TritonClient:
             token=token,
             restricted=restricted,
             compression=compression,
+            max_response_bytes=max_response_bytes,
+            interceptors=interceptors,
         )
         self.url = url
         self.timeout = timeout
@@ -105,9 +118,18 @@ class TritonClient:
             DeadlineExceeded: It was not ready in time.
         """
         limit = Deadline(timeout)
-        while not self.ready(deadline=limit.within(PROBE_SECONDS)):
+        while True:
+            probe = Deadline(limit.within(PROBE_SECONDS))
+            reason = ""
+            try:
+                if self._transport.run(self._calls.ready(), probe, retry=False):
+                    return
+            except DeadlineExceeded:
+                pass
+            except (Unavailable, NotReady) as error:
+                reason = f"; {error.message}"
             if limit.remaining() == 0:
-                raise DeadlineExceeded(f"not ready after {timeout:g} s", server=self.url)
+                raise DeadlineExceeded(f"not ready after {timeout:g} s{reason}", server=self.url)
             time.sleep(limit.within(POLL_SECONDS))
 
     def metadata(self) -> ServerMetadata:

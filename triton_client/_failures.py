@@ -9,6 +9,7 @@ for a broken connection.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,6 +48,13 @@ _UNAVAILABLE_TEXTS: Final[tuple[tuple[str, type[TritonClientError]], ...]] = (
     ("protocol is restricted", PermissionDenied),
     ("explicit model load / unload is not allowed", ServerError),
 )
+# How gRPC words REFUSED_STREAM, a stream beyond GOAWAY's last one, and a call that found no
+# connection to be sent on. Where another cause comes first, the call may have been processed.
+_UNPROCESSED: Final = re.compile(
+    r"(Stream removed \()?((RST_STREAM \()?Received RST_STREAM with error code 7\b"
+    r"|GOAWAY received; Error code: \d+;)|(.*: )?subchannel lost all connections$"
+)
+_TOO_LARGE: Final = re.compile(r"CLIENT: Received message|Decompressed message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +64,12 @@ class Failure:
     Attributes:
         error: The error to raise.
         transient: The connection failed, so another attempt may well succeed.
+        unprocessed: The peer says that it never processed the call.
     """
 
     error: TritonClientError
     transient: bool
+    unprocessed: bool = False
 
 
 def classify(code: str, details: str, *, server: str, model: str, version: str) -> Failure:
@@ -73,15 +83,20 @@ def classify(code: str, details: str, *, server: str, model: str, version: str) 
         version: The version asked for, or empty.
     """
     kind = _BY_CODE.get(code, ServerError)
-    transient = False
+    transient = unprocessed = False
     if code == "UNAVAILABLE":
         kind = _known(details) or Unavailable
         transient = kind is Unavailable
+        unprocessed = transient and bool(_UNPROCESSED.match(details))
     elif code == "RESOURCE_EXHAUSTED" and "message larger than max" in details:
         # A message that is too large stays too large: no sense in trying again later.
         kind = InvalidInput
+        if _TOO_LARGE.search(details):
+            kind = ServerError
+            details = f"the answer is larger than max_response_bytes allows: {details}"
     message = details or f"the server answered {code} without a reason"
-    return Failure(kind(message, server=server, model=model, version=version), transient)
+    error = kind(message, server=server, model=model, version=version)
+    return Failure(error, transient, unprocessed)
 
 
 def classify_text(message: str, *, server: str, model: str, version: str) -> TritonClientError:

@@ -1,14 +1,18 @@
 """Whether a failed attempt is followed by another one, and when.
 
-Only a broken connection is retried: a refusal is the server's answer. Inference is idempotent, and
-so are the other calls, so nothing is lost if the first attempt did arrive. The pause is drawn
-between 0 and a doubling bound ("full jitter"), and a budget shared by all calls of a client keeps
-a dead server from being hit harder than a living one: a retry takes a token, a success gives a
-tenth back, as in gRPC's own retry throttling (gRFC A6).
+A broken connection is retried: inference is idempotent, and so are the other calls, so nothing is
+lost if the first attempt did arrive. A refusal is the server's answer. The pause is drawn between 0
+and a doubling bound ("full jitter"), and a budget shared by all calls of a client keeps a dead
+server from being hit harder than a living one: a retry takes a token, a success gives a tenth back,
+as in gRPC's own retry throttling (gRFC A6).
+
+What the peer says it never processed is no failure of a server: it is sent again until the
+deadline, however many retries and tokens are left.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from random import random
 from typing import TYPE_CHECKING, Final
 
@@ -16,12 +20,26 @@ if TYPE_CHECKING:
     from triton_client._deadline import Deadline
     from triton_client._failures import Failure
 
-__all__ = ["Retries"]
+__all__ = ["Attempts", "Retries"]
 
-_FIRST_BOUND: Final = 0.1
-_LAST_BOUND: Final = 2.0
+_BROKEN_BOUNDS: Final = (0.1, 2.0)
+_UNPROCESSED_BOUNDS: Final = (0.02, 1.0)
+"""The first and the last bound of a pause, in seconds."""
 _TOKENS: Final = 10.0
 _REFUND: Final = 0.1
+
+
+@dataclass(slots=True)
+class Attempts:
+    """How often one call has failed.
+
+    Attributes:
+        broken: The attempts that may have arrived.
+        unprocessed: The attempts that the peer never processed.
+    """
+
+    broken: int = 0
+    unprocessed: int = 0
 
 
 class Retries:
@@ -44,20 +62,38 @@ class Retries:
         if self._tokens < _TOKENS:
             self._tokens = min(_TOKENS, self._tokens + _REFUND)
 
-    def pause(self, failure: Failure, attempt: int, deadline: Deadline) -> float | None:
+    def pause(
+        self, failure: Failure, attempts: Attempts, deadline: Deadline, *, repeatable: bool = True
+    ) -> float | None:
         """Return the seconds to wait before the next attempt, or ``None`` to give up.
 
         Args:
             failure: What the attempt ended with.
-            attempt: How many attempts there were before this one.
+            attempts: The call's failures so far, to which this one is added.
             deadline: The call's deadline; no pause reaches beyond it.
+            repeatable: Whether the call may arrive twice.
         """
-        if not failure.transient or attempt >= self._most or self._tokens < 1:
+        pause: float | None
+        if failure.unprocessed:
+            pause = _drawn(_UNPROCESSED_BOUNDS, attempts.unprocessed)
+            attempts.unprocessed += 1
+            return _in_time(pause, deadline)
+        if not (failure.transient and repeatable):
             return None
-        bound = min(_LAST_BOUND, _FIRST_BOUND * float(2**attempt))
-        pause = random() * bound  # noqa: S311 - no secret
-        remaining = deadline.remaining()
-        if remaining is not None and pause >= remaining:
+        if attempts.broken >= self._most or self._tokens < 1:
             return None
-        self._tokens -= 1
+        pause = _in_time(_drawn(_BROKEN_BOUNDS, attempts.broken), deadline)
+        if pause is not None:
+            attempts.broken += 1
+            self._tokens -= 1
         return pause
+
+
+def _in_time(pause: float, deadline: Deadline) -> float | None:
+    remaining = deadline.remaining()
+    return pause if remaining is None or pause < remaining else None
+
+
+def _drawn(bounds: tuple[float, float], doublings: int) -> float:
+    first, last = bounds
+    return random() * min(last, first * 2.0 ** min(doublings, 32))  # noqa: S311 - no secret

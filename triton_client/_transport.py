@@ -11,7 +11,8 @@ import grpc
 
 from triton_client._deadline import Deadline
 from triton_client._hooks import Watch
-from triton_client._retry import Retries
+from triton_client._http_port import HTTP_PORT_SECONDS, is_http_port
+from triton_client._retry import Attempts, Retries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,7 @@ class _Connection:
     def _opened(self) -> grpc.Channel:
         if self._channel is None:
             # Two threads may open one each; the one that is not kept closes by itself.
-            self._channel = self._settings.open(grpc)
+            self._channel = self._settings.open()
         return self._channel
 
 
@@ -69,7 +70,9 @@ class Transport:
         hooks: What is told of every call.
     """
 
-    __slots__ = ("_closed", "_connections", "_headers", "_hooks", "_retries", "_settings")
+    __slots__ = (
+        "_closed", "_connected", "_connections", "_headers", "_hooks", "_retries", "_settings",
+    )  # fmt: skip
 
     def __init__(self, settings: ChannelSettings, retries: int, hooks: Hooks | None = None) -> None:
         self._settings = settings
@@ -77,6 +80,7 @@ class Transport:
         self._hooks = hooks
         self._retries = Retries(retries)
         self._connections: dict[int, _Connection] = {}
+        self._connected = False
         self._closed = False
 
     def run(self, call: Call[T], deadline: Deadline, *, retry: bool = True) -> T:
@@ -92,33 +96,29 @@ class Transport:
             return self._run(call, deadline, retry=retry)
 
     def _run(self, call: Call[T], deadline: Deadline, *, retry: bool) -> T:
-        attempt = 0
+        attempts = Attempts()
         while True:
-            connection = self._connection()
+            method = self._connection().unary(call.method)
             metadata = self._headers.current()
             left = deadline.remaining()
             if left == 0:
                 raise call.overdue()
             try:
-                answer = connection.unary(call.method)(
-                    call.request, timeout=left, metadata=metadata
-                )
+                answer = method(call.request, timeout=left, metadata=metadata)
             except grpc.RpcError as error:
-                failure = call.failure(error.code().name, error.details() or "")
-                pause = self._retries.pause(failure, attempt, deadline) if retry else None
-                if pause is None:
-                    raise failure.error from error
+                pause = self._pause(call, error, attempts, deadline, repeatable=retry)
             else:
+                self._connected = True
                 self._retries.succeeded()
                 return call.read(answer)
             sleep(pause)
-            attempt += 1
 
     def stream(self, call: Call[T], seconds: float | None) -> Iterator[T]:
         """Send a call and yield what each of its answers says; cancels it where left early.
 
         Args:
-            call: The call; it is sent when the first answer is asked for, and never again.
+            call: The call; it is sent when the first answer is asked for, and again only where the
+                server never processed it.
             seconds: How long all of it may take from then on; ``None`` for ever.
 
         Raises:
@@ -127,6 +127,11 @@ class Transport:
         """
         deadline = Deadline(seconds)
         with nullcontext() if self._hooks is None else Watch(self._hooks, call.info()):
+            yield from self._stream(call, deadline)
+
+    def _stream(self, call: Call[T], deadline: Deadline) -> Iterator[T]:
+        attempts, answered = Attempts(), False
+        while True:
             method = self._connection().stream(call.method)
             metadata = self._headers.current()
             left = deadline.remaining()
@@ -137,11 +142,45 @@ class Transport:
             answers = method(call.request, timeout=left, metadata=metadata)
             try:
                 for answer in answers:
+                    answered = self._connected = True
                     yield call.read(answer)
             except grpc.RpcError as error:
-                raise call.failure(error.code().name, error.details() or "").error from error
+                if answered:
+                    raise call.failed(error).error from error
+                pause = self._pause(call, error, attempts, deadline, repeatable=False)
+            else:
+                return
             finally:
                 answers.cancel()
+            sleep(pause)
+
+    def _pause(
+        self,
+        call: Call[T],
+        error: grpc.RpcError,
+        attempts: Attempts,
+        deadline: Deadline,
+        *,
+        repeatable: bool,
+    ) -> float:
+        """Return the seconds to wait before the next attempt.
+
+        Raises:
+            TritonClientError: There is none.
+        """
+        failure = call.failed(error)
+        pause = self._retries.pause(failure, attempts, deadline, repeatable=repeatable)
+        if pause is not None:
+            return pause
+        address = self._settings.host_port
+        if (
+            failure.transient
+            and not self._connected
+            and address is not None
+            and is_http_port(address, deadline.within(HTTP_PORT_SECONDS))
+        ):
+            raise call.http_port() from error
+        raise failure.error from error
 
     def close(self) -> None:
         """Close this process's channel; calls under way end with ``Unavailable``."""

@@ -20,7 +20,7 @@ from triton_client._channel import TLS, channel_settings
 from triton_client._deadline import Deadline
 from triton_client._failures import classify
 from triton_client._plan import Inferences
-from triton_client._retry import Retries
+from triton_client._retry import Attempts, Retries
 from triton_client.types import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -147,19 +147,48 @@ def test_retries_have_a_number_a_budget_and_a_deadline() -> None:
     refused = classify("INTERNAL", "", server="", model="", version="")
     never = Deadline(None)
     retries = Retries(2)
-    assert retries.pause(refused, 0, never) is None
-    assert retries.pause(broken, 0, never) is not None
-    assert retries.pause(broken, 2, never) is None
-    given = sum(retries.pause(broken, 0, never) is not None for _ in range(50))
-    assert given == 9, "ten tokens, one was taken above"
+    assert retries.pause(refused, Attempts(), never) is None
+    assert retries.pause(broken, Attempts(), never, repeatable=False) is None
+    attempts = Attempts()
+    for given_up in (False, False, True):
+        assert (retries.pause(broken, attempts, never) is None) is given_up
+    given = sum(retries.pause(broken, Attempts(), never) is not None for _ in range(50))
+    assert given == 8, "ten tokens, two were taken above"
     for _ in range(11):
         retries.succeeded()
-    assert retries.pause(broken, 0, never) is not None
-    assert Retries(0).pause(broken, 0, never) is None
+    assert retries.pause(broken, Attempts(), never) is not None
+    assert Retries(0).pause(broken, Attempts(), never) is None
     passed = Deadline(1e-9)
-    assert Retries(2).pause(broken, 0, passed) is None
+    assert Retries(2).pause(broken, Attempts(), passed) is None
     with pytest.raises(ValueError, match="negative"):
         Retries(-1)
+
+
+@pytest.mark.parametrize(
+    ("details", "unprocessed"),
+    [
+        ("Stream removed (GOAWAY received; Error code: 0; Debug Text: )", True),
+        ("GOAWAY received; Error code: 11; Debug Text: too_many", True),
+        ("Stream removed (RST_STREAM (Received RST_STREAM with error code 7))", True),
+        ("Received RST_STREAM with error code 7", True),
+        ("ipv4:127.0.0.1:8001: subchannel lost all connections", True),
+        # These may have been processed.
+        ("Stream removed (Socket closed (GOAWAY received; Error code: 0; Debug Text: ))", False),
+        ("Stream removed (recvmsg:Connection reset by peer (104))", False),
+        ("Received RST_STREAM with error code 77", False),
+        ("failed to connect to all addresses", False),
+    ],
+)
+def test_what_the_peer_never_processed_costs_no_budget(details: str, unprocessed: bool) -> None:
+    failure = classify("UNAVAILABLE", details, server="", model="", version="")
+    assert failure.unprocessed is unprocessed
+    retries, never = Retries(1), Deadline(None)
+    attempts = Attempts()
+    given = [retries.pause(failure, attempts, never, repeatable=False) for _ in range(50)]
+    assert all((pause is not None) is unprocessed for pause in given)
+    assert retries.pause(failure, Attempts(), Deadline(1e-9)) is None
+    broken = classify("UNAVAILABLE", "Socket closed", server="", model="", version="")
+    assert retries.pause(broken, attempts, never) is not None, "nothing was taken for the others"
 
 
 def settings(url: str, **changes: Any) -> Any:
@@ -184,7 +213,11 @@ def test_addresses(url: str, target: str, encrypted: bool) -> None:
     assert (made.credentials is not None) is encrypted
 
 
-@pytest.mark.parametrize("url", ["http://triton:8000", "https://triton", "", "triton:8001/v2"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://triton:8000", "https://triton", "", "triton:8001/v2", "triton", "grpc://triton",
+     "triton:", "triton:grpc"],
+)  # fmt: skip
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="8001"):
         settings(url)
@@ -194,7 +227,7 @@ def test_an_option_replaces_only_its_own_default() -> None:
     options = dict(settings("h:1", options={"grpc.keepalive_time_ms": 5, "grpc.x": 1}).options)
     assert options["grpc.keepalive_time_ms"] == 5
     assert options["grpc.x"] == 1
-    assert options["grpc.max_receive_message_length"] == -1
+    assert options["grpc.max_receive_message_length"] == 512 << 20
 
 
 def test_tls_and_headers(tmp_path: Path) -> None:
