@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
@@ -27,9 +26,10 @@ INFER: Final = f"{_SERVICE}ModelInfer"
 STREAM: Final = f"{_SERVICE}ModelStreamInfer"
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(NamedTuple, Generic[T]):
     """One call with one request, before anything is sent.
+
+    A named tuple, since one is made for every call: a frozen dataclass takes several times as long.
 
     Attributes:
         method: The gRPC method's path.
@@ -56,7 +56,7 @@ class Call(Generic[T]):
 
     def followed_by(self, fields: bytes) -> Call[T]:
         """Return the same call with more fields at the end of its request."""
-        return replace(self, request=self.request + fields)
+        return self._replace(request=self.request + fields)
 
     def read(self, answer: bytes | None) -> T:
         """Return what an answer says.

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from triton_client._regions import Reference, Shared
 
-__all__ = ["Parameter", "RequestEncoder", "Step", "decode_answer", "decode_streamed", "encode_step"]
+__all__ = [
+    "Parameter", "RequestEncoder", "Step", "decode_answer", "decode_streamed", "encode_step",
+    "tensor_offsets",
+]  # fmt: skip
 
 Parameter = bool | int | float | str
 Step = tuple[int | str, bool, bool]
@@ -109,7 +112,7 @@ class RequestEncoder:
             ValueError: A parameter's name is reserved by Triton, or a value is out of range.
         """
         key: tuple[object, ...] = (
-            tuple((spec.name, array.shape) for spec, array in inputs),
+            *[(spec.name, array.shape) for spec, array in inputs],
             tuple(outputs),
         )
         if shared is not None:
@@ -122,10 +125,8 @@ class RequestEncoder:
             self._headers[key] = header
         parts: list[Raw] = [header]
         if timeout is not None or priority or parameters:
-            # The types are part of the key, for 1 == True == 1.0.
-            extra = tuple((name, type(value), value) for name, value in (parameters or {}).items())
             microseconds = None if timeout is None else max(1, int(timeout * 1e6))
-            parts.append(_parameters(microseconds, priority, extra))
+            parts.append(_parameters(microseconds, priority, _typed_items(parameters)))
         if sequence is not None:
             parts.append(encode_step(sequence))
         if request_id:
@@ -135,7 +136,7 @@ class RequestEncoder:
                 continue
             raw = encode_tensor(array, spec.datatype)
             size = raw_size(raw)
-            parts.append(_RAW_INPUT_TAG + _varint(size))
+            parts.append(_raw_head(size))
             if size:
                 parts.append(raw)
         return tuple(parts)
@@ -200,6 +201,12 @@ def decode_answer(
         except ValueError as error:
             raise ValueError(f"output {name!r}: {error}") from error
     return outputs
+
+
+def tensor_offsets(answer: bytes) -> list[int]:
+    """Return where the raw contents of each output begin in an answer; none where they do not."""
+    fields = _fields(answer)
+    return [] if fields is None else [offset for offset, _ in fields[1]]
 
 
 def decode_streamed(answer: bytes | memoryview) -> tuple[str, dict[str, np.ndarray[Any, Any]]]:
@@ -314,6 +321,15 @@ def _output_head(head: bytes) -> tuple[str, str, tuple[int, ...]]:
     return output.name, output.datatype, tuple(output.shape)
 
 
+def _typed_items(
+    parameters: Mapping[str, Parameter] | None,
+) -> tuple[tuple[str, type, Parameter], ...]:
+    """Return parameters as a key of a cache; their types belong to it, for 1 == True == 1.0."""
+    if not parameters:
+        return ()
+    return tuple((name, type(value), value) for name, value in parameters.items())
+
+
 @lru_cache(maxsize=256)
 def _parameters(
     timeout: int | None, priority: int, extra: tuple[tuple[str, type, Parameter], ...]
@@ -342,6 +358,11 @@ def encode_step(step: Step) -> bytes:
     request.parameters["sequence_start"].bool_param = start
     request.parameters["sequence_end"].bool_param = end
     return bytes(request.SerializeToString())
+
+
+@lru_cache(maxsize=256)
+def _raw_head(size: int) -> bytes:
+    return _RAW_INPUT_TAG + _varint(size)
 
 
 def _varint(value: int) -> bytes:

@@ -8,22 +8,24 @@ order.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from triton_client._answers import AnswerReader
 from triton_client._calls import INFER, STREAM, Call
 from triton_client._codec import Parameter, RequestEncoder, Step, decode_answer, decode_streamed
 from triton_client._failures import classify_text
 from triton_client._inputs import check_inputs, check_outputs
 from triton_client._placed import check_placed
 from triton_client._regions import Regions, Segment, Shared
+from triton_client._repeats import RepeatedRequests
 from triton_client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from triton_client._tensors import Raw
     from triton_client.types import ModelSpec, TensorSpec
@@ -34,22 +36,33 @@ Array = np.ndarray[Any, Any]
 Outputs = dict[str, Array]
 Wanted = Iterable[str] | Mapping[str, Array | None]
 """Outputs' names, or their names with arrays in shared memory to write them to."""
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class InferencePlan:
+class InferencePlan(NamedTuple):
     """The requests that one inference takes.
 
     Attributes:
         parts: The rows of each request; ``None`` for all there are.
+        owner: What makes the requests.
+        inputs: Every input with all of its rows.
+        outputs: The outputs wanted; none means all.
+        options: What else each request holds.
+        placed: The arrays in shared memory to write outputs to.
+        ready: The one request, where it is like an earlier one.
+        key: What to keep the one request by for others like it; ``None`` for not at all.
+        given: The inputs as the caller gave them.
     """
 
     parts: tuple[slice | None, ...]
-    _owner: Inferences
-    _inputs: Sequence[tuple[TensorSpec, Array]]
-    _outputs: tuple[str, ...]
-    _options: Mapping[str, Any]
-    _placed: Mapping[str, Array]
+    owner: Inferences
+    inputs: Sequence[tuple[TensorSpec, Array]] = ()
+    outputs: tuple[str, ...] = ()
+    options: Mapping[str, Any] = _NOTHING
+    placed: Mapping[str, Array] = _NOTHING
+    ready: Call[Outputs] | None = None
+    key: Hashable = None
+    given: Mapping[str, object] = _NOTHING
 
     def call(self, part: slice | None) -> Call[Outputs]:
         """Return one part's request.
@@ -57,11 +70,14 @@ class InferencePlan:
         Raises:
             InvalidInput: A string or a parameter cannot be encoded.
         """
-        inputs, placed = self._inputs, self._placed
-        if part is not None:
-            inputs = [(tensor, array[part]) for tensor, array in inputs]
-            placed = {name: array[part] for name, array in placed.items()}
-        return self._owner.call(inputs, self._outputs, part, self._options, placed)
+        if self.ready is not None:
+            return self.ready
+        if part is None:
+            return self.owner.call(self)
+        inputs = [(tensor, array[part]) for tensor, array in self.inputs]
+        placed = {name: array[part] for name, array in self.placed.items()}
+        plan = self._replace(inputs=inputs, placed=placed, key=None)
+        return self.owner.call(plan, part.stop - part.start)
 
     def calls(self) -> Iterator[Call[Outputs]]:
         """Yield every part's request, each encoded when it is taken.
@@ -76,8 +92,8 @@ class InferencePlan:
         if len(answers) == 1:
             return answers[0]
         return {
-            name: self._placed[name]
-            if name in self._placed
+            name: self.placed[name]
+            if name in self.placed
             else np.concatenate([part[name] for part in answers])
             for name in answers[0]
         }
@@ -93,7 +109,7 @@ class Inferences:
         regions: The client's shared memory.
     """
 
-    __slots__ = ("_encoder", "_regions", "_server", "_version", "spec")
+    __slots__ = ("_encoder", "_reader", "_regions", "_repeats", "_server", "_version", "spec")
 
     def __init__(
         self, server: str, spec: ModelSpec, version: str, regions: Regions | None = None
@@ -103,6 +119,8 @@ class Inferences:
         self._server = server
         self._version = version
         self._encoder = RequestEncoder(spec.name, version)
+        self._reader = AnswerReader()
+        self._repeats = RepeatedRequests()
 
     def plan(
         self,
@@ -119,6 +137,13 @@ class Inferences:
         Raises:
             InvalidInput: It does not fit the model.
         """
+        key: Hashable = None
+        if not (parameters or request_id or self._regions):
+            # A list of outputs is given as a tuple here, which can be part of a key.
+            names = tuple(outputs) if isinstance(outputs, list) else outputs
+            ready, key = self._repeats.find(inputs, names, timeout, priority)
+            if ready is not None:
+                return InferencePlan((None,), self, ready=ready)
         placed: dict[str, Array] = {}
         try:
             arrays = check_inputs(self.spec, inputs)
@@ -138,32 +163,33 @@ class Inferences:
             "priority": priority,
             "parameters": parameters,
         }
-        return InferencePlan(parts, self, arrays, wanted, options, placed)
+        return InferencePlan(parts, self, arrays, wanted, options, placed, key=key, given=inputs)
 
-    def call(
-        self,
-        inputs: Sequence[tuple[TensorSpec, Array]],
-        outputs: tuple[str, ...],
-        part: slice | None,
-        options: Mapping[str, Any],
-        placed: Mapping[str, Array],
-    ) -> Call[Outputs]:
+    def call(self, plan: InferencePlan, rows: int | None = None) -> Call[Outputs]:
         """Return one request of an inference.
+
+        Args:
+            plan: The inference, or a part of one.
+            rows: How many rows a part has.
 
         Raises:
             InvalidInput: A string or a parameter cannot be encoded.
         """
         shared: Shared | None = None
         try:
-            if self._regions or placed:
-                shared = self._regions.share(inputs, placed)
-            request = self._encoder.encode(inputs, outputs, shared=shared, **options)
+            if self._regions or plan.placed:
+                shared = self._regions.share(plan.inputs, plan.placed)
+            parts = self._encoder.encode(plan.inputs, plan.outputs, shared=shared, **plan.options)
         except (TypeError, ValueError) as error:
             raise self.invalid(error) from error
-        rows = None if part is None else part.stop - part.start
-        read = partial(_read, outputs, rows, placed) if outputs or rows else decode_answer
+        read = self._reader.read
+        if plan.outputs or rows:
+            read = partial(_read, self._reader, plan.outputs, rows, plan.placed)
         segments = () if shared is None else shared.segments
-        return self._call(INFER, request, read, segments)
+        call = self._call(INFER, parts, read, segments)
+        if plan.key is not None:
+            self._repeats.keep(plan.key, plan.given, parts, call)
+        return call
 
     def single(
         self,
@@ -201,7 +227,7 @@ class Inferences:
             raise self.invalid(error) from error
         if stream:
             return self._call(STREAM, request, self._read_streamed)
-        return self._call(INFER, request, partial(_read, wanted, None, {}))
+        return self._call(INFER, request, partial(_read, self._reader, wanted, None, {}))
 
     def names(self, outputs: Iterable[str]) -> tuple[str, ...]:
         """Return the names of the outputs wanted.
@@ -249,12 +275,13 @@ class Inferences:
 
 
 def _read(
+    reader: AnswerReader,
     wanted: tuple[str, ...],
     rows: int | None,
     placed: Mapping[str, Array],
     answer: bytes,
 ) -> Outputs:
-    outputs = decode_answer(answer, placed)
+    outputs = decode_answer(answer, placed) if placed else reader.read(answer)
     if wanted:
         for name in wanted:
             if name not in outputs:
