@@ -40,6 +40,7 @@ CONFIG = "config.pbtxt"
 SAMPLES = "samples.npz"
 REPORT = "report.json"
 WARMUP = "warmup"
+_CHUNK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,17 @@ class Bundle:
     def holds(self, name: str, path: Path) -> bool:
         """Whether a file somewhere is the one that the bundle knows under a name."""
         return path.is_file() and file_digest(path) == self.digest(name)
+
+    def begins_with(self, name: str, size: int, sha256: str) -> bool:
+        """Whether the first bytes of one of the bundle's files have this digest."""
+        digest = hashlib.sha256()
+        if not (self.path / name).is_file():
+            return False
+        with (self.path / name).open("rb") as file:
+            while size > 0 and (content := file.read(min(size, _CHUNK))):
+                digest.update(content)
+                size -= len(content)
+        return size == 0 and digest.hexdigest() == sha256
 
 
 def file_digest(path: Path) -> str:

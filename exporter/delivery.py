@@ -10,6 +10,7 @@ from exporter.activation import reload, unload, verify
 from exporter.errors import OutcomeUnknown, StlabError
 from exporter.names import ARCHIVED
 from exporter.registry import kept_in
+from exporter.repository import possibly_served
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ def staying(
         if name not in {alias, ARCHIVED}
         and kept_in(selection.versions.get(version, {}), name) in {"", here}
     }
-    return (set(repository.served(selection.model)) & named) - {selection.version}
+    return (set(possibly_served(repository, selection.model)) & named) - {selection.version}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Delivery:
             StlabError: A step failed; repository and servers are as before.
         """
         repository = self.repository
-        fresh = not repository.served(bundle.model)
+        fresh = not possibly_served(repository, bundle.model)
         with contextlib.ExitStack() as undo:
             with steps("publish"):
                 repository.check_agreement(bundle, beside)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.bundle import CONFIG
 from exporter.names import ALIASES, ARCHIVED
 from exporter.proven import recorded_for
 from exporter.registry import claims, kept_in, promotion
@@ -152,8 +151,7 @@ def _repository_drift(seen: Seen, alias: str, fixes: Fixes) -> Iterator[Drift]:
             fixes.replace(alias, version) if served else fix,
         )
     if seen.config_damage:
-        move_away = fixes.replace(alias, version, CONFIG)
-        yield Drift("config_damaged", seen.config_damage, move_away)
+        yield Drift("config_damaged", seen.config_damage, fixes.restore(alias, version))
     elif not served:
         yield Drift(
             "not_in_config",

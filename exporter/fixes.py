@@ -38,22 +38,21 @@ class Fixes:
         """
         return self._command("stlab rollback", alias, "--to", version)
 
-    def replace(self, alias: str, version: int, name: str = "") -> str:
+    def replace(self, alias: str, version: int) -> str:
         """Return the same for a version in whose place something lies that no export overwrites.
 
         Args:
             alias: The alias.
             version: The version.
-            name: What to move away first, in the model's directory; the version's own by default.
         """
         restore = self.restore(alias, version)
         if is_url(self.repository):
             return restore
-        root, name = Path(self.repository), name or str(version)
-        asides = (root.parent / f"{self.model}-{name}-aside{number or ''}" for number in count())
+        root = Path(self.repository)
+        asides = (root.parent / f"{self.model}-{version}-aside{number or ''}" for number in count())
         # Into a folder that is there mv would move it.
         aside = next(path for path in asides if not path.exists())
-        move = ["mv", str(root / self.model / name), str(aside)]
+        move = ["mv", str(root / self.model / str(version)), str(aside)]
         return f"{shlex.join(move)} && {restore}"
 
     def forget(self, alias: str) -> str:

@@ -151,7 +151,8 @@ class BorrowedGround:
 
     def name(self, bundle: Bundle) -> str:
         """See `Ground.name`."""
-        return f"stlab-proving-{bundle.model}-{bundle.sha256[:8]}"
+        # No registered model that is exported has a name that begins so.
+        return f"_stlab-proving-{bundle.model}-{bundle.sha256[:8]}"
 
     def load(self, client: TritonClient, bundle: Bundle) -> None:
         """See `Ground.load`."""

@@ -16,7 +16,7 @@ from exporter.names import ARCHIVED, alias_name, model_name
 from exporter.progress import Listener, Silent, Steps
 from exporter.proven import Proven, fetch_proven, find_published, named
 from exporter.registry import Registry
-from exporter.repository import open_repository
+from exporter.repository import open_repository, possibly_served
 from exporter.result import ExportResult, finished
 
 if TYPE_CHECKING:
@@ -99,4 +99,4 @@ class _Pull:
         """Return what the repository serves that other aliases name, wherever they were moved."""
         aliases = registry.aliases(self.request.model)
         others = {v for name, v in aliases.items() if name not in {self.request.alias, ARCHIVED}}
-        return others & set(self.repository.served(self.request.model))
+        return others & set(possibly_served(self.repository, self.request.model))

@@ -8,6 +8,7 @@ from exporter.repository.address import Address, is_url
 from exporter.repository.base import Publication, Repository
 from exporter.repository.local import LocalRepository
 from exporter.repository.objects import ObjectRepository
+from exporter.repository.published import possibly_served
 from exporter.repository.workspace import Workspace
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Workspace",
     "is_url",
     "open_repository",
+    "possibly_served",
 ]
 
 

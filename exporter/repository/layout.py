@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from exporter.bundle import CONFIG, MANIFEST, REPORT, WARMUP
 from exporter.config import parse
-from exporter.errors import ConflictError
+from exporter.errors import ConflictError, ValidationFailed
 from exporter.names import served_version
 from exporter.repository.files import copy_file
 
@@ -46,6 +47,15 @@ class Place(Protocol):
 
     def holds(self, bundle: Bundle, name: str, at: str) -> bool:
         """Whether a file is the one that a bundle knows under a name."""
+
+    def begins(self, bundle: Bundle, name: str, at: str) -> bool:
+        """Whether a file is the beginning of the one that a bundle has under a name.
+
+        Args:
+            bundle: A bundle with all of its files at hand.
+            name: The bundle's file.
+            at: The file in the directory.
+        """
 
 
 def version_files(bundle: Bundle) -> tuple[str, ...]:
@@ -90,12 +100,20 @@ def live_config(place: Place) -> Any:
     """Return a model directory's configuration, or None where there is none.
 
     Raises:
-        ValidationFailed: It cannot be read.
+        ValidationFailed: It cannot be read, or is cut short.
     """
     content = place.read(CONFIG)
     if content is None:
         return None
-    return parse(content.decode(errors="replace"), where=f"{place}/{CONFIG}")
+    config = parse(content.decode(errors="replace"), where=f"{place}/{CONFIG}")
+    # The backend is the last that stlab writes.
+    if not config.backend and not config.platform:
+        raise ValidationFailed(
+            f"{place}/{CONFIG} is cut short: it names no backend",
+            hint="Export the served version again, which writes the file again.",
+            kind="config",
+        )
+    return config
 
 
 def served_versions(place: Place) -> tuple[int, ...]:
@@ -109,7 +127,9 @@ def served_versions(place: Place) -> tuple[int, ...]:
 
 
 def check_ours(place: Place, unfinished: Collection[int] = ()) -> None:
-    """Refuse a model's directory in which others had their hands.
+    """Reject a model directory that stlab did not create.
+
+    A config that is damaged passes: the next export writes it again.
 
     Args:
         place: The directory, which need not be there.
@@ -118,7 +138,6 @@ def check_ours(place: Place, unfinished: Collection[int] = ()) -> None:
     Raises:
         ConflictError: It holds a version without manifest, code that a server would run, or a
             config that leaves it to the server which versions are served.
-        ValidationFailed: The config cannot be read.
     """
     found = ""
     for name in sorted(place.entries()):
@@ -128,7 +147,9 @@ def check_ours(place: Place, unfinished: Collection[int] = ()) -> None:
                 found = f"'{name}', a version without {MANIFEST}"
         elif name.rpartition(".")[2] in _CODE and "." in name:
             found = f"'{name}', which a server would run"
-    config = live_config(place)
+    config = None
+    with suppress(ValidationFailed):
+        config = live_config(place)
     if config is not None and not config.version_policy.specific.versions:
         found = f"a {CONFIG} that names no versions"
     if found:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.bundle import CONFIG, MANIFEST, Bundle
+from exporter.bundle import CONFIG, MANIFEST, Bundle, file_digest
 from exporter.config import render
 from exporter.errors import StlabError
 from exporter.repository.base import Publication, agreed_config
@@ -35,8 +35,10 @@ from exporter.repository.layout import (
 from exporter.repository.published import (
     check_not_served,
     check_replaceable,
+    is_remnant,
     is_served,
     lies_here,
+    possibly_served,
     spare_warmup,
 )
 from exporter.repository.workspace import Workspace, has_leftovers, read_identity
@@ -73,6 +75,11 @@ class Folder:
     def holds(self, bundle: Bundle, name: str, at: str) -> bool:
         """See `Place.holds`."""
         return bundle.holds(name, self.path / at)
+
+    def begins(self, bundle: Bundle, name: str, at: str) -> bool:
+        """See `Place.begins`."""
+        path = self.path / at
+        return path.is_file() and bundle.begins_with(name, path.stat().st_size, file_digest(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +148,17 @@ class LocalRepository:
         switch from.
         """
         with translated(self.root):
-            check_ours(self._folder(bundle.model))
+            place = self._folder(bundle.model)
+            check_ours(place)
             target = self._place(bundle.model, bundle.version)
             ours, whole = lies_here(self, bundle)
+            ours = ours or is_remnant(bundle, place)
             if whole:
                 self._add_warmup(bundle)
                 return None
             if target.is_dir() and not ours:
-                check_replaceable(self, bundle, self._folder(bundle.model))
-            folder = work / "publish" / bundle.model
+                check_replaceable(self, bundle, place)
+            folder = work / f"publish-{uuid.uuid4().hex}" / bundle.model
             lay_out(bundle, folder, bundle.config)
             open_to_readers(folder)
             durable(folder)
@@ -177,7 +186,7 @@ class LocalRepository:
             if publication.fresh:
                 self._remove(target.parent, work)
                 return
-            if bundle.version in self.served(bundle.model):
+            if bundle.version in possibly_served(self, bundle.model):
                 return
             self._remove(target, work)
             if publication.displaced is not None:
@@ -198,7 +207,7 @@ class LocalRepository:
             if path.is_file():
                 kept = work / f"config-{uuid.uuid4().hex}"
                 copy_file(path, kept)
-            if kept is None or text != kept.read_text():
+            if kept is None or text.encode() != kept.read_bytes():
                 replace_file(path, text.encode(), work)
             return kept
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from exporter.bundle import CONFIG, MANIFEST, REPORT, SAMPLES, WARMUP, Bundle, file_digest
 from exporter.config import render
 from exporter.environment import temporary_folder
-from exporter.errors import ConflictError, StlabError
+from exporter.errors import ConflictError, StlabError, ValidationFailed
 from exporter.names import artifact_path, served_version
 from exporter.repository.base import Publication, agreed_config
 from exporter.repository.layout import (
@@ -35,13 +35,15 @@ from exporter.repository.lease import LEASE_SECONDS, Lease
 from exporter.repository.published import (
     check_not_served,
     check_replaceable,
+    is_remnant,
     is_served,
     lies_here,
+    possibly_served,
     spare_warmup,
 )
 from exporter.repository.store import Store
 from exporter.repository.stored import StoredModel
-from exporter.repository.workspace import room
+from exporter.repository.workspace import FORMER_IDENTITY, IDENTITY, room
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -77,8 +79,7 @@ class ObjectRepository:
         with Lease.open(self.store, self._notes(model), model, self._lease_seconds) as lease:
             self._leases[model] = lease
             try:
-                if not self.identity():
-                    self.store.create(f"{self._beside}/identity", uuid.uuid4().hex.encode())
+                self._keep_identity()
                 self._clean(model)
                 with tempfile.TemporaryDirectory(prefix="stlab-work-") as work, room(Path(work)):
                     yield Path(work)
@@ -102,7 +103,8 @@ class ObjectRepository:
 
     def identity(self) -> str:
         """See `Repository.identity`."""
-        return (self.store.read(f"{self._beside}/identity") or b"").decode(errors="replace").strip()
+        found = self._identity_at(IDENTITY) or self._identity_at(FORMER_IDENTITY) or b""
+        return found.decode(errors="replace").strip()
 
     def versions(self, model: str) -> tuple[int, ...]:
         """See `Repository.versions`."""
@@ -159,6 +161,7 @@ class ObjectRepository:
         place = self._look(model)
         check_ours(place, self._unfinished(model))
         ours, whole = lies_here(self, bundle)
+        ours = ours or is_remnant(bundle, place)
         if whole:
             self._add_warmup(bundle)
             return None
@@ -183,7 +186,7 @@ class ObjectRepository:
         work: Path,  # noqa: ARG002
     ) -> None:
         """See `Repository.withdraw`."""
-        if bundle.version not in self.served(bundle.model):
+        if bundle.version not in possibly_served(self, bundle.model):
             self._take_away(bundle.model, bundle.version)
 
     def check_agreement(self, bundle: Bundle, beside: Iterable[int]) -> None:
@@ -227,6 +230,15 @@ class ObjectRepository:
         weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
         return path
 
+    def _keep_identity(self) -> None:
+        """Give the repository its name, unless it has one, where no model's folder can be."""
+        if not self._identity_at(IDENTITY):
+            name = self._identity_at(FORMER_IDENTITY) or uuid.uuid4().hex.encode()
+            self.store.create(f"{self._beside}/{IDENTITY}", name)
+
+    def _identity_at(self, name: str) -> bytes | None:
+        return self.store.read(f"{self._beside}/{name}")
+
     def _folder(self, model: str) -> str:
         return f"{self._root}/{model}"
 
@@ -254,8 +266,10 @@ class ObjectRepository:
             place = self._look(model)
             if place.has(f"{version}/{MANIFEST}"):
                 self.store.delete(self._note(model, version))
-            elif version not in self.served(model):
-                self._take_away(model, version)
+                continue
+            with suppress(ValidationFailed):  # whether it is served nobody can tell: it stays
+                if version not in self.served(model):
+                    self._take_away(model, version)
 
     def _read_into(self, folder: Path, model: str, name: str) -> bool:
         content = self.store.read(f"{self._folder(model)}/{folder.name}/{name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.bundle import CONFIG
+from exporter.bundle import CONFIG, MANIFEST, REPORT
 from exporter.errors import ConflictError, ValidationFailed
 from exporter.repository.base import agreed_config
 from exporter.repository.layout import check_ours, live_config, warmup_files
@@ -16,11 +16,22 @@ if TYPE_CHECKING:
     from exporter.repository.base import Repository
     from exporter.repository.layout import Place
 
-__all__ = ["check_not_served", "check_replaceable", "is_served", "lies_here", "spare_warmup"]
+__all__ = [
+    "check_not_served",
+    "check_replaceable",
+    "is_remnant",
+    "is_served",
+    "lies_here",
+    "possibly_served",
+    "spare_warmup",
+]
 
 
 def lies_here(repository: Repository, bundle: Bundle) -> tuple[bool, bool]:
-    """Return whether a version that is published is this bundle, and whether it is whole."""
+    """Return whether a version that is published is this bundle, and whether it is whole.
+
+    Without the evidence that it passed, it is not.
+    """
     try:
         published = repository.bundle(bundle.model, bundle.version)
     except ValidationFailed:
@@ -31,7 +42,31 @@ def lies_here(repository: Repository, bundle: Bundle) -> tuple[bool, bool]:
         repository.verify(bundle)
     except ValidationFailed:
         return True, False
-    return True, True
+    proven = (bundle.path / REPORT).is_file()
+    return True, not proven or published.passed_report() is not None
+
+
+def is_remnant(bundle: Bundle, place: Place) -> bool:
+    """Whether a version in a model's directory is what damage left of this bundle.
+
+    A manifest that is cut short does not say whose it is; the files do.
+
+    Args:
+        bundle: A bundle with all of its files at hand.
+        place: The model's directory.
+    """
+    names = {name: f"{bundle.version}/{name}" for name in (MANIFEST, *bundle.files)}
+    return place.has(names[MANIFEST]) and all(
+        place.begins(bundle, name, at) for name, at in names.items() if place.has(at)
+    )
+
+
+def possibly_served(repository: Repository, model: str) -> tuple[int, ...]:
+    """Return the versions that the live config names; all published ones where it is damaged."""
+    try:
+        return repository.served(model)
+    except ValidationFailed:
+        return repository.versions(model)
 
 
 def is_served(
@@ -66,7 +101,7 @@ def check_replaceable(repository: Repository, bundle: Bundle, place: Place) -> N
     Raises:
         ConflictError: It is.
     """
-    if bundle.version in repository.served(bundle.model):
+    if bundle.version in possibly_served(repository, bundle.model):
         raise ConflictError(
             f"version {bundle.version} of '{bundle.model}' is served from {place} with another "
             "bundle, and a published version is never overwritten",

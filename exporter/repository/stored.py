@@ -59,6 +59,13 @@ class StoredModel:
             return False
         return self.store.digest(f"{self.folder}/{at}", size) == bundle.digest(name)
 
+    def begins(self, bundle: Bundle, name: str, at: str) -> bool:
+        """See `Place.begins`."""
+        size = self.sizes.get(at)
+        return size is not None and bundle.begins_with(
+            name, size, self.store.digest(f"{self.folder}/{at}", size)
+        )
+
     def version(self, version: int) -> Collection[str]:
         """Return the files of a version, relative to its folder."""
         prefix = f"{version}/"

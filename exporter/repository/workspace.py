@@ -25,9 +25,14 @@ from exporter.repository.files import sync, translated
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Workspace", "has_leftovers", "read_identity", "room"]
+__all__ = ["FORMER_IDENTITY", "IDENTITY", "Workspace", "has_leftovers", "read_identity", "room"]
 
-_IDENTITY = "identity"
+IDENTITY = ".identity"
+"""Where a repository's name is kept; no model's name begins with a dot."""
+
+FORMER_IDENTITY = "identity"
+"""Where it was kept before, which is also where a model called ``identity`` has its lock."""
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
@@ -53,7 +58,9 @@ class Workspace:
         """
         folder = _beside(root) / model
         with translated(root):
-            folder.mkdir(parents=True, exist_ok=True)
+            _beside(root).mkdir(parents=True, exist_ok=True)
+            _move_identity(root, make_room=model == FORMER_IDENTITY)
+            folder.mkdir(exist_ok=True)
             lock = (folder / "lock").open("a+")
         with lock:
             with translated(root):
@@ -79,20 +86,39 @@ def has_leftovers(root: Path, model: str) -> bool:
 
 def read_identity(root: Path) -> str:
     """Return the name that a repository got when it was first used; empty before."""
-    try:
-        return (_beside(root) / _IDENTITY).read_text().strip()
-    except FileNotFoundError:
-        return ""
+    for name in (IDENTITY, FORMER_IDENTITY):
+        path = _beside(root) / name
+        if path.is_file():
+            return path.read_text(errors="replace").strip()
+    return ""
+
+
+def _move_identity(root: Path, *, make_room: bool) -> None:
+    """Keep a repository's name where no model's folder can be.
+
+    The former file stays for earlier releases, except where the model's own folder needs its name.
+    """
+    former, path = _beside(root) / FORMER_IDENTITY, _beside(root) / IDENTITY
+    if not former.is_file():
+        return
+    # Another exporter may do the same at this moment.
+    with suppress(FileExistsError, FileNotFoundError):
+        os.link(former, path)
+    if make_room and path.is_file():
+        sync(path.parent)
+        with suppress(FileNotFoundError, IsADirectoryError):
+            former.unlink()
 
 
 def _name(root: Path, work: Path) -> None:
     """Give a repository its name, unless it has one."""
     if not read_identity(root):
-        (work / _IDENTITY).write_text(f"{uuid.uuid4().hex}\n")
-        sync(work / _IDENTITY)
+        new = work / IDENTITY
+        new.write_text(f"{uuid.uuid4().hex}\n")
+        sync(new)
         with suppress(FileExistsError):
-            os.link(work / _IDENTITY, _beside(root) / _IDENTITY)
-        (work / _IDENTITY).unlink()
+            os.link(new, _beside(root) / IDENTITY)
+        new.unlink()
 
 
 def _beside(root: Path) -> Path:

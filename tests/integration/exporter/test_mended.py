@@ -230,6 +230,22 @@ def test_the_command_that_is_named_mends_it(
     assert factor(server, model) == float(version)
 
 
+def test_the_same_export_heals_a_published_file_that_is_cut(
+    lab: Lab, server: TritonServer, model: str
+) -> None:
+    root = folder(lab, model)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    for name in ("config.pbtxt", "2/manifest.json", "2/report.json"):
+        path = root / name
+        for size in (0, len(before[path]) // 2):
+            path.unlink()
+            path.write_bytes(before[path][:size])
+            promoted(lab, server, model, version=2)
+            assert {p: p.read_bytes() for p in root.rglob("*") if p.is_file()} == before
+            assert drifts(looked(lab, server, model)) == {}
+    assert factor(server, model) == 2
+
+
 def test_a_promotion_to_prod_that_was_killed(lab: Lab, server: TritonServer, model: str) -> None:
     """Killed once 'archived' was moved, and the config as well, and before 'prod' was."""
     promoted(lab, server, model, "prod")

@@ -63,11 +63,7 @@ MOVED_AWAY = f"mv repository/net/2 net-2-aside && {RESTORED}"
         ({"published": {2: Published("", "?", replaceable=False)}}, "damaged", MOVED_AWAY),
         ({"published": {2: Published("other")}}, "other_bundle", MOVED_AWAY),
         ({"in_config": ()}, "not_in_config", RESTORED),
-        (
-            {"in_config": (), "config_damage": "it cannot be read"},
-            "config_damaged",
-            f"mv repository/net/config.pbtxt net-config.pbtxt-aside && {RESTORED}",
-        ),
+        ({"in_config": (), "config_damage": "it cannot be read"}, "config_damaged", RESTORED),
         ({"published": {2: Published("b", whole=True, intact=False)}}, "config_differs", RESTORED),
         ({"ready": {"a:1": frozenset({1})}}, "not_served", RESTORED),
         ({"in_config": (1, 2)}, "nameless", f"stlab prune net --nameless {WHERE}"),

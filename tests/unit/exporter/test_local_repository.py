@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.errors import UsageError
+from exporter.errors import UsageError, ValidationFailed
 from exporter.repository import LocalRepository
 from exporter.repository.local import Publication
 
@@ -125,3 +125,20 @@ def test_a_root_that_is_a_file_is_the_users_mistake(tmp_path: Path, staging: Pat
     root.write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         LocalRepository(root).publish(make_bundle(tmp_path), staging)
+
+
+def test_a_config_that_is_cut_anywhere_is_damaged_and_healed(
+    repository: LocalRepository, staging: Path, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path)
+    repository.publish(bundle, staging)
+    path = repository.root / "net" / "config.pbtxt"
+    whole = path.read_bytes()
+    for size in range(len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValidationFailed):
+            repository.served("net")
+        assert not repository.serves(bundle)
+    assert repository.publish(bundle, staging) is None
+    repository.activate(bundle, [], staging)
+    assert repository.serves(bundle)

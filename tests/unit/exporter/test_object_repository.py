@@ -48,7 +48,7 @@ def export(repository: ObjectRepository, bundle: Bundle) -> None:
 def beside(s3: S3) -> list[str]:
     """What lies beside the repository and is not there for good."""
     names = [name.rpartition("/")[2] for name in s3.objects() if "/.models.stlab/" in name]
-    return [name for name in names if name != "identity" and not name.startswith("lock-")]
+    return [name for name in names if name != ".identity" and not name.startswith("lock-")]
 
 
 def served(s3: S3) -> list[int]:

@@ -10,6 +10,7 @@ import pytest
 from exporter.bundle import Bundle
 from exporter.errors import ConflictError, ValidationFailed
 from exporter.interface import Interface, Tensor
+from exporter.repository import possibly_served
 
 from .bundles import INTERFACE, make_bundle
 from .shelves import Shelf, local_shelf, object_shelf, served
@@ -192,6 +193,40 @@ def test_a_served_version_that_was_harmed_is_mended(shelf: Shelf, tmp_path: Path
     assert shelf.repository.publish(bundle, shelf.work) is None, "nothing to take back"
     assert shelf.content() == before
     assert shelf.repository.serves(bundle)
+
+
+def test_a_file_that_is_cut_short_is_healed_by_the_same_export(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    kept = make_bundle(tmp_path, 2, warmup=b"\1" * 16)
+    bundle = make_bundle(tmp_path)
+    shelf.repository.publish(kept, shelf.work)
+    export(shelf, kept)
+    export(shelf, bundle, (2,))
+    before = shelf.content()
+    for name in before:
+        if name.startswith("net/2/") or name == "net/warmup/01010101.bin":
+            continue  # the other version's
+        for size in (0, len(before[name]) // 2, len(before[name]) - 1):
+            shelf.put(name, before[name][:size])
+            beside = {1, 2} & set(possibly_served(shelf.repository, "net")) - {1}
+            assert beside == {2}, (name, size)
+            assert shelf.repository.publish(bundle, shelf.work) is None, (name, size)
+            shelf.repository.activate(bundle, beside, shelf.work)
+            assert shelf.content() == before, (name, size)
+            assert shelf.repository.serves(bundle)
+            assert shelf.repository.serves(kept)
+
+
+def test_another_bundle_without_its_manifest_is_not_replaced(shelf: Shelf, tmp_path: Path) -> None:
+    export(shelf, make_bundle(tmp_path, weights=b"others"))
+    shelf.put("net/1/manifest.json", b"")
+    before = shelf.content()
+    for config in (before["net/config.pbtxt"], b""):
+        shelf.put("net/config.pbtxt", config)
+        with pytest.raises(ConflictError, match="never overwritten"):
+            shelf.repository.publish(make_bundle(tmp_path), shelf.work)
+    assert {**shelf.content(), "net/config.pbtxt": b""} == {**before, "net/config.pbtxt": b""}
 
 
 @pytest.mark.parametrize("what", ["version", "policy", "code"])

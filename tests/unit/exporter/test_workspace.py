@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import ConflictError, UnavailableError
-from exporter.repository import Workspace
+from exporter.repository import LocalRepository, Workspace
 
 HOLD = """
 import sys, time
@@ -75,6 +75,45 @@ def test_an_error_gives_the_lock_back(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), Workspace.open(tmp_path / "r", "net"):
             raise ZeroDivisionError
+
+
+def test_a_model_may_have_the_name_of_any_file_of_ours(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    repository = LocalRepository(root)
+    names = ["identity", "lock", "work-1", "net"]
+    for name in names:
+        with repository.workspace(name):
+            identity = repository.identity()
+    assert len(identity) == 32
+    for name in names:
+        with repository.workspace(name) as work, pytest.raises(ConflictError):
+            assert work.is_dir()
+            with repository.workspace(name):
+                pytest.fail("two at once")
+    assert repository.identity() == identity
+
+
+def test_a_repository_of_an_earlier_release_keeps_its_identity(tmp_path: Path) -> None:
+    repository, beside = LocalRepository(tmp_path / "models"), tmp_path / ".models.stlab"
+    beside.mkdir()
+    (beside / "identity").write_text("a" * 32 + "\n")
+    assert repository.identity() == "a" * 32
+    with repository.workspace("net"):
+        assert repository.identity() == "a" * 32
+    assert (beside / "identity").read_text() == "a" * 32 + "\n", "an earlier release reads it"
+    for _ in range(2):
+        with repository.workspace("identity"):
+            assert repository.identity() == "a" * 32
+    with repository.workspace("net"):
+        assert repository.identity() == "a" * 32
+
+
+def test_a_repository_that_a_model_called_identity_broke_works_again(tmp_path: Path) -> None:
+    (tmp_path / ".models.stlab" / "identity").mkdir(parents=True)
+    repository = LocalRepository(tmp_path / "models")
+    assert repository.identity() == ""
+    with repository.workspace("net"):
+        assert len(repository.identity()) == 32
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
