@@ -22,7 +22,7 @@ from exporter.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["NOT_FOUND", "check_reachable", "is_gone", "quiet_progress", "shown", "translated"]
+__all__ = ["NOT_FOUND", "check_reachable", "quiet_progress", "shown", "translated"]
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 8.0
@@ -116,16 +116,6 @@ def _unreachable(uri: str, reason: str) -> UnavailableError:
     return UnavailableError(
         f"no MLflow registry answers at {shown(uri)}: {_without_secrets(reason[:300], uri)}",
         hint="Start it, or set MLFLOW_TRACKING_URI to where it runs.",
-    )
-
-
-def is_gone(error: Exception) -> bool:
-    """Whether an artifact is not there, as each of MLflow's stores says it."""
-    # Not any OSError: those of requests are, and say that the server does not answer.
-    return (
-        isinstance(error, FileNotFoundError)
-        or "No such " in str(error)
-        or getattr(error, "error_code", "") in NOT_FOUND
     )
 
 

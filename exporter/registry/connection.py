@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import ConflictError, NotFoundError, UnavailableError
+from exporter.errors import ConflictError, NotFoundError
 from exporter.registry.adapter import (
     NOT_FOUND,
     check_reachable,
-    is_gone,
     quiet_progress,
     shown,
     translated,
 )
+from exporter.registry.artifacts import copy_artifact
 from exporter.registry.moving import close_claims, move
 from exporter.registry.runs import close_abandoned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from exporter.registry.promotion import Promotion
 
 __all__ = ["Registry", "Selection"]
 
 _MOST = 1000  # versions in one answer of the registry
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,24 +153,14 @@ class Registry:
 
         Raises:
             NotFoundError: The registry has the version, its artifact is gone.
-            UnavailableError: The registry or the artifact store went away.
+            UnavailableError: The registry or the artifact store went away, or the disk is full.
         """
-        from mlflow.artifacts import download_artifacts
-
         with translated(self.uri), quiet_progress():
             uri = self.client.get_model_version_download_uri(model, str(version))
             try:
-                return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-            except Exception as error:
-                # MLflow puts what several files failed of into one text.
-                if any(os.strerror(code) in str(error) for code in _FULL):
-                    raise UnavailableError(
-                        f"there is no room beside the repository for '{model}' version {version}",
-                        hint="Free the disk, then run the same command again.",
-                    ) from error
-                if is_gone(error):
-                    raise _artifact_gone(model, version, error) from error
-                raise
+                return copy_artifact(self.client, uri, folder)
+            except FileNotFoundError as error:
+                raise _artifact_gone(model, version, error.__cause__ or error) from error
 
     def tag(self, model: str, version: int, tags: Mapping[str, object]) -> None:
         """Set tags of a version."""
@@ -267,7 +255,7 @@ def _default_version(alias: str, aliases: Mapping[str, int], versions: Mapping[i
     return max(versions)
 
 
-def _artifact_gone(model: str, version: int, error: Exception) -> NotFoundError:
+def _artifact_gone(model: str, version: int, error: BaseException) -> NotFoundError:
     return NotFoundError(
         f"the artifact of '{model}' version {version} cannot be found: {error}",
         hint="The registry names a version whose files are gone; register it again.",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from exporter.bundle import MANIFEST, Bundle
 from exporter.errors import NotFoundError, ValidationFailed
 from exporter.processes import Holder
-from exporter.registry.adapter import is_gone, quiet_progress, translated
+from exporter.registry.adapter import quiet_progress, translated
+from exporter.registry.artifacts import copy_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from exporter.registry.connection import Registry
 
@@ -127,16 +128,12 @@ def fetch_bundle(
     Raises:
         NotFoundError: It is gone.
         ValidationFailed: The bundle there is another one, or a file is missing or differs.
-        UnavailableError: The registry or the artifact store went away.
+        UnavailableError: The registry or the artifact store went away, or the disk is full.
     """
-    from mlflow.artifacts import download_artifacts
-
     with translated(registry.uri), quiet_progress():
         try:
-            path = Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-        except Exception as error:
-            if not is_gone(error):
-                raise
+            path = copy_artifact(registry.client, uri, folder)
+        except FileNotFoundError as error:
             raise NotFoundError(
                 f"the bundle at {uri} is gone",
                 hint="Export the version to 'staging' again, which converts it anew.",

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from exporter.repository import Workspace
 
 from .models import ROWS, times
 from .registering import Lab
-from .running import command, environment
+from .running import command, environment, small_disk
 
 pytestmark = pytest.mark.triton
 
@@ -171,33 +170,19 @@ def test_a_second_exporter_is_told_who_is_first(lab: Lab) -> None:
     assert lab.export("busy").status == "promoted"
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A filesystem of its own with room for so many kibibytes."""
-    mounted = tmp_path / "disk"
-    mounted.mkdir()
-    options = ["-t", "tmpfs", "-o", f"size={request.param}k", "tmpfs", str(mounted)]
-    if os.geteuid() != 0 or subprocess.run(["mount", *options], check=False).returncode:
-        pytest.skip("a filesystem can be mounted by root only")
-    try:
-        yield mounted
-    finally:
-        subprocess.run(["umount", str(mounted)], check=True)
-
-
 # The artifact takes 1,000 KiB, and so does what is made of it.
-@pytest.mark.parametrize("small_disk", [500, 1100, 2000], indirect=True)
-def test_a_full_disk(lab: Lab, small_disk: Path) -> None:
-    name = f"full-{small_disk.parent.name}"
+@pytest.mark.parametrize("kilobytes", [500, 1100, 2000])
+def test_a_full_disk(lab: Lab, tmp_path: Path, kilobytes: int) -> None:
+    name = f"full-{kilobytes}"
     lab.register_onnx(name, times(1.0, weights=250_000), example=ROWS)
-    repository = small_disk / "repository"
-    result = lab.export(name, repository=str(repository))
-    assert result.exit_code == 6, result
-    assert result.error is not None
-    assert "Free" in result.error["hint"]
-    assert lab.alias(name) is None
-    assert list(repository.glob("**/*")) == []
-    assert list(small_disk.glob(".*/*/work-*")) == []
+    with small_disk(tmp_path / "disk", kilobytes) as disk:
+        result = lab.export(name, repository=str(disk / "repository"))
+        assert result.exit_code == 6, result
+        assert result.error is not None
+        assert "Free" in result.error["hint"]
+        assert lab.alias(name) is None
+        assert list((disk / "repository").glob("**/*")) == []
+        assert list(disk.glob(".*/*/work-*")) == []
 
 
 def test_a_file_that_may_not_grow(lab: Lab) -> None:

@@ -17,7 +17,7 @@ from exporter.triton.server import TritonServer
 
 from .models import ROWS, times
 from .registering import Lab
-from .running import command, files
+from .running import command, files, small_disk
 from .serving import factor, ready
 
 pytestmark = pytest.mark.triton
@@ -105,6 +105,44 @@ def test_a_tampered_bundle_is_not_pulled(lab: Lab, tmp_path: Path) -> None:
     assert result.error is not None
     assert (result.exit_code, "model.onnx" in result.error["message"]) == (5, True), result.error
     assert files(tmp_path) == {}
+
+
+def test_a_disk_that_is_too_small_is_not_a_bundle_that_is_missing(lab: Lab, tmp_path: Path) -> None:
+    lab.register_onnx("large", times(2.0, weights=250_000), example=ROWS)
+    assert lab.export("large", "staging").status == "promoted"
+    for kilobytes in (40, 500, 900):
+        with small_disk(tmp_path / str(kilobytes), kilobytes) as disk:
+            result = pulled(lab, "large", "staging", disk / "models")
+            assert result.exit_code == 6, (kilobytes, result.error)
+            assert result.error is not None
+            assert "No space left on device" in result.error["message"]
+            assert "Free the disk" in result.error["hint"]
+            assert not (disk / "models").exists(), "no half of a bundle"
+
+
+def test_a_bundle_that_is_missing_is_said_to_be(lab: Lab, tmp_path: Path) -> None:
+    staged(lab, "missing", 2.0)
+    tags = lab.client.get_model_version("missing", "1").tags
+    run = lab.client.get_run(tags["stlab.export.run_id"])
+    shutil.rmtree(Path(run.info.artifact_uri.removeprefix("file://"), "bundle"))
+    result = pulled(lab, "missing", "staging", tmp_path)
+    assert result.error is not None
+    assert (result.exit_code, "is gone" in result.error["message"]) == (4, True), result.error
+
+
+def test_a_limit_of_the_process_is_named(lab: Lab, tmp_path: Path) -> None:
+    lab.register_onnx("limited", times(2.0, weights=2_000_000), example=ROWS)
+    assert lab.export("limited", "staging").status == "promoted"
+    limit = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
+        "from exporter.cli import main; main(['pull', *sys.argv[1:]])"
+    )
+    asked = ["limited", "--alias", "staging", "--repository", str(tmp_path / "models"), "--json"]
+    done = command(
+        tmp_path, *asked, program=[sys.executable, "-c", limit], MLFLOW_TRACKING_URI=lab.uri
+    )
+    assert done.code == 6, done.stderr
+    assert "File too large" in done.result["error"]["message"]
 
 
 def test_the_command(lab: Lab, tmp_path: Path) -> None:
