@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.api_servers import OURS, RIVALS, endpoints
+from benchmarks.guard import guarded
 from benchmarks.load import add_options, as_plain, has_wrk, median_load, serve_and_measure, spread
 from benchmarks.results import progress, write
 from benchmarks.served import Served, use_registry
@@ -99,7 +100,7 @@ def main() -> int:
         progress.print("the others are not installed: make bench-api installs them")
         return 2
     try:
-        with tempfile.TemporaryDirectory(prefix="stlab-bench-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="stlab-bench-") as scratch, guarded():
             folder = Path(scratch)
             use_registry(folder)
             served = Served.make(_MODEL, folder)

@@ -34,6 +34,7 @@ from rich.table import Table
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import shared_memory
 
+from benchmarks.guard import guarded
 from benchmarks.results import progress, write
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
@@ -297,7 +298,7 @@ def main() -> None:
     """Run it."""
     options = _options()
     costs: Costs = {"sync": {}}
-    with tempfile.TemporaryDirectory(prefix="stlab-bench-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="stlab-bench-") as scratch, guarded():
         folder = Path(scratch) / "echo"
         (folder / "1").mkdir(parents=True)
         (folder / "config.pbtxt").write_text(_CONFIG)

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.guard import guarded
 from benchmarks.processes import CommandError, Usage, measure, server_bytes
 from benchmarks.results import ROOT, progress, write
 
@@ -325,7 +326,7 @@ def main() -> int:
     comparisons: list[Comparison] = []
     results: dict[str, Any] = {"models": {}}
     try:
-        with tempfile.TemporaryDirectory(prefix="stlab-bench-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="stlab-bench-") as scratch, guarded():
             for name in options.models:
                 model = Registered.make(name, Path(scratch) / name)
                 if not comparisons:

@@ -32,6 +32,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.guard import guarded
 from benchmarks.precision_models import MODELS, Digits, fitted
 from benchmarks.results import progress, write
 from exporter.pipeline import export
@@ -209,7 +210,7 @@ def main() -> None:
     digits = Digits.load()
     results: dict[str, dict[str, Outcome]] = {}
     before = Path.cwd()
-    with tempfile.TemporaryDirectory(prefix="stlab-bench-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="stlab-bench-") as scratch, guarded():
         os.chdir(scratch)  # MLflow puts the artifacts of a SQLite registry below it
         try:
             uri = f"sqlite:///{scratch}/mlflow.db"

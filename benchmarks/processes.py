@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.guard import marked
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -90,7 +92,7 @@ def measure(
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=dict(environment),
+            env=marked(environment),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=log,
@@ -98,10 +100,16 @@ def measure(
         )
         killer = threading.Timer(timeout, process.kill)
         killer.start()
-        with MemoryWatch.over(process.pid) as watch:
-            _, status, resources = os.wait4(process.pid, 0)
-            seconds = time.perf_counter() - begin
-        killer.cancel()
+        try:
+            with MemoryWatch.over(process.pid) as watch:
+                _, status, resources = os.wait4(process.pid, 0)
+                seconds = time.perf_counter() - begin
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            killer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         log.seek(0)

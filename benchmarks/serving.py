@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.guard import guarded
 from benchmarks.load import (
     add_options,
     as_plain,
@@ -122,7 +123,7 @@ def main() -> int:
         return 2
     results = {}
     try:
-        with tempfile.TemporaryDirectory(prefix="stlab-bench-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="stlab-bench-") as scratch, guarded():
             folder = Path(scratch)
             use_registry(folder)
             for name in options.models:

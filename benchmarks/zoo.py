@@ -29,6 +29,7 @@ import mlflow
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.guard import guarded
 from benchmarks.results import progress, write
 from benchmarks.zoo_bare import Workplace, bare, workplace
 from exporter import pipeline
@@ -144,7 +145,7 @@ def main() -> None:
     pipeline.build_apart = build
     chosen = [model for model in ZOO if not names or model.name in names]
     ways: dict[str, dict[str, Outcome]] = {"bare script": {}, "stlab-export": {}}
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, guarded():
         folder = Path(scratch)
         (folder / "repository").mkdir()
         uri = f"sqlite:///{folder / 'mlflow.db'}"

@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 
 from exporter.environment import collect_seldom, leave
 from exporter.errors import StlabError, UsageError
+from exporter.system.standard_streams import secure_standard_streams
 
 if TYPE_CHECKING:
     from exporter.doctor import DoctorResult
@@ -420,6 +421,7 @@ def _leave(result: _Result, *, as_json: bool) -> NoReturn:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run ``stlab``, and end the process."""
+    secure_standard_streams()
     collect_seldom()
     leave(_run(sys.argv[1:] if arguments is None else arguments))
 

@@ -102,7 +102,7 @@ def test_the_service_asks_the_exporter_for_facts_and_not_for_steps() -> None:
     ours = {name for name in known if name.startswith("exporter.")}
     facts = {
         *("arrays", "bundle", "credentials", "errors", "names", "parity", "proven", "registry"),
-        *("seen", "settings"),
+        *("seen", "settings", "system"),
     }
     assert {name.split(".")[1] for name in ours} <= facts
     assert importers("stlab_api.app", below("stlab_api")) == {"stlab_api.__main__"}

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from exporter.errors import UsageError
 from exporter.settings import load_dotenv
+from exporter.system.standard_streams import secure_standard_streams
 from stlab_api.app import create_app
 from stlab_api.logs import set_up
 from stlab_api.settings import Settings
@@ -105,6 +106,7 @@ def _is_silent(connection: Any) -> bool:
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; 2 where a setting makes no sense."""
+    secure_standard_streams()
     load_dotenv()
     try:
         settings = Settings()

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from exporter.errors import UsageError
 from exporter.settings import load_dotenv
+from exporter.system.standard_streams import secure_standard_streams
 from stlab_dashboard.app import create_app
 from stlab_dashboard.settings import Settings
 
@@ -17,6 +18,7 @@ __all__ = ["main"]
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; 2 where a setting makes no sense."""
+    secure_standard_streams()
     load_dotenv()
     try:
         settings = Settings()
