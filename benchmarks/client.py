@@ -87,9 +87,12 @@ Costs = dict[str, dict[str, dict[str, list[Cost]]]]
 """By mode, size and contestant, one for every round."""
 
 
-def _sync_contestants(url: str, size: int, stack: ExitStack) -> dict[str, Any]:
+def _sync_contestants(server: TritonServer, size: int, stack: ExitStack) -> dict[str, Any]:
     """Return what sends one array and returns the other, by contestant."""
-    ours = stack.enter_context(TritonClient(url))
+    url = server.grpc_url
+    # Shared memory takes the server's key.
+    headers = {f"triton-grpc-protocol-{name}": key for name, key in server.keys.items()}
+    ours = stack.enter_context(server.client())
     model = ours.model("echo")
     theirs = grpcclient.InferenceServerClient(url)
     stack.callback(theirs.close)
@@ -119,9 +122,9 @@ def _sync_contestants(url: str, size: int, stack: ExitStack) -> dict[str, Any]:
         for name in ("in", "out")
     ]
     for name, handle in zip(("in", "out"), handles, strict=True):
-        theirs.register_system_shared_memory(name, f"/bench-{size}-{name}", size)
+        theirs.register_system_shared_memory(name, f"/bench-{size}-{name}", size, headers=headers)
         stack.callback(shared_memory.destroy_shared_memory_region, handle)
-        stack.callback(theirs.unregister_system_shared_memory, name)
+        stack.callback(theirs.unregister_system_shared_memory, name, headers=headers)
     shared_inputs = [grpcclient.InferInput("x", [size // 4], "FP32")]
     shared_inputs[0].set_shared_memory("in", size)
     shared_outputs = [grpcclient.InferRequestedOutput("y")]
@@ -157,11 +160,13 @@ def _check(name: str, found: np.ndarray, sent: np.ndarray) -> None:
         raise SystemExit(f"{name} does not return what was sent")
 
 
-def measure_sync(url: str, size: str, seconds: float, rounds: int) -> dict[str, list[Cost]]:
+def measure_sync(
+    server: TritonServer, size: str, seconds: float, rounds: int
+) -> dict[str, list[Cost]]:
     """Return the costs of one call at a time, by contestant."""
     x = np.random.default_rng(1).standard_normal(_SIZES[size] // 4, dtype=np.float32)
     with ExitStack() as stack:
-        contestants = _sync_contestants(url, _SIZES[size], stack)
+        contestants = _sync_contestants(server, _SIZES[size], stack)
         calls = {}
         for name, ask in contestants.items():
             _check(name, ask(x), x)
@@ -312,9 +317,7 @@ def main() -> None:
                 client.wait_until_ready()
             for size in options.sizes:
                 progress.print(f"sync, {size}")
-                costs["sync"][size] = measure_sync(
-                    server.grpc_url, size, options.seconds, options.rounds
-                )
+                costs["sync"][size] = measure_sync(server, size, options.seconds, options.rounds)
             for in_flight in options.in_flight:
                 mode = f"asyncio, {in_flight} in flight"
                 costs[mode] = {}

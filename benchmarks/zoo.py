@@ -42,7 +42,6 @@ from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
 from tests.zoo.catalogue import KINDS, ROWS, ZOO, Model
 from tests.zoo.comparing import is_right
-from triton_client import TritonClient
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -95,7 +94,7 @@ def stlab(model: Model, folder: Path, uri: str, server: TritonServer) -> Outcome
     result = export(request)
     if result.error is not None:
         return Outcome(False, [], result.error["message"][:80])
-    with TritonClient(server.grpc_url) as client:
+    with server.client() as client:
         served = client.model(model.name)
         outcome = asked(model, lambda given: list(served.infer(dict(given)).values()))
         client.repository.unload(model.name)

@@ -32,13 +32,13 @@ from tests.zoo.modules import Module
 from tests.zoo.onnx_files import OnnxFile
 from tests.zoo.tabular import Estimator
 from tests.zoo.transformer_models import TransformerModel
-from triton_client import TritonClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tests.zoo.comparing import Array
+    from triton_client import TritonClient
 
 __all__ = ["Workplace", "bare", "workplace"]
 
@@ -68,7 +68,7 @@ def workplace(folder: Path) -> Iterator[Workplace]:
         starting.TritonServer.start(runtime, str(repository)) as server,
     ):
         server.wait_live()
-        with TritonClient(server.grpc_url) as client:
+        with server.client() as client:
             yield Workplace(folder, repository, client)
 
 

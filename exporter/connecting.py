@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from exporter.addresses import SERVER_NAME
 from exporter.credentials import Credentials
 from exporter.errors import ConflictError, UnavailableError, UsageError, ValidationFailed
 from triton_client import TritonClient
@@ -35,9 +34,7 @@ def client_of(url: str, timeout: float) -> TritonClient:
         ValueError: It is not an address, or what is named as a certificate is none.
         UsageError: The credentials make no sense.
     """
-    address, _, name = url.partition(SERVER_NAME)
-    given = Credentials.of().arguments(name, encrypted=address.startswith("grpcs://"))
-    return TritonClient(address, timeout=timeout, **given)
+    return TritonClient(timeout=timeout, **Credentials.of().for_server(url))
 
 
 @contextmanager
@@ -80,8 +77,9 @@ def connected(
         except PermissionDenied as error:
             raise ConflictError(
                 f"the Triton server at {url} wants credentials: {error.message}",
-                hint="Set STLAB_TRITON_KEY to the key of its restricted protocols; "
-                "deployment/triton/server.args says which those are.",
+                hint="Set STLAB_TRITON_KEY to the key of its restricted protocols. Commands of the "
+                "user who started it with stlab serve on this machine need none: name it as "
+                "localhost:PORT.",
             ) from error
         except TritonClientError as error:
             raise ValidationFailed(

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.addresses import SERVER_NAME
 from exporter.errors import UsageError
+from exporter.triton.flags import KEY_NAME
+from exporter.triton.keys import LocalKey, local_port
 from triton_client import TLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Credentials"]
-
-# The name of the key in deployment/triton/server.args.
-_PROTOCOLS = "stlab"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,23 @@ class Credentials:
             environment.get("STLAB_TRITON_KEY", "").strip(), authorities, certificate, private_key
         )
 
+    def for_server(self, url: str) -> dict[str, Any]:
+        """Return how `TritonClient` and `AsyncTritonClient` open a server, its address included.
+
+        A server on this machine that stlab started is given its key, where none is set.
+
+        Args:
+            url: Its address, perhaps with `SERVER_NAME` and a name after it.
+        """
+        address, _, name = url.partition(SERVER_NAME)
+        arguments = self.arguments(name, encrypted=address.startswith("grpcs://"))
+        port = None if arguments else local_port(address)
+        if port is not None:
+            # By number: localhost may have a second address, which is somebody else's.
+            address = f"127.0.0.1:{port}"
+            arguments["headers"] = LocalKey(port)
+        return {"url": address, **arguments}
+
     def arguments(self, server_name: str = "", *, encrypted: bool = False) -> dict[str, Any]:
         """Return them as `TritonClient` and `AsyncTritonClient` take them.
 
@@ -76,7 +93,7 @@ class Credentials:
         """
         arguments: dict[str, Any] = {}
         if self.key:
-            arguments["restricted"] = {_PROTOCOLS: self.key}
+            arguments["restricted"] = {KEY_NAME: self.key}
         if self.authorities or self.certificate or (server_name and encrypted):
             arguments["tls"] = TLS(
                 root_certificates=_pem(self.authorities),

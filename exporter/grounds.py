@@ -11,12 +11,10 @@ from google.protobuf import json_format
 from exporter.bundle import CONFIG, WARMUP
 from exporter.config import parse
 from exporter.connecting import client_of, connected
-from exporter.environment import bare_environment
 from exporter.errors import StlabError, UsageError
 from exporter.repository.layout import lay_out
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from triton_client import TritonClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from exporter.bundle import Bundle
     from exporter.triton.releases import Release
     from exporter.triton.runtime import Runtime
+    from triton_client import TritonClient
 
 __all__ = ["BorrowedGround", "Ground", "PrivateGround", "ground"]
 
@@ -85,7 +84,7 @@ class PrivateGround:
 
         def start() -> tuple[Runtime, TritonServer]:
             runtime = ensure_runtime(release, progress=say)
-            server = TritonServer.start(runtime, str(folder), environment=bare_environment())
+            server = TritonServer.start(runtime, str(folder), private=True)
             return runtime, server
 
         with ThreadPoolExecutor(1) as thread:
@@ -100,7 +99,7 @@ class PrivateGround:
         """See `Ground.client`."""
         server = self._starting.result()[1]
         server.wait_live()
-        return TritonClient(server.grpc_url, timeout=CALL_SECONDS)
+        return server.client(timeout=CALL_SECONDS)
 
     def name(self, bundle: Bundle) -> str:
         """See `Ground.name`: the model's own, since nothing else is here."""

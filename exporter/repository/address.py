@@ -39,6 +39,13 @@ _SAME = (
     ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY"),
 )
 
+# What the stores' libraries in the server read: credentials, and the way to the store.
+_PREFIXES = {"s3": ("AWS_",), "gs": ("GOOGLE_", "CLOUDSDK_"), "az": ("AZURE_",)}
+_REACHING = (
+    "TRITON_CLOUD_CREDENTIAL_PATH",
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_", "CURL_CA_BUNDLE"),
+)
+
 
 def is_url(repository: str) -> bool:
     """Whether a repository is a URL and not a local folder."""
@@ -133,8 +140,11 @@ class Address:
         return str(self)
 
     def server_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """Return an environment in which a Triton server finds the store's credentials."""
-        told = dict(environment)
+        """Return what a Triton server needs of an environment to reach the store, and no more."""
+        prefixes = (*_PREFIXES[self.scheme], *_REACHING)
+        told = {
+            name: value for name, value in environment.items() if name.upper().startswith(prefixes)
+        }
         for ours, theirs in _SAME:
             if ours in told:
                 told.setdefault(theirs, told[ours])

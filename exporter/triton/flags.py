@@ -1,6 +1,7 @@
-"""The flags that every tritonserver of ours gets, and how further flags join them.
+"""The flags that stlab starts every tritonserver with, and how the user's flags join them.
 
-A flag of the user's wins over ours of the same name.
+A flag of the user's replaces the one of the same name, but for those that restrict an API: what the
+user's leave open stays closed.
 """
 
 from __future__ import annotations
@@ -13,14 +14,42 @@ if TYPE_CHECKING:
 
     from exporter.triton.runtime import Runtime
 
-__all__ = ["LOOPBACK", "flag_names", "merge_flags", "safe_flags"]
+__all__ = [
+    "CONTROL",
+    "KEY_NAME",
+    "LOOPBACK",
+    "flag_names",
+    "flag_value",
+    "flag_values",
+    "key_flags",
+    "merge_flags",
+    "safe_flags",
+]
 
 LOOPBACK = (
     "--http-address=127.0.0.1",
     "--grpc-address=127.0.0.1",
     "--metrics-address=127.0.0.1",
 )
-"""Keeps every endpoint to this machine; tritonserver's own default is every network there is."""
+"""Keeps every endpoint to this machine; tritonserver's own default is every network there is.
+
+Loopback is not a boundary inside the machine: every user reaches it, and so does every web page
+that a browser on it shows, by a request which needs no permission of the server. What they may not
+do takes a key: see `CONTROL`.
+"""
+
+CONTROL = ("model-repository", "shared-memory", "trace", "logging")
+"""What takes the key: loading models, whose files may be code, and writing to memory and files.
+
+Inference, health, metadata, configurations and statistics are open to whoever reaches the server.
+"""
+
+KEY_NAME = "stlab"
+"""The name of the key: a header ``triton-grpc-protocol-stlab``, by HTTP ``stlab``."""
+
+_RESTRICT = ("--grpc-restricted-protocol", "--http-restricted-api")
+# Each of these adds to what was given before; of one setting, the last counts.
+_ADDED_UP = {"--backend-config", "--metrics-config", *_RESTRICT}
 
 # Flags that are the same thing under another name.
 _SAME = {
@@ -32,8 +61,7 @@ _SAME = {
 def safe_flags(runtime: Runtime) -> list[str]:
     """Return the flags that keep a server private and its configurations complete.
 
-    ``--allow-client-shm=false`` appears in release 26.04 and the embedded server does not know it;
-    the loopback address is what keeps strangers off its shared memory.
+    Those of `key_flags` belong with them wherever the server can be reached by others.
 
     Args:
         runtime: The server to be started.
@@ -49,7 +77,45 @@ def safe_flags(runtime: Runtime) -> list[str]:
     ]
     if runtime.backend_directory is not None:
         flags.append(f"--backend-directory={runtime.backend_directory}")
+    if runtime.has_flag("--allow-client-shm"):
+        flags.append("--allow-client-shm=false")
     return flags
+
+
+def key_flags(key: str, theirs: Sequence[str] = (), closed: Sequence[str] = CONTROL) -> list[str]:
+    """Return the flags that close APIs to everybody without a key.
+
+    Args:
+        key: Its value; the name is `KEY_NAME`.
+        theirs: The user's flags, which may close some APIs with keys of their own: tritonserver
+            takes each API once.
+        closed: The APIs.
+    """
+    flags = []
+    for name in _RESTRICT:
+        taken = {
+            api for value in flag_values(theirs, name) for api in value.partition(":")[0].split(",")
+        }
+        left = [api for api in closed if api not in taken]
+        if left:
+            flags.append(f"{name}={','.join(left)}:{KEY_NAME}={key}")
+    return flags
+
+
+def flag_values(arguments: Sequence[str], name: str) -> list[str]:
+    """Return every value of a flag, from ``--name=value`` and ``--name value``."""
+    values = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        if argument == name:
+            values.append(following)
+        elif argument.startswith(f"{name}="):
+            values.append(argument.partition("=")[2])
+    return values
+
+
+def flag_value(arguments: Sequence[str], name: str, default: str) -> str:
+    """Return the last value of a flag, which is the one that counts."""
+    return [default, *flag_values(arguments, name)][-1]
 
 
 def flag_names(arguments: Sequence[str]) -> set[str]:
@@ -59,13 +125,12 @@ def flag_names(arguments: Sequence[str]) -> set[str]:
 
 
 def merge_flags(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
-    """Return ``theirs`` after those of ``ours`` that they do not name.
+    """Return ``theirs`` after those of ``ours`` that they do not replace.
 
     Args:
         ours: Flags of the form ``--name=value`` or ``--name``.
         theirs: Anything tritonserver takes, also ``--name value`` in two arguments.
     """
-    # These add up, and the last one of a setting wins.
-    named = flag_names(theirs) - {"--backend-config", "--metrics-config"}
+    named = flag_names(theirs) - _ADDED_UP
     kept = [flag for flag in ours if flag.split("=", 1)[0] not in named]
     return [*kept, *theirs]

@@ -1,7 +1,9 @@
 """A command that is ``tritonserver``: ``python -m exporter.triton.launcher``.
 
 Everything after it is handed on as it is. Where it names none, the backend directory is added, and
-the loopback addresses to listen on. The target release is ``STLAB_TRITON_RELEASE`` or the default.
+the loopback addresses to listen on. Shared memory, tracing and logging take a key, and so does the
+model repository in explicit mode: see `exporter.triton.serve.claim_key`. The target release is
+``STLAB_TRITON_RELEASE`` or the default.
 """
 
 from __future__ import annotations
@@ -11,15 +13,30 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from exporter.errors import StlabError
-from exporter.triton.flags import LOOPBACK, merge_flags
+from exporter.triton.flags import (
+    CONTROL,
+    LOOPBACK,
+    flag_names,
+    flag_value,
+    key_flags,
+    merge_flags,
+)
+from exporter.triton.hidden_flags import execute, hide
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import LAUNCHER_MARK, ensure_runtime, find_tritonserver
+from exporter.triton.serve import claim_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = ["install_launcher", "main"]
+
+# Of no use to a server.
+_SECRETS = (
+    "STLAB_TRITON_KEY",
+    *(f"MLFLOW_TRACKING_{n}" for n in ("USERNAME", "PASSWORD", "TOKEN")),
+)
 
 # Run by the interpreter of its own environment, which finds the package from anywhere.
 _SCRIPT = """#!/bin/sh
@@ -64,15 +81,41 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         target = release(os.environ.get("STLAB_TRITON_RELEASE") or DEFAULT_RELEASE)
-        runtime = ensure_runtime(target, progress=lambda text: print(text, file=sys.stderr))  # noqa: T201
+        runtime = ensure_runtime(target, progress=_say)
     except StlabError as error:
-        sys.stderr.write(f"tritonserver: {error.message}\n{error.hint}\n")
-        sys.exit(error.exit_code)
+        _fail(error)
     ours = list(LOOPBACK)
     if runtime.backend_directory is not None:
         ours.append(f"--backend-directory={runtime.backend_directory}")
-    environment = {**os.environ, **runtime.environment}
-    os.execve(runtime.executable, ["tritonserver", *merge_flags(ours, given)], environment)  # noqa: S606
+    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    environment = {**kept, **runtime.environment}
+    command = [str(runtime.executable), *merge_flags(ours, given)]
+    if flag_names(given) - {"--help"}:
+        command, hidden = _closed(command, given)
+        environment |= hidden
+    execute(command, environment)
+
+
+def _closed(command: list[str], given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the command with a key for what takes one, and the variables that hide it."""
+    try:
+        key = claim_key(command, say=_say)
+    except StlabError as error:
+        _fail(error)
+    key.hand_over()
+    # In the other modes nothing is loaded by a request, and everybody may list the models.
+    explicit = flag_value(given, "--model-control-mode", "none") == "explicit"
+    closed = CONTROL if explicit else [api for api in CONTROL if api != "model-repository"]
+    return hide([*command, *key_flags(key.value, given, closed)])
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def _fail(error: StlabError) -> NoReturn:
+    sys.stderr.write(f"tritonserver: {error.message}\n{error.hint}\n")
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,14 @@ import contextlib
 import os
 import secrets
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from exporter.errors import UnavailableError
+from exporter.triton import hidden_flags
+from exporter.triton.hidden_flags import hide
 from exporter.triton.runtime import SHELL_SAFE
 
 if TYPE_CHECKING:
@@ -87,9 +90,12 @@ class GuardedProcess:
                 stderr=subprocess.DEVNULL,
                 process_group=0,
             )
+            command, hidden = hide([str(runtime.executable), *arguments, shared_memory])
+            if hidden:
+                command = [sys.executable, "-I", "-S", hidden_flags.__file__, *command]
             server = subprocess.Popen(
-                [str(runtime.executable), *arguments, shared_memory],
-                env={**environment, **runtime.environment},
+                command,
+                env={**environment, **runtime.environment, **hidden},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import platform
 import re
+import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,22 @@ class Runtime:
     environment: Mapping[str, str] = field(default_factory=dict)
     onnxruntime: str = ""
     embedded: bool = False
+
+    def has_flag(self, name: str) -> bool:
+        """Whether the server knows a flag that not every release has."""
+        if self.embedded:
+            return False  # 24.10 is older than every flag that is looked for
+        try:
+            shown = subprocess.run(
+                [str(self.executable), "--help"],
+                capture_output=True,
+                check=False,
+                timeout=60,
+                env={"PATH": os.environ.get("PATH", os.defpath), **self.environment},
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return name.encode() in shown.stdout + shown.stderr
 
 
 def find_tritonserver() -> Path | None:

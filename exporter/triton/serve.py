@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.environment import bare_environment
 from exporter.errors import NotFoundError, UnavailableError
 from exporter.repository.address import Address, is_url
-from exporter.triton.flags import flag_names, merge_flags, safe_flags
+from exporter.sandbox import hide_environment
+from exporter.triton.flags import flag_names, key_flags, merge_flags, safe_flags
+from exporter.triton.keys import ServerKey
 from exporter.triton.process import GuardedProcess, shell_safe
 from exporter.triton.runtime import ensure_runtime
 
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
     from exporter.triton.releases import Release
     from exporter.triton.runtime import Runtime
 
-__all__ = ["serve"]
+__all__ = ["claim_key", "serve"]
 
 _EXIT_SECONDS = 30
 
@@ -41,7 +46,8 @@ def serve(
 
     Every model of the repository is loaded, and an exporter may load and unload further versions.
     The server listens on loopback, takes complete configurations only, and is ready when all of
-    its models are.
+    its models are. Loading models, shared memory, tracing and logging take a key:
+    ``STLAB_TRITON_KEY``, or else a new one that this user's own commands find by the port.
 
     Args:
         repository: A local folder or an object-store URL such as ``s3://bucket/prefix``; its
@@ -51,7 +57,7 @@ def serve(
         grpc_port: Of the gRPC endpoint.
         metrics_port: Of the Prometheus endpoint.
         extra: Further flags of tritonserver; one that names a flag of ours wins over it.
-        progress: Told what takes time before the server starts.
+        progress: Told what takes time before the server starts, and what it lacks.
 
     Returns:
         The exit code: 0 once the server was stopped.
@@ -59,12 +65,17 @@ def serve(
     Raises:
         NotFoundError: There is no such folder.
         UsageError: The URL is not one that the server can read.
+        ConflictError: Another server of this user has the gRPC port.
         UnavailableError: There is no server to run, or it ended without being told to.
     """
-    environment = dict(os.environ)
+    # Models with code of their own run as children of this process.
+    with contextlib.suppress(OSError):
+        hide_environment()
+    environment = bare_environment()
     if is_url(repository):
         address = Address.parse(repository)
-        repository, environment = address.for_server(), address.server_environment(os.environ)
+        repository = address.for_server()
+        environment |= address.server_environment(os.environ)
     elif not Path(repository).is_dir():
         raise NotFoundError(
             f"There is no model repository at {repository}.",
@@ -81,11 +92,36 @@ def serve(
         ]
         if not flag_names(extra) & {"--model-control-mode", "--load-model"}:
             ours += ["--model-control-mode=explicit", "--load-model=*"]
-        return _run(runtime, merge_flags(ours, extra), environment, Path(scratch))
+        key = claim_key(merge_flags(ours, extra), say=progress or _warn)
+        try:
+            ours += key_flags(key.value, extra)
+            return _run(runtime, merge_flags(ours, extra), environment, Path(scratch))
+        finally:
+            key.remove()
+
+
+def claim_key(arguments: Sequence[str], *, say: Callable[[str], None]) -> ServerKey:
+    """Return the key for a server that is about to start; see `ServerKey.for_server`.
+
+    Args:
+        arguments: tritonserver's flags.
+        say: Told where stlab's commands will not find the key.
+    """
+    key = ServerKey.for_server(arguments)
+    if key.problem:
+        say(f"nobody has the key of this server ({key.problem}); choose one by STLAB_TRITON_KEY")
+    return key
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"warning: {text}\n")
 
 
 def _run(
-    runtime: Runtime, arguments: Sequence[str], environment: Mapping[str, str], scratch: Path
+    runtime: Runtime,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    scratch: Path,
 ) -> int:
     stopped = False
 

@@ -1,21 +1,29 @@
-"""A private tritonserver: on loopback alone, on ports of its own, gone when its owner is."""
+"""A tritonserver of this process's own, which ends when its owner does.
+
+Its ports are on loopback, where other users of the machine can send inference requests but need a
+key for more. With ``private`` it has no port at all: it serves gRPC on a socket in a folder that no
+other user may enter.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import shutil
 import socket
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from exporter.errors import UnavailableError
-from exporter.triton.flags import merge_flags, safe_flags
+from exporter.environment import bare_environment
+from exporter.errors import ConflictError, UnavailableError
+from exporter.triton.flags import KEY_NAME, key_flags, merge_flags, safe_flags
+from exporter.triton.keys import ServerKey
 from exporter.triton.process import GuardedProcess, shell_safe
+from triton_client import TritonClient
+from triton_client.errors import TritonClientError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +36,9 @@ __all__ = ["TritonServer"]
 _ATTEMPTS = 4
 _POLL_SECONDS = 0.01
 _IN_USE = ("already in use", "Address already in use", "failed to start")
+_SOCKET = "grpc"
+# struct sockaddr_un has 108 bytes for a path, the last of them a NUL.
+_LONGEST_SOCKET = 107
 
 
 @dataclass(slots=True)
@@ -59,6 +70,9 @@ class TritonServer:
     _ports: _Ports
     _scratch: Path
     _environment: Mapping[str, str]
+    _private: bool
+    _extra: Sequence[str] = ()
+    _key: ServerKey | None = None
     _process: GuardedProcess | None = None
     _attempts: int = 0
 
@@ -76,6 +90,7 @@ class TritonServer:
         extra_args: Sequence[str] = (),
         log_path: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        private: bool = False,
     ) -> TritonServer:
         """Start a server and return at once, so that the caller works while it comes up.
 
@@ -89,7 +104,9 @@ class TritonServer:
             metrics_port: See ``http_port``.
             extra_args: Further flags; they win over ours.
             log_path: Where the server's log goes; a temporary file by default.
-            environment: What it gets beside what the runtime needs; all of ours by default.
+            environment: Its environment but for what the runtime needs; by default nothing that
+                may be a secret.
+            private: Whether only this user can reach it: by gRPC, and not by a port.
 
         Returns:
             The server, not yet live. Where a port was left open, the URLs are final only once
@@ -98,9 +115,9 @@ class TritonServer:
         Raises:
             UnavailableError: The server cannot be started at all.
         """
-        scratch = Path(tempfile.mkdtemp(prefix="stlab-triton-"))
+        scratch = _scratch(private=private)
         ours = [
-            *safe_flags(runtime),
+            *merge_flags(safe_flags(runtime), _only(scratch / _SOCKET) if private else ()),
             f"--model-repository={shell_safe(repository, scratch)}",
             f"--model-control-mode={control_mode}",
             *(f"--load-model={model}" for model in models),
@@ -115,7 +132,9 @@ class TritonServer:
             _arguments=merge_flags(ours, extra_args),
             _ports=_Ports((http_port, grpc_port, metrics_port)),
             _scratch=scratch,
-            _environment=os.environ if environment is None else environment,
+            _environment=bare_environment() if environment is None else environment,
+            _private=private,
+            _extra=extra_args,
         )
         try:
             server._spawn()
@@ -131,13 +150,28 @@ class TritonServer:
 
     @property
     def grpc_url(self) -> str:
-        """``host:port`` of the gRPC endpoint."""
+        """``host:port`` of the gRPC endpoint, or ``unix:path`` of a private one."""
+        if self._private:
+            return f"unix:{self._scratch / _SOCKET}:0"
         return f"127.0.0.1:{self._ports.taken[1]}"
 
     @property
     def metrics_url(self) -> str:
         """``host:port`` of the Prometheus endpoint."""
         return f"127.0.0.1:{self._ports.taken[2]}"
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The key of its restricted protocols, as ``restricted`` of `TritonClient` takes it."""
+        return {} if self._key is None else {KEY_NAME: self._key.value}
+
+    def client(self, **options: Any) -> TritonClient:
+        """Return a client that may do everything.
+
+        Args:
+            options: Of `TritonClient`.
+        """
+        return TritonClient(self.grpc_url, restricted=self.keys, **options)
 
     @property
     def pid(self) -> int | None:
@@ -205,10 +239,7 @@ class TritonServer:
 
     def _spawn(self) -> None:
         self._attempts += 1
-        self._ports.take()
-        http_port, grpc_port, metrics_port = self._ports.taken
-        ports = [f"--http-port={http_port}", f"--grpc-port={grpc_port}"]
-        arguments = [*self._arguments, *ports, f"--metrics-port={metrics_port}"]
+        arguments = [*self._arguments, *([] if self._private else self._take_ports())]
         with self.log_path.open("ab") as log:
             self._process = GuardedProcess.start(
                 self.runtime,
@@ -218,7 +249,30 @@ class TritonServer:
                 scratch=self._scratch,
             )
 
+    def _take_ports(self) -> list[str]:
+        """Choose ports and a key, and return the flags that say them."""
+        while True:
+            self._ports.take()
+            ports = [
+                f"--{name}-port={port}"
+                for name, port in zip(("http", "grpc", "metrics"), self._ports.taken, strict=True)
+            ]
+            try:
+                self._key = ServerKey.for_server([*self._arguments, *ports])
+            except ConflictError:
+                if self._ports.asked[1]:
+                    raise
+            else:
+                return [*ports, *key_flags(self._key.value, self._extra)]
+
     def _is_live(self) -> bool:
+        running = self._process is not None and self._process.running
+        if self._private:
+            if not (self._scratch / f"{_SOCKET}:0").exists():
+                return False
+            with contextlib.suppress(TritonClientError), self.client(timeout=2) as client:
+                return client.live() and running
+            return False
         connection = http.client.HTTPConnection(self.http_url, timeout=2)
         try:
             connection.request("GET", "/v2/health/live")
@@ -246,3 +300,25 @@ class TritonServer:
     def _end(self, timeout: float) -> None:
         if self._process is not None:
             self._process.end(timeout)
+        if self._key is not None:
+            self._key.remove()
+            self._key = None
+
+
+def _only(path: Path) -> list[str]:
+    """Return the flags of a server that listens on a socket alone, ``<path>:0``."""
+    return [
+        "--allow-http=false",
+        "--allow-metrics=false",
+        f"--grpc-address=unix:{path}",
+        "--grpc-port=0",
+    ]
+
+
+def _scratch(*, private: bool) -> Path:
+    """Return a new folder that no other user may enter, of a name short enough for a socket."""
+    scratch = Path(tempfile.mkdtemp(prefix="stlab-triton-"))
+    if private and len(bytes(scratch / f"{_SOCKET}:0")) > _LONGEST_SOCKET:
+        scratch.rmdir()
+        scratch = Path(tempfile.mkdtemp(prefix="stlab-triton-", dir="/tmp"))
+    return scratch

@@ -28,7 +28,7 @@ class TritonBackend:
     """
 
     def __init__(self, url: str, credentials: Credentials) -> None:
-        self._client = AsyncTritonClient(url, **credentials.arguments())
+        self._client = AsyncTritonClient(**credentials.for_server(url))
 
     async def choose(self, name: str, found: Found) -> int:
         """Return the alias's version where the server has it ready, else what it has.

@@ -94,7 +94,7 @@ def test_the_address_comes_from_the_environment(lab: Lab, server: TritonServer) 
 def test_a_server_that_lost_the_model_gets_it_again(lab: Lab, server: TritonServer) -> None:
     register(lab, "unloaded", 3.0)
     assert export(lab, "unloaded", server).status == "promoted"
-    with TritonClient(server.grpc_url) as client:
+    with server.client() as client:
         client.repository.unload("unloaded")
     assert export(lab, "unloaded", server).status == "promoted"
     assert factor(server, "unloaded") == 3.0
@@ -181,6 +181,7 @@ def test_every_server_behind_a_name_is_switched(
     lab: Lab, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As replicas behind a headless Service: one port, an address each."""
+    monkeypatch.setenv("STLAB_TRITON_KEY", "of all replicas")
     addresses = ("127.0.0.2", "127.0.0.3")
     port = int(start(lab.folder / "repository", extra_args=["--grpc-address=127.0.0.2"])
                .grpc_url.rpartition(":")[2])  # fmt: skip

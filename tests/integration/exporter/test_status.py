@@ -15,7 +15,6 @@ import pytest
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from triton_client import TritonClient
 
 from .models import ROWS, times
 from .registering import Lab
@@ -133,7 +132,7 @@ def edited(lab: Lab, server: TritonServer, model: str) -> None:
 
 
 def unloaded(lab: Lab, server: TritonServer, model: str) -> None:
-    with TritonClient(server.grpc_url) as client:
+    with server.client() as client:
         client.repository.unload(model)
 
 

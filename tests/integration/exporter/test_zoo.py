@@ -14,7 +14,6 @@ from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
 from tests.zoo.catalogue import ROWS, ZOO, Model
 from tests.zoo.comparing import check_rows
-from triton_client import TritonClient
 
 from .registering import Lab
 
@@ -54,7 +53,7 @@ def test_served_or_refused(
         return
     assert result.status == "promoted", result.error
     assert (result.parity or {})["batching"] == ("dynamic" if entry.batched else "off")
-    with TritonClient(server.grpc_url) as client:
+    with server.client() as client:
         model = client.model(entry.name)
         for count in ROWS:
             check_rows(entry, count, lambda inputs: list(model.infer(inputs).values()))

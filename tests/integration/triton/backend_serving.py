@@ -27,11 +27,12 @@ class Client:
         server.wait_live()
         # The client's own channel keeps a thread whose socket is closed late.
         self.grpc = triton.InferenceServerClient(server.grpc_url)
+        self.headers = {f"triton-grpc-protocol-{name}": key for name, key in server.keys.items()}
 
     def verdict(self, name: str) -> str:
         """Load a model; return why it was refused, or nothing."""
         try:
-            self.grpc.load_model(name, client_timeout=60)
+            self.grpc.load_model(name, headers=self.headers, client_timeout=60)
         except InferenceServerException as error:
             return str(error)
         return ""

@@ -60,7 +60,7 @@ def test_what_production_answers_is_answered(client: Client, case: Case) -> None
             assert answered[name].shape == expected.shape
             assert answered[name].dtype == expected.dtype
             np.testing.assert_array_equal(answered[name], expected)
-    client.grpc.unload_model(case.name)
+    client.grpc.unload_model(case.name, headers=client.headers)
 
 
 @by_name(REFUSED)

@@ -136,7 +136,7 @@ def client(
         write(repository, name, module, config)
     with TritonServer.start(runtime, str(repository)) as server:
         server.wait_live()
-        with TritonClient(server.grpc_url) as client, ThreadPoolExecutor(4) as threads:
+        with server.client() as client, ThreadPoolExecutor(4) as threads:
 
             def load(name: str) -> str:
                 try:

@@ -26,6 +26,7 @@ from test_server import (
     wait_until,
 )
 
+from exporter.connecting import connected
 from exporter.errors import NotFoundError
 from exporter.triton.launcher import install_launcher
 from exporter.triton.releases import DEFAULT_RELEASE, release
@@ -102,9 +103,9 @@ def test_models_can_be_loaded_while_it_serves(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SERVE, str(tmp_path), *map(str, ports)]
     with running(command, ports[0]):
         add_model(tmp_path)
-        with triton.InferenceServerClient(f"127.0.0.1:{ports[1]}") as client:
-            client.load_model("identity")
-            assert client.is_model_ready("identity")
+        with connected(f"localhost:{ports[1]}") as client:
+            client.repository.load("identity")
+            assert client.model("identity").ready()
 
 
 def answers_beyond(port: int) -> bool:

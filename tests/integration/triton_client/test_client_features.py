@@ -133,7 +133,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
 
 @pytest.fixture(scope="module")
 def client(server: TritonServer) -> Iterator[TritonClient]:
-    with TritonClient(server.grpc_url) as client:
+    with server.client() as client:
         client.wait_until_ready()
         yield client
 
@@ -278,13 +278,14 @@ def test_memory_of_a_call_that_was_given_up_stays_the_servers(
     with grpc.insecure_channel(server.grpc_url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         stub.SystemSharedMemoryUnregister(
-            service_pb2.SystemSharedMemoryUnregisterRequest(name=name)
+            service_pb2.SystemSharedMemoryUnregisterRequest(name=name),
+            metadata=[(f"triton-grpc-protocol-{key}", value) for key, value in server.keys.items()],
         )
 
 
 def test_shared_memory_with_asyncio(server: TritonServer) -> None:
     async def ask() -> None:
-        async with AsyncTritonClient(server.grpc_url) as client:
+        async with AsyncTritonClient(server.grpc_url, restricted=server.keys) as client:
             model = await client.model("echo")
             async with client.shared_memory(1 << 16) as memory:
                 pairs = [

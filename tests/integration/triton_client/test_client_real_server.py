@@ -88,7 +88,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
 
 @pytest.fixture(scope="module")
 def client(server: TritonServer) -> Iterator[TritonClient]:
-    with TritonClient(server.grpc_url) as client:
+    with server.client() as client:
         client.wait_until_ready()
         yield client
 
@@ -229,7 +229,7 @@ def test_sync_and_async_give_the_same(server: TritonServer, client: TritonClient
     expected = [answer["y"] for answer in client.model("doubling").infer_many(items)]
 
     async def ask() -> list[Any]:
-        async with AsyncTritonClient(server.grpc_url) as asking:
+        async with AsyncTritonClient(server.grpc_url, restricted=server.keys) as asking:
             await asking.wait_until_ready()
             assert await asking.metadata() == client.metadata()
             assert await asking.models() == client.models()

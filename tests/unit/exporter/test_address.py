@@ -86,16 +86,23 @@ def test_triton_must_know_the_account() -> None:
         address.for_server()
 
 
-def test_a_server_gets_the_names_that_it_knows() -> None:
+def test_a_server_gets_the_names_that_it_knows_and_no_other_secret() -> None:
     environment = {
-        "AWS_REGION": "eu-north-1",
-        "AWS_SECRET_ACCESS_KEY": "secret",
+        "MLFLOW_TRACKING_TOKEN": "of the registry",
+        "AWS_SESSION_TOKEN": "of another store",
         "AZURE_STORAGE_ACCOUNT_KEY": "key",
+        "HTTPS_PROXY": "http://proxy:3128",
     }
     told = Address.parse("as://account/container/m", {}).server_environment(environment)
     assert told == {
-        **environment,
-        "AWS_DEFAULT_REGION": "eu-north-1",
+        "AZURE_STORAGE_ACCOUNT_KEY": "key",
         "AZURE_STORAGE_KEY": "key",
         "AZURE_STORAGE_ACCOUNT": "account",
+        "HTTPS_PROXY": "http://proxy:3128",
     }
+    environment = {
+        "AWS_REGION": "eu-north-1",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }
+    told = Address.parse("s3://bucket/m", {}).server_environment(environment)
+    assert told == {**environment, "AWS_DEFAULT_REGION": "eu-north-1"}

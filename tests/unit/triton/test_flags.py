@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.triton.flags import flag_names, merge_flags, safe_flags
+from exporter.triton.flags import flag_names, flag_value, key_flags, merge_flags, safe_flags
 from exporter.triton.runtime import Runtime
 
 
@@ -32,6 +32,30 @@ def test_backend_settings_add_up() -> None:
         *ours,
         "--backend-config=python,b=2",
     ]
+
+
+def test_no_flag_of_the_users_opens_what_takes_the_key() -> None:
+    control = "model-repository,shared-memory,trace,logging"
+    assert key_flags("k") == [
+        f"--grpc-restricted-protocol={control}:stlab=k",
+        f"--http-restricted-api={control}:stlab=k",
+    ]
+    for theirs in (
+        ["--grpc-restricted-protocol=inference,shared-memory:mine=x"],
+        ["--grpc-restricted-protocol", "inference,shared-memory:mine=x"],
+    ):
+        # tritonserver takes each API once, and refuses to start otherwise.
+        ours = key_flags("k", theirs)
+        assert ours == [
+            "--grpc-restricted-protocol=model-repository,trace,logging:stlab=k",
+            f"--http-restricted-api={control}:stlab=k",
+        ]
+        assert merge_flags(ours, theirs) == [*ours, *theirs]
+
+
+def test_the_last_value_of_a_flag_counts() -> None:
+    assert flag_value([], "--grpc-port", "8001") == "8001"
+    assert flag_value(["--grpc-port=1", "--grpc-port", "2"], "--grpc-port", "8001") == "2"
 
 
 def test_names() -> None:

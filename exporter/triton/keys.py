@@ -1,0 +1,181 @@
+"""The keys of this user's own servers, each in a file that only this user can read.
+
+A server that is started on a port gets a new key, written to ``<cache>/servers/<host>-<port>.key``
+for as long as it runs, and stlab's commands find it there when they are given ``localhost:<port>``.
+A key is worth nothing once its server is gone, so a file that was left behind does no harm, and
+neither does a key that is sent to whoever took the port since. It is sent to 127.0.0.1 alone: that
+is the address which the server holds, while ``localhost`` may also be ``::1``, where somebody else
+may listen.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import socket
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from exporter.errors import ConflictError
+from exporter.triton.flags import KEY_NAME, flag_value
+from exporter.triton.installation import cache_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["LocalKey", "ServerKey", "local_port"]
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{43}")
+# With any of these nobody else can listen on 127.0.0.1, to which clients send the key.
+_HOLD_LOOPBACK = ("127.0.0.1", "0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
+_LOCAL = re.compile(r"(?:grpc://)?(?:localhost|127\.0\.0\.1):([0-9]{1,5})")
+
+
+def local_port(url: str) -> int | None:
+    """Return the port of a plain-text address on this machine's loopback, None for others."""
+    found = _LOCAL.fullmatch(url)
+    return int(found[1]) if found else None
+
+
+@dataclass(slots=True)
+class ServerKey:
+    """The key of a server that is about to start.
+
+    Attributes:
+        value: The key.
+        problem: Why it is in no file, so that no command will find it; empty where it is.
+    """
+
+    value: str
+    problem: str = ""
+    _path: Path | None = None
+    _file: int = -1
+
+    @classmethod
+    def for_server(cls, arguments: Sequence[str]) -> Self:
+        """Return the key for a server that is about to start: ``STLAB_TRITON_KEY``, or a new one.
+
+        Args:
+            arguments: tritonserver's flags.
+
+        Raises:
+            ConflictError: Another server of this user holds the gRPC port.
+        """
+        given = os.environ.get("STLAB_TRITON_KEY", "").strip()
+        if given:
+            return cls(given)
+        if flag_value(arguments, "--grpc-address", "0.0.0.0") not in _HOLD_LOOPBACK:  # noqa: S104
+            return cls(secrets.token_urlsafe(32), "it does not listen on 127.0.0.1")
+        return cls.claim(int(flag_value(arguments, "--grpc-port", "8001")))
+
+    @classmethod
+    def claim(cls, port: int) -> Self:
+        """Make a key and write its file.
+
+        Args:
+            port: The server's gRPC port.
+
+        Raises:
+            ConflictError: Another server of this user holds the port's file.
+        """
+        key = secrets.token_urlsafe(32)
+        try:
+            path = _path(port)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.parent.lstat().st_uid != os.geteuid():
+                return cls(key, f"{path.parent} belongs to another user")
+            path.parent.chmod(0o700)
+            file = _locked(path)
+            if file is None:
+                raise ConflictError(
+                    f"another server of yours is running on gRPC port {port}",
+                    hint="Stop it, or choose another port with --grpc-port.",
+                )
+            os.ftruncate(file, 0)
+            os.fchmod(file, 0o600)
+            os.write(file, key.encode())
+        except OSError as error:
+            return cls(key, f"its file cannot be written: {error}")
+        return cls(key, "", path, file)
+
+    def hand_over(self) -> None:
+        """Let the program that this process becomes hold the file."""
+        if self._file >= 0:
+            os.set_inheritable(self._file, True)
+
+    def remove(self) -> None:
+        """Remove the file; the server has ended. Safe to call twice."""
+        if self._path is not None and self._file >= 0:
+            self._path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = -1
+
+
+class LocalKey:
+    """Finds the key of whichever server of this user is running on a port.
+
+    Args:
+        port: The server's gRPC port.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._path = _path(port)
+        self._seen: tuple[int, int] | None = None
+        self._headers: dict[str, str | bytes] = {}
+
+    def __call__(self) -> dict[str, str | bytes]:
+        """Return the headers to send; none where there is no file, or one that is not trusted."""
+        try:
+            found = self._path.lstat()
+        except OSError:
+            self._seen, self._headers = None, {}
+            return self._headers
+        if (found.st_ino, found.st_mtime_ns) != self._seen:
+            key = _read(self._path)
+            self._seen = (found.st_ino, found.st_mtime_ns)
+            self._headers = {f"triton-grpc-protocol-{KEY_NAME}": key} if key else {}
+        return self._headers
+
+
+def _path(port: int) -> Path:
+    # A home folder may be shared by several machines and containers.
+    host = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
+    return cache_directory() / "servers" / f"{host}-{port}.key"
+
+
+def _locked(path: Path) -> int | None:
+    """Open a key's file for the one server that may write it; None where there is one."""
+    while True:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file), path.lstat()):
+                return file
+        except FileNotFoundError:
+            pass  # its last server has just removed it
+        except BlockingIOError:
+            os.close(file)
+            return None
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def _read(path: Path) -> str:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    with os.fdopen(file, "rb") as stream:
+        found = os.fstat(file)
+        ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+        if not ours or found.st_mode & 0o077:
+            return ""
+        key = stream.read(64).decode(errors="replace")
+    return key if _KEY.fullmatch(key) else ""
