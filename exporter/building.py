@@ -16,6 +16,7 @@ from exporter.formats.base import Target
 from exporter.parity.inputs import SEED, named_samples
 from exporter.parity.reference import examine
 from exporter.parity.samples import load_arrays, save_samples
+from exporter.settings import TIMEOUT_SECONDS
 from exporter.sources import open_source
 from exporter.sources.composed import ComposedSource
 from exporter.triton.releases import release
@@ -53,6 +54,9 @@ class BuildJob:
         must_batch: Whether to refuse a model that cannot be batched.
         allow_pickle: Whether pickled content may be loaded.
         parts: Copies of the artifacts before and behind the model's own, by their place.
+        timeout: Seconds that a process of its own may take.
+        memory: Bytes of memory that such a process may take; 0 for what the machine has.
+        unconfined: Whether such a process has all of this user's rights.
     """
 
     model: str
@@ -64,6 +68,9 @@ class BuildJob:
     must_batch: bool
     allow_pickle: bool
     parts: Mapping[str, Path] = field(default_factory=dict)
+    timeout: float = TIMEOUT_SECONDS
+    memory: int = 0
+    unconfined: bool = False
 
 
 @dataclass(frozen=True, slots=True)

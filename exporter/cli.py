@@ -16,6 +16,8 @@ from exporter.errors import StlabError, UsageError
 from exporter.system.standard_streams import secure_standard_streams
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from exporter.doctor import DoctorResult
     from exporter.pruning import PruneResult
     from exporter.result import ExportResult
@@ -56,6 +58,8 @@ _ExpectCurrent = Annotated[
     int | None, typer.Option(help="Refuse unless the alias names this version now; 0: none.")
 ]
 _AllowManual = Annotated[bool, typer.Option(help="Move prod outside CI, on record.")]
+# What --allow-pickle=unconfined is for Typer, whose flags take no values.
+_UNCONFINED = "--unconfined"
 _AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -95,7 +99,19 @@ def export(
         Path | None, typer.Option(help="A .npz with further inputs: 'input' or 'case/input'.")
     ] = None,
     expect_current: _ExpectCurrent = None,
-    allow_pickle: Annotated[bool, typer.Option(help="Load pickled content.")] = False,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option(
+            help="Load pickled content, confined; =unconfined: with network and all files."
+        ),
+    ] = False,
+    unconfined: Annotated[bool, typer.Option(_UNCONFINED, hidden=True)] = False,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that loading, running and converting may take.")
+    ] = 3600.0,
+    model_memory: Annotated[
+        str, typer.Option(help="Memory for the model's process, such as 8G. [default: all]")
+    ] = "",
     allow_manual: _AllowManual = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
     as_json: _AsJson = False,
@@ -103,7 +119,7 @@ def export(
     """Export a version, prove it on a Triton server, publish it, and move the alias."""
     from exporter.console import Progress
     from exporter.pipeline import export as run
-    from exporter.settings import ExportRequest
+    from exporter.settings import ExportRequest, byte_size
 
     request = ExportRequest(
         model=model,
@@ -123,6 +139,9 @@ def export(
         samples=samples,
         expect_current=expect_current,
         allow_pickle=allow_pickle,
+        unconfined=unconfined,
+        timeout=timeout,
+        model_memory=byte_size(model_memory) if model_memory else 0,
         allow_manual=allow_manual,
         dry_run=dry_run,
     )
@@ -439,7 +458,7 @@ def _run(arguments: list[str]) -> int:
     set_up_logging()
     _interrupt_once()
     try:
-        result = app(args=arguments, prog_name="stlab", standalone_mode=False)
+        result = app(args=[*_spelled_out(arguments)], prog_name="stlab", standalone_mode=False)
         return int(result) if isinstance(result, int) else 0
     except StlabError as error:
         known = error
@@ -455,6 +474,14 @@ def _run(arguments: list[str]) -> int:
             hint="This is a fault of stlab; run it without --json, and report what it prints.",
         )
     return _fail(known, arguments)
+
+
+def _spelled_out(arguments: list[str]) -> Iterator[str]:
+    for argument in arguments:
+        if argument == "--allow-pickle=unconfined":
+            yield from ("--allow-pickle", _UNCONFINED)
+        else:
+            yield argument
 
 
 def _fail(error: StlabError, arguments: list[str]) -> int:

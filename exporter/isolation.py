@@ -1,109 +1,233 @@
-"""Has a bundle built by a process of its own; see `exporter.worker`."""
+"""Has a bundle built by a process of its own, kept to itself; see `exporter.worker`."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import signal
-import subprocess
-import sys
 import tempfile
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter.building import BuildJob, Candidate
-from exporter.bundle import Bundle
 from exporter.environment import bare_environment
-from exporter.errors import StlabError, ValidationFailed, error_of
-from exporter.parity.samples import load_samples
-from exporter.sandbox import hide_environment
-from exporter.worker import RESULT, TRUTH, job_as_json
+from exporter.errors import ConflictError, StlabError, UnavailableError, ValidationFailed, error_of
+from exporter.received import (
+    Event,
+    garbled,
+    read_event,
+    read_outcome,
+    read_truth,
+    take_bundle,
+)
+from exporter.system.bytecode import compile_modules
+from exporter.system.confined import READY
+from exporter.system.limits import Limits, memory_of_machine
+from exporter.system.piped import LineTooLongError, Listened
+from exporter.system.sandbox import Confinement, confined_command, confinement, hide_process
+from exporter.system.view import View, view
+from exporter.triton.installation import cache_directory
+from exporter.worker import JOB, RESULT, TRUTH, job_as_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from exporter.parity.evidence import Evidence
     from exporter.progress import Steps
 
-__all__ = ["build_apart"]
+__all__ = ["build_apart", "check_confinement"]
 
 _CRASHES = frozenset(
-    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
-)
+    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS,
+     signal.SIGTRAP, signal.SIGXFSZ}
+)  # fmt: skip
+# What a conversion may write beyond some multiple of what it read.
+_ROOM, _TIMES = 4 << 30, 8
+_THREADS = 4096
+
+
+def check_confinement(*, allow_pickle: bool, unconfined: bool) -> Confinement:
+    """Return what keeps a model's code to itself here.
+
+    Args:
+        allow_pickle: Whether the model may bring code.
+        unconfined: Whether it may run with all of this user's rights.
+
+    Raises:
+        ConflictError: The model may bring code, and this machine cannot confine it.
+    """
+    if unconfined:
+        return Confinement()
+    offered = confinement()
+    if allow_pickle and not offered.complete:
+        raise ConflictError(
+            f"no pickle is loaded here, since its code cannot be confined (available: {offered})",
+            hint="Install bubblewrap, or use Linux 5.13 or newer on x86_64 or aarch64; "
+            "--allow-pickle=unconfined runs the model's code with network and with all files of "
+            "this user.",
+            kind="confinement",
+        )
+    return offered
 
 
 def build_apart(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
     """Build a bundle in another process; see `exporter.building.build`.
 
     Raises:
-        ValidationFailed: As `build` does; or the model crashed the process.
+        ConflictError: The process cannot be confined.
+        ValidationFailed: As `build` does; or the model crashed the process, took longer than it
+            may, or left something else than a bundle.
+        UnavailableError: The process was killed.
         StlabError: The process died; the end of what it said is in the message.
     """
-    if job.allow_pickle:
-        # What is unpickled there must not read this process's secrets from /proc.
-        with suppress(OSError):
-            hide_environment()
-    with tempfile.TemporaryFile() as log:
-        worker = subprocess.Popen(
-            # -P: nothing that lies in the working directory is imported.
-            [sys.executable, "-P", "-m", "exporter.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=bare_environment(),
-            text=True,
-        )
-        try:
-            _follow(worker, job, steps)
-            worker.wait()
-        finally:
-            if worker.poll() is None:
-                worker.kill()
-                worker.wait()
-        result = job.folder.parent / RESULT
-        if worker.returncode != 0 or not result.is_file():
-            log.seek(0)
-            raise _died(worker.returncode, log.read().decode(errors="replace"))
-    outcome = json.loads(result.read_bytes())
-    evidence.restore(outcome["evidence"])
-    if outcome["error"] is not None:
-        raise error_of(outcome["exit_code"], **outcome["error"])
-    truth = load_samples(job.folder.parent / TRUTH, evidence.batching, slow=outcome["slow"])
-    return Candidate(Bundle.open(job.folder, job.model, job.version), truth)
-
-
-def _follow(worker: subprocess.Popen[str], job: BuildJob, steps: Steps) -> None:
-    """Hand over the job and pass on what the worker tells, until it has nothing more to tell."""
-    if worker.stdin is None or worker.stdout is None:  # pragma: no cover - both are pipes
-        return
+    offered = check_confinement(allow_pickle=job.allow_pickle, unconfined=job.unconfined)
+    # Whatever the model runs must not read this process's secrets from /proc.
+    hide_process()
+    scratch = Path(tempfile.mkdtemp(prefix="model-", dir=job.folder.parent)).absolute()
+    for name in ("bundle", "home", "tmp"):
+        (scratch / name).mkdir()
+    (scratch / JOB).write_text(job_as_json(_moved(job, scratch / "bundle")))
+    seen = _view(job, scratch)
+    process = Listened(
+        confined_command(offered, seen, _limits(job, seen), "exporter.worker", str(scratch / JOB)),
+        _environment(scratch),
+        scratch,
+        job.timeout,
+    )
     try:
-        with worker.stdin as pipe:
-            pipe.write(job_as_json(job) + "\n")
-    except BrokenPipeError:
-        return  # it died at once; its exit code tells
-    with worker.stdout as events:
-        for line in events:
-            event: dict[str, Any] = json.loads(line)
-            if event["event"] == "begin":
-                steps.begin(event["step"])
-            elif event["event"] == "say":
-                steps.say(event["text"])
-            else:
-                steps.end(event["step"], event["seconds"], failed=event["failed"])
+        _follow(process, steps, job.timeout)
+    finally:
+        process.end()
+    if process.returncode != 0:
+        raise _died(process, confined=bool(offered.bwrap))
+    outcome = read_outcome(scratch / RESULT)
+    compile_modules(outcome.uncompiled)
+    evidence.restore(outcome.evidence.model_dump())
+    if outcome.error is not None:
+        raise error_of(outcome.exit_code, **outcome.error.model_dump())
+    truth = read_truth(scratch / TRUTH, evidence.batching, slow=outcome.slow)
+    bundle = take_bundle(scratch / "bundle", scratch / TRUTH, job)
+    evidence.notes += _notes(job, offered)
+    return Candidate(bundle, truth)
 
 
-def _died(code: int | None, log: str) -> StlabError:
-    tail = "\n".join(log.strip().splitlines()[-15:])
-    if code is not None and -code in _CRASHES:
+def _moved(job: BuildJob, folder: Path) -> BuildJob:
+    """Return the job for a process in another folder."""
+    return dataclasses.replace(
+        job,
+        artifact=job.artifact.absolute(),
+        samples=job.samples and job.samples.absolute(),
+        parts={place: path.absolute() for place, path in job.parts.items()},
+        folder=folder,
+    )
+
+
+def _view(job: BuildJob, scratch: Path) -> View:
+    given = [job.artifact, *job.parts.values(), *([job.samples] if job.samples else [])]
+    # What TensorRT measured of a GPU is kept for the next build, unless the model brings code.
+    timings = cache_directory() / "tensorrt"
+    kept = job.settings["format"] == "tensorrt" and not job.allow_pickle
+    if kept:
+        timings.mkdir(parents=True, exist_ok=True)
+    return view([*given, timings], [scratch, *([timings] if kept else []), scratch / "tmp"])
+
+
+def _limits(job: BuildJob, seen: View) -> Limits:
+    given = [job.artifact, *job.parts.values()]
+    size = sum(file.stat().st_size for path in given for file in path.rglob("*") if file.is_file())
+    memory = job.memory or memory_of_machine()
+    return Limits(
+        # CUDA reserves more of the address space than any machine has memory.
+        address_space=0 if seen.gpus else job.memory,
+        data=memory,
+        file_size=_ROOM + _TIMES * size,
+        threads=_THREADS,
+    )
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    return {
+        **bare_environment(),
+        "HOME": str(scratch / "home"),
+        "TMPDIR": str(scratch / "tmp"),
+        "STLAB_CACHE": str(cache_directory().absolute()),
+        # It can start no processes: joblib then works in this one.
+        "JOBLIB_MULTIPROCESSING": "0",
+    }
+
+
+def _follow(process: Listened, steps: Steps, seconds: float) -> None:
+    """Pass on what the process tells, until it has ended."""
+    doing = "starting"
+    try:
+        lines = process.lines()
+        _await_confinement(process, lines)
+        for line in lines:
+            event = read_event(line)
+            doing = _pass_on(event, steps) or doing
+    except LineTooLongError as error:
+        raise garbled("sent a line without an end") from error
+    except TimeoutError as error:
+        raise ValidationFailed(
+            f"the model's process did not end within {seconds:g} seconds; it was at: {doing}",
+            hint="Give it longer with --timeout, or look at what the model does when it is loaded "
+            "and run.",
+            kind="timeout",
+        ) from error
+
+
+def _await_confinement(process: Listened, lines: Iterator[bytes]) -> None:
+    if next(lines, b"").decode(errors="replace") != READY:
+        raise ConflictError(
+            f"the model's process cannot be confined here:\n{_tail(process.errors)}",
+            hint="stlab doctor shows what this machine offers.",
+            kind="confinement",
+        )
+
+
+def _pass_on(event: Event, steps: Steps) -> str:
+    """Tell a listener of an event, and return what is being done from then on."""
+    if event.event == "begin":
+        steps.begin(event.step)
+        return event.step
+    if event.event == "say":
+        steps.say(event.text)
+        return f"{event.step} ({event.text})"
+    steps.end(event.step, event.seconds, failed=event.failed)
+    return ""
+
+
+def _notes(job: BuildJob, offered: Confinement) -> list[str]:
+    if offered.complete:
+        return []
+    if job.unconfined:
+        return ["The model's code ran unconfined, as --allow-pickle=unconfined says."]
+    return [f"The model ran in a process that this machine cannot confine (available: {offered})."]
+
+
+def _died(process: Listened, *, confined: bool) -> StlabError:
+    code, tail = process.returncode or 0, _tail(process.errors)
+    # bubblewrap ends as shells do where what it ran was ended by a signal.
+    number = code - 128 if confined and code > 128 else -code
+    if number in _CRASHES:
         return ValidationFailed(
             f"the model brings down the process that loads and runs it "
-            f"({signal.Signals(-code).name}): {tail or 'it said nothing'}",
+            f"({signal.Signals(number).name}): {tail or 'it said nothing'}",
             hint="Load and run the version as it was logged; if that works, please report this.",
             kind="artifact",
         )
-    if code == -signal.SIGKILL:
-        return StlabError(
-            "the process that builds the bundle was killed",
-            hint="The kernel does that when memory runs out; give the runner more.",
+    if number == signal.SIGKILL:
+        return UnavailableError(
+            "the model's process was killed",
+            hint="The kernel does that when memory runs out: run the export where there is more, "
+            "or bound the model with --model-memory.",
+            kind="memory",
         )
     return StlabError(
         f"the process that builds the bundle ended with {code}:\n{tail}",
         hint="This is a fault of stlab or of a library it uses; please report it with the above.",
     )
+
+
+def _tail(errors: str) -> str:
+    text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in errors)
+    return "\n".join(text.strip().splitlines()[-15:])

@@ -22,7 +22,7 @@ from exporter.earlier import Earlier
 from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailed
 from exporter.formats import check as check_format
 from exporter.grounds import ground as open_ground
-from exporter.isolation import build_apart
+from exporter.isolation import build_apart, check_confinement
 from exporter.parity.evidence import Evidence
 from exporter.progress import Listener, Silent, Steps
 from exporter.proven import Proven
@@ -96,6 +96,7 @@ class _Export:
             settled = self.earlier.settled(selection, recorded)
             if settled is None and recorded is None:
                 check_format(self.request.format, self.release, self.request.prove_on)
+                self._check_confinement()
         if settled is not None:
             if not self.request.dry_run:
                 registry.tidy(selection.model)
@@ -109,6 +110,12 @@ class _Export:
                 journal = Journal(registry, selection, self.request)
                 proven = self._prove(registry, selection, recorded, journal, work)
                 self._deliver(registry, selection, proven, journal, work)
+
+    def _check_confinement(self) -> None:
+        """Refuse before anything is pulled what would be refused before it is loaded."""
+        request = self.request
+        if request.allow_pickle:
+            check_confinement(allow_pickle=True, unconfined=request.unconfined)
 
     def _select(self, registry: Registry) -> Selection:
         """Choose the version, and check that it may be promoted here and now."""
@@ -181,6 +188,9 @@ class _Export:
                 self.request.batching == "require",
                 self.request.allow_pickle,
                 parts,
+                self.request.timeout,
+                self.request.model_memory,
+                self.request.unconfined,
             )
             candidate = self.builder(job, evidence, self.steps)
             with self.steps("prove"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from exporter.names import alias_name, model_name
 __all__ = [
     "BATCHING",
     "PRECISIONS",
+    "TIMEOUT_SECONDS",
     "ExportRequest",
+    "byte_size",
     "check_expected",
     "check_mover",
     "load_dotenv",
@@ -27,6 +30,12 @@ MAX_BATCH_SIZE = 32
 MOST_ROWS = 65_536
 # The proof has 8 requests under way; the protobuf's field is an unsigned number of 32 bits.
 LEAST_QUEUE, MOST_QUEUE = 8, 2**32 - 1
+
+
+# A large model may be converted for most of this; what takes longer has hung.
+TIMEOUT_SECONDS, MOST_SECONDS = 3600.0, 604_800.0
+# Below this not even the libraries can be loaded.
+LEAST_MEMORY = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,10 @@ class ExportRequest:
         max_queue_size: How many requests may wait before more are refused; 0 for any number.
         samples: A npz with further inputs to prove the model on.
         expect_current: The version that the alias must name now; 0 for none.
-        allow_pickle: Whether pickled content may be loaded.
+        allow_pickle: Whether pickled content may be loaded, in a process that is kept to itself.
+        unconfined: Whether that process has all rights of this user instead.
+        timeout: Seconds that the model's process may take.
+        model_memory: Bytes of memory that the model's process may take; 0 for what the machine has.
         allow_manual: Whether ``prod`` may be moved outside CI.
         dry_run: Whether to stop after planning.
     """
@@ -72,6 +84,9 @@ class ExportRequest:
     samples: Path | None = None
     expect_current: int | None = None
     allow_pickle: bool = False
+    unconfined: bool = False
+    timeout: float = TIMEOUT_SECONDS
+    model_memory: int = 0
     allow_manual: bool = False
     dry_run: bool = False
 
@@ -113,12 +128,45 @@ class ExportRequest:
                 "--max-queue-size bounds the dynamic batcher's queue, and --batching off has none",
                 hint="Leave one of the two options out.",
             )
+        _check_bounds(self)
         if self.version is not None and self.version < 1:
             raise UsageError("--version is at least 1", hint="MLflow counts versions from 1.")
         if self.samples is not None and not self.samples.is_file():
             raise UsageError(f"there is no file {self.samples}", hint="Check --samples.")
         if is_url(self.repository):
             Address.parse(self.repository)
+
+
+def _check_bounds(request: ExportRequest) -> None:
+    if not 0 < request.timeout <= MOST_SECONDS:
+        raise UsageError(
+            f"--timeout is more than 0 and at most {MOST_SECONDS:g} seconds",
+            hint=f"Leave it out for {TIMEOUT_SECONDS:g} seconds.",
+        )
+    if request.model_memory and request.model_memory < LEAST_MEMORY:
+        raise UsageError(
+            f"--model-memory is at least {LEAST_MEMORY >> 30}G",
+            hint="Leave it out for what the machine has.",
+        )
+    if request.unconfined and not request.allow_pickle:
+        raise UsageError(
+            "only a model that may bring code can run unconfined",
+            hint="Use --allow-pickle=unconfined.",
+        )
+
+
+def byte_size(text: str) -> int:
+    """Return the bytes that a text such as ``8G``, ``512Mi`` or ``1000000`` means.
+
+    Raises:
+        UsageError: It is no such text.
+    """
+    found = re.fullmatch(r"(\d{1,18})([KMGT]?)(?:i?B?)", text, re.ASCII)
+    if not found:
+        raise UsageError(
+            f"{text!r} is no size of memory", hint="Write it as 8G, which is 8 times 1024^3 bytes."
+        )
+    return int(found[1]) << (10 * " KMGT".index(found[2] or " "))
 
 
 def in_ci() -> bool:

@@ -1,0 +1,50 @@
+"""Keeps the bytecode of modules, which a process that may write nothing compiles each time again.
+
+Source: the documentation of compileall, and PEP 3147 on where bytecode is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.system.view import libraries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["compile_modules"]
+
+
+def compile_modules(sources: Iterable[str]) -> None:
+    """Compile modules of what is installed, where their bytecode can be written.
+
+    Args:
+        sources: Files as a foreign process names them; others than libraries are left out.
+    """
+    if sys.dont_write_bytecode:
+        return
+    installed = libraries()
+    wanted = [path for path in sources if _is_below(path, installed)]
+    if wanted:
+        subprocess.run(
+            [sys.executable, "-m", "compileall", "-qq", "-j", "0", "-i", "-"],
+            input="\n".join(wanted),
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+
+
+def _is_below(source: str, installed: Iterable[Path]) -> bool:
+    path = Path(source)
+    plain = path.suffix == ".py" and os.path.normpath(source) == source and source.isprintable()
+    return (
+        plain
+        and any(root in path.parents for root in installed)
+        and os.access(path.parent, os.W_OK)
+    )

@@ -1,0 +1,61 @@
+"""System calls that the standard library has no function for."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+__all__ = [
+    "PR_SET_DUMPABLE",
+    "PR_SET_NO_NEW_PRIVS",
+    "PR_SET_PDEATHSIG",
+    "drop_capabilities",
+    "prctl",
+    "syscall",
+]
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, *arguments: object) -> None:
+    """Set an attribute of this process; see the manual page of prctl.
+
+    Raises:
+        OSError: The kernel refuses it.
+    """
+    given = [*arguments, *[0] * (4 - len(arguments))]
+    _checked(_LIBC.prctl(option, *map(_word, given)))
+
+
+def syscall(number: int, *arguments: object) -> int:
+    """Call the kernel by number, for what the C library has no name for.
+
+    Raises:
+        OSError: The kernel refuses it.
+    """
+    return _checked(_LIBC.syscall(ctypes.c_long(number), *map(_word, arguments)))
+
+
+def drop_capabilities() -> None:
+    """Give up what root may do beyond its own files, for good where NO_NEW_PRIVS is set.
+
+    Raises:
+        OSError: The kernel refuses it.
+    """
+    version_3, this_process = 0x20080522, 0
+    header = (ctypes.c_uint32 * 2)(version_3, this_process)
+    none = (ctypes.c_uint32 * 6)()
+    _checked(_LIBC.capset(header, none))
+
+
+def _word(value: object) -> object:
+    return ctypes.c_ulong(value) if isinstance(value, int) else value
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result

@@ -1,0 +1,109 @@
+"""Listens to a process that may say anything, or nothing, without end."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["LONGEST_LINE", "LineTooLongError", "Listened"]
+
+LONGEST_LINE = 1 << 16
+_TAIL, _READ = 1 << 14, 1 << 16
+# How often it is looked whether the process is there, while it says nothing.
+_LOOK_SECONDS = 0.2
+
+
+class LineTooLongError(ValueError):
+    """A line has no end within bounds."""
+
+
+class Listened:
+    """A process whose output is read, in bounded memory, until a deadline.
+
+    Attributes:
+        returncode: How it ended; None while it runs.
+    """
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, seconds: float
+    ) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._errors = b""
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            cwd=folder,
+            start_new_session=True,
+        )
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, as `subprocess.Popen.returncode`."""
+        return self._process.returncode
+
+    @property
+    def errors(self) -> str:
+        """The end of what it wrote to stderr."""
+        return self._errors.decode(errors="replace")
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines that it writes to stdout, until it has ended.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+            LineTooLongError: A line is longer than `LONGEST_LINE`.
+        """
+        pending = b""
+        for data in self._read():
+            *whole, pending = (pending + data).split(b"\n")
+            if any(len(line) > LONGEST_LINE for line in (*whole, pending)):
+                raise LineTooLongError
+            yield from whole
+        try:
+            self._process.wait(max(self._deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+
+    def end(self) -> None:
+        """End it, and what it started, if it has not ended by itself."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def _read(self) -> Iterator[bytes]:
+        with selectors.DefaultSelector() as selector:
+            for pipe in (self._process.stdout, self._process.stderr):
+                if pipe is not None:
+                    selector.register(pipe, selectors.EVENT_READ)
+            while selector.get_map():
+                left = self._deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                ended = self._process.poll() is not None
+                ready = selector.select(min(left, _LOOK_SECONDS))
+                if ended and not ready:
+                    return  # something that it started holds the pipes
+                for key, _ in ready:
+                    data = os.read(key.fd, _READ)
+                    if not data:
+                        selector.unregister(key.fileobj)
+                    elif key.fileobj is self._process.stderr:
+                        self._errors = (self._errors + data)[-_TAIL:]
+                    else:
+                        yield data
