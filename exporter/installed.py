@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.cuda import CudaError, driver_version, gpus
 from exporter.errors import StlabError, first_line
+from exporter.system.sandbox import confinement
 from exporter.triton.installation import cache_directory
 from exporter.triton.runtime import describe_runtime
 
@@ -80,6 +81,7 @@ def installed(release: Release) -> Iterator[Check]:
     yield _tensorrt(release)
     yield _gpu()
     yield _server(release)
+    yield _confinement()
     yield _cache()
 
 
@@ -179,6 +181,17 @@ def _server(release: Release) -> Check:
         return Check("tritonserver", "ok", describe_runtime(release))
     except StlabError as error:
         return Check("tritonserver", "failed", error.message, error.hint, 2)
+
+
+def _confinement() -> Check:
+    offered = confinement()
+    if offered.complete:
+        return Check("confinement", "ok", f"{offered}: what keeps a model's code to itself")
+    hint = (
+        "apt-get install bubblewrap, or Linux 5.13 or newer with Landlock (for pickled models; "
+        "others are not confined here either)"
+    )
+    return Check("confinement", "warning", f"{offered}; no pickled model is loaded here", hint)
 
 
 def _cache() -> Check:

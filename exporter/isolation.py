@@ -88,7 +88,9 @@ def build_apart(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
     (scratch / JOB).write_text(job_as_json(_moved(job, scratch / "bundle")))
     seen = _view(job, scratch)
     process = Listened(
-        confined_command(offered, seen, _limits(job, seen), "exporter.worker", str(scratch / JOB)),
+        confined_command(
+            offered, seen, _limits(job, seen, offered), "exporter.worker", str(scratch / JOB)
+        ),
         _environment(scratch),
         scratch,
         job.timeout,
@@ -131,7 +133,7 @@ def _view(job: BuildJob, scratch: Path) -> View:
     return view([*given, timings], [scratch, *([timings] if kept else []), scratch / "tmp"])
 
 
-def _limits(job: BuildJob, seen: View) -> Limits:
+def _limits(job: BuildJob, seen: View, offered: Confinement) -> Limits:
     given = [job.artifact, *job.parts.values()]
     size = sum(file.stat().st_size for path in given for file in path.rglob("*") if file.is_file())
     memory = job.memory or memory_of_machine()
@@ -140,7 +142,8 @@ def _limits(job: BuildJob, seen: View) -> Limits:
         address_space=0 if seen.gpus else job.memory,
         data=memory,
         file_size=_ROOM + _TIMES * size,
-        threads=_THREADS,
+        # Without a namespace of its own, those of other processes and containers count as well.
+        threads=_THREADS if offered.bwrap else 0,
     )
 
 

@@ -130,6 +130,8 @@ class _Manifest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow")
 
+    model: str
+    version: int
     format: str
     precision: str
     backend: str

@@ -59,7 +59,8 @@ def wrapped(bwrap: str, view: View) -> list[str]:
     arguments = [bwrap, *_NAMESPACES, "--proc", "/proc", "--dev", "/dev"]
     for path in view.gpus:
         arguments += ["--dev-bind-try", path, path]
-    arguments += ["--remount-ro", "/dev", "--bind", view.write[-1], "/tmp"]  # noqa: S108 - a private one
+    # Root may write settings of the kernel without any capability.
+    arguments += ["--remount-ro", "/proc", "--remount-ro", "/dev", "--bind", view.write[-1], "/tmp"]  # noqa: S108 - a private one
     # What lies higher comes first: a folder would hide what was bound below it.
     for path in sorted(view.read):
         arguments += ["--ro-bind-try", path, path]

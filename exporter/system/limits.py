@@ -10,7 +10,7 @@ from pathlib import Path
 
 __all__ = ["Limits", "memory_of_machine"]
 
-OPEN_FILES, THREADS = 4096, 4096
+OPEN_FILES = 4096
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
