@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     )
     guarded = "tokens" if settings.oidc_issuer else "keys" if settings.api_keys else ""
     app.openapi = lambda: document(service, transforms, guarded=guarded)  # type: ignore[method-assign]
-    ours = routes(service, metrics, settings.alias, transforms)
+    ours = routes(service, metrics, settings, transforms)
     app.router.routes.extend(ours)
     app.add_middleware(
         Operation,

@@ -1,12 +1,16 @@
 """What every request passes: an id, limits, who may ask, a deadline, metrics and one line of log.
 
-One ASGI layer, since each layer of a framework costs a request as much as a small model does.
+One ASGI layer, since each layer of a framework costs a request as much as a small model does. A
+request takes one of the service's places once its body is whole, and gives it back when its answer
+begins: neither slow senders nor slow readers keep others out.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -15,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from stlab_api.logs import access
 from stlab_api.problems import Problem, problem_of
+from stlab_api.request_body import SMALL, BufferBudget, read_body, replayed, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -52,6 +57,10 @@ class Call:
         route: The route's template; empty where none fits.
         model: The model that was asked.
         version: The version that answered.
+        body: The body of a POST, whole and unzipped.
+        held: The bytes that it holds of the budget of all connections.
+        placed: Whether it has one of the service's places.
+        status: The answer's status; 0 until it begins.
     """
 
     request_id: str
@@ -59,6 +68,10 @@ class Call:
     route: str = ""
     model: str = ""
     version: str = ""
+    body: bytes = b""
+    held: int = 0
+    placed: bool = False
+    status: int = 0
     began: float = field(default_factory=perf_counter)
 
     def left(self) -> float:
@@ -100,6 +113,7 @@ class Operation:
         self._metrics = metrics
         self._guard = guard
         self._under_way = 0
+        self._buffers = BufferBudget(settings.max_buffered_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -116,45 +130,87 @@ class Operation:
             given if _ID.fullmatch(given) else secrets.token_hex(8), self._settings.timeout_seconds
         )
         scope[_KEY] = call
-        status = 500
-        began = False
 
         async def answer(message: Message) -> None:
-            nonlocal status, began
             if message["type"] == "http.response.start":
-                status, began = message["status"], True
+                call.status = message["status"]
                 message["headers"] = [
                     *message["headers"], (b"x-request-id", call.request_id.encode()),
                     *([(b"connection", b"close")] if self._service.draining else []),
                 ]  # fmt: skip
-            await send(message)
-
-        quiet = scope["path"] in _QUIET
-        self._under_way += not quiet
-        self._metrics.in_flight.set(self._under_way)
-        try:
-            if not quiet:
-                await self._admit(scope["path"], header, call)
-            body = self._limited(receive, header)
-            direct = self._direct.get(scope["path"]) if scope["method"] == "POST" else None
-            if direct is None:
-                await self._app(scope, body, answer)
+                self._leave(call)
+            if len(message.get("body", b"")) > SMALL:
+                await self._send_slowly(message, send)
             else:
-                endpoint, scope["path_params"] = direct
-                response = await endpoint(Request(scope, body))
-                await response(scope, body, answer)
+                await send(message)
+
+        try:
+            if _path(scope) not in _QUIET:
+                receive = await self._enter(scope, receive, header, call)
+            await self._respond(scope, receive, answer)
         except ClientDisconnect:
-            status = _GONE
+            call.status = _GONE
         except Exception as error:
-            if began:
+            if call.status:
                 raise
             await self._refused(error, call, scope, answer)
         finally:
-            self._under_way -= not quiet
-            self._tell(scope, call, status)
+            self._leave(call)
+            self._buffers.give(call.held)
+            self._tell(scope, call, call.status or 500)
 
-    async def _admit(self, path: str, header: Callable[[bytes], str], call: Call) -> None:
-        if self._under_way > self._settings.max_concurrency:
+    async def _enter(
+        self, scope: Scope, receive: Receive, header: Callable[[bytes], str], call: Call
+    ) -> Receive:
+        """Read what there is of a body, then take a place."""
+        await self._admit(_path(scope), header, call)
+        if scope["method"] == "POST":
+            call.body, call.held = await read_body(
+                receive,
+                header,
+                seconds=call.left(),
+                limit=self._settings.max_body_bytes,
+                budget=self._buffers,
+            )
+            receive = replayed(call.body, receive)
+        self._check_places()
+        call.placed = True
+        self._under_way += 1
+        self._metrics.in_flight.set(self._under_way)
+        return receive
+
+    def _leave(self, call: Call) -> None:
+        if call.placed:
+            call.placed = False
+            self._under_way -= 1
+            self._metrics.in_flight.set(self._under_way)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        direct = self._direct.get(_path(scope)) if scope["method"] == "POST" else None
+        if direct is None:
+            await self._app(scope, receive, send)
+            return
+        endpoint, scope["path_params"] = direct
+        response = await endpoint(Request(scope, receive))
+        held = self._buffers.take(max(0, len(response.body) - SMALL))
+        try:
+            await response(scope, receive, send)
+        finally:
+            self._buffers.give(held)
+
+    async def _send_slowly(self, message: Message, send: Send) -> None:
+        """Hand a large answer over as the caller takes it, for so long and no longer."""
+        body = memoryview(message["body"])
+        more = message.get("more_body", False)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.send_seconds):
+                for start in range(0, len(body), SMALL):
+                    part = bytes(body[start : start + SMALL])
+                    last = start + SMALL >= len(body)
+                    await send({**message, "body": part, "more_body": more or not last})
+
+    def _check_places(self) -> None:
+        if self._under_way >= self._settings.max_concurrency:
             self._metrics.refused.inc()
             raise Problem(
                 503,
@@ -162,33 +218,16 @@ class Operation:
                 f"{self._settings.max_concurrency} requests are under way; try again in a second",
                 headers={"Retry-After": "1"},
             )
+
+    async def _admit(self, path: str, header: Callable[[bytes], str], call: Call) -> None:
+        self._check_places()
         if self._guard is not None and path not in _OPEN:
             await self._guard(header)
         if wanted := header(b"x-timeout-seconds"):
             call.seconds = min(call.seconds, _seconds(wanted))
         length = header(b"content-length")
         if length.isdigit() and int(length) > self._settings.max_body_bytes:
-            raise self._too_large()
-
-    def _limited(self, receive: Receive, header: Callable[[bytes], str]) -> Receive:
-        if header(b"content-length").isdigit():
-            return receive  # the server holds a caller to it
-        read = 0
-
-        async def limited() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self._settings.max_body_bytes:
-                raise self._too_large()
-            return message
-
-        return limited
-
-    def _too_large(self) -> Problem:
-        return Problem(
-            413, "too-large", f"a body may have {self._settings.max_body_bytes} bytes at most"
-        )
+            raise too_large(self._settings.max_body_bytes)
 
     async def _refused(self, error: Exception, call: Call, scope: Scope, send: Send) -> None:
         problem = problem_of(error)
@@ -202,9 +241,9 @@ class Operation:
 
     def _tell(self, scope: Scope, call: Call, status: int) -> None:
         seconds = perf_counter() - call.began
-        route = call.route or (scope["path"] if scope["path"] in _OPEN else "unknown")
-        self._metrics.in_flight.set(self._under_way)
-        if scope["path"] in _QUIET:
+        path = _path(scope)
+        route = call.route or (path if path in _OPEN else "unknown")
+        if path in _QUIET:
             return
         method = scope["method"] if route != "unknown" and scope["method"] in _METHODS else "other"
         self._metrics.answered(method, route, status, call.model, call.version, seconds)
@@ -222,6 +261,12 @@ class Operation:
                     }
                 },
             )
+
+
+def _path(scope: Scope) -> str:
+    """Return a request's path below the prefix of a proxy."""
+    root, path = scope.get("root_path", ""), str(scope["path"])
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def _seconds(given: str) -> float:

@@ -22,9 +22,11 @@ from triton_client.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["MEDIA_TYPE", "Problem", "problem_of"]
+__all__ = ["MEDIA_TYPE", "Problem", "invalid_at", "misfit", "pointer_of", "problem_of"]
 
 MEDIA_TYPE = "application/problem+json"
+# A caller's own words come back in these; a name of megabytes does not.
+_LONGEST = 500
 
 
 class Problem(Exception):  # noqa: N818 - the standard's word
@@ -60,12 +62,14 @@ class Problem(Exception):  # noqa: N818 - the standard's word
             "type": f"urn:stlab:problem:{self.kind}",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
-            "detail": self.detail,
+            "detail": _clipped(self.detail),
         }
         if request_id:
             body["request_id"] = request_id
         if self.errors:
-            body["errors"] = self.errors
+            body["errors"] = [
+                {name: _clipped(words) for name, words in error.items()} for error in self.errors
+            ]
         return Response(
             orjson.dumps(body),
             status_code=self.status,
@@ -99,3 +103,33 @@ def problem_of(error: Exception) -> Problem:
             detail = str(error) or "no answer within the deadline"
             return Problem(status, word, detail, headers=_RETRY if status == 503 else None)
     return Problem(500, "unexpected", "the service failed; its log has the request's id")
+
+
+def pointer_of(place: tuple[int | str, ...]) -> str:
+    """Return a place in a JSON document as a pointer (RFC 6901)."""
+    return "".join(f"/{str(p).replace('~', '~0').replace('/', '~1')}" for p in place)
+
+
+def invalid_at(place: tuple[int | str, ...], what: str) -> Problem:
+    """Return what is wrong at a place of a request."""
+    pointer = pointer_of(place)
+    return Problem(
+        422,
+        "invalid-input",
+        f"{_clipped(pointer) or 'the request'}: {what}",
+        errors=[{"pointer": pointer, "detail": what}],
+    )
+
+
+def misfit(name: str, what: str) -> Problem:
+    """Return what is wrong with an input."""
+    return Problem(
+        422,
+        "invalid-input",
+        f"input '{_clipped(name)}' does not fit the model: {what}",
+        errors=[{"pointer": pointer_of(("inputs", name)), "detail": what}],
+    )
+
+
+def _clipped(words: str) -> str:
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -10,20 +11,27 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 from starlette.routing import Route
 
+from stlab_api import offload
+from stlab_api.finite import check_finite
+from stlab_api.npz import to_npz
 from stlab_api.operation import call_of
 from stlab_api.problems import Problem
-from stlab_api.schemas import invalid, to_json, to_npz
+from stlab_api.request_body import too_large
+from stlab_api.schemas import LARGE_ANSWER, invalid, to_json
 from stlab_api.transforms import ModelInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from starlette.requests import Request
 
     from stlab_api.metrics import Metrics
     from stlab_api.operation import Direct
+    from stlab_api.predictor import Array
     from stlab_api.service import Service
+    from stlab_api.settings import Settings
     from stlab_api.transforms import Transform
+    from triton_client.types import ModelSpec
 
 __all__ = ["JSON", "NPZ", "PREDICT", "direct_routes", "routes"]
 
@@ -33,16 +41,20 @@ PREDICT = "/v1/models/{name}/predict"
 
 
 def routes(
-    service: Service, metrics: Metrics, alias: str, transforms: list[Transform[Any, Any]]
+    service: Service,
+    metrics: Metrics,
+    settings: Settings,
+    transforms: list[Transform[Any, Any]],
 ) -> list[Route]:
     """Return the routes.
 
     Args:
         service: What answers.
         metrics: What ``/metrics`` shows.
-        alias: The alias whose versions answer.
+        settings: Which alias's versions answer, and the limits.
         transforms: The plug-ins.
     """
+    alias = settings.alias
 
     async def live(_: Request) -> Response:
         return Response(b"{}", media_type=JSON)
@@ -82,26 +94,28 @@ def routes(
         call.model = name
         kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
         wanted = _wanted(request.headers.get("accept", ""), kind)
-        body = await request.body()
-        served = service.served(name)  # only now: another version may answer since it began
+        served = service.served(name)
         call.version = str(served.version)
         if kind == JSON:
-            inputs = served.codec.from_json(body)
+            inputs = await served.codec.read_json(call.body, seconds=call.left())
         elif kind in NPZ:
-            inputs = served.codec.from_npz(body)
+            inputs = await served.codec.read_npz(call.body, seconds=call.left())
         else:
             raise Problem(415, "unknown-type", f"a body is {JSON} or {NPZ[0]} (a npz), not {kind}")
         answer = await service.predict(
             name, inputs, seconds=call.left(), request_id=call.request_id
         )
         call.version = str(answer.served.version)
+        small = sum(array.size for array in answer.outputs.values()) <= LARGE_ANSWER
         if wanted != JSON:
+            write = partial(to_npz, answer.outputs)
+            content = await offload.run(write, small=small, seconds=call.left())
             about = {"x-model-version": call.version}
-            return Response(to_npz(answer.outputs), headers=about, media_type=wanted)
+            return Response(content, headers=about, media_type=wanted)
         info = {"name": name, "version": answer.served.version, "alias": alias}
-        return Response(
-            to_json(answer.served.predictor.spec, answer.outputs, info), media_type=JSON
-        )
+        write = partial(to_json, answer.served.predictor.spec, answer.outputs, info)
+        content = await offload.run(write, small=small, seconds=call.left())
+        return Response(content, media_type=JSON)
 
     return [
         Route("/health/live", live),
@@ -109,7 +123,7 @@ def routes(
         Route("/metrics", shown),
         Route("/v1/models/{name}", _named("/v1/models/{name}", described)),
         Route(PREDICT, _named(PREDICT, predicted), methods=["POST"]),
-        *(_of_plugin(service, alias, transform) for transform in transforms),
+        *(_of_plugin(service, alias, t, settings.max_plugin_bytes) for t in transforms),
     ]
 
 
@@ -123,30 +137,43 @@ def direct_routes(found: Sequence[Route], models: Sequence[str]) -> dict[str, Di
     }
 
 
-def _of_plugin(service: Service, alias: str, transform: Transform[Any, Any]) -> Route:
+def _of_plugin(
+    service: Service, alias: str, transform: Transform[Any, Any], max_bytes: int
+) -> Route:
     name = transform.model
+
+    def read(body: bytes, spec: ModelSpec) -> tuple[Any, Mapping[str, Array]]:
+        try:
+            asked = transform.request.model_validate_json(body)
+            check_finite(body)
+            return asked, transform.to_tensors(asked, spec)
+        except ValidationError as error:
+            raise invalid(error) from error
+        except ValueError as error:
+            raise Problem(422, "invalid-input", str(error)) from error
 
     async def answered(request: Request) -> Response:
         call = call_of(request.scope)
-        service.served(name)
-        call.model = name
-        body = await request.body()
         served = service.served(name)
+        call.model = name
         call.version = str(served.version)
-        try:
-            asked = transform.request.model_validate_json(body)
-        except ValidationError as error:
-            raise invalid(error) from error
-        try:
-            inputs = transform.to_tensors(asked, served.predictor.spec)
-        except ValueError as error:
-            raise Problem(422, "invalid-input", str(error)) from error
+        # A plug-in's own model reads it in one call, which holds up other requests meanwhile.
+        if len(call.body) > max_bytes:
+            raise too_large(max_bytes)
+        small = len(call.body) <= offload.SMALL_BODY
+        asked, inputs = await offload.run(
+            partial(read, call.body, served.predictor.spec), small=small, seconds=call.left()
+        )
         answer = await service.predict(
             name, inputs, seconds=call.left(), request_id=call.request_id
         )
         call.version = str(answer.served.version)
         info = ModelInfo(name=name, version=answer.served.version, alias=alias)
-        return _json(transform.to_response(asked, answer.outputs, info))
+        return await offload.run(
+            lambda: _json(transform.to_response(asked, answer.outputs, info)),
+            small=small,
+            seconds=call.left(),
+        )
 
     return Route(transform.path, _named(transform.path, answered), methods=["POST"])
 

@@ -6,8 +6,8 @@ types with their ranges, fixed sizes, and no names that the model does not have.
 
 from __future__ import annotations
 
-import io
-import zipfile
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -15,20 +15,27 @@ import orjson
 from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from exporter.arrays import as_bytes, write_npz
-from stlab_api.problems import Problem
+from exporter.arrays import as_bytes
+from stlab_api import offload
+from stlab_api.json_tensors import read_json
+from stlab_api.npz import fits, read_npz
+from stlab_api.problems import Problem, misfit, pointer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from stlab_api.predictor import Array
     from triton_client.types import ModelSpec, TensorSpec
 
-__all__ = ["Codec", "invalid", "to_json", "to_lists", "to_npz"]
+__all__ = ["LARGE_ANSWER", "Codec", "invalid", "to_json", "to_lists"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, populate_by_name=False)
-# What is told of a wrong request; a caller mends one at a time.
+# What is reported of a wrong request; a caller corrects one at a time.
 _MOST_ERRORS = 20
+# Beyond these, even listing them takes long.
+_COUNTED_ERRORS = 2000
+LARGE_ANSWER = 16 * 1024
+"""Elements of an answer that are written in a millisecond or two."""
 
 
 class Codec:
@@ -63,8 +70,22 @@ class Codec:
             f"{_title(spec.name)}Request", __config__=_STRICT, inputs=(inputs, ...)
         )
 
+    async def read_json(self, body: bytes, *, seconds: float) -> dict[str, Array]:
+        """Return the arrays of a JSON request, within a deadline; see `from_json`."""
+        if len(body) <= offload.SMALL_BODY:
+            return self.from_json(body)
+        until = monotonic() + seconds
+        return await offload.run(
+            partial(self.from_large_json, body, until=until), small=False, seconds=seconds
+        )
+
+    async def read_npz(self, body: bytes, *, seconds: float) -> dict[str, Array]:
+        """Return the arrays of a npz, within a deadline; see `from_npz`."""
+        small = len(body) <= offload.SMALL_BODY
+        return await offload.run(partial(self.from_npz, body), small=small, seconds=seconds)
+
     def from_json(self, body: bytes) -> dict[str, Array]:
-        """Return the arrays of a JSON request.
+        """Return the arrays of a JSON request, all read in one call.
 
         Raises:
             Problem: It is not JSON (400), or does not fit the model (422).
@@ -80,41 +101,26 @@ class Codec:
                 arrays[tensor.name] = self._array(values, tensor)
         return self._checked(arrays)
 
+    def from_large_json(self, body: bytes, *, until: float) -> dict[str, Array]:
+        """Return the same as `from_json`, read piece by piece.
+
+        Raises:
+            Problem: See `from_json`; 413: the arrays are too large.
+            TimeoutError: It took longer than ``until``, on the monotonic clock.
+        """
+        return self._checked(
+            read_json(
+                body, self.spec.inputs, max_rows=self._rows, max_bytes=self._bytes, until=until
+            )
+        )
+
     def from_npz(self, body: bytes) -> dict[str, Array]:
         """Return the arrays of a npz; strings in it are of numpy's dtypes ``S`` or ``U``.
 
         Raises:
             Problem: It is no npz (400), too large (413), or does not fit the model (422).
         """
-        try:
-            with zipfile.ZipFile(io.BytesIO(body)) as archive:
-                size = sum(entry.file_size for entry in archive.infolist())
-            if size <= self._bytes:
-                with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-                    found = {name: _plain_array(archive[name]) for name in archive.files}
-        except Exception as error:  # numpy and zipfile raise whatever they stumble on
-            # Their words would show what is in it.
-            raise Problem(400, "malformed", "the body is no npz of plain arrays") from error
-        if size > self._bytes:
-            raise Problem(413, "too-large", f"the arrays exceed {self._bytes} bytes")
-        known = {tensor.name: tensor for tensor in self.spec.inputs}
-        for name in sorted(found.keys() - known):
-            raise _misfit(name, f"the model has no input '{name}'; it has {', '.join(known)}")
-        for name, tensor in known.items():
-            if name not in found:
-                if tensor.optional:
-                    continue
-                raise _misfit(name, "it is missing")
-            text = tensor.datatype == "BYTES" and found[name].dtype.kind in "SU"
-            if not text and found[name].dtype != tensor.dtype:
-                raise _misfit(name, f"it is {found[name].dtype}, and must be {tensor.dtype}")
-            if not _fits(found[name].shape, tensor.shape):
-                raise _misfit(
-                    name,
-                    f"its shape is {list(found[name].shape)}, and must be {list(tensor.shape)}",
-                )
-        # Strings take much more room as objects, so only what fits becomes any.
-        return self._checked({name: as_bytes(_text(array)) for name, array in found.items()})
+        return self._checked(read_npz(body, self.spec.inputs, max_bytes=self._bytes))
 
     def _type(self, tensor: TensorSpec) -> Any:
         kind = _element(tensor.datatype)
@@ -132,11 +138,11 @@ class Codec:
             with np.errstate(over="raise"):
                 array = np.array(values, object if tensor.datatype == "BYTES" else tensor.dtype)
         except (FloatingPointError, OverflowError) as error:
-            raise _misfit(tensor.name, f"a number is beyond {tensor.datatype}") from error
+            raise misfit(tensor.name, f"a number is beyond {tensor.datatype}") from error
         except ValueError as error:
-            raise _misfit(tensor.name, "its rows have different lengths") from error
-        if not _fits(array.shape, tensor.shape):
-            raise _misfit(tensor.name, "its rows have different lengths")
+            raise misfit(tensor.name, "its rows have different lengths") from error
+        if not fits(array.shape, tensor.shape):
+            raise misfit(tensor.name, "its rows have different lengths")
         return as_bytes(array)
 
     def _checked(self, arrays: dict[str, Array]) -> dict[str, Array]:
@@ -152,9 +158,15 @@ class Codec:
 
 
 def to_json(spec: ModelSpec, outputs: Mapping[str, Any], about: Mapping[str, Any]) -> bytes:
-    """Return an answer as JSON; NaN and the infinities are null."""
-    plain = {tensor.name: _plain(outputs[tensor.name]) for tensor in spec.outputs}
-    return orjson.dumps({"model": about, "outputs": plain}, option=orjson.OPT_SERIALIZE_NUMPY)
+    """Return an answer as JSON; NaN and the infinities are null.
+
+    It is written in slices: each call into the encoder takes a millisecond or two.
+    """
+    parts = [b'{"model":', orjson.dumps(about), b',"outputs":{']
+    for place, tensor in enumerate(spec.outputs):
+        parts += [b"," if place else b"", orjson.dumps(tensor.name), b":"]
+        parts += _sliced(outputs[tensor.name])
+    return b"".join([*parts, b"}}"])
 
 
 def to_lists(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,41 +177,48 @@ def to_lists(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def to_npz(outputs: Mapping[str, Any]) -> bytes:
-    """Return an answer as a npz; strings are of numpy's dtype ``S``."""
-    content = io.BytesIO()
-    # Not np.savez, which has arguments of its own by name.
-    write_npz(content, {n: a.astype("S") if a.dtype.kind == "O" else a for n, a in outputs.items()})
-    return content.getvalue()
+def _sliced(array: Any) -> Iterator[bytes]:
+    if array.size <= LARGE_ANSWER or array.ndim == 0:
+        yield orjson.dumps(_plain(array), option=orjson.OPT_SERIALIZE_NUMPY)
+        return
+    rows = max(1, LARGE_ANSWER * len(array) // array.size)
+    yield b"["
+    for start in range(0, len(array), rows):
+        if start:
+            yield b","
+        part = array[start : start + rows]
+        if part.size > LARGE_ANSWER:  # one row is large by itself
+            yield from _sliced(part[0])
+        else:
+            yield orjson.dumps(_plain(part), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+    yield b"]"
+
+
+def _plain(array: Any) -> Any:
+    if array.dtype.kind == "O":
+        texts = [bytes(value).decode(errors="replace") for value in array.ravel()]
+        return np.array(texts, object).reshape(array.shape).tolist()
+    if array.dtype.kind not in "biuf" or array.dtype == np.float16:
+        array = array.astype(np.float32)
+    return np.ascontiguousarray(array)
 
 
 def invalid(error: ValidationError) -> Problem:
     """Return what a caller is told of a request that does not fit; never what was in it."""
+    count = error.error_count()
+    if count > _COUNTED_ERRORS:
+        return Problem(422, "invalid-input", f"the request has {count} errors; see /docs")
     found = error.errors(include_url=False, include_input=False, include_context=False)
     if found and found[0]["type"] == "json_invalid":
         return Problem(400, "malformed", f"the body is not JSON: {found[0]['msg']}")
     return Problem(
         422,
         "invalid-input",
-        f"{_pointer(found[0]['loc']) or 'the request'}: {found[0]['msg']}",
+        f"{pointer_of(found[0]['loc']) or 'the request'}: {found[0]['msg']}",
         errors=[
-            {"pointer": _pointer(entry["loc"]), "detail": entry["msg"]}
+            {"pointer": pointer_of(entry["loc"]), "detail": entry["msg"]}
             for entry in found[:_MOST_ERRORS]
         ],
-    )
-
-
-def _pointer(place: tuple[int | str, ...]) -> str:
-    return "".join(f"/{str(p).replace('~', '~0').replace('/', '~1')}" for p in place)
-
-
-def _misfit(name: str, what: str) -> Problem:
-    pointer = _pointer(("inputs", name))
-    return Problem(
-        422,
-        "invalid-input",
-        f"input '{name}' does not fit the model: {what}",
-        errors=[{"pointer": pointer, "detail": what}],
     )
 
 
@@ -209,38 +228,12 @@ def _element(datatype: str) -> Any:
     if datatype == "BOOL":
         return bool
     if datatype.startswith(("FP", "BF")):
-        return float
+        return Annotated[float, Field(allow_inf_nan=False)]
     bits = int(datatype.lstrip("UINT"))
     low, high = (
         (0, 2**bits - 1) if datatype[0] == "U" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     )
     return Annotated[int, Field(ge=low, le=high)]
-
-
-def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    return len(found) == len(wanted) and all(
-        want in {-1, have} for have, want in zip(found, wanted, strict=True)
-    )
-
-
-def _plain(array: Any) -> Any:
-    if array.dtype.kind == "O":
-        return np.vectorize(lambda v: bytes(v).decode(errors="replace"), otypes=[object])(
-            array
-        ).tolist()
-    if array.dtype.kind not in "biuf" or array.dtype == np.float16:
-        array = array.astype(np.float32)
-    return np.ascontiguousarray(array)
-
-
-def _plain_array(entry: Any) -> Array:
-    if not isinstance(entry, np.ndarray):
-        raise TypeError("an entry of the npz is no array")
-    return entry
-
-
-def _text(array: Any) -> Any:
-    return array.astype(object) if array.dtype.kind in "SU" else array
 
 
 def _title(name: str) -> str:

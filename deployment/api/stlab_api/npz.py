@@ -1,0 +1,138 @@
+"""Requests and answers as npz: arrays by name in a zip."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.arrays import as_bytes, write_npz
+from stlab_api.problems import Problem, misfit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stlab_api.predictor import Array
+    from triton_client.types import TensorSpec
+
+__all__ = ["fits", "read_npz", "to_npz"]
+
+_ENTRY = b"PK\x01\x02"
+_MOST_ENTRIES = 1000
+_SUFFIX = ".npy"
+_SLICE = 4096
+# A text is a pointer and an object.
+_TEXT_BYTES = 8
+
+
+def read_npz(body: bytes, tensors: Sequence[TensorSpec], *, max_bytes: int) -> dict[str, Array]:
+    """Return the arrays of a npz; strings in it are of numpy's dtypes ``S`` or ``U``.
+
+    Args:
+        body: The npz.
+        tensors: The model's inputs.
+        max_bytes: The most bytes of all arrays together.
+
+    Raises:
+        Problem: It is no npz (400), too large (413), or does not fit the model (422).
+    """
+    # Reading a directory takes far longer than its entries are long.
+    if body.count(_ENTRY) > _MOST_ENTRIES:
+        raise Problem(400, "malformed", f"the body has more than {_MOST_ENTRIES} entries")
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            entries = archive.infolist()
+            size = sum(entry.file_size for entry in entries)
+            found = (
+                {_name(entry): _read(archive, entry) for entry in entries}
+                if size <= max_bytes
+                else {}
+            )
+    except Exception as error:  # numpy and zipfile raise whatever they stumble on
+        # Their words would show what is in it.
+        raise Problem(400, "malformed", "the body is no npz of plain arrays") from error
+    if size > max_bytes:
+        raise _too_large(max_bytes)
+    known = {tensor.name: tensor for tensor in tensors}
+    for name in sorted(found.keys() - known):
+        raise misfit(name, f"the model has no such input; it has {', '.join(known)}")
+    for name, tensor in known.items():
+        if name in found:
+            _check(found[name], tensor)
+        elif not tensor.optional:
+            raise misfit(name, "it is missing")
+    # Strings take much more room as objects, so only what fits becomes any.
+    texts = sum(array.size for array in found.values() if array.dtype.kind in "SU")
+    if texts * _TEXT_BYTES > max_bytes:
+        raise _too_large(max_bytes)
+    return {name: _texts(array) for name, array in found.items()}
+
+
+def to_npz(outputs: Mapping[str, Any]) -> bytes:
+    """Return an answer as a npz; strings are of numpy's dtype ``S``."""
+    content = io.BytesIO()
+    # Not np.savez, which has arguments of its own by name.
+    write_npz(content, {n: a.astype("S") if a.dtype.kind == "O" else a for n, a in outputs.items()})
+    return content.getvalue()
+
+
+def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Return whether an array's shape is one that a model takes."""
+    return len(found) == len(wanted) and all(
+        want in {-1, have} for have, want in zip(found, wanted, strict=True)
+    )
+
+
+def _too_large(max_bytes: int) -> Problem:
+    return Problem(413, "too-large", f"the arrays exceed {max_bytes} bytes")
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    if not entry.filename.endswith(_SUFFIX):
+        raise ValueError("an entry of the npz is no array")
+    return entry.filename.removesuffix(_SUFFIX)
+
+
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
+    content = archive.read(entry)
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, by_column, dtype = read_header(file)
+    # What the header claims is allocated only where the bytes are there.
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ValueError("an entry of the npz is no plain array")
+    flat = (
+        np.frombuffer(content, dtype, offset=file.tell())
+        if math.prod(shape)
+        else np.empty(0, dtype)
+    )
+    return flat.reshape(shape, order="F" if by_column else "C").copy()
+
+
+def _check(array: Array, tensor: TensorSpec) -> None:
+    text = tensor.datatype == "BYTES" and array.dtype.kind in "SU"
+    if not text and array.dtype != tensor.dtype:
+        raise misfit(tensor.name, f"it is {array.dtype}, and must be {tensor.dtype}")
+    if not fits(array.shape, tensor.shape):
+        raise misfit(
+            tensor.name, f"its shape is {list(array.shape)}, and must be {list(tensor.shape)}"
+        )
+
+
+def _texts(array: Array) -> Array:
+    if array.dtype.kind not in "SU":
+        return array
+    flat = array.ravel()
+    texts = np.empty(flat.size, object)
+    for start in range(0, flat.size, _SLICE):
+        piece = slice(start, start + _SLICE)
+        texts[piece] = as_bytes(flat[piece].astype(object))
+    return texts.reshape(array.shape)
