@@ -17,15 +17,18 @@ from exporter.errors import UsageError
 from exporter.settings import load_dotenv
 from exporter.system.standard_streams import secure_standard_streams
 from stlab_api.app import create_app
+from stlab_api.connections import bounded_connections
 from stlab_api.logs import set_up
 from stlab_api.settings import Settings
 
 if TYPE_CHECKING:
     from types import FrameType
 
+    from fastapi import FastAPI
+
     from stlab_api.service import Service
 
-__all__ = ["main"]
+__all__ = ["main", "serve"]
 
 
 # How long those who have connected may take to ask, when nobody else is taken.
@@ -116,23 +119,30 @@ def main() -> int:
     except (ValidationError, UsageError) as error:
         print(f"stlab-api: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    logging.getLogger("stlab_api").info(
+        "serving %s by '%s' in backend '%s'",
+        ", ".join(settings.models),
+        settings.alias,
+        settings.backend,
+    )
+    return serve(settings, app)
+
+
+def serve(settings: Settings, app: FastAPI) -> int:
+    """Serve an application until SIGTERM or SIGINT; 3 where it cannot start."""
     # The thread that runs the model waits that long for the one that reads requests.
     sys.setswitchinterval(0.0005)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
+        http=bounded_connections(settings),
+        ws="none",
         access_log=False,
         log_config=None,
         lifespan="on",
         server_header=False,
         timeout_graceful_shutdown=int(settings.stop_seconds) or 1,
-    )
-    logging.getLogger("stlab_api").info(
-        "serving %s by '%s' in backend '%s'",
-        ", ".join(settings.models),
-        settings.alias,
-        settings.backend,
     )
     server = _Server(config, app.state.service, settings.drain_seconds)
     server.run(sockets=[config.bind_socket()])

@@ -1,0 +1,208 @@
+"""HTTP connections that cannot be held open for nothing.
+
+uvicorn closes a connection that is idle after an answer. It waits for ever for one that sends its
+request's head slowly or not at all, and for one that does not take its answer.
+"""
+
+from __future__ import annotations
+
+import resource
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from stlab_api.problems import Problem
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+    from stlab_api.settings import Settings
+
+__all__ = ["bounded_connections", "descriptors_for"]
+
+# nginx takes 32 KiB, Apache 8 KiB a line.
+_MOST_HEAD_BYTES = 64 * 1024
+# For files, the registry and Triton.
+_OTHER_DESCRIPTORS = 256
+
+
+def descriptors_for(connections: int) -> int:
+    """Raise the limit of open files as far as is allowed, and return how many connections fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return connections
+    return max(1, min(connections, soft - min(_OTHER_DESCRIPTORS, soft // 2)))
+
+
+def bounded_connections(settings: Settings) -> type[HttpToolsProtocol]:
+    """Return uvicorn's protocol with the limits of the settings."""
+    most = descriptors_for(settings.max_connections)
+    head_seconds, send_seconds = settings.header_seconds, settings.send_seconds
+
+    class Connection(_Connection):
+        most_connections = most
+        header_seconds = head_seconds
+        write_seconds = send_seconds
+
+    return Connection
+
+
+class _Connection(HttpToolsProtocol):
+    """uvicorn's protocol, with a deadline for a request's head and for taking an answer.
+
+    Attributes:
+        most_connections: The most connections; beyond them the one that has waited longest for its
+            peer goes.
+        header_seconds: How long a request's head may take, from the connection's begin.
+        write_seconds: How long the peer may take nothing of an answer.
+    """
+
+    most_connections: int
+    header_seconds: float
+    write_seconds: float
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.since = monotonic()
+        self._in_head = False
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin; make room where too many are connected."""
+        super().connection_made(transport)
+        self._await_head()
+        if len(self.connections) > self.most_connections:
+            others = [c for c in self.connections if isinstance(c, _Connection) and c is not self]
+            waiting = [other for other in others if other.waits]
+            (min(waiting, key=lambda c: c.since) if waiting else self).transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        for timer in (self._head_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read; give a head that is not whole its time and its room."""
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head or not self.busy:
+            self._head_bytes += len(data)
+            if self._in_head and self._head_bytes > _MOST_HEAD_BYTES:
+                self._refuse(431, "headers-too-large", "the request's head is too large")
+            else:
+                self._await_head()
+        else:
+            self._head_bytes = 0
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+
+    def on_message_begin(self) -> None:
+        """Begin a request: the last answer has arrived, unless writing is paused."""
+        self._in_head = True
+        if not self.flow.write_paused:
+            self._stop_write_timer()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Go on to the body."""
+        self._in_head = False
+        self.since = monotonic()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """End a request; what the peer has not taken yet has its time."""
+        super().on_response_complete()
+        self.since = monotonic()
+        if self.transport.get_write_buffer_size():
+            self._await_writing()
+
+    def pause_writing(self) -> None:
+        """Wait for the peer to take what was written, and not for ever."""
+        super().pause_writing()
+        self._await_writing()
+
+    def resume_writing(self) -> None:
+        """Go on: the peer has taken it."""
+        super().resume_writing()
+        self._stop_write_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP as every other refusal is written."""
+        self._refuse(400, "malformed", msg)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def waits(self) -> bool:
+        """Whether the peer is to send or to take something."""
+        return not self.busy or self.cycle.more_body or self.flow.write_paused
+
+    def _await_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.header_seconds, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self.transport.is_closing():
+            return
+        if self.busy:
+            self._await_head()
+        elif self._in_head:
+            self._refuse(408, "request-timeout", "the request's head did not arrive in time")
+        else:
+            self._close()
+
+    def _await_writing(self) -> None:
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.write_seconds, self._write_is_late)
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _write_is_late(self) -> None:
+        self._write_timer = None
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+
+    def _refuse(self, status: int, kind: str, detail: str) -> None:
+        if self.busy:  # its answer is not to be mixed with another
+            self._close()
+            return
+        response = Problem(status, kind, detail, headers={"Connection": "close"}).response()
+        head = [f"HTTP/1.1 {status} ".encode(), b"\r\n"]
+        head += [b"%s: %s\r\n" % line for line in response.raw_headers]
+        self.transport.write(b"".join([*head, b"\r\n", bytes(response.body)]))
+        self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._await_writing()
