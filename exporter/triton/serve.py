@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from exporter.environment import bare_environment
 from exporter.errors import NotFoundError, UnavailableError
 from exporter.repository.address import Address, is_url
-from exporter.sandbox import hide_environment
+from exporter.system.sandbox import hide_process
 from exporter.triton.flags import flag_names, key_flags, merge_flags, safe_flags
 from exporter.triton.keys import ServerKey
 from exporter.triton.process import GuardedProcess, shell_safe
@@ -69,8 +68,7 @@ def serve(
         UnavailableError: There is no server to run, or it ended without being told to.
     """
     # Models with code of their own run as children of this process.
-    with contextlib.suppress(OSError):
-        hide_environment()
+    hide_process()
     environment = bare_environment()
     if is_url(repository):
         address = Address.parse(repository)
