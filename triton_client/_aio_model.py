@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import math
+from collections.abc import Mapping
+from contextlib import aclosing, suppress
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
 
 from triton_client._aio_sequence import AsyncModelSequence
 from triton_client._deadline import Deadline
 from triton_client._regions import using
 from triton_client._sequence import SequenceSteps
-from triton_client._served import PARTS_AT_ONCE, ServedModel
+from triton_client._served import PARTS_AT_ONCE, ServedModel, is_withheld, sent_inputs
 from triton_client._window import aio_in_order
-from triton_client.errors import ModelNotFound, NotReady, PermissionDenied
+from triton_client.errors import InvalidInput, ModelNotFound, NotReady, TritonClientError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 
     from triton_client._aio_transport import AsyncTransport
     from triton_client._calls import Call, Calls
     from triton_client._codec import Parameter
-    from triton_client._plan import InferencePlan, Outputs, Wanted
+    from triton_client._plan import InferencePlan, Inferences, Outputs, Wanted
     from triton_client._regions import Regions
 
 __all__ = ["AsyncModel"]
@@ -32,7 +37,9 @@ class AsyncModel(ServedModel):
         version: The version asked for; empty where the server chooses.
     """
 
-    __slots__ = ("_pinned", "_timeout", "_transport")
+    __slots__ = ("_looking", "_pinned", "_timeout", "_transport")
+
+    _looking: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None
 
     def __init__(
         self,
@@ -50,6 +57,7 @@ class AsyncModel(ServedModel):
         self._transport = transport
         self._pinned = pinned
         self._timeout = timeout
+        self._looking = None
 
     async def refresh(self) -> None:
         """Ask the server again what the model takes and gives.
@@ -58,17 +66,7 @@ class AsyncModel(ServedModel):
             ModelNotFound: There is no such model any more.
             TritonClientError: The call failed otherwise.
         """
-        deadline = Deadline(self._timeout)
-        metadata = await self._transport.run(
-            self._calls.model_metadata(self.name, self.version), deadline
-        )
-        try:
-            config = await self._transport.run(
-                self._calls.model_config(self.name, self.version), deadline
-            )
-        except PermissionDenied:
-            config = None
-        self._learn(metadata, config)
+        await self._fetch(Deadline(self._timeout))
 
     async def ready(self, *, deadline: float | None = None) -> bool:
         """Tell whether the model can serve now; ``False`` for one that is gone.
@@ -123,17 +121,17 @@ class AsyncModel(ServedModel):
             Overloaded: The server's queue is full.
             TritonClientError: The call failed otherwise.
         """
+        if outputs is not None and not isinstance(outputs, Mapping | str):
+            outputs = tuple(outputs)
         limit = self._deadline(deadline)
-        plan = self._inferences.plan(
-            inputs,
-            outputs=outputs,
-            timeout=limit.seconds,
-            parameters=parameters,
-            request_id=request_id,
-            priority=priority,
-        )
-        # All of it is encoded before anything is awaited: the caller may change the inputs then.
-        return await self._run(plan, list(plan.calls()), limit)
+        options = {
+            "outputs": outputs,
+            "timeout": limit.seconds,
+            "parameters": parameters,
+            "request_id": request_id,
+            "priority": priority,
+        }
+        return await self._begin(inputs, options, limit)
 
     async def __call__(self, **inputs: object) -> Outputs:
         """Run the model on inputs given by name; as :meth:`infer` with its defaults."""
@@ -165,19 +163,18 @@ class AsyncModel(ServedModel):
         Raises:
             TritonClientError: At its turn, what an inference failed with.
         """
-        wanted = None if outputs is None else self._inferences.names(outputs)
+        wanted = self._names(outputs)
 
         def prepare(inputs: Mapping[str, object]) -> Awaitable[Outputs]:
             limit = self._deadline(deadline)
-            plan = self._inferences.plan(
-                inputs,
-                outputs=wanted,
-                timeout=limit.seconds,
-                parameters=parameters,
-                request_id="",
-                priority=priority,
-            )
-            return self._run(plan, list(plan.calls()), limit)
+            options = {
+                "outputs": wanted,
+                "timeout": limit.seconds,
+                "parameters": parameters,
+                "request_id": "",
+                "priority": priority,
+            }
+            return self._begin(inputs, options, limit)
 
         return aio_in_order(prepare, items, concurrency)
 
@@ -209,20 +206,26 @@ class AsyncModel(ServedModel):
             Each answer's outputs, as :meth:`infer` returns them.
 
         Raises:
-            InvalidInput: At once, where the inputs do not fit the model.
+            InvalidInput: The inputs do not fit the model: at once, or with the first answer where
+                the server is asked for its interface again.
             TritonClientError: At its turn, where the call failed, perhaps after some answers.
         """
-        limit = self._deadline(deadline)
-        call = self._inferences.single(
-            inputs,
-            outputs=outputs,
-            timeout=limit.seconds,
-            parameters=parameters,
-            request_id=request_id,
-            priority=priority,
-            stream=True,
-        )
-        return self._transport.stream(call, limit.seconds)
+        options: dict[str, Any] = {
+            "outputs": self._names(outputs),
+            "timeout": self._deadline(deadline).seconds,
+            "parameters": parameters,
+            "request_id": request_id,
+            "priority": priority,
+            "stream": True,
+        }
+        inferences = self._inferences
+        try:
+            call = inferences.single(inputs, **options)
+        except InvalidInput as error:
+            if self._is_confirmed:
+                raise
+            return self._stream_again(inferences, error, deepcopy(dict(inputs)), options)
+        return self._stream_sent(inferences, call, options)
 
     def sequence(
         self,
@@ -238,23 +241,160 @@ class AsyncModel(ServedModel):
         Use it in an ``async with`` statement.
 
         Args:
-            sequence_id: An integer from 1 to 2**63 - 1, or text; a random integer by default.
+            sequence_id: An integer from 1 to 2**63 - 1, or text, as the model takes it by its
+                config; a random one by default.
             outputs: The outputs wanted of every step; all by default.
             deadline: Seconds for each step; the client's timeout by default.
             parameters: Request parameters of every step.
             priority: Triton's request priority of every step.
 
         Raises:
-            InvalidInput: The identifier is none.
+            InvalidInput: The identifier is none that the model takes.
         """
         options = {
-            "outputs": None if outputs is None else self._inferences.names(outputs),
+            "outputs": self._names(outputs),
             "parameters": parameters,
             "priority": priority,
         }
         limit = self._deadline(deadline)
-        steps = SequenceSteps(self._inferences, sequence_id, limit.seconds, options)
-        return AsyncModelSequence(self._pinned, steps)
+        steps = SequenceSteps(
+            self._inferences, self._sequence_ids, sequence_id, limit.seconds, options
+        )
+        return AsyncModelSequence(self._pinned, steps, self._look_again)
+
+    async def _look_again(self, used: Inferences, limit: Deadline) -> Inferences | None:
+        """As that of :class:`triton_client.Model`; one task asks for all."""
+        newer = self._newer(used)
+        if newer is not None or self._is_confirmed:
+            return newer
+        left = limit.remaining()
+        try:
+            async with asyncio.timeout(left), self._look_lock():
+                newer = self._newer(used)
+                if newer is not None or self._is_confirmed:
+                    return newer
+                # What the request was refused for says more than why the server does not answer.
+                with suppress(TritonClientError, RuntimeError):
+                    await self._fetch(Deadline(self._timeout) if left is None else limit)
+                return self._confirm(used)
+        except TimeoutError:
+            return None
+
+    def _look_lock(self) -> asyncio.Lock:
+        loop = asyncio.get_running_loop()
+        if self._looking is None or self._looking[0] is not loop:
+            self._looking = (loop, asyncio.Lock())
+        return self._looking[1]
+
+    async def _fetch(self, deadline: Deadline) -> None:
+        metadata = await self._transport.run(
+            self._calls.model_metadata(self.name, self.version), deadline
+        )
+        config: Any
+        try:
+            config = await self._transport.run(
+                self._calls.model_config(self.name, self.version), deadline
+            )
+        except TritonClientError as error:
+            if not is_withheld(error):
+                raise
+            config = error
+        self._learn(metadata, config)
+
+    def _names(self, outputs: Iterable[str] | None) -> tuple[str, ...] | None:
+        """Return the outputs wanted; with what may be wrong of them where the next look says so."""
+        if outputs is None:
+            return None
+        if isinstance(outputs, Mapping | str):
+            return self._inferences.names(outputs)
+        outputs = tuple(outputs)
+        if self._is_confirmed:
+            return self._inferences.names(outputs)
+        return outputs
+
+    def _begin(
+        self, inputs: Mapping[str, object], options: Mapping[str, Any], limit: Deadline
+    ) -> Awaitable[Outputs]:
+        """Make an inference's requests, at once: the caller may change its inputs afterwards."""
+        inferences = self._inferences
+        try:
+            plan = inferences.plan(inputs, **options)
+            calls = list(plan.calls())
+        except InvalidInput as error:
+            if self._is_confirmed:
+                raise
+            return self._run_again(inferences, error, deepcopy(dict(inputs)), options, limit)
+        return self._run_sent(inferences, plan, calls, options, limit)
+
+    async def _run_again(
+        self,
+        inferences: Inferences,
+        error: InvalidInput,
+        inputs: Mapping[str, object],
+        options: Mapping[str, Any],
+        limit: Deadline,
+    ) -> Outputs:
+        newer = await self._look_again(inferences, limit)
+        if newer is None:
+            raise error
+        plan = newer.plan(inputs, **options)
+        return await self._run(plan, list(plan.calls()), limit)
+
+    async def _run_sent(
+        self,
+        inferences: Inferences,
+        plan: InferencePlan,
+        calls: list[Call[Outputs]],
+        options: Mapping[str, Any],
+        limit: Deadline,
+    ) -> Outputs:
+        try:
+            return await self._run(plan, calls, limit)
+        except InvalidInput:
+            sent = sent_inputs(calls)
+            newer = await self._look_again(inferences, limit)
+            if sent is None or newer is None:
+                raise
+        plan = newer.plan(sent, **options)
+        return await self._run(plan, list(plan.calls()), limit)
+
+    async def _stream_again(
+        self,
+        inferences: Inferences,
+        error: InvalidInput,
+        inputs: Mapping[str, object],
+        options: Mapping[str, Any],
+    ) -> AsyncIterator[Outputs]:
+        limit = Deadline(options["timeout"])
+        newer = await self._look_again(inferences, limit)
+        if newer is None:
+            raise error
+        call = newer.single(inputs, **options)
+        stream: Any = self._transport.stream(call, limit.within(limit.seconds or math.inf))
+        async with aclosing(stream) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def _stream_sent(
+        self, inferences: Inferences, call: Call[Outputs], options: Mapping[str, Any]
+    ) -> AsyncIterator[Outputs]:
+        answered = False
+        stream: Any = self._transport.stream(call, options["timeout"])
+        try:
+            async with aclosing(stream) as answers:
+                async for answer in answers:
+                    answered = True
+                    yield answer
+        except InvalidInput as error:
+            sent = None if answered else sent_inputs([call])
+            if sent is None:
+                raise
+            stream = self._stream_again(inferences, error, sent, options)
+        else:
+            return
+        async with aclosing(stream) as answers:
+            async for answer in answers:
+                yield answer
 
     async def _run(
         self, plan: InferencePlan, calls: Iterable[Call[Outputs]], limit: Deadline

@@ -188,6 +188,10 @@ def _target(url: str) -> tuple[str, bool]:
     host, colon, port = rest.rpartition(":")
     if not colon or not port.isdecimal():
         raise ValueError(f"{url!r} has no port; write host:port, usually port 8001")
+    if not host:
+        raise ValueError(f"{url!r} has no host; write host:port, usually port 8001")
+    if not 0 < int(port) < 2**16:
+        raise ValueError(f"{url!r} has the port {port}; ports are from 1 to 65535")
     if ":" in host and not host.startswith("["):
         raise ValueError(f"{url!r} is an IPv6 address without brackets; write [address]:port")
     return f"dns:///{rest}", scheme == "grpcs"

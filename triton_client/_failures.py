@@ -25,7 +25,7 @@ from triton_client.errors import (
     Unavailable,
 )
 
-__all__ = ["Failure", "classify", "classify_text"]
+__all__ = ["Failure", "classify", "classify_text", "is_unimplemented"]
 
 _BY_CODE: Final[dict[str, type[TritonClientError]]] = {
     "DEADLINE_EXCEEDED": DeadlineExceeded,
@@ -47,6 +47,16 @@ _UNAVAILABLE_TEXTS: Final[tuple[tuple[str, type[TritonClientError]], ...]] = (
     ("Server is stopping", NotReady),
     ("protocol is restricted", PermissionDenied),
     ("explicit model load / unload is not allowed", ServerError),
+)
+# Codes that Triton gives for what it knows nothing of, and the errors inside of answers.
+_UNKNOWN_MODEL: Final = re.compile(
+    r"Request for unknown model|requested model '.*' is not available"
+    r"|requested model version is not available"
+)
+_INVALID: Final = re.compile(
+    r"unexpected (shape for input|inference (input|output)|number of string elements)"
+    r"|inference request batch-size must be|inference input '.*' data-type is"
+    r"|expected \d+ inputs but got \d+ inputs|version should be an integral value"
 )
 # How gRPC words REFUSED_STREAM, a stream beyond GOAWAY's last one, and a call that found no
 # connection to be sent on. Where another cause comes first, the call may have been processed.
@@ -83,6 +93,8 @@ def classify(code: str, details: str, *, server: str, model: str, version: str) 
         version: The version asked for, or empty.
     """
     kind = _BY_CODE.get(code, ServerError)
+    if code == "INVALID_ARGUMENT" and _UNKNOWN_MODEL.search(details):
+        kind = ModelNotFound
     transient = unprocessed = False
     if code == "UNAVAILABLE":
         kind = _known(details) or Unavailable
@@ -108,8 +120,16 @@ def classify_text(message: str, *, server: str, model: str, version: str) -> Tri
         model: The model the call concerned, or empty.
         version: The version asked for, or empty.
     """
-    unknown = ModelNotFound if "unknown model" in message else ServerError
-    return (_known(message) or unknown)(message, server=server, model=model, version=version)
+    kind = ModelNotFound if _UNKNOWN_MODEL.search(message) else _known(message)
+    if kind is None:
+        kind = InvalidInput if _INVALID.search(message) else ServerError
+    return kind(message, server=server, model=model, version=version)
+
+
+def is_unimplemented(error: TritonClientError) -> bool:
+    """Whether a call failed since the server does not implement it, as one other than Triton."""
+    code = getattr(error.__cause__, "code", None)
+    return code is not None and code().name == "UNIMPLEMENTED"
 
 
 def _known(details: str) -> type[TritonClientError] | None:

@@ -24,6 +24,8 @@ Array = np.ndarray[Any, Any]
 _FLOATS: Final = frozenset({"FP16", "FP32", "FP64", "BF16"})
 _TEXT: Final = frozenset({str, bytes, bytearray})
 _UNTYPED: Final = _TEXT | {bool, int, float}
+# An array of numpy's own text dtypes loses the NULs at the end of its elements.
+_NUMPY_TEXT: Final[dict[type, type]] = {np.bytes_: bytes, np.str_: str}
 
 
 def check_inputs(spec: ModelSpec, inputs: Mapping[str, object]) -> list[tuple[TensorSpec, Array]]:
@@ -80,14 +82,21 @@ def _check_names(spec: ModelSpec, inputs: Mapping[str, object]) -> None:
 
 def _as_array(tensor: TensorSpec, value: object) -> Array:
     if isinstance(value, np.ndarray):
+        if isinstance(value, np.ma.MaskedArray):
+            raise _masked(tensor)
         array: Array = value
-    elif isinstance(value, np.generic):
-        array = np.asarray(value)
-    elif type(value) in _UNTYPED or isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple) or _leaf_type(value) in _UNTYPED:
         leaves = set(_leaf_types(value))
+        if any(issubclass(leaf, np.ma.MaskedArray | np.ma.core.MaskedConstant) for leaf in leaves):
+            raise _masked(tensor)
         if leaves <= _UNTYPED:
             return _from_python(tensor, value, leaves)
+        if leaves & _TEXT:
+            found = _names(leaves - _TEXT)
+            raise ValueError(f"input {tensor.name!r} mixes text with {found}")
         array = _converted(tensor, np.asarray, value)
+    elif isinstance(value, np.generic):
+        array = np.asarray(value)
     elif hasattr(value, "__array__"):
         array = _converted(tensor, np.asarray, value)
     elif hasattr(value, "__dlpack__"):
@@ -127,12 +136,29 @@ def _check_dtype(tensor: TensorSpec, array: Array) -> None:
     )
 
 
+def _masked(tensor: TensorSpec) -> ValueError:
+    return ValueError(
+        f"input {tensor.name!r} is a masked array, and what is masked cannot be sent; "
+        "say what stands for it: .filled(value)"
+    )
+
+
 def _leaf_types(value: object) -> Iterator[type]:
     if isinstance(value, list | tuple):
         for item in value:
             yield from _leaf_types(item)
     else:
-        yield type(value)
+        yield _leaf_type(value)
+
+
+def _leaf_type(value: object) -> type:
+    """Return a value's type; numpy's text is Python's, which numpy makes arrays of otherwise."""
+    kind = type(value)
+    return _NUMPY_TEXT.get(kind, kind)
+
+
+def _names(kinds: Iterable[type]) -> str:
+    return ", ".join(sorted(kind.__name__ for kind in kinds))
 
 
 def _from_python(tensor: TensorSpec, value: object, leaves: set[type]) -> Array:
@@ -147,17 +173,39 @@ def _from_python(tensor: TensorSpec, value: object, leaves: set[type]) -> Array:
     else:
         allowed = frozenset({int})
     if not leaves <= allowed:
-        found = ", ".join(sorted(kind.__name__ for kind in leaves - allowed))
-        raise ValueError(f"input {tensor.name!r} takes {datatype}, got {found}")
+        raise ValueError(f"input {tensor.name!r} takes {datatype}, got {_names(leaves - allowed)}")
     try:
+        if datatype == "BYTES":
+            return _text_array(value)
         with np.errstate(over="ignore"):
             array: Array = np.array(value, dtype=tensor.dtype)
-        exact = datatype == "BYTES" or _keeps_values(value, array, leaves)
+        exact = _keeps_values(value, array, leaves)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"input {tensor.name!r} cannot be made {datatype}: {error}") from error
     if not exact:
         raise ValueError(f"input {tensor.name!r} has values that {datatype} cannot hold")
     return array
+
+
+def _text_array(value: object) -> Array:
+    """Return text in nested lists as an object array, every element as it is.
+
+    Raises:
+        ValueError: The lists differ in their lengths.
+    """
+    shape: list[int] = []
+    items: list[Any] = [value]
+    while items and all(isinstance(item, list | tuple) for item in items):
+        lengths = {len(item) for item in items}
+        if len(lengths) > 1:
+            raise ValueError("its lists differ in their lengths")
+        shape.append(lengths.pop())
+        items = [part for item in items for part in item]
+    if any(isinstance(item, list | tuple) for item in items):
+        raise ValueError("its lists differ in their depths")
+    array = np.empty(len(items), object)
+    array[:] = [bytes(item) if isinstance(item, bytearray) else item for item in items]
+    return array.reshape(shape)
 
 
 def _keeps_values(value: object, array: Array, leaves: set[type]) -> bool:

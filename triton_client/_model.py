@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from triton_client._deadline import Deadline
 from triton_client._regions import using
 from triton_client._sequence import ModelSequence, SequenceSteps
-from triton_client._served import PARTS_AT_ONCE, ServedModel
+from triton_client._served import PARTS_AT_ONCE, ServedModel, is_withheld, sent_inputs
 from triton_client._window import in_order
-from triton_client.errors import ModelNotFound, NotReady, PermissionDenied
+from triton_client.errors import InvalidInput, ModelNotFound, NotReady, TritonClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, TypeVar
 
     from triton_client._calls import Call, Calls
     from triton_client._codec import Parameter
-    from triton_client._plan import InferencePlan, Outputs, Wanted
+    from triton_client._plan import InferencePlan, Inferences, Outputs, Wanted
     from triton_client._regions import Regions
     from triton_client._transport import Transport
+
+    T = TypeVar("T")
 
 __all__ = ["Model"]
 
@@ -59,17 +65,7 @@ class Model(ServedModel):
             ModelNotFound: There is no such model any more.
             TritonClientError: The call failed otherwise.
         """
-        deadline = Deadline(self._timeout)
-        metadata = self._transport.run(
-            self._calls.model_metadata(self.name, self.version), deadline
-        )
-        try:
-            config = self._transport.run(
-                self._calls.model_config(self.name, self.version), deadline
-            )
-        except PermissionDenied:
-            config = None
-        self._learn(metadata, config)
+        self._fetch(Deadline(self._timeout))
 
     def ready(self, *, deadline: float | None = None) -> bool:
         """Tell whether the model can serve now; ``False`` for one that is gone.
@@ -125,15 +121,21 @@ class Model(ServedModel):
             TritonClientError: The call failed otherwise.
         """
         limit = self._deadline(deadline)
-        plan = self._inferences.plan(
-            inputs,
-            outputs=outputs,
-            timeout=limit.seconds,
-            parameters=parameters,
-            request_id=request_id,
-            priority=priority,
-        )
-        return self._run(plan, plan.calls(), limit)
+        if outputs is not None and not isinstance(outputs, Mapping | str):
+            outputs = tuple(outputs)
+
+        def attempt(inferences: Inferences) -> Outputs:
+            plan = inferences.plan(
+                inputs,
+                outputs=outputs,
+                timeout=limit.seconds,
+                parameters=parameters,
+                request_id=request_id,
+                priority=priority,
+            )
+            return self._run(plan, plan.calls(), limit)
+
+        return self._agreed(attempt, limit)
 
     def __call__(self, **inputs: object) -> Outputs:
         """Run the model on inputs given by name; as :meth:`infer` with its defaults."""
@@ -165,19 +167,24 @@ class Model(ServedModel):
         Raises:
             TritonClientError: At its turn, what an inference failed with.
         """
-        wanted = None if outputs is None else self._inferences.names(outputs)
+        wanted = self._names(outputs, self._deadline(deadline))
 
         def prepare(inputs: Mapping[str, object]) -> Callable[[], Outputs]:
             limit = self._deadline(deadline)
-            plan = self._inferences.plan(
-                inputs,
-                outputs=wanted,
-                timeout=limit.seconds,
-                parameters=parameters,
-                request_id="",
-                priority=priority,
-            )
-            return partial(self._run, plan, list(plan.calls()), limit)
+            options: dict[str, Any] = {
+                "outputs": wanted,
+                "timeout": limit.seconds,
+                "parameters": parameters,
+                "request_id": "",
+                "priority": priority,
+            }
+
+            def attempt(inferences: Inferences) -> Callable[[], Outputs]:
+                plan = inferences.plan(inputs, **options)
+                calls = list(plan.calls())
+                return partial(self._run_sent, inferences, plan, calls, options, limit)
+
+            return self._agreed(attempt, limit)
 
         return in_order(prepare, items, concurrency)
 
@@ -213,16 +220,20 @@ class Model(ServedModel):
             TritonClientError: At its turn, where the call failed, perhaps after some answers.
         """
         limit = self._deadline(deadline)
-        call = self._inferences.single(
-            inputs,
-            outputs=outputs,
-            timeout=limit.seconds,
-            parameters=parameters,
-            request_id=request_id,
-            priority=priority,
-            stream=True,
-        )
-        return self._transport.stream(call, limit.seconds)
+        options: dict[str, Any] = {
+            "outputs": self._names(outputs, limit),
+            "timeout": limit.seconds,
+            "parameters": parameters,
+            "request_id": request_id,
+            "priority": priority,
+            "stream": True,
+        }
+
+        def attempt(inferences: Inferences) -> Iterator[Outputs]:
+            call = inferences.single(inputs, **options)
+            return self._stream_sent(inferences, call, options)
+
+        return self._agreed(attempt, limit)
 
     def sequence(
         self,
@@ -238,23 +249,88 @@ class Model(ServedModel):
         Use it in a ``with`` statement.
 
         Args:
-            sequence_id: An integer from 1 to 2**63 - 1, or text; a random integer by default.
+            sequence_id: An integer from 1 to 2**63 - 1, or text, as the model takes it by its
+                config; a random one by default.
             outputs: The outputs wanted of every step; all by default.
             deadline: Seconds for each step; the client's timeout by default.
             parameters: Request parameters of every step.
             priority: Triton's request priority of every step.
 
         Raises:
-            InvalidInput: The identifier is none.
+            InvalidInput: The identifier is none that the model takes.
         """
+        limit = self._deadline(deadline)
         options = {
-            "outputs": None if outputs is None else self._inferences.names(outputs),
+            "outputs": self._names(outputs, limit),
             "parameters": parameters,
             "priority": priority,
         }
-        limit = self._deadline(deadline)
-        steps = SequenceSteps(self._inferences, sequence_id, limit.seconds, options)
-        return ModelSequence(self._pinned, steps)
+
+        def attempt(inferences: Inferences) -> SequenceSteps:
+            return SequenceSteps(
+                inferences, self._sequence_ids, sequence_id, limit.seconds, options
+            )
+
+        return ModelSequence(self._pinned, self._agreed(attempt, limit), self._look_again)
+
+    def _look_again(self, used: Inferences, limit: Deadline) -> Inferences | None:
+        """Return what makes the requests where the interface is another one by now; else ``None``.
+
+        One thread asks the server for all that find it at the same time.
+
+        Args:
+            used: What refused a request, or made one that the server refused.
+            limit: How long this may take.
+        """
+        newer = self._newer(used)
+        if newer is not None or self._is_confirmed:
+            return newer
+        left, lock = limit.remaining(), self._lock()
+        if not lock.acquire(timeout=-1 if left is None else left):
+            return None
+        try:
+            newer = self._newer(used)
+            if newer is not None or self._is_confirmed:
+                return newer
+            # What the request was refused for says more than why the server does not answer.
+            with suppress(TritonClientError, RuntimeError):
+                self._fetch(Deadline(self._timeout) if left is None else limit)
+            return self._confirm(used)
+        finally:
+            lock.release()
+
+    def _fetch(self, deadline: Deadline) -> None:
+        metadata = self._transport.run(
+            self._calls.model_metadata(self.name, self.version), deadline
+        )
+        config: Any
+        try:
+            config = self._transport.run(
+                self._calls.model_config(self.name, self.version), deadline
+            )
+        except TritonClientError as error:
+            if not is_withheld(error):
+                raise
+            config = error
+        self._learn(metadata, config)
+
+    def _agreed(self, attempt: Callable[[Inferences], T], limit: Deadline) -> T:
+        """Do what depends on the interface, and once more where the server's is another by now."""
+        inferences = self._inferences
+        try:
+            return attempt(inferences)
+        except InvalidInput:
+            newer = self._look_again(inferences, limit)
+            if newer is None:
+                raise
+        return attempt(newer)
+
+    def _names(self, outputs: Iterable[str] | None, limit: Deadline) -> tuple[str, ...] | None:
+        if outputs is None:
+            return None
+        if not isinstance(outputs, Mapping | str):
+            outputs = tuple(outputs)
+        return self._agreed(lambda inferences: inferences.names(outputs), limit)
 
     def _run(self, plan: InferencePlan, calls: Iterable[Call[Outputs]], limit: Deadline) -> Outputs:
         if len(plan.parts) == 1:
@@ -262,6 +338,45 @@ class Model(ServedModel):
             return self._send(call, limit)
         answers = in_order(lambda call: partial(self._send, call, limit), calls, PARTS_AT_ONCE)
         return plan.join(list(answers))
+
+    def _run_sent(
+        self,
+        inferences: Inferences,
+        plan: InferencePlan,
+        calls: list[Call[Outputs]],
+        options: Mapping[str, Any],
+        limit: Deadline,
+    ) -> Outputs:
+        """Run requests whose inputs the caller may have changed since."""
+        try:
+            return self._run(plan, calls, limit)
+        except InvalidInput:
+            sent = sent_inputs(calls)
+            newer = self._look_again(inferences, limit)
+            if sent is None or newer is None:
+                raise
+        plan = newer.plan(sent, **options)
+        return self._run(plan, plan.calls(), limit)
+
+    def _stream_sent(
+        self, inferences: Inferences, call: Call[Outputs], options: Mapping[str, Any]
+    ) -> Iterator[Outputs]:
+        limit, answered = Deadline(options["timeout"]), False
+        try:
+            stream: Any = self._transport.stream(call, limit.seconds)
+            with closing(stream) as answers:
+                for answer in answers:
+                    answered = True
+                    yield answer
+        except InvalidInput:
+            sent = None if answered else sent_inputs([call])
+            newer = self._look_again(inferences, limit)
+            if sent is None or newer is None:
+                raise
+        else:
+            return
+        call = newer.single(sent, **options)
+        yield from self._transport.stream(call, limit.within(limit.seconds or math.inf))
 
     def _send(self, call: Call[Outputs], limit: Deadline) -> Outputs:
         if not call.segments:

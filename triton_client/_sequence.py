@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from triton_client._codec import encode_step
@@ -11,11 +12,12 @@ from triton_client._deadline import Deadline
 from triton_client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
     from triton_client._calls import Call
     from triton_client._plan import Inferences, Outputs
+    from triton_client._spec import SequenceIds
     from triton_client._transport import Transport
 
 __all__ = ["ModelSequence", "SequenceSteps"]
@@ -32,32 +34,40 @@ class SequenceSteps:
 
     Args:
         inferences: What makes the model's requests.
-        sequence_id: An integer from 1 to 2**63 - 1, or text; a random integer by default.
+        ids: Which identifiers the model takes.
+        sequence_id: One of them; a random one by default.
         seconds: The deadline of each step; ``None`` for none.
         options: The ``outputs``, ``parameters`` and ``priority`` of each step.
 
+    Attributes:
+        id: The identifier.
+        inferences: What makes the model's requests.
+
     Raises:
-        InvalidInput: The identifier is none.
+        InvalidInput: The model takes no such identifier.
     """
 
-    __slots__ = ("_inferences", "_options", "_seconds", "_state", "id")
+    __slots__ = ("_options", "_seconds", "_state", "id", "inferences")
 
     def __init__(
         self,
         inferences: Inferences,
+        ids: SequenceIds,
         sequence_id: int | str | None,
         seconds: float | None,
         options: Mapping[str, Any],
     ) -> None:
         if sequence_id is None:
-            sequence_id = 1 + secrets.randbelow(2**63 - 1)
-        if not sequence_id or (isinstance(sequence_id, int) and not 0 < sequence_id < 2**63):
+            sequence_id = (
+                1 + secrets.randbelow(ids.largest) if ids.largest else secrets.token_hex(16)
+            )
+        if not ids.allows(sequence_id):
             raise inferences.invalid(
-                f"a sequence's id is from 1 to 2**63 - 1, or text, not {sequence_id!r}"
+                f"the id of a sequence of this model is {ids}, not {sequence_id!r}"
             )
         Deadline(seconds)
         self.id = sequence_id
-        self._inferences = inferences
+        self.inferences = inferences
         self._seconds = seconds
         self._options = dict(options)
         self._state = "new"
@@ -71,8 +81,8 @@ class SequenceSteps:
             InvalidInput: The inputs do not fit the model, or the sequence takes no more steps.
         """
         self._check_open()
-        limit = Deadline(self._seconds)
-        call = self._inferences.single(
+        limit = self.deadline()
+        call = self.inferences.single(
             inputs,
             timeout=limit.seconds,
             request_id=request_id,
@@ -87,7 +97,7 @@ class SequenceSteps:
         What is wrong with the inputs is returned, to be raised at the step's turn.
         """
         try:
-            return self._inferences.single(
+            return self.inferences.single(
                 inputs, timeout=self._seconds, request_id="", **self._options
             )
         except InvalidInput as error:
@@ -105,7 +115,16 @@ class SequenceSteps:
         if isinstance(prepared, InvalidInput):
             raise prepared
         fields = encode_step((self.id, self._state == "new", end))
-        return prepared.followed_by(fields), Deadline(self._seconds)
+        return prepared.followed_by(fields), self.deadline()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no step was sent yet, so that the model's interface may still change."""
+        return self._state == "new"
+
+    def deadline(self) -> Deadline:
+        """Return the deadline of a step that begins now."""
+        return Deadline(self._seconds)
 
     @contextmanager
     def sending(self, *, end: bool) -> Iterator[None]:
@@ -124,7 +143,7 @@ class SequenceSteps:
 
     def _check_open(self) -> None:
         if self._state in _REFUSED:
-            raise self._inferences.invalid(_REFUSED[self._state])
+            raise self.inferences.invalid(_REFUSED[self._state])
 
 
 class ModelSequence:
@@ -139,11 +158,17 @@ class ModelSequence:
         id: The sequence's identifier.
     """
 
-    __slots__ = ("_steps", "_transport", "id")
+    __slots__ = ("_look_again", "_steps", "_transport", "id")
 
-    def __init__(self, transport: Transport, steps: SequenceSteps) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        steps: SequenceSteps,
+        look_again: Callable[[Inferences, Deadline], Inferences | None],
+    ) -> None:
         self._transport = transport
         self._steps = steps
+        self._look_again = look_again
         self.id = steps.id
 
     def infer(
@@ -160,7 +185,14 @@ class ModelSequence:
             InvalidInput: The inputs do not fit the model, or the sequence has ended or failed.
             TritonClientError: The call failed otherwise.
         """
-        return self._send(*self._steps.request(inputs, end=end, request_id=request_id), end=end)
+        request = partial(self._steps.request, inputs, end=end, request_id=request_id)
+        try:
+            step = request()
+        except InvalidInput:
+            if not self._adopts_newer():
+                raise
+            step = request()
+        return self._send(*step, end=end)
 
     def infer_all(self, items: Iterable[Mapping[str, object]]) -> Iterator[Outputs]:
         """Run a step for each of ``items``, the last one with ``end``.
@@ -171,7 +203,7 @@ class ModelSequence:
         Yields:
             Each step's outputs.
         """
-        remaining = map(self._steps.prepared, items)
+        remaining = map(self._prepared, items)
         step = next(remaining, None)
         while step is not None:
             following = next(remaining, None)
@@ -180,8 +212,30 @@ class ModelSequence:
             step = following
 
     def _send(self, call: Call[Outputs], limit: Deadline, *, end: bool) -> Outputs:
-        with self._steps.sending(end=end):
-            return self._transport.run(call, limit, retry=False)
+        first = self._steps.is_new
+        try:
+            with self._steps.sending(end=end):
+                return self._transport.run(call, limit, retry=False)
+        except InvalidInput:
+            if first:
+                # The next sequence is the better for it.
+                self._look_again(self._steps.inferences, limit)
+            raise
+
+    def _prepared(self, item: Mapping[str, object]) -> Call[Outputs] | InvalidInput:
+        step = self._steps.prepared(item)
+        if isinstance(step, InvalidInput) and self._adopts_newer():
+            return self._steps.prepared(item)
+        return step
+
+    def _adopts_newer(self) -> bool:
+        """Whether the model's interface is another one by now, before anything was sent."""
+        steps = self._steps
+        newer = self._look_again(steps.inferences, steps.deadline()) if steps.is_new else None
+        if newer is None:
+            return False
+        steps.inferences = newer
+        return True
 
     def __enter__(self) -> Self:
         return self

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from os import getpid
+from threading import Lock
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+from tritonclient.grpc import service_pb2
+
+from triton_client._failures import is_unimplemented
 from triton_client._plan import Inferences
-from triton_client._spec import model_spec
-from triton_client.errors import PermissionDenied
+from triton_client._spec import SequenceIds, model_spec, sequence_ids
+from triton_client._tensors import decode_tensor
+from triton_client.errors import PermissionDenied, TritonClientError
 
 if TYPE_CHECKING:
-    from triton_client._calls import Calls
+    from collections.abc import Sequence
+
+    from triton_client._calls import Call, Calls
+    from triton_client._plan import Outputs
     from triton_client._regions import Regions
     from triton_client.types import ModelSpec
 
-__all__ = ["PARTS_AT_ONCE", "ServedModel"]
+__all__ = ["PARTS_AT_ONCE", "ServedModel", "is_withheld", "sent_inputs"]
 
 PARTS_AT_ONCE: Final = 4
 """How many requests of one split inference are under way together."""
+
+CONFIRMED_SECONDS: Final = 1.0
+"""How long an interface counts as the server's after it was found unchanged."""
 
 
 class ServedModel:
@@ -27,10 +41,13 @@ class ServedModel:
         version: The version asked for; empty where the server chooses.
     """
 
-    __slots__ = ("_calls", "_config", "_inferences", "_regions", "_server", "name", "version")
+    __slots__ = (
+        "_calls", "_config", "_confirmed_until", "_inferences", "_locks", "_regions",
+        "_sequence_ids", "_server", "name", "version",
+    )  # fmt: skip
 
     _inferences: Inferences
-    _config: Any | None
+    _config: Any
 
     def __init__(
         self, calls: Calls, server: str, name: str, version: str, regions: Regions
@@ -40,6 +57,9 @@ class ServedModel:
         self._server = server
         self.name = name
         self.version = version
+        self._sequence_ids = SequenceIds()
+        self._confirmed_until = 0.0
+        self._locks: dict[int, Lock] = {}
 
     def __repr__(self) -> str:
         version = f" version {self.version}" if self.version else ""
@@ -56,17 +76,81 @@ class ServedModel:
 
         Raises:
             PermissionDenied: The server keeps it to itself.
+            ServerError: The server has none, as servers other than Triton.
         """
-        if self._config is None:
-            raise PermissionDenied(
-                "the server keeps model configs to itself",
-                server=self._server,
-                model=self.name,
-                version=self.version,
+        if isinstance(self._config, TritonClientError):
+            error = self._config
+            raise type(error)(
+                error.message, server=self._server, model=self.name, version=self.version
             )
         return self._config
 
-    def _learn(self, metadata: Any, config: Any | None) -> None:
-        spec = model_spec(metadata, config, self.version)
-        self._config = config
-        self._inferences = Inferences(self._server, spec, self.version, self._regions)
+    def _learn(self, metadata: Any, config: Any) -> None:
+        """Take over what the server says of the model.
+
+        Args:
+            metadata: The ``ModelMetadataResponse``.
+            config: The ``ModelConfig``, or the error that came in its place.
+        """
+        failed = isinstance(config, TritonClientError)
+        known = None if failed else config
+        spec = model_spec(metadata, known, self.version)
+        # Of an error its words alone: its traceback holds on to much more.
+        self._config = type(config)(config.message) if failed else config
+        before, self._sequence_ids = self._sequence_ids, sequence_ids(known)
+        found = getattr(self, "_inferences", None)
+        if found is None or (found.spec, before) != (spec, self._sequence_ids):
+            self._inferences = Inferences(self._server, spec, self.version, self._regions)
+
+    def _newer(self, used: Inferences) -> Inferences | None:
+        """Return what has taken the place of what was used, if anything has."""
+        return None if self._inferences is used else self._inferences
+
+    @property
+    def _is_confirmed(self) -> bool:
+        """Whether the server was looked at a moment ago, and the interface was its own.
+
+        A wrong request that is repeated then makes the client look now and then, not every time.
+        """
+        return monotonic() < self._confirmed_until
+
+    def _confirm(self, used: Inferences) -> Inferences | None:
+        """Take note that the server was looked at; return what is to be used from now on."""
+        newer = self._newer(used)
+        if newer is None:
+            self._confirmed_until = monotonic() + CONFIRMED_SECONDS
+        return newer
+
+    def _lock(self) -> Lock:
+        """Return this process's lock: a child may have got its parent's as it was held."""
+        return self._locks.setdefault(getpid(), Lock())
+
+
+def is_withheld(error: TritonClientError) -> bool:
+    """Whether a server keeps a model's config to itself, or has none; its model can be used."""
+    return isinstance(error, PermissionDenied) or is_unimplemented(error)
+
+
+def sent_inputs(calls: Sequence[Call[Outputs]]) -> dict[str, np.ndarray[Any, Any]] | None:
+    """Return the inputs that requests hold, whatever the caller's arrays hold by now.
+
+    Args:
+        calls: The requests of one inference, in order.
+
+    Returns:
+        The inputs by name; ``None`` where they are in shared memory.
+    """
+    found: dict[str, list[np.ndarray[Any, Any]]] = {}
+    for call in calls:
+        if call.segments:
+            return None
+        request = service_pb2.ModelInferRequest.FromString(call.request)
+        for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
+            array = decode_tensor(
+                raw, tensor.datatype, tuple(tensor.shape), offset=0, size=len(raw)
+            )
+            found.setdefault(tensor.name, []).append(array)
+    return {
+        name: parts[0] if len(parts) == 1 else np.concatenate(parts)
+        for name, parts in found.items()
+    }

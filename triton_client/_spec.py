@@ -2,11 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tritonclient.grpc import model_config_pb2 as pb
 
 from triton_client.types import ModelSpec, TensorSpec
 
-__all__ = ["model_spec"]
+__all__ = ["SequenceIds", "model_spec", "sequence_ids"]
+
+_LARGEST: Final = {pb.TYPE_UINT32: 2**32 - 1, pb.TYPE_INT32: 2**31 - 1}
+_LARGEST_INTEGER: Final = 2**63 - 1
+"""The largest that a request parameter holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceIds:
+    """Which identifiers a model takes for its sequences.
+
+    Attributes:
+        largest: The largest integer; 0 where none is taken.
+        text: Whether text is taken.
+    """
+
+    largest: int = _LARGEST_INTEGER
+    text: bool = True
+
+    def __str__(self) -> str:
+        bits = self.largest.bit_length()
+        integers = f"an integer from 1 to 2**{bits} - 1" if bits else ""
+        return " or ".join(filter(None, (integers, "text" if self.text else "")))
+
+    def allows(self, identifier: object) -> bool:
+        """Whether an identifier is one of them."""
+        if isinstance(identifier, str):
+            return self.text and bool(identifier)
+        if isinstance(identifier, bool) or not isinstance(identifier, int):
+            return False
+        return 0 < identifier <= self.largest
+
+
+def sequence_ids(config: Any | None) -> SequenceIds:
+    """Return which identifiers a model takes, by the data type in which it is handed them.
+
+    A server does not check: it hands a model the bytes of another type, or ends.
+
+    Args:
+        config: The ``ModelConfig``, or ``None`` where the server keeps it to itself.
+    """
+    controls = () if config is None else config.sequence_batching.control_input
+    for control in (control for item in controls for control in item.control):
+        if control.kind == pb.ModelSequenceBatching.Control.CONTROL_SEQUENCE_CORRID:
+            if control.data_type == pb.TYPE_STRING:
+                return SequenceIds(largest=0)
+            return SequenceIds(_LARGEST.get(control.data_type, _LARGEST_INTEGER), text=False)
+    return SequenceIds()
 
 
 def model_spec(metadata: Any, config: Any | None, version: str) -> ModelSpec:
@@ -28,9 +78,16 @@ def model_spec(metadata: Any, config: Any | None, version: str) -> ModelSpec:
 
     return ModelSpec(
         name=metadata.name,
-        version=version or max(metadata.versions, key=int, default=""),
+        version=version or _newest(metadata.versions),
         platform=metadata.platform,
         max_batch_size=0 if config is None else config.max_batch_size,
         inputs=tensors(metadata.inputs),
         outputs=tensors(metadata.outputs),
     )
+
+
+def _newest(versions: Any) -> str:
+    """Return the highest version; empty where servers other than Triton do not number them."""
+    if all(version.isdecimal() for version in versions):
+        return str(max(versions, key=int, default=""))
+    return str(versions[0]) if len(versions) == 1 else ""

@@ -68,7 +68,7 @@ def test_a_stream_that_fails_after_an_answer(server: Any, connect: Any) -> None:
     [
         ("in model 'm', bad", errors.ServerError),
         ("Request for unknown model: 'm' is not found", errors.ModelNotFound),
-        ("Request for unknown model: 'm' has no available versions", errors.NotReady),
+        ("Request for unknown model: 'm' has no available versions", errors.ModelNotFound),
         ("[request id: 1] Exceeds maximum queue size", errors.Overloaded),
     ],
 )
@@ -126,6 +126,8 @@ def test_the_deadline_bounds_the_whole_stream(server: Any, connect: Any) -> None
 
 def test_only_the_inputs_are_looked_at_at_first(server: Any, connect: Any) -> None:
     model = connect.run(connect(server.url).model("m"))
+    with pytest.raises(errors.InvalidInput, match="'z'"):
+        connect.run(model.stream({"z": X}))
     before = list(server.seen)
     for inputs, hint in (({"z": X}, "'z'"), ({"x": np.zeros((5, 2), np.float32)}, "at most 4")):
         with pytest.raises(errors.InvalidInput, match=hint):
