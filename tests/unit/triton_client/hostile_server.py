@@ -50,7 +50,9 @@ class HostileServer(grpc.GenericRpcHandler):  # type: ignore[misc]
         headers: The headers of every call.
     """
 
-    def __init__(self, credentials: Any = None, address: str = "127.0.0.1:0") -> None:
+    def __init__(
+        self, credentials: Any = None, address: str = "127.0.0.1:0", compression: Any = None
+    ) -> None:
         self.infer: Behaviour = echo
         self.stream: Callable[[Any, Any], Iterator[Any]] = stream_echo
         self.calls: dict[str, Behaviour] = {}
@@ -58,7 +60,9 @@ class HostileServer(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.headers: list[dict[str, Any]] = []
         self.seen: list[str] = []
         self._server = grpc.server(
-            ThreadPoolExecutor(16), options=[("grpc.max_receive_message_length", -1)]
+            ThreadPoolExecutor(16),
+            options=[("grpc.max_receive_message_length", -1)],
+            compression=compression,
         )
         self._server.add_generic_rpc_handlers((self,))
         self.port = (
