@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["answers", "check_servers", "reload", "unload", "verify"]
 
 LOAD_SECONDS = 600.0
-_NOBODYS = "stlab-mode-probe"
+# No registered model that is exported has a name that begins so.
+_NOBODYS = "_stlab-mode-probe"
 _NOT_EXPLICIT = "explicit model load / unload is not allowed"
 
 
@@ -113,6 +114,8 @@ def check_servers(urls: Sequence[str]) -> None:
                 client.repository.unload(_NOBODYS)
             except (Unavailable, DeadlineExceeded, PermissionDenied):
                 raise
+            except ModelNotFound:
+                continue
             except TritonClientError as error:
                 if _NOT_EXPLICIT not in error.message:
                     raise

@@ -15,11 +15,12 @@ from triton_client._defaults import (
     PROBE_SECONDS,
     TIMEOUT_SECONDS,
 )
+from triton_client._failures import NOT_POLLED
 from triton_client._model import Model
 from triton_client._regions import Regions
 from triton_client._shared_memory import SharedMemory
 from triton_client._transport import Transport
-from triton_client.errors import DeadlineExceeded, NotReady, Unavailable
+from triton_client.errors import DeadlineExceeded, NotReady, ServerError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -283,10 +284,17 @@ class Repository:
 
         Raises:
             InvalidInput: There are files, but no config.
+            ModelNotFound: The repository has no such model.
             TritonClientError: The model did not load; what was loaded before goes on serving.
         """
         call = self._calls.load(name, config=config, files=files)
-        self._change(call, name, deadline)
+        try:
+            self._change(call, name, deadline)
+        except ServerError as error:
+            # Triton says the same of a model that is not there and of one that cannot be read.
+            if NOT_POLLED in error.message and not self._knows(name):
+                raise call.failure("NOT_FOUND", error.message).error from error
+            raise
 
     def unload(self, name: str, *, dependents: bool = False, deadline: float | None = None) -> None:
         """Unload a model; returns at once, while requests under way are still answered.
@@ -297,9 +305,21 @@ class Repository:
             deadline: Seconds; 600 by default.
 
         Raises:
+            ModelNotFound: The server knows of no such model.
             TritonClientError: The call failed.
         """
-        self._change(self._calls.unload(name, dependents=dependents), name, deadline)
+        call = self._calls.unload(name, dependents=dependents)
+        known = self._knows(name)
+        self._change(call, name, deadline)
+        if not known:
+            raise call.failure("NOT_FOUND", "the server knows of no such model").error
+
+    def _knows(self, name: str) -> bool:
+        """Whether a model is in the repository, or loaded without being there any more."""
+        for ready in (False, True):
+            if any(entry.name == name for entry in self.index(ready=ready)):
+                return True
+        return False
 
     def _change(self, call: Any, name: str, deadline: float | None) -> None:
         try:

@@ -25,7 +25,7 @@ from triton_client.errors import (
     Unavailable,
 )
 
-__all__ = ["Failure", "classify", "classify_text", "is_unimplemented"]
+__all__ = ["NOT_POLLED", "Failure", "classify", "classify_text", "is_unimplemented"]
 
 _BY_CODE: Final[dict[str, type[TritonClientError]]] = {
     "DEADLINE_EXCEEDED": DeadlineExceeded,
@@ -49,6 +49,8 @@ _UNAVAILABLE_TEXTS: Final[tuple[tuple[str, type[TritonClientError]], ...]] = (
     ("explicit model load / unload is not allowed", ServerError),
 )
 # Codes that Triton gives for what it knows nothing of, and the errors inside of answers.
+NOT_POLLED: Final = "failed to poll from model repository"
+"""What Triton says where it finds no model to load, or one that it cannot read."""
 _UNKNOWN_MODEL: Final = re.compile(
     r"Request for unknown model|requested model '.*' is not available"
     r"|requested model version is not available"
