@@ -19,6 +19,7 @@ from triton_client._defaults import (
     TIMEOUT_SECONDS,
 )
 from triton_client._failures import NOT_POLLED
+from triton_client._origin import Origin
 from triton_client._regions import Regions
 from triton_client.errors import DeadlineExceeded, NotReady, ServerError, Unavailable
 
@@ -79,6 +80,9 @@ class AsyncTritonClient:
         hooks: Hooks | None = None,
         options: Mapping[str, int | str] | None = None,
     ) -> None:
+        arguments = dict(locals())
+        del arguments["self"]
+        self._origin = Origin(type(self), arguments, self)
         Deadline(timeout)
         settings = channel_settings(
             url,
@@ -158,19 +162,24 @@ class AsyncTritonClient:
         key = (name, "" if version is None else str(version))
         model = self._models.get(key)
         if model is None:
-            model = AsyncModel(
-                self._transport,
-                self._calls,
-                server=self.url,
-                name=name,
-                version=key[1],
-                timeout=self.timeout,
-                pinned=self._pinned,
-                regions=self._regions,
-            )
+            model = self.known_model(*key)
             await model.refresh()
             self._models[key] = model
         return model
+
+    def known_model(self, name: str, version: str) -> AsyncModel:
+        """Return a model that is yet to learn what it takes and gives; see :meth:`model`."""
+        return AsyncModel(
+            self._transport,
+            self._calls,
+            server=self.url,
+            name=name,
+            version=version,
+            timeout=self.timeout,
+            pinned=self._pinned,
+            regions=self._regions,
+            origin=self._origin,
+        )
 
     async def models(self) -> tuple[str, ...]:
         """Return the names of the models that can serve, sorted.
@@ -230,6 +239,9 @@ class AsyncTritonClient:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Origin.client, (self._origin,)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from triton_client._aio_transport import AsyncTransport
     from triton_client._calls import Call, Calls
     from triton_client._codec import Parameter
+    from triton_client._origin import Origin
     from triton_client._plan import InferencePlan, Inferences, Outputs, Wanted
     from triton_client._regions import Regions
 
@@ -52,8 +53,9 @@ class AsyncModel(ServedModel):
         timeout: float | None,
         pinned: AsyncTransport,
         regions: Regions,
+        origin: Origin,
     ) -> None:
-        super().__init__(calls, server, name, version, regions)
+        super().__init__(calls, server, name, version, regions, origin)
         self._transport = transport
         self._pinned = pinned
         self._timeout = timeout

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from triton_client._origin import ProcessBound
 from triton_client._window import aio_items
 from triton_client.errors import InvalidInput
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncModelSequence"]
 
 
-class AsyncModelSequence:
+class AsyncModelSequence(ProcessBound):
     """Requests that a stateful model takes as one; from :meth:`AsyncModel.sequence`.
 
     For one task at a time; otherwise as :class:`ModelSequence`.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from triton_client._calls import Call, Calls
     from triton_client._codec import Parameter
+    from triton_client._origin import Origin
     from triton_client._plan import InferencePlan, Inferences, Outputs, Wanted
     from triton_client._regions import Regions
     from triton_client._transport import Transport
@@ -51,12 +52,12 @@ class Model(ServedModel):
         timeout: float | None,
         pinned: Transport,
         regions: Regions,
+        origin: Origin,
     ) -> None:
-        super().__init__(calls, server, name, version, regions)
+        super().__init__(calls, server, name, version, regions, origin)
         self._transport = transport
         self._pinned = pinned
         self._timeout = timeout
-        self.refresh()
 
     def refresh(self) -> None:
         """Ask the server again what the model takes and gives.

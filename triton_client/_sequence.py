@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from triton_client._codec import encode_step
 from triton_client._deadline import Deadline
+from triton_client._origin import ProcessBound
 from triton_client.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class SequenceSteps:
             raise self.inferences.invalid(_REFUSED[self._state])
 
 
-class ModelSequence:
+class ModelSequence(ProcessBound):
     """Requests that a stateful model takes as one; from :meth:`Model.sequence`.
 
     For one thread at a time. All steps go to one server, and none is sent twice: a step that failed

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import model_config_pb2, service_pb2
 
 from triton_client._failures import is_unimplemented
 from triton_client._plan import Inferences
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from triton_client._calls import Call, Calls
+    from triton_client._origin import Origin
     from triton_client._plan import Outputs
     from triton_client._regions import Regions
     from triton_client.types import ModelSpec
@@ -42,7 +43,7 @@ class ServedModel:
     """
 
     __slots__ = (
-        "_calls", "_config", "_confirmed_until", "_inferences", "_locks", "_regions",
+        "_calls", "_config", "_confirmed_until", "_inferences", "_locks", "_origin", "_regions",
         "_sequence_ids", "_server", "name", "version",
     )  # fmt: skip
 
@@ -50,8 +51,15 @@ class ServedModel:
     _config: Any
 
     def __init__(
-        self, calls: Calls, server: str, name: str, version: str, regions: Regions
+        self,
+        calls: Calls,
+        server: str,
+        name: str,
+        version: str,
+        regions: Regions,
+        origin: Origin,
     ) -> None:
+        self._origin = origin
         self._regions = regions
         self._calls = calls
         self._server = server
@@ -60,6 +68,12 @@ class ServedModel:
         self._sequence_ids = SequenceIds()
         self._confirmed_until = 0.0
         self._locks: dict[int, Lock] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        config = self._config
+        if not isinstance(config, TritonClientError):
+            config = config.SerializeToString()  # its class cannot be pickled
+        return _restored, (self._origin, self.name, self.version, self.spec, config)
 
     def __repr__(self) -> str:
         version = f" version {self.version}" if self.version else ""
@@ -92,9 +106,13 @@ class ServedModel:
             metadata: The ``ModelMetadataResponse``.
             config: The ``ModelConfig``, or the error that came in its place.
         """
+        known = None if isinstance(config, TritonClientError) else config
+        self.adopt(model_spec(metadata, known, self.version), config)
+
+    def adopt(self, spec: ModelSpec, config: Any) -> None:
+        """Take over an interface, and the config or the error that came in its place."""
         failed = isinstance(config, TritonClientError)
         known = None if failed else config
-        spec = model_spec(metadata, known, self.version)
         # Of an error its words alone: its traceback holds on to much more.
         self._config = type(config)(config.message) if failed else config
         before, self._sequence_ids = self._sequence_ids, sequence_ids(known)
@@ -124,6 +142,15 @@ class ServedModel:
     def _lock(self) -> Lock:
         """Return this process's lock: a child may have got its parent's as it was held."""
         return self._locks.setdefault(getpid(), Lock())
+
+
+def _restored(origin: Origin, name: str, version: str, spec: ModelSpec, config: Any) -> ServedModel:
+    """Return a model of a client as it was pickled, without asking the server."""
+    model: ServedModel = origin.client().known_model(name, version)
+    if isinstance(config, bytes):
+        config = model_config_pb2.ModelConfig.FromString(config)
+    model.adopt(spec, config)
+    return model
 
 
 def is_withheld(error: TritonClientError) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from triton_client._deadline import Deadline
+from triton_client._origin import ProcessBound
 from triton_client._regions import Segment
 from triton_client.errors import TritonClientError
 
@@ -46,7 +47,7 @@ def is_held(error: TritonClientError, limit: Deadline) -> bool:
     return "it is currently in use" in error.message and limit.remaining() != 0
 
 
-class MemoryArrays:
+class MemoryArrays(ProcessBound):
     """The arrays of one shared memory of either client.
 
     Attributes:
