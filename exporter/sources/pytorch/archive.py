@@ -1,10 +1,10 @@
 """Loads a pt2 archive after a look into it.
 
-``torch.export.load`` unpickles what it finds in several places of the archive: the sample inputs,
-old-style weights, constants of unusual kinds (torch/export/pt2_archive/_package.py,
-``deserialize_torch_artifact`` in torch/_export/serde/serialize.py). It looks operators up by
-dotted name under ``torch`` and parses symbolic sizes with sympy, which evaluates them. Each of
-these runs code of the archive's author, so each is checked here first, without running anything.
+``torch.export.load`` runs code of the archive's author in many ways: it unpickles sample inputs,
+old-style weights and constants of unusual kinds, loads compiled libraries, imports what containers
+name, executes source that it prints from names, and evaluates symbolic sizes. docs/security.md
+lists them. So every entry and every key of an archive is known here or refused, and torch is given
+the very objects that were checked, never the file again.
 """
 
 from __future__ import annotations
@@ -14,43 +14,40 @@ import json
 import logging
 import re
 import warnings
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from torch.export.pt2_archive._package import PT2ArchiveReader, load_pt2
+from torch._export.serde import schema
+from torch._export.serde.serialize import ExportedProgramDeserializer, _dict_to_dataclass
+from torch.export.pt2_archive._package import PT2ArchiveReader, _load_constants, _load_state_dict
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailed, first_line
+from exporter.sources.pytorch.pt2_schema import check_example, check_payloads, check_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from torch.export import ExportedProgram
 
 __all__ = ["load_program"]
 
-_OPERATOR = re.compile(
-    r"torch\.ops\.(?P<space>aten|prims|quantized|quantized_decomposed)\."
-    r"(?P<name>[A-Za-z0-9_]+)\.(?P<overload>[A-Za-z0-9_]+)"
-    # Those whose bodies are graphs of the same archive, checked like it.
-    r"|torch\.ops\.higher_order\.(cond|map|map_impl|while_loop|scan|associative_scan|wrap|"
-    r"wrap_with_set_grad_enabled|wrap_with_autocast|strict_mode)"
-    r"|_operator\.[a-z_]+|operator\.[a-z_]+|math\.[a-z0-9_]+|torch\.sym_[a-z_]+"
+_MODEL = "models/model.json"
+_INPUTS = "data/sample_inputs/model.pt"
+_WEIGHTS = "data/weights/model_weights_config.json"
+_CONSTANTS = "data/constants/model_constants_config.json"
+# Archives of older releases hold these in place of the two above.
+_OLD_WEIGHTS = "data/weights/model.pt"
+_OLD_CONSTANTS = "data/constants/model.pt"
+_ENTRY = re.compile(
+    r"archive_format|archive_version|byteorder|version|\.data/[a-z_]{1,32}|extra/.{1,256}|"
+    r"data/weights/weight_\d{1,9}|data/constants/tensor_\d{1,9}|"
+    + "|".join(
+        map(re.escape, (_MODEL, _INPUTS, _WEIGHTS, _CONSTANTS, _OLD_WEIGHTS, _OLD_CONSTANTS))
+    )
 )
-# Tensor operators all the same, that read and write files or swap memory under a tensor.
-_NOT_ARITHMETIC = frozenset({"from_file", "save", "set_", "set_data"})
-_EXPRESSION = re.compile(r"[A-Za-z0-9_ +\-*/%(),.<>=!&|~\[\]']*")
-_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
-_EXPRESSION_WORD = re.compile(
-    r"[suz]\d+|zuf\d+|u?f\d+|Symbol|Integer|Float|Rational|Add|Mul|Pow|Mod|PythonMod|CleanDiv|"
-    r"FloorDiv|CeilDiv|CeilToInt|FloorToInt|IntTrueDiv|FloatTrueDiv|PowByNatural|FloatPow|"
-    r"ModularIndexing|Where|Max|Min|Abs|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not|StrictGreaterThan|"
-    r"StrictLessThan|GreaterThan|LessThan|Equality|Unequality|Identity|ToFloat|TruncToInt|"
-    r"positive|nonnegative|negative|nonpositive|nonzero|zero|integer|real|finite|commutative|"
-    r"RoundToInt|RoundDecimal|LShift|RShift|BitwiseFn_bitwise_and|BitwiseFn_bitwise_or|"
-    r"OpaqueUnaryFn_[a-z0-9]+|int_oo|oo|True|False|true|false"
-)
+_MAX_ENTRIES = 100_000
+_MAX_JSON = 128 * 1024 * 1024
 
 
 def load_program(path: Path) -> ExportedProgram:
@@ -64,95 +61,105 @@ def load_program(path: Path) -> ExportedProgram:
     try:
         # Torch's own reader: another one might see other entries in the same bytes.
         archive = PT2ArchiveReader(str(path))
-        for name in archive.get_file_names():
-            _audit_entry(name, archive)
+        names = _entries(archive, path.stat().st_size)
+        program = _described(archive, _MODEL, check_program)
+        weights = _tensors(archive, names, _WEIGHTS, _OLD_WEIGHTS)
+        constants = _tensors(archive, names, _CONSTANTS, _OLD_CONSTANTS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Not torch.export.load, which falls back to an older and less careful format.
-            return load_pt2(str(path)).exported_programs["model"]
+            return ExportedProgramDeserializer().deserialize(
+                _dict_to_dataclass(schema.ExportedProgram, program),
+                weights,
+                constants,
+                _example(archive),
+            )
     except ValidationFailed:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()
         raise ValidationFailed(
-            f"{path.name} cannot be read as a torch.export archive: "
-            f"{reason[0] if reason else type(error).__name__}",
+            f"{path.name} cannot be read as a torch.export archive: {first_line(error)}",
             hint="Log the model again with this release of torch; the file is damaged or too old.",
             kind="artifact",
         ) from error
 
 
-def _audit_entry(name: str, archive: PT2ArchiveReader) -> None:
-    if name.startswith("data/aotinductor/"):
-        _unsafe(name, "holds compiled machine code")
-    elif name.startswith(("data/constants/custom_obj", "data/constants/opaque_obj")):
-        _unsafe(name, "is a pickled object")
-    elif name.startswith("data/") and name.endswith(".pt"):
-        _audit_pickle(name, archive.read_bytes(name))
-    elif name.startswith("data/") and name.endswith("_config.json"):
-        folder = name.rpartition("/")[0]
-        for entry in json.loads(archive.read_bytes(name))["config"].values():
-            held = f"{folder}/{entry['path_name']}"
-            if "custom_obj" in held or "opaque_obj" in held:
-                _unsafe(held, "is a pickled object")
-            if entry.get("use_pickle"):
-                _audit_pickle(held, archive.read_bytes(held))
-    elif name.startswith("models/"):
-        _audit_graph(name, json.loads(archive.read_bytes(name)))
+def _entries(archive: PT2ArchiveReader, size: int) -> set[str]:
+    names = list(archive.get_file_names())
+    if len(names) > _MAX_ENTRIES:
+        _refuse("it", f"holds {len(names)} entries")
+    for name in names:
+        if not _ENTRY.fullmatch(name):
+            _refuse(repr(name[:80]), "is no entry of a program that is plain data")
+    if len({name.lower() for name in names}) != len(names):
+        _refuse("it", "holds two entries of one name")
+    # Torch writes archives uncompressed: what unpacks to more than the file is made to fill memory.
+    if sum(archive.archive_file.get_record_size(name) for name in names) > size:
+        _refuse("it", "unpacks to more than its own size")
+    return set(names)
 
 
-def _audit_pickle(name: str, content: bytes) -> None:
-    if not content:
-        return
+def _described(archive: PT2ArchiveReader, name: str, check: Callable[[Any], None]) -> Any:
+    if archive.archive_file.get_record_size(name) > _MAX_JSON:
+        _refuse(name, f"is larger than {_MAX_JSON} bytes")
+    content = json.loads(archive.read_bytes(name))
     try:
-        torch.load(io.BytesIO(content), weights_only=True)
+        check(content)
+    except ValueError as error:
+        _refuse(name, str(error))
+    return content
+
+
+def _tensors(
+    archive: PT2ArchiveReader, names: set[str], config: str, old: str
+) -> dict[str, torch.Tensor]:
+    """Load weights or constants.
+
+    Args:
+        archive: The archive.
+        names: Its entries.
+        config: The entry that says where they are.
+        old: The one entry that holds all of them in older archives.
+    """
+    if old in names:
+        held = _unpickled(archive, old)
+        _described_tensors(old, held)
+        return held  # type: ignore[no-any-return]
+    _described(archive, config, check_payloads)
+    load = _load_state_dict if config == _WEIGHTS else _load_constants
+    return load(archive, "model")  # type: ignore[no-any-return]
+
+
+def _described_tensors(name: str, held: Any) -> None:
+    if not isinstance(held, dict):
+        _refuse(name, "holds no tensors by name")
+    try:
+        check_example(list(held.values()))
+        check_payloads({"config": {key: {} for key in held}})
+    except ValueError as error:
+        _refuse(name, str(error))
+
+
+def _example(archive: PT2ArchiveReader) -> Any:
+    if not archive.archive_file.get_record_size(_INPUTS):
+        return None
+    example = _unpickled(archive, _INPUTS)
+    try:
+        check_example(example)
+    except ValueError as error:
+        _refuse(_INPUTS, str(error))
+    if not (isinstance(example, tuple) and len(example) == 2):
+        _refuse(_INPUTS, "is no example of arguments and keywords")
+    return example
+
+
+def _unpickled(archive: PT2ArchiveReader, name: str) -> Any:
+    try:
+        return torch.load(io.BytesIO(archive.read_bytes(name)), weights_only=True)
     except Exception:  # noqa: BLE001 - what the restricted unpickler dislikes
-        _unsafe(name, "holds more than tensors; loading it would run code that it carries")
+        _refuse(name, "holds more than tensors; loading it would run code that it carries")
 
 
-def _audit_graph(name: str, program: object) -> None:
-    for key, value in _strings(program):
-        if key == "target" and not _is_arithmetic(value):
-            _unsafe(name, f"calls {value!r}, which is not a tensor operator")
-        if key == "expr_str" and not (
-            _EXPRESSION.fullmatch(value)
-            and all(_EXPRESSION_WORD.fullmatch(word) for word in _WORD.findall(value))
-        ):
-            _unsafe(name, f"has a symbolic size that is not arithmetic: {value[:80]!r}")
-
-
-def _is_arithmetic(target: str) -> bool:
-    """Whether a node's target does nothing but compute."""
-    found = _OPERATOR.fullmatch(target)
-    if found is None or found["name"] is None:
-        return found is not None
-    if found["name"] in _NOT_ARITHMETIC:
-        return False
-    # Others of these namespaces are TorchScript's own, made for more than computing.
-    overload = "" if found["overload"] == "default" else f".{found['overload']}"
-    return f"{found['space']}::{found['name']}{overload}" in _dispatched()
-
-
-@cache
-def _dispatched() -> frozenset[str]:
-    return frozenset(torch._C._dispatch_get_all_op_names())  # noqa: SLF001 - nothing public lists them
-
-
-def _strings(value: Any) -> Iterator[tuple[str, str]]:
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, dict):
-            for key, child in item.items():
-                if isinstance(child, str):
-                    yield key, child
-                else:
-                    pending.append(child)
-        elif isinstance(item, list):
-            pending.extend(item)
-
-
-def _unsafe(name: str, reason: str) -> None:
+def _refuse(name: str, reason: str) -> NoReturn:
     raise ValidationFailed(
         f"the pt2 archive was not loaded: {name} {reason}",
         hint="Log the model again with plain tensors as its example, from a machine you trust.",

@@ -52,7 +52,7 @@ class ExportedProgramSource:
         try:
             with torch.no_grad():
                 answer = self._module(*arguments)
-        except (RuntimeError, AssertionError, IndexError, ValueError) as error:
+        except Exception as error:  # guards and operators raise errors of every kind
             raise CannotRun(first_line(error)) from error
         return self._named(pytree.tree_leaves(answer))
 

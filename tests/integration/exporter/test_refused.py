@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import zipfile
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import torch
 from mlflow.models import infer_signature
 from onnx import TensorProto, helper
 from torch import nn
+
+from tests.unit.exporter.pt2_archives import MODEL, mixed_program, save, write
 
 from .registering import Lab
 
@@ -146,6 +149,19 @@ def test_pt2_with_code_in_its_sample_inputs(lab: Lab, tmp_path: Path) -> None:
     fired = tmp_path / "fired"
     _poison(archive, fired)
     refused(lab, "trap", "would run code")
+    assert not fired.exists()
+
+
+def test_pt2_with_code_in_a_constant_input(lab: Lab, tmp_path: Path) -> None:
+    """Torch prints it into the source of a guard, and executes that."""
+    lab.register_torch("constant", Linear().eval(), ROWS)
+    archive = lab.artifact("constant") / "data" / "model.pt2"
+    fired = tmp_path / "fired"
+    text = f"""same' and open("{fired}", "w").close() or '"""
+    records = save(mixed_program(), tmp_path / "model.pt2")
+    graph = records[MODEL].replace(b'"same"', json.dumps(text).encode())
+    write(archive, {**records, MODEL: graph})
+    refused(lab, "constant", "could become code")
     assert not fired.exists()
 
 

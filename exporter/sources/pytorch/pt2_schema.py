@@ -1,0 +1,202 @@
+"""Checks the description of a program in a pt2 archive against torch's own schema, key by key.
+
+Torch prints names of the description into Python source and executes it, imports what its
+containers name, and looks operators up by dotted name. Every key must be one of torch's dataclasses
+(torch/_export/serde/schema.py), every value of its type, and every text needs a rule of
+`pt2_rules`: a field that a later torch adds is refused until somebody has read what torch does with
+it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from enum import IntEnum
+from functools import cache
+from typing import Any
+
+from torch._export.serde import schema
+from torch._export.serde.union import _Union
+
+from exporter.sources.pytorch.pt2_rules import INTEGERS, RULES, is_dict_key, is_word
+
+__all__ = ["check_example", "check_payloads", "check_program", "text_fields"]
+
+_MAX_DEPTH = 300
+_NON_FINITE = frozenset({"Infinity", "-Infinity", "NaN"})
+
+# What of the description is not needed to compute: stack traces, names of modules and functions.
+_DROPPED = frozenset(
+    {"Node.metadata", "GraphModule.metadata", "GraphModule.treespec_namedtuple_fields"}
+)
+
+
+def check_program(program: Any) -> None:
+    """Check the description of a program, and empty what of it is not needed to compute.
+
+    Args:
+        program: The parsed ``models/model.json``; what is dropped is dropped in place.
+
+    Raises:
+        ValueError: Something in it is not known, or may reach code; the place is named.
+    """
+    _check(schema.ExportedProgram, program, "", "", 0)
+
+
+def check_payloads(config: Any) -> None:
+    """Check where an archive's weights or constants are.
+
+    Raises:
+        ValueError: One of them is a pickle, or something in it is not known.
+    """
+    _check(schema.PayloadConfig, config, "", "", 0)
+    for name, payload in config["config"].items():
+        if payload.get("use_pickle"):
+            raise ValueError(f"keeps '{name}' as a pickled object")
+
+
+def check_example(values: Any) -> None:
+    """Check the example that a program was exported with; its keys reach the source of guards.
+
+    Raises:
+        ValueError: It holds more than tensors, numbers and words in plain containers.
+    """
+    import torch
+
+    pending = [values]
+    while pending:
+        value = pending.pop()
+        if type(value).__name__ in {"dict", "OrderedDict"} and isinstance(value, dict):
+            if not all(map(is_dict_key, value)):
+                raise ValueError("has an example with keys that are not plain words")
+            pending.extend(value.values())
+        elif type(value) in {tuple, list}:
+            pending.extend(value)
+        elif isinstance(value, str):
+            if not is_word(value):
+                raise ValueError("has an example with a text that is not a plain word")
+        elif not isinstance(value, torch.Tensor | int | float | None):
+            raise ValueError(f"has an example that holds a {type(value).__name__}")
+
+
+def text_fields() -> set[str]:
+    """Return every field of torch's schema that holds texts, or is a mapping by text."""
+    found: set[str] = set()
+    pending: list[Any] = [schema.ExportedProgram, schema.PayloadConfig]
+    seen: set[Any] = set()
+    while pending:
+        kind = pending.pop()
+        if kind in seen:
+            continue
+        seen.add(kind)
+        for name, field in _fields(kind).items():
+            if f"{kind.__name__}.{name}" in _DROPPED:
+                continue
+            parts = _parts(field)
+            if str in parts:
+                found.add(f"{kind.__name__}.{name}")
+            pending.extend(part for part in parts if dataclasses.is_dataclass(part))
+    return found
+
+
+def _parts(kind: Any) -> set[Any]:
+    inner = typing.get_args(kind)
+    return set().union(*map(_parts, inner)) if inner else {_resolved(kind)}
+
+
+def _check(kind: Any, value: Any, field: str, where: str, depth: int) -> None:
+    """Check a value of a type of the schema.
+
+    Args:
+        kind: The type.
+        value: The value.
+        field: The field that holds it, for its rule.
+        where: Its place, for messages.
+        depth: How deep it is.
+    """
+    if depth > _MAX_DEPTH:
+        raise ValueError("is nested too deep")
+    kind = _resolved(kind)
+    origin = typing.get_origin(kind)
+    if origin in {typing.Union, types.UnionType}:
+        if value is not None:
+            _check(typing.get_args(kind)[0], value, field, where, depth)
+    elif origin is list:
+        _expect(isinstance(value, list), where)
+        for item in value:
+            _check(typing.get_args(kind)[0], item, field, where, depth + 1)
+    elif origin is dict:
+        _expect(isinstance(value, dict), where)
+        for key, item in value.items():
+            _check_text(key, field, where)
+            _check(typing.get_args(kind)[1], item, field, f"{where}.{key}", depth + 1)
+    elif dataclasses.is_dataclass(kind):
+        _check_fields(kind, value, where, depth)
+    elif kind is str:
+        _check_text(value, field, where)
+    else:
+        _expect(_is_number_of(kind, value), where)
+
+
+def _check_fields(kind: Any, value: Any, where: str, depth: int) -> None:
+    _expect(isinstance(value, dict), where)
+    fields = _fields(kind)
+    if issubclass(kind, _Union):
+        _expect(len(value) == 1, where)
+    for name, held in value.items():
+        field = f"{kind.__name__}.{name}"
+        if name not in fields:
+            raise ValueError(f"has '{_shown(name)}' in {where or 'it'}, which is not known")
+        if field in _DROPPED:
+            value[name] = {}
+            continue
+        _check(fields[name], held, field, f"{where}.{name}".lstrip("."), depth + 1)
+    if kind is schema.Graph:
+        # Torch prints a constant input between quotes.
+        for place in value.get("inputs", ()):
+            if "as_string" in place and not is_word(place["as_string"]):
+                raise ValueError(f"has a text as constant input: {_shown(place['as_string'])!r}")
+
+
+def _check_text(text: Any, field: str, where: str) -> None:
+    _expect(isinstance(text, str), where)
+    rule = RULES.get(field)
+    if rule is None or not rule(text):
+        if field == "Node.target":
+            raise ValueError(f"calls {_shown(text)!r}, which is not a tensor operator")
+        if field == "SymExpr.expr_str":
+            raise ValueError(f"has a symbolic size that is not arithmetic: {_shown(text)!r}")
+        raise ValueError(f"has {_shown(text)!r} in {where}, which could become code")
+
+
+def _is_number_of(kind: Any, value: Any) -> bool:
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind is float:
+        return type(value) in {int, float} or (isinstance(value, str) and value in _NON_FINITE)
+    if type(value) is not int:
+        return False
+    if issubclass(kind, IntEnum):
+        return value in {member.value for member in kind}
+    return value in INTEGERS
+
+
+def _expect(right: object, where: str) -> None:
+    if not right:
+        raise ValueError(f"has a value of the wrong type in {where or 'it'}")
+
+
+def _shown(text: Any) -> str:
+    return str(text)[:80]
+
+
+@cache
+def _fields(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind, globalns=vars(schema))
+
+
+def _resolved(kind: Any) -> Any:
+    if isinstance(kind, typing.ForwardRef):
+        kind = kind.__forward_arg__
+    return getattr(schema, kind) if isinstance(kind, str) else kind
