@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from exporter.config import differences, parse
+from exporter.control_model import check_server, exhausted, oom_kills
 from exporter.errors import UnavailableError, ValidationFailed
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.replay import replay_samples
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["prove", "prove_again", "refuse"]
 
+# A load that takes longer is suspected to hang, as a backend does whose threads cannot start.
+_SUSPECT_SECONDS = 60.0
 # What a lent server is told otherwise than the repository.
 _OURS_ALONE = ("name", "model_warmup")
 
@@ -84,6 +88,8 @@ def _served(
         try:
             yield (client, client.model(ground.name(bundle), bundle.version)) if loaded else None
             client.metadata()  # a server that is gone has not answered wrongly
+            if not evidence.passed:
+                check_server(client, _backend(bundle))  # nor has one whose machine is at fault
         except TritonClientError as error:
             raise UnavailableError(
                 f"the proving server failed while it was asked: {error.message}\n"
@@ -92,19 +98,50 @@ def _served(
             ) from error
 
 
+def _backend(bundle: Bundle) -> str:
+    return str(parse(bundle.config, where="the candidate's config").backend)
+
+
 def _load(ground: Ground, client: TritonClient, bundle: Bundle, evidence: Evidence) -> bool:
+    killed = oom_kills()
     try:
-        ground.load(client, bundle)
+        _load_unless_stuck(ground, client, bundle)
     except TritonClientError as error:
         if not client.live():
             raise UnavailableError(
                 f"the proving server died while it loaded the model:\n{ground.last_words()}",
                 hint="Is there memory enough for the model? Run the export again.",
             ) from error
-        evidence.add(Check("load", passed=False, detail=" ".join(error.message.split())))
+        said = " ".join(error.message.split())
+        if exhausted(said) or oom_kills() > killed:
+            raise UnavailableError(
+                f"the proving server's machine cannot load the model: {said}",
+                hint="Look at its memory and limits (ulimit -a), then run the export again.",
+            ) from error
+        evidence.add(Check("load", passed=False, detail=said))
         return False
     evidence.add(Check("load", passed=True, detail="the target release's server loads the model"))
     return True
+
+
+def _load_unless_stuck(ground: Ground, client: TritonClient, bundle: Bundle) -> None:
+    """Load the candidate; where that takes long, find out whether the server loads anything.
+
+    Raises:
+        TritonClientError: The server refuses it.
+        UnavailableError: It does not load a model that is known to be good either.
+    """
+    thread = ThreadPoolExecutor(1)
+    try:
+        loading = thread.submit(ground.load, client, bundle)
+        try:
+            return loading.result(_SUSPECT_SECONDS)
+        except TimeoutError:
+            check_server(client, _backend(bundle))
+        return loading.result()
+    finally:
+        # What is stuck ends with the client.
+        thread.shutdown(wait=False)
 
 
 def refuse(evidence: Evidence) -> None:

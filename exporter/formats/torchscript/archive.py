@@ -7,6 +7,7 @@ were made before, and beside the code lies where every line of it was on the dis
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from typing import BinaryIO
 
-__all__ = ["write_archive"]
+__all__ = ["write_archive", "write_identity"]
 
 _CODE = "code/"
 _NUMBER = re.compile(r"\.___torch_mangle_(\d+)")
@@ -55,6 +57,13 @@ def write_archive(script: torch.jit.ScriptModule, path: Path) -> None:
         del reader
     finally:
         raw.unlink(missing_ok=True)
+
+
+def write_identity(stream: BinaryIO) -> None:
+    """Write a script that gives back what it is given."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that torch.jit is deprecated
+        torch.jit.save(torch.jit.script(torch.nn.Identity()), stream)
 
 
 def _with_own_numbers(records: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -1,0 +1,119 @@
+"""Tells a fault of the server's machine from one of the candidate.
+
+A model that is known to be good is loaded on the same server, by the same backend, and asked once.
+Where that fails, too, the candidate is not to blame: the machine lacks descriptors, memory or disk,
+or the server's own files are damaged.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporter.errors import UnavailableError
+from triton_client.errors import TritonClientError
+
+if TYPE_CHECKING:
+    from triton_client import TritonClient
+
+__all__ = ["check_server", "exhausted", "oom_kills"]
+
+CONTROL_SECONDS = 60.0
+_FILES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}
+# What the C library, C++ and Python say when the system refuses a resource. ONNX Runtime's own
+# words for an allocation are left out: a model may ask for more than any machine has.
+_EXHAUSTED = re.compile(
+    r"Cannot allocate memory|std::bad_alloc|bad allocation|MemoryError|Too many open files|"
+    r"No space left on device|Resource temporarily unavailable"
+)
+
+
+def exhausted(message: str) -> bool:
+    """Whether an error of a server says that its machine ran out of something."""
+    return _EXHAUSTED.search(message) is not None
+
+
+def oom_kills() -> int:
+    """Return how many processes this machine's kernel has killed for want of memory."""
+    with suppress(OSError):
+        found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
+        return int(found[1]) if found else 0
+    return 0
+
+
+def check_server(client: TritonClient, backend: str) -> None:
+    """Load and ask a model that is known to be good; a backend that none is known for is passed.
+
+    Raises:
+        UnavailableError: It fails: the server or its machine is at fault.
+    """
+    file = _FILES.get(backend)
+    if file is None:
+        return
+    name = f"stlab-control-{secrets.token_hex(8)}"
+    x, y = ("INPUT__0", "OUTPUT__0") if backend == "pytorch" else ("x", "y")
+    config = {
+        "name": name,
+        "backend": backend,
+        "default_model_filename": file,
+        "input": [{"name": x, "data_type": "TYPE_FP32", "dims": [2]}],
+        "output": [{"name": y, "data_type": "TYPE_FP32", "dims": [2]}],
+        "instance_group": [{"kind": "KIND_CPU", "count": 1}],
+    }
+    content = _torchscript() if backend == "pytorch" else _onnx()
+    given = np.array([0.5, -2.0], np.float32)
+    try:
+        client.repository.load(
+            name,
+            config=json.dumps(config),
+            files={f"1/{file}": content},
+            deadline=CONTROL_SECONDS,
+        )
+        got = client.model(name).infer({x: given}, deadline=CONTROL_SECONDS)[y]
+    except TritonClientError as error:
+        raise UnavailableError(
+            "the proving server cannot serve a model that is known to be good either: "
+            f"{' '.join(error.message.split())}",
+            hint="The machine is at fault, not the model: look at its limits of open files, "
+            "processes and memory (ulimit -a), and at the room in /dev/shm and in the folder for "
+            "temporary files. Then run the export again.",
+        ) from error
+    finally:
+        with suppress(TritonClientError):
+            client.repository.unload(name)
+    if not np.array_equal(got, given):
+        raise UnavailableError(
+            f"the proving server answers {got} for a model that gives back its input, {given}",
+            hint="The server's own files are damaged. Remove the folder triton in stlab's cache "
+            "(~/.cache/stlab, or STLAB_CACHE), or install the tritonserver on PATH again.",
+        )
+
+
+def _onnx() -> bytes:
+    """Return a model that every release of ONNX Runtime reads."""
+    from onnx import TensorProto, helper
+
+    def tensor(name: str) -> object:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [2])
+
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])], "control", [tensor("x")], [tensor("y")]
+    )
+    opset = helper.make_opsetid("", 13)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=7)
+    return bytes(model.SerializeToString())
+
+
+def _torchscript() -> bytes:
+    from exporter.formats.torchscript.archive import write_identity
+
+    stream = io.BytesIO()
+    write_identity(stream)
+    return stream.getvalue()
