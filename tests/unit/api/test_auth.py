@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -9,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from exporter.errors import UsageError
 from stlab_api.auth import guard_of
 from stlab_api.problems import Problem
 from tests.unit.api.fakes import finished, running, settings_of
@@ -39,29 +42,43 @@ class Issuer:
     """What publishes keys.
 
     Attributes:
-        page: What it answers.
+        page: Its keys.
+        pages: What it answers by path; the keys on any other.
         status: The status that it answers with.
+        delay: The seconds before each byte.
         asked: The paths that it was asked for.
     """
 
     def __init__(self) -> None:
         self.publish(jwk(RSA, "rsa-1"), jwk(EC, "ec-1"))
         self.status = 200
+        self.delay = 0.0
+        self.pages: dict[str, Any] = {}
         self.asked: list[str] = []
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked.append(self.path)
+                page = json.dumps(issuer.pages.get(self.path, None)).encode()
+                page = page if self.path in issuer.pages else issuer.page
                 self.send_response(issuer.status)
-                self.send_header("content-length", str(len(issuer.page)))
+                self.send_header("content-length", str(len(page)))
                 self.end_headers()
-                self.wfile.write(issuer.page)
+                if not issuer.delay:
+                    self.wfile.write(page)
+                    return
+                with suppress(OSError):
+                    for place in range(len(page)):
+                        time.sleep(issuer.delay)
+                        self.wfile.write(page[place : place + 1])
 
             def log_message(self, *_: Any) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.block_on_close = False
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -183,11 +200,135 @@ def test_a_good_token_lets_in(issuer: Issuer, key: Any, kid: str, algorithm: str
     assert issuer.asked == ["/keys"]
 
 
-def test_keys_are_looked_for_where_issuers_have_them(issuer: Issuer) -> None:
-    good = token(iss=f"{issuer.url}/")
-    answer = with_token(issuer, good, oidc_issuer=f"{issuer.url}/", oidc_jwks_url="")
-    assert answer.status_code == 200
-    assert issuer.asked == ["/.well-known/jwks.json"]
+CONFIGURATION = ".well-known/openid-configuration"
+# As these issuers lay themselves out: below the server's root, the issuer and where its keys are.
+LAYOUTS = {
+    "Keycloak": ("/realms/demo", "/realms/demo/protocol/openid-connect/certs"),
+    "Entra": ("/9188040d-6c67/v2.0", "/9188040d-6c67/discovery/v2.0/keys"),
+    "Google": ("", "/oauth2/v3/certs"),
+    "Auth0": ("/", "/.well-known/jwks.json"),
+}
+
+
+def laid_out(issuer: Issuer, kind: str, changed: dict[str, Any] | None = None) -> str:
+    """Have an issuer publish its configuration, and return its name."""
+    path, keys = LAYOUTS[kind]
+    name = f"{issuer.url}{path}"
+    told = {
+        "issuer": name,
+        "jwks_uri": f"{issuer.url}{keys}",
+        "id_token_signing_alg_values_supported": ["RS256", "ES256", "HS256"],
+        **(changed or {}),
+    }
+    issuer.pages[f"{path.rstrip('/')}/{CONFIGURATION}"] = told
+    return name
+
+
+def discovered(issuer: Issuer, name: str, given: str) -> httpx.Response:
+    return with_token(issuer, given, oidc_issuer=name, oidc_jwks_url="")
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_keys_are_found_by_the_issuers_configuration(issuer: Issuer, kind: str) -> None:
+    name = laid_out(issuer, kind)
+    encryption = {**jwk(OTHER_RSA, "rsa-2"), "use": "enc", "alg": "RSA-OAEP"}
+    issuer.publish(encryption, {"kty": "new", "kid": "x"}, jwk(RSA, "rsa-1"))
+    assert discovered(issuer, name, token(iss=name)).status_code == 200
+    path, keys = LAYOUTS[kind]
+    assert issuer.asked == [f"{path.rstrip('/')}/{CONFIGURATION}", keys]
+    refused(discovered(issuer, name, token(OTHER_RSA, "rsa-2", iss=name)))
+    refused(discovered(issuer, name, token(iss=f"{name}x")))
+
+
+def test_a_configuration_that_cannot_be_trusted_is_not_used(issuer: Issuer) -> None:
+    for changed in (
+        {"issuer": "https://other.example"},
+        {"issuer": None},
+        {"jwks_uri": "http://issuer.example/keys"},
+        {"jwks_uri": "file:///etc/passwd"},
+        {"jwks_uri": ["https://issuer.example"]},
+        {"id_token_signing_alg_values_supported": ["HS256", "none"]},
+    ):
+        name = laid_out(issuer, "Keycloak", changed)
+        unavailable(discovered(issuer, name, token(iss=name)))
+
+
+def test_algorithms_that_the_issuer_does_not_use_are_refused(issuer: Issuer) -> None:
+    name = laid_out(issuer, "Keycloak")
+    refused(discovered(issuer, name, token(RSA, "rsa-1", "PS256", iss=name)))
+    issuer.publish({**jwk(RSA, "rsa-1"), "alg": "RS256"}, jwk(EC, "ec-1"))
+    refused(with_token(issuer, token(RSA, "rsa-1", "RS512")))
+    assert with_token(issuer, token()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"oidc_issuer": "http://issuer.example"},
+        {"oidc_issuer": "issuer.example"},
+        {"oidc_issuer": ISSUER, "oidc_jwks_url": "http://issuer.example/keys"},
+        {"oidc_issuer": ISSUER, "oidc_jwks_url": "file:///keys"},
+    ],
+)
+def test_keys_never_come_over_an_open_network(settings: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="https://"):
+        guard_of(settings_of(**settings))
+
+
+def test_clocks_may_differ_a_little(issuer: Issuer) -> None:
+    now = int(time.time())
+    assert with_token(issuer, token(exp=now - 5, nbf=now + 5)).status_code == 200
+
+
+def test_keys_may_be_exchanged(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = guard_of(
+        settings_of(oidc_issuer=ISSUER, oidc_audience=AUDIENCE, oidc_jwks_url=issuer.jwks)
+    )
+    assert guard is not None
+
+    async def ask(given: str) -> None:
+        await guard(lambda _: f"Bearer {given}")
+
+    async def rotate() -> None:
+        await ask(token())
+        issuer.publish(jwk(OTHER_RSA, "rsa-2"))
+        # Tokens with made-up keys do not make it ask the issuer again and again.
+        for number in range(20):
+            with pytest.raises(Problem):
+                await ask(token(OTHER_RSA, f"made-up-{number}"))
+        assert issuer.asked == ["/keys"]
+        monkeypatch.setattr("stlab_api.oidc._UNKNOWN_SECONDS", 0.0)
+        await ask(token(OTHER_RSA, "rsa-2"))
+        with pytest.raises(Problem) as caught:
+            await ask(token())
+        assert caught.value.status == 401
+
+    finished(rotate())
+
+
+def test_an_issuer_that_drips_is_not_waited_for(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stlab_api.oidc._FETCH_SECONDS", 0.3)
+    issuer.delay = 0.1
+    unavailable(with_token(issuer, token()))
+
+
+def test_an_issuer_that_answers_without_end_is_not_read_to_it(issuer: Issuer) -> None:
+    issuer.page = b" " * (2 * 1024 * 1024) + issuer.page
+    unavailable(with_token(issuer, token()))
+
+
+def test_many_requests_ask_the_issuer_once(issuer: Issuer) -> None:
+    async def ask() -> None:
+        settings = {"oidc_audience": AUDIENCE, "oidc_jwks_url": issuer.jwks}
+        async with running(oidc_issuer=ISSUER, **settings) as toy:
+            headers = {"authorization": f"Bearer {token()}"}
+            answers = await asyncio.gather(*(toy.predict(headers=headers) for _ in range(20)))
+            assert {answer.status_code for answer in answers} == {200}
+            assert issuer.asked == ["/keys"]
+
+    finished(ask())
 
 
 def test_without_an_audience_any_is_taken(issuer: Issuer) -> None:
@@ -201,7 +342,7 @@ def test_one_audience_of_several_is_enough(issuer: Issuer) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"exp": int(time.time()) - 5},
+        {"exp": int(time.time()) - 60},
         {"exp": None},
         {"nbf": int(time.time()) + 600},
         {"iss": "https://other.example"},
@@ -325,7 +466,9 @@ def test_keys_are_fetched_once_for_many_requests(issuer: Issuer) -> None:
     finished(ask())
 
 
-def test_a_key_that_was_withdrawn_is_forgotten_with_the_others(issuer: Issuer) -> None:
+def test_keys_that_were_withdrawn_are_forgotten(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     guard = guard_of(
         settings_of(oidc_issuer=ISSUER, oidc_audience=AUDIENCE, oidc_jwks_url=issuer.jwks)
     )
@@ -336,11 +479,20 @@ def test_a_key_that_was_withdrawn_is_forgotten_with_the_others(issuer: Issuer) -
 
     async def ask() -> None:
         await guard(header)
+        page = issuer.page
         issuer.publish(jwk(EC, "ec-1"))
-        cache = guard._jwks.jwk_set_cache  # type: ignore[attr-defined]
-        cache.jwk_set_with_timestamp = None  # its five minutes are over
+        monkeypatch.setattr("stlab_api.oidc._FRESH_SECONDS", 0.0)
         with pytest.raises(Problem) as caught:
             await guard(header)
         assert caught.value.status == 401
+        issuer.page = page
+        await guard(header)
+        # While the issuer is away its keys are good for an hour, and not for ever.
+        issuer.close()
+        await guard(header)
+        monkeypatch.setattr("stlab_api.oidc._STALE_SECONDS", 0.0)
+        with pytest.raises(Problem) as caught:
+            await guard(header)
+        assert caught.value.status == 503
 
     finished(ask())

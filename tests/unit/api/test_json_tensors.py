@@ -167,7 +167,7 @@ def test_what_fits_takes_less_than_ten_times_its_size(spec: str, cell: bytes) ->
 def test_arrays_count_as_they_are_unpacked() -> None:
     body = json.dumps({"inputs": {"x": [0] * 1000}}).encode()
     for limit, found in ((8000, None), (7999, 413)):
-        small, large = both(codec(SPECS["FP64"], max_bytes=limit), body)
+        _, large = both(codec(SPECS["FP64"], max_bytes=limit), body)
         assert (large[0] if found else None) == found
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stlab_api.problems import Problem
 from stlab_api.npz import to_npz
+from stlab_api.problems import Problem
 from stlab_api.schemas import Codec
 from tests.unit.api.fakes import FakeBackend, FakePredictor, finished, model_spec, running
 from triton_client.types import TensorSpec
