@@ -101,8 +101,8 @@ def test_the_service_asks_the_exporter_for_facts_and_not_for_steps() -> None:
     known = {name for module in below("stlab_api") for name in imports(module)}
     ours = {name for name in known if name.startswith("exporter.")}
     facts = {
-        *("arrays", "bundle", "credentials", "errors", "names", "parity", "proven", "registry"),
-        *("seen", "settings", "system"),
+        *("arrays", "asgi", "bundle", "credentials", "errors", "names", "parity", "proven"),
+        *("registry", "seen", "settings", "system"),
     }
     assert {name.split(".")[1] for name in ours} <= facts
     assert importers("stlab_api.app", below("stlab_api")) == {"stlab_api.__main__"}

@@ -138,6 +138,7 @@ def serve(settings: Settings, app: FastAPI) -> int:
         port=settings.port,
         http=bounded_connections(settings),
         ws="none",
+        proxy_headers=False,  # the application has them behind its own layers
         access_log=False,
         log_config=None,
         lifespan="on",

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from exporter.asgi import AllowedHosts, PathPrefix, path_prefix, trusted_networks
 from stlab_api import __version__, tracing
 from stlab_api.auth import guard_of
+from stlab_api.docs_page import docs_routes
 from stlab_api.metrics import Metrics
 from stlab_api.openapi import document
-from stlab_api.operation import Operation, as_problem, call_of
+from stlab_api.operation import QUIET, Operation, as_problem, call_of
+from stlab_api.problems import Problem
 from stlab_api.routes import direct_routes, routes
 from stlab_api.service import Service
 from stlab_api.settings import Settings
@@ -53,14 +57,14 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         title="stlab models",
         version=__version__,
         lifespan=lifespan,
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
         exception_handlers={HTTPException: _problem},
     )
     guarded = "tokens" if settings.oidc_issuer else "keys" if settings.api_keys else ""
     app.openapi = lambda: document(service, transforms, guarded=guarded)  # type: ignore[method-assign]
     ours = routes(service, metrics, settings, transforms)
-    app.router.routes.extend(ours)
+    app.router.routes.extend([*ours, *docs_routes(app.title)])
     app.add_middleware(
         Operation,
         settings=settings,
@@ -70,6 +74,14 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         direct=direct_routes(ours, settings.models),
     )
     tracing.instrument(app)
+    # The last one is the first to see a request.
+    app.add_middleware(AllowedHosts, hosts=settings.hosts, refuse=_refused_host, always=QUIET)
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.forwarded_allow_ips)
+    app.add_middleware(
+        PathPrefix,
+        prefix=path_prefix(settings.root_path),
+        trusted=trusted_networks(settings.forwarded_allow_ips),
+    )
     app.state.service = service
     return app
 
@@ -83,6 +95,10 @@ def _backend(settings: Settings, metrics: Metrics) -> Backend:
     from stlab_api.local import LocalBackend
 
     return LocalBackend(settings, metrics.ran)
+
+
+async def _refused_host(why: str, scope: Any, receive: Any, send: Any) -> None:
+    await Problem(403, "refused-host", why).response()(scope, receive, send)
 
 
 async def _problem(request: Request, error: Any) -> Response:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect, Request
 
+from stlab_api.docs_page import DOCS_PATHS
 from stlab_api.logs import access
 from stlab_api.problems import Problem, problem_of
 from stlab_api.request_body import SMALL, BufferBudget, read_body, replayed, too_large
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from stlab_api.service import Service
     from stlab_api.settings import Settings
 
-__all__ = ["Call", "Direct", "Operation", "call_of"]
+__all__ = ["QUIET", "Call", "Direct", "Operation", "call_of"]
 
 Direct = tuple["Callable[[Request], Awaitable[Response]]", "Mapping[str, str]"]
 """An endpoint with its path's parameters."""
@@ -41,8 +42,8 @@ Direct = tuple["Callable[[Request], Awaitable[Response]]", "Mapping[str, str]"]
 _KEY = "stlab"
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 # Asked by machines all the time: neither limited nor guarded nor logged.
-_QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
-_OPEN = frozenset({"/docs", "/openapi.json"})
+QUIET = frozenset({"/health/live", "/health/ready", "/metrics"})
+_OPEN = DOCS_PATHS | {"/openapi.json"}
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 _GONE = 499  # as nginx counts who went before the answer
 
@@ -145,7 +146,7 @@ class Operation:
                 await send(message)
 
         try:
-            if _path(scope) not in _QUIET:
+            if _path(scope) not in QUIET:
                 receive = await self._enter(scope, receive, header, call)
             await self._respond(scope, receive, answer)
         except ClientDisconnect:
@@ -243,7 +244,7 @@ class Operation:
         seconds = perf_counter() - call.began
         path = _path(scope)
         route = call.route or (path if path in _OPEN else "unknown")
-        if path in _QUIET:
+        if path in QUIET:
             return
         method = scope["method"] if route != "unknown" and scope["method"] in _METHODS else "other"
         self._metrics.answered(method, route, status, call.model, call.version, seconds)

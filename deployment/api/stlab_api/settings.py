@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from exporter.asgi import LOOPBACK_HOSTS, host_names, is_loopback
 from exporter.names import model_name
 from exporter.seen import LADDER
 
@@ -38,6 +39,9 @@ class Settings(BaseSettings):
     backend: Literal["local", "triton"] = "local"
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
+    root_path: str = ""
+    allowed_hosts: str = ""
+    forwarded_allow_ips: str = "127.0.0.1,::1"
     max_body_bytes: int = Field(16 * 1024 * 1024, gt=0)
     max_plugin_bytes: int = Field(1024 * 1024, gt=0)
     max_buffered_bytes: int = Field(256 * 1024 * 1024, gt=0)
@@ -74,6 +78,12 @@ class Settings(BaseSettings):
         return tuple(
             model_name(name.strip()) for name in self.model_names.split(",") if name.strip()
         )
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts to answer for; any where it listens to others than this machine."""
+        named = host_names(self.allowed_hosts)
+        return named or (LOOPBACK_HOSTS if is_loopback(self.host) else ("*",))
 
     @property
     def api_keys(self) -> tuple[str, ...]:

@@ -94,7 +94,12 @@ class TensorReader:
 
     def _begin(self) -> None:
         if self._depth:
-            self._counts[self._depth - 1] += 1
+            axis = self._depth - 1
+            length = self._max_rows if axis == 0 and self._tensor.shape[0] < 0 else None
+            length = length or self._lengths[axis]
+            if length is not None and self._counts[axis] >= length:
+                raise self.misfit(f"List should have {length} items at most, and has more")
+            self._counts[axis] += 1
         self._depth += 1
         if self._depth == self._rank:
             self._run = self._read

@@ -34,6 +34,7 @@ def main() -> int:
             port=settings.port,
             log_level="warning",
             server_header=False,
+            proxy_headers=False,  # the application has them behind its own layers
             timeout_graceful_shutdown=3,
         )
     )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from nicegui import app as pages
 from nicegui import ui
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import HTMLResponse, PlainTextResponse
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from exporter.asgi import AllowedHosts, PathPrefix, path_prefix, trusted_networks
 from exporter.errors import StlabError
 from stlab_dashboard import __version__
 from stlab_dashboard.monitor import Monitor
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["create_app"]
 
 _STATIC = Path(__file__).parent / "static"
+_LIVE = "/health/live"
 # A browser loads nothing from anywhere else, and no other page shows this one within itself.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' "
@@ -53,8 +56,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="stlab dashboard", version=__version__, docs_url=None, redoc_url=None,
                   openapi_url=None)  # fmt: skip
     app.add_middleware(BaseHTTPMiddleware, dispatch=_guarded)
+    app.add_middleware(AllowedHosts, hosts=settings.hosts, refuse=_refused, always={_LIVE})
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.forwarded_allow_ips)
+    app.add_middleware(
+        PathPrefix,
+        prefix=path_prefix(settings.root_path),
+        trusted=trusted_networks(settings.forwarded_allow_ips),
+    )
     pages.add_static_files("/static", _STATIC)
-    ui.add_head_html('<link rel="stylesheet" href="/static/dashboard.css">', shared=True)
+    # In every page, so that it needs no address, whatever prefix the page has.
+    style = (_STATIC / "dashboard.css").read_text(encoding="utf-8")
+    ui.add_head_html(f"<style>{style}</style>", shared=True)
 
     @ui.page("/", response_timeout=60)
     async def registry() -> None:
@@ -80,7 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def reported(model: str, alias: str) -> None:
         await report_page(settings, sources, model, alias)
 
-    @app.get("/health/live")
+    @app.get(_LIVE)
     async def live() -> dict[str, str]:
         return {}
 
@@ -99,6 +111,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         show_welcome_message=False,
     )
     return app
+
+
+async def _refused(why: str, scope: Any, receive: Any, send: Any) -> None:
+    hint = "Name the host in STLAB_DASHBOARD_ALLOWED_HOSTS if it is the dashboard's."
+    answer = PlainTextResponse(f"Refused: {why}. {hint}\n", 403)
+    await answer(scope, receive, send)
 
 
 async def _guarded(request: Request, call_next: RequestResponseEndpoint) -> Response:

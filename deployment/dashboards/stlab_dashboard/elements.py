@@ -6,7 +6,7 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from nicegui import ui
+from nicegui import context, ui
 from nicegui.elements.mixins.text_element import TextElement
 
 if TYPE_CHECKING:
@@ -36,8 +36,10 @@ def text(tag: str, content: str, classes: str = "", **attributes: Any) -> TextEl
 
 
 def link(content: str, href: str, classes: str = "", **attributes: Any) -> TextElement:
-    """Return a link."""
-    return text("a", content, classes, href=href, **attributes)
+    """Return a link; one that begins with a slash leads to a page of the dashboard."""
+    request = context.client.request if href.startswith("/") else None
+    prefix = request.scope.get("root_path", "") if request is not None else ""
+    return text("a", content, classes, href=f"{prefix}{href}", **attributes)
 
 
 def button(content: str, act: Callable[[], Any], classes: str = "", **attributes: Any) -> Element:

@@ -6,6 +6,7 @@ from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from exporter.addresses import separated
+from exporter.asgi import LOOPBACK_HOSTS, host_names
 
 __all__ = ["Settings"]
 
@@ -33,12 +34,20 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(8090, ge=0, le=65535)
+    root_path: str = ""
+    allowed_hosts: str = ""
+    forwarded_allow_ips: str = "127.0.0.1,::1"
     api_key: SecretStr = SecretStr("")
     cache_seconds: float = Field(5.0, ge=0)
     refresh_seconds: float = Field(2.0, ge=0.2)
     timeout_seconds: float = Field(10.0, gt=0)
     max_file_bytes: int = Field(16 * 1024 * 1024, gt=0)
     quick: bool = False
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts to answer for: those that are named, and this machine's own."""
+        return (*host_names(self.allowed_hosts), *LOOPBACK_HOSTS, *host_names(self.host))
 
     @property
     def triton_urls(self) -> tuple[str, ...]:

@@ -174,7 +174,8 @@ class FakeBackend:
 
 def settings_of(**changed: Any) -> Settings:
     """Return settings that take nothing from a file, and follow nothing by themselves."""
-    given = {"MLFLOW_MODEL_NAME": "toy", "refresh_seconds": 3600.0, **changed}
+    given = {"MLFLOW_MODEL_NAME": "toy", "refresh_seconds": 3600.0, "allowed_hosts": "test",
+             **changed}  # fmt: skip
     return Settings(_env_file=None, **given)
 
 
