@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["read_json"]
 
 _PIECE = 16 * 1024
+# The parser looks at a value that is not whole yet from its start again with every piece, so
+# pieces grow while nothing is whole. Only a text may be so long.
+_LONGEST_PIECE = 2 * 1024 * 1024
+_LONGEST_TOKEN = 128 * 1024
 _BACKEND = ijson.get_backend("yajl2_c")
 _INPUTS = "inputs"
 _NOT_FINITE = re.compile(r"(char in json text|after the minus sign).*\b(NaN|Infinity)", re.DOTALL)
@@ -65,23 +69,30 @@ class _BeyondMachineTypes(Exception):  # noqa: N818 - it never leaves this modul
 def _read(body: bytes, request: _Request, until: float, *, use_float: bool) -> dict[str, Array]:
     events: Any = ijson.sendable_list()
     parser = _BACKEND.basic_parse_coro(events, use_float=use_float)
-    for start in range(0, len(body) + _PIECE, _PIECE):
+    start, step, silent = 0, _PIECE, 0
+    while start <= len(body):
         if monotonic() > until:
             raise TimeoutError
+        piece = body[start : start + step]
         failure: Exception | None = None
         try:
-            if start < len(body):
-                parser.send(body[start : start + _PIECE])
+            if piece:
+                parser.send(piece)
             else:
                 parser.close()
         except (ijson.JSONError, ArithmeticError, ValueError) as error:
             failure = error
+        silent = 0 if events else silent + len(piece)
+        step = _PIECE if events else min(2 * step, _LONGEST_PIECE)
+        start += len(piece) or 1
         request.take(iter(events))
         events.clear()
         if failure is not None and use_float and "overflow" in str(failure):
             raise _BeyondMachineTypes
         if failure is not None:
             raise request.broken(failure) from failure
+        if silent > _LONGEST_TOKEN and not request.in_text:
+            raise Problem(400, "malformed", f"more than {_LONGEST_TOKEN} bytes without a value")
     return request.arrays()
 
 
@@ -98,6 +109,11 @@ class _Request:
         self._reader: TensorReader | None = None
         self._found: dict[str, Array] = {}
         self._has_inputs = False
+
+    @property
+    def in_text(self) -> bool:
+        """Whether the next value may be a text."""
+        return self._reader is not None and self._reader.takes_text
 
     def take(self, events: Iterator[tuple[str, Any]]) -> None:
         """Read what the parser saw."""

@@ -36,6 +36,7 @@ class TensorReader:
 
     Attributes:
         name: The tensor's name.
+        takes_text: Whether its elements are texts.
         size: The bytes of the array so far; a text counts as a pointer and its bytes.
     """
 
@@ -44,6 +45,7 @@ class TensorReader:
         self.size = 0
         self._tensor = tensor
         self._max_rows = max_rows
+        self.takes_text = tensor.datatype == "BYTES"
         self._event = _EVENTS.get(tensor.datatype, "number")
         self._rank = len(tensor.shape)
         self._depth = 0
@@ -135,16 +137,14 @@ class TensorReader:
         if not values:
             return
         piece = self._piece(values)
-        self.size += piece.nbytes + (
-            sum(map(len, piece)) if self._tensor.datatype == "BYTES" else 0
-        )
+        self.size += piece.nbytes + (sum(map(len, piece)) if self.takes_text else 0)
         self._pieces.append(piece)
         self._kept += len(values)
         values.clear()
 
     def _piece(self, values: list[Any]) -> Array:
         datatype = self._tensor.datatype
-        if datatype == "BYTES":
+        if self.takes_text:
             texts = np.empty(len(values), object)
             texts[:] = [value.encode() for value in values]
             return texts

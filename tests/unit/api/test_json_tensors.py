@@ -109,6 +109,10 @@ def test_texts_are_kept_as_they_are() -> None:
         small, large = both(codec(SPECS["BYTES"]), body)
         assert small == large
         assert large["x"][1] == [[word.encode() for word in words]]
+    long = "é\u0000" * (4 * MIB // 4) + "x"
+    body = json.dumps({"inputs": {"x": [["a", long, "b"]]}}).encode()
+    arrays = codec(SPECS["BYTES"]).from_large_json(body, until=time.monotonic() + 60)
+    assert arrays["x"].tolist() == [[b"a", long.encode(), b"b"]]
     for half in (b"\\ud800", b"\\udc00", b"\\ud800\\u0041", b"\\udc00\\ud800"):
         for found in both(codec(SPECS["BYTES"]), b'{"inputs": {"x": [["%s"]]}}' % half):
             assert found == (400, "malformed")
@@ -125,6 +129,8 @@ HOSTILE = {
     "texts": lambda: b'{"inputs":{"x":[' + b'["",""],' * 1_900_000 + b"[1,2]]}}",
     "depth": lambda: b'{"inputs":{"x":' + b"[" * (15 * MIB),
     "objects": lambda: b'{"a":' * (3 * MIB),
+    "one number": lambda: b'{"inputs":{"x":[[' + b"1" * (15 * MIB) + b"]]}}",
+    "blanks": lambda: b" " * (15 * MIB),
 }
 
 
