@@ -1,11 +1,12 @@
 """Measures what a call costs: triton_client, tritonclient.grpc and the generated stub.
 
-    python benchmarks/client.py [--seconds 2] [--rounds 5] [--sizes 2KB 256KB 4MB 32MB]
+    python -m benchmarks.client [--seconds 10] [--sizes 2KB 256KB 4MB 32MB] [--in-flight 1 32]
 
-All ask one real tritonserver on loopback for the same: one float32 tensor there and back, numpy in
-and numpy out, through a model that returns its input. They take turns within every round, in one
-process, over connections of their own; the figures are medians over the rounds, wall time and this
-process's processor time per call. Before anything is measured each must return what it was sent.
+All send the same to one real tritonserver on loopback: one float32 tensor there and back, numpy in
+and numpy out, through a model that returns its input. They run in one process, over connections of
+their own, and take turns of a fifth of a second, so that whatever else the machine does meets all
+of them. The figures are medians over these turns, wall time and this process's processor time per
+call. Before anything is measured each must return what it was sent.
 
 ``grpc`` is the least that anybody could do with the generated classes: a
 ``ModelInferRequest`` with ``raw_input_contents``, and ``np.frombuffer`` on what comes back.
@@ -48,7 +49,10 @@ _SIZES = {"2KB": 2 << 10, "256KB": 256 << 10, "4MB": 4 << 20, "32MB": 32 << 20}
 _OURS, _THEIRS, _STUB = "triton_client", "tritonclient", "grpc"
 _SHARED, _THEIRS_SHARED = "triton_client, shared memory", "tritonclient, shared memory"
 _OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
-_MOST_CALLS = 5_000
+_TURN_SECONDS = 0.2
+"""About how long a turn takes: short beside what else the machine does, and long enough for the
+allocator to settle, as it would where one client has the process to itself."""
+_LEAST_TURNS = 8
 _CONFIG = """
 name: "echo" backend: "python" max_batch_size: 0
 input { name: "x" data_type: TYPE_FP32 dims: [-1] }
@@ -66,11 +70,10 @@ class TritonPythonModel:
 """
 # mode, size, contestant, base, at most this much of the base's wall time, of its processor time
 _AIMS: tuple[tuple[str, str, str, str, float, float | None], ...] = (
-    ("sync", "2KB", _OURS, _THEIRS, 1 / 1.1, None),
-    ("sync", "256KB", _OURS, _THEIRS, 1 / 1.8, None),
-    ("sync", "4MB", _OURS, _THEIRS, 1 / 3, 0.3),
-    ("sync", "32MB", _OURS, _THEIRS, 1 / 3, None),
-    ("asyncio, 32 in flight", "2KB", _OURS, _THEIRS, 1 / 1.5, None),
+    ("sync", "2KB", _OURS, _THEIRS, 1 / 1.0, None),
+    ("sync", "256KB", _OURS, _THEIRS, 1 / 1.4, None),
+    ("sync", "4MB", _OURS, _THEIRS, 1 / 2, 1 / 3.3),
+    ("asyncio, 32 in flight", "2KB", _OURS, _THEIRS, 1 / 1.0, None),
     ("sync", "4MB", _SHARED, _OURS, 1 / 2, None),
 )
 
@@ -84,7 +87,7 @@ class Cost:
 
 
 Costs = dict[str, dict[str, dict[str, list[Cost]]]]
-"""By mode, size and contestant, one for every round."""
+"""By mode, size and contestant, one for every turn."""
 
 
 def _sync_contestants(server: TritonServer, size: int, stack: ExitStack) -> dict[str, Any]:
@@ -92,8 +95,9 @@ def _sync_contestants(server: TritonServer, size: int, stack: ExitStack) -> dict
     url = server.grpc_url
     # Shared memory takes the server's key.
     headers = {f"triton-grpc-protocol-{name}": key for name, key in server.keys.items()}
-    ours = stack.enter_context(server.client())
-    model = ours.model("echo")
+    model = stack.enter_context(TritonClient(url)).model("echo")
+    sharing = stack.enter_context(server.client())
+    sharing_model = sharing.model("echo")
     theirs = grpcclient.InferenceServerClient(url)
     stack.callback(theirs.close)
     channel = stack.enter_context(grpc.insecure_channel(url, options=_OPTIONS))
@@ -104,7 +108,7 @@ def _sync_contestants(server: TritonServer, size: int, stack: ExitStack) -> dict
 
     def ask_shared(x: np.ndarray) -> np.ndarray:
         np.copyto(sent, x)
-        return model.infer({"x": sent}, outputs={"y": received})["y"]
+        return sharing_model.infer({"x": sent}, outputs={"y": received})["y"]
 
     def ask_theirs_shared(x: np.ndarray) -> np.ndarray:
         shared_memory.set_shared_memory_region(handles[0], [x])
@@ -115,7 +119,7 @@ def _sync_contestants(server: TritonServer, size: int, stack: ExitStack) -> dict
             )
         )
 
-    memory = stack.enter_context(ours.shared_memory(2 * size + 4096))
+    memory = stack.enter_context(sharing.shared_memory(2 * size + 4096))
     sent, received = (memory.empty((size // 4,), np.float32) for _ in range(2))
     handles = [
         shared_memory.create_shared_memory_region(name, f"/bench-{size}-{name}", size)
@@ -160,32 +164,42 @@ def _check(name: str, found: np.ndarray, sent: np.ndarray) -> None:
         raise SystemExit(f"{name} does not return what was sent")
 
 
-def measure_sync(
-    server: TritonServer, size: str, seconds: float, rounds: int
-) -> dict[str, list[Cost]]:
+def measure_sync(server: TritonServer, size: str, seconds: float) -> dict[str, list[Cost]]:
     """Return the costs of one call at a time, by contestant."""
     x = np.random.default_rng(1).standard_normal(_SIZES[size] // 4, dtype=np.float32)
     with ExitStack() as stack:
         contestants = _sync_contestants(server, _SIZES[size], stack)
-        calls = {}
+        each = 0.0
         for name, ask in contestants.items():
             _check(name, ask(x), x)
             start = time.perf_counter()
             for _ in range(5):
                 ask(x)
-            calls[name] = _count(seconds, (time.perf_counter() - start) / 5)
+            each = max(each, (time.perf_counter() - start) / 5)
+        calls = _calls_a_turn(each)
         costs: dict[str, list[Cost]] = {name: [] for name in contestants}
-        for _ in range(rounds):
-            for name, ask in contestants.items():
+        for names in _turns(list(contestants), seconds):
+            for name in names:
+                ask = contestants[name]
                 wall, cpu = time.perf_counter(), time.process_time()
-                for _ in range(calls[name]):
+                for _ in range(calls):
                     ask(x)
-                costs[name].append(_cost(wall, cpu, calls[name]))
+                costs[name].append(_cost(wall, cpu, calls))
     return costs
 
 
-def _count(seconds: float, each: float) -> int:
-    return max(5, min(_MOST_CALLS, int(seconds / each)))
+def _calls_a_turn(each: float) -> int:
+    return max(1, round(_TURN_SECONDS / each))
+
+
+def _turns(names: list[str], seconds: float) -> Iterator[list[str]]:
+    """Yield the contestants, another one first each time, for so many seconds of each."""
+    end = time.perf_counter() + seconds * len(names)
+    turn = 0
+    while turn < _LEAST_TURNS or time.perf_counter() < end:
+        first = turn % len(names)
+        yield names[first:] + names[:first]
+        turn += 1
 
 
 def _cost(wall: float, cpu: float, calls: int) -> Cost:
@@ -193,9 +207,7 @@ def _cost(wall: float, cpu: float, calls: int) -> Cost:
     return Cost(*(value / calls * 1e6 for value in passed))
 
 
-async def measure_aio(
-    url: str, size: str, in_flight: int, seconds: float, rounds: int
-) -> dict[str, list[Cost]]:
+async def measure_aio(url: str, size: str, in_flight: int, seconds: float) -> dict[str, list[Cost]]:
     """Return the costs of calls from one event loop, by contestant."""
     x = np.random.default_rng(1).standard_normal(_SIZES[size] // 4, dtype=np.float32)
     async with (
@@ -216,18 +228,20 @@ async def measure_aio(
             return _from_stub(await stub.ModelInfer(_stub_request(x)))
 
         contestants = {_OURS: ask_ours, _THEIRS: ask_theirs, _STUB: ask_stub}
-        calls = {}
+        each = 0.0
         for name, ask in contestants.items():
             _check(name, await ask(x), x)
             start = time.perf_counter()
             await _ask_all(ask, x, 2 * in_flight, in_flight)
-            calls[name] = _count(seconds, (time.perf_counter() - start) / (2 * in_flight))
+            each = max(each, (time.perf_counter() - start) / 2)
+        # So many calls of each that is in flight, lest the first and the last ones tell.
+        calls = in_flight * max(4, _calls_a_turn(each))
         costs: dict[str, list[Cost]] = {name: [] for name in contestants}
-        for _ in range(rounds):
-            for name, ask in contestants.items():
+        for names in _turns(list(contestants), seconds):
+            for name in names:
                 wall, cpu = time.perf_counter(), time.process_time()
-                await _ask_all(ask, x, calls[name], in_flight)
-                costs[name].append(_cost(wall, cpu, calls[name]))
+                await _ask_all(contestants[name], x, calls, in_flight)
+                costs[name].append(_cost(wall, cpu, calls))
     return costs
 
 
@@ -292,8 +306,7 @@ def _verdict(ratio: float, most: float, aim: str) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure what a call costs.")
-    parser.add_argument("--seconds", type=float, default=2.0, help="per measurement (2)")
-    parser.add_argument("--rounds", type=int, default=5, help="of all measurements (5)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="per measurement (10)")
     parser.add_argument("--sizes", nargs="+", choices=_SIZES, default=list(_SIZES))
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 32])
     return parser.parse_args()
@@ -317,7 +330,7 @@ def main() -> None:
                 client.wait_until_ready()
             for size in options.sizes:
                 progress.print(f"sync, {size}")
-                costs["sync"][size] = measure_sync(server, size, options.seconds, options.rounds)
+                costs["sync"][size] = measure_sync(server, size, options.seconds)
             for in_flight in options.in_flight:
                 mode = f"asyncio, {in_flight} in flight"
                 costs[mode] = {}
@@ -327,9 +340,7 @@ def main() -> None:
                         continue
                     progress.print(f"{mode}, {size}")
                     costs[mode][size] = asyncio.run(
-                        measure_aio(
-                            server.grpc_url, size, in_flight, options.seconds, options.rounds
-                        )
+                        measure_aio(server.grpc_url, size, in_flight, options.seconds)
                     )
         finally:
             server.stop()
