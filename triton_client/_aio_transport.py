@@ -75,7 +75,8 @@ class AsyncTransport:
     """
 
     __slots__ = (
-        "_closed", "_connected", "_headers", "_hooks", "_opened", "_retries", "_settings",
+        "_closed", "_connected", "_headers", "_hooks", "_is_http", "_opened", "_retries",
+        "_settings",
     )  # fmt: skip
 
     def __init__(self, settings: ChannelSettings, retries: int, hooks: Hooks | None = None) -> None:
@@ -84,7 +85,7 @@ class AsyncTransport:
         self._hooks = hooks
         self._retries = Retries(retries)
         self._opened: _Connection | None = None
-        self._connected = False
+        self._connected = self._is_http = False
         self._closed = False
 
     async def run(self, call: Call[T], deadline: Deadline, *, retry: bool = True) -> T:
@@ -181,13 +182,12 @@ class AsyncTransport:
         if pause is not None:
             return pause
         address = self._settings.host_port
-        if (
-            failure.transient
-            and not self._connected
-            and address is not None
-            and await aio_is_http_port(address, deadline.within(HTTP_PORT_SECONDS))
-        ):
-            raise call.http_port() from error
+        if failure.transient and not self._connected and address is not None:
+            if not self._is_http:
+                seconds = deadline.within(HTTP_PORT_SECONDS)
+                self._is_http = await aio_is_http_port(address, seconds)
+            if self._is_http:
+                raise call.http_port() from error
         raise failure.error from error
 
     async def close(self) -> None:

@@ -71,7 +71,8 @@ class Transport:
     """
 
     __slots__ = (
-        "_closed", "_connected", "_connections", "_headers", "_hooks", "_retries", "_settings",
+        "_closed", "_connected", "_connections", "_headers", "_hooks", "_is_http", "_retries",
+        "_settings",
     )  # fmt: skip
 
     def __init__(self, settings: ChannelSettings, retries: int, hooks: Hooks | None = None) -> None:
@@ -80,7 +81,7 @@ class Transport:
         self._hooks = hooks
         self._retries = Retries(retries)
         self._connections: dict[int, _Connection] = {}
-        self._connected = False
+        self._connected = self._is_http = False
         self._closed = False
 
     def run(self, call: Call[T], deadline: Deadline, *, retry: bool = True) -> T:
@@ -173,13 +174,12 @@ class Transport:
         if pause is not None:
             return pause
         address = self._settings.host_port
-        if (
-            failure.transient
-            and not self._connected
-            and address is not None
-            and is_http_port(address, deadline.within(HTTP_PORT_SECONDS))
-        ):
-            raise call.http_port() from error
+        if failure.transient and not self._connected and address is not None:
+            if not self._is_http:
+                seconds = deadline.within(HTTP_PORT_SECONDS)
+                self._is_http = is_http_port(address, seconds)
+            if self._is_http:
+                raise call.http_port() from error
         raise failure.error from error
 
     def close(self) -> None:

@@ -191,18 +191,18 @@ class Blocking:
     """
 
     def __init__(self, kind: str, runner: asyncio.Runner) -> None:
-        self._kind = kind
+        self.kind = kind
         self._runner = runner
         self._clients: list[Any] = []
 
     def __call__(self, url: str, **options: Any) -> Any:
-        client = (TritonClient if self._kind == "sync" else AsyncTritonClient)(url, **options)
+        client = (TritonClient if self.kind == "sync" else AsyncTritonClient)(url, **options)
         self._clients.append(client)
         return client
 
     def run(self, result: Any) -> Any:
         """Return what a method of a client returns, in the end."""
-        if self._kind == "sync":
+        if self.kind == "sync":
             return list(result) if isinstance(result, Iterator) else result
         if hasattr(result, "__aiter__"):
             return self._runner.run(_gathered(result))

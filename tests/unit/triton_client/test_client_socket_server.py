@@ -374,3 +374,50 @@ def test_an_answer_a_byte_at_a_time(listen: Listen, connect: Blocking) -> None:
 
     url = listen(http2(metadata, config, split))
     np.testing.assert_array_equal(connect.infer(url, {"x": X}, deadline=20)["y"], X)
+
+
+UNPROCESSED: dict[str, Callable[[int], bytes | tuple[bytes, str]]] = {
+    "refused": BROKEN["refused"],
+    "going away": lambda n: frame(GOAWAY, 0, 0, bytes(8)),
+    "told to be calm": lambda n: frame(GOAWAY, 0, 0, struct.pack(">II", 0, 11) + b"calm"),
+}
+
+
+@pytest.mark.parametrize("unprocessed", UNPROCESSED.values(), ids=UNPROCESSED)
+def test_work_that_was_never_processed_is_sent_again_and_costs_no_retry(
+    unprocessed: Callable[[int], bytes], listen: Listen, connect: Blocking
+) -> None:
+    url = listen(http2(metadata, config, *[unprocessed] * 5, lambda n: whole(n, BODY)))
+    answer = connect.infer(url, {"x": X}, options={"retries": 0}, deadline=30)
+    np.testing.assert_array_equal(answer["y"], X)
+
+
+def test_a_step_of_a_sequence_that_was_never_processed_is_sent_again(
+    listen: Listen, connect: Blocking
+) -> None:
+    url = listen(http2(metadata, config, BROKEN["refused"], lambda n: whole(n, BODY)))
+    model = connect.run(connect(url, timeout=20).model("m"))
+    answer = connect.run(model.sequence().infer({"x": X}))
+    np.testing.assert_array_equal(answer["y"], X)
+
+
+def test_a_stream_that_was_never_processed_is_sent_again(listen: Listen, connect: Blocking) -> None:
+    streamed = service_pb2.ModelStreamInferResponse(
+        infer_response=service_pb2.ModelInferResponse.FromString(BODY)
+    ).SerializeToString()
+    refused = BROKEN["refused"]
+    url = listen(http2(metadata, config, refused, refused, lambda n: whole(n, streamed)))
+    model = connect.run(connect(url, timeout=20).model("m"))
+    (answer,) = connect.run(model.stream({"x": X}))
+    np.testing.assert_array_equal(answer["y"], X)
+
+
+def test_work_that_is_never_processed_ends_with_the_deadline(
+    listen: Listen, connect: Blocking
+) -> None:
+    url = listen(http2(metadata, config, BROKEN["refused"]))
+    model = connect.run(connect(url).model("m"))
+    started = time.monotonic()
+    with pytest.raises((errors.Unavailable, errors.DeadlineExceeded)):
+        connect.run(model.infer({"x": X}, deadline=DEADLINE))
+    assert time.monotonic() - started < DEADLINE + SLACK
