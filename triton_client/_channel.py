@@ -27,6 +27,9 @@ Compression = Literal["gzip", "deflate"]
 # and closes the connection with too_many_pings after two more.
 _OPTIONS: Final[dict[str, int | str]] = {
     "grpc.max_send_message_length": -1,
+    # A model's error may be a long traceback; gRPC's own bound is 16 KiB.
+    "grpc.max_metadata_size": 1 << 20,
+    "grpc.absolute_max_metadata_size": 1 << 20,
     "grpc.keepalive_time_ms": 330_000,
     "grpc.keepalive_timeout_ms": 20_000,
     "grpc.keepalive_permit_without_calls": 0,

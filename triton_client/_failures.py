@@ -61,10 +61,11 @@ _INVALID: Final = re.compile(
     r"|expected \d+ inputs but got \d+ inputs|version should be an integral value"
 )
 # How gRPC words REFUSED_STREAM, a stream beyond GOAWAY's last one, and a call that found no
-# connection to be sent on. Where another cause comes first, the call may have been processed.
+# connection to be sent on. Where another cause comes first, the call may have been processed. A
+# GOAWAY with another code than NO_ERROR and ENHANCE_YOUR_CALM may well be the call's own fault.
 _UNPROCESSED: Final = re.compile(
     r"(Stream removed \()?((RST_STREAM \()?Received RST_STREAM with error code 7\b"
-    r"|GOAWAY received; Error code: \d+;)|(.*: )?subchannel lost all connections$"
+    r"|GOAWAY received; Error code: (0|11);)|(.*: )?subchannel lost all connections$"
 )
 _TOO_LARGE: Final = re.compile(r"CLIENT: Received message|Decompressed message")
 
@@ -108,6 +109,8 @@ def classify(code: str, details: str, *, server: str, model: str, version: str) 
         if _TOO_LARGE.search(details):
             kind = ServerError
             details = f"the answer is larger than max_response_bytes allows: {details}"
+    elif code == "RESOURCE_EXHAUSTED" and "metadata size exceeds" in details:
+        kind = ServerError  # and so do headers
     message = details or f"the server answered {code} without a reason"
     error = kind(message, server=server, model=model, version=version)
     return Failure(error, transient, unprocessed)

@@ -101,6 +101,16 @@ def test_an_answer_has_a_bound(server: HostileServer, connect: Blocking) -> None
             connect(server.url, max_response_bytes=wrong)
 
 
+def test_a_long_error_comes_whole(server: HostileServer, connect: Blocking) -> None:
+    """A traceback of a Python model goes in a header, of which gRPC takes 16 KiB by default."""
+    server.infer = lambda _, context: context.abort(grpc.StatusCode.INTERNAL, "a" * 60_000)
+    with pytest.raises(errors.ServerError, match=r"a{60000}"):
+        connect.infer(server.url, {"x": X})
+    server.infer = lambda _, context: context.abort(grpc.StatusCode.INTERNAL, "a" * 3_000_000)
+    with pytest.raises(errors.ServerError, match="metadata size exceeds"):
+        connect.infer(server.url, {"x": X}, deadline=20)
+
+
 @pytest.mark.parametrize(
     ("datatype", "shape"),
     [

@@ -172,7 +172,8 @@ def test_retries_have_a_number_a_budget_and_a_deadline() -> None:
         ("Stream removed (RST_STREAM (Received RST_STREAM with error code 7))", True),
         ("Received RST_STREAM with error code 7", True),
         ("ipv4:127.0.0.1:8001: subchannel lost all connections", True),
-        # These may have been processed.
+        # These may have been processed, or are to blame.
+        ("Stream removed (GOAWAY received; Error code: 2; Debug Text: )", False),
         ("Stream removed (Socket closed (GOAWAY received; Error code: 0; Debug Text: ))", False),
         ("Stream removed (recvmsg:Connection reset by peer (104))", False),
         ("Received RST_STREAM with error code 77", False),
