@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.errors import ValidationFailed
 from exporter.interface import Tensor
 from exporter.names import artifact_path
+from exporter.untrusted import UNFIT, parse_json, read_bounded, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -41,6 +43,8 @@ SAMPLES = "samples.npz"
 REPORT = "report.json"
 WARMUP = "warmup"
 _CHUNK = 2**20
+_MOST_CONFIG = 16 * 2**20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +99,15 @@ class Bundle:
             ValidationFailed: The manifest is missing, unreadable, of another schema, or about
                 another version.
         """
-        try:
-            manifest = json.loads((path / MANIFEST).read_bytes())
+        with reading(
+            f"{path.name}/{MANIFEST}",
+            hint="The bundle is damaged; export the version again.",
+            kind="bundle",
+        ):
+            manifest = parse_json(path / MANIFEST, strict=True)
             schema, found = manifest["schema"], (manifest["model"], manifest["version"])
-            for name in manifest["files"]:
-                _check_file_name(name)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValidationFailed(
-                f"{path.name}/{MANIFEST} cannot be read: {error}",
-                hint="The bundle is damaged; export the version again.",
-                kind="bundle",
-            ) from error
+            if schema == SCHEMA and found == (model, version):
+                _check_manifest(manifest)
         if schema != SCHEMA:
             raise ValidationFailed(
                 f"the bundle's manifest has schema {schema}, this release reads {SCHEMA}",
@@ -157,19 +159,25 @@ class Bundle:
     @property
     def config(self) -> str:
         """The text of config.pbtxt."""
-        return (self.path / CONFIG).read_text()
+        with reading(f"{self.path.name}/{CONFIG}", hint="Export the version again.", kind="bundle"):
+            return read_bounded(self.path / CONFIG, _MOST_CONFIG).decode()
 
     @property
     def max_batch_size(self) -> int:
         """Rows that Triton may put into one request; 0 where it must not batch."""
         return int(self.manifest["batching"]["max_batch_size"])
 
+    @property
+    def release(self) -> str:
+        """The Triton release that the bundle was made for."""
+        return str(self.manifest.get("target", {}).get("release", ""))
+
     def passed_report(self) -> dict[str, Any] | None:
         """Return the report that lies with the bundle, if it says that these bytes passed."""
         try:
-            report: dict[str, Any] = json.loads((self.path / REPORT).read_bytes())
+            report: dict[str, Any] = parse_json(self.path / REPORT)
             passed = report["bundle"] == self.sha256 and report["parity"]["passed"] is True
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, *UNFIT):
             return None
         return report if passed else None
 
@@ -244,6 +252,27 @@ def folder_digest(path: Path) -> str:
 def json_number(value: float) -> float | None:
     """Return a number as JSON can hold it: None for NaN and the infinities."""
     return float(value) if abs(value) < float("inf") else None
+
+
+def _check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Refuse a manifest of which a part is not what the rest of stlab takes it for."""
+    for name, entry in manifest["files"].items():
+        _check_file_name(name)
+        _expect(_SHA256.fullmatch(entry["sha256"]), f"the sha256 of {name}")
+        _expect(type(entry["bytes"]) is int and entry["bytes"] >= 0, f"the size of {name}")
+    for tensor in (*manifest["interface"]["inputs"], *manifest["interface"]["outputs"]):
+        fits = isinstance(tensor["name"], str) and isinstance(tensor["datatype"], str)
+        _expect(fits and all(type(n) is int for n in tensor["shape"]), "its interface")
+    rows = manifest["batching"]["max_batch_size"]
+    _expect(type(rows) is int and rows >= 0, "its batching")
+    _expect(isinstance(manifest["format"], str), "its format")
+    _expect(isinstance(manifest.get("settings", {}), dict), "its settings")
+    _expect(isinstance(manifest.get("target", {}), dict), "its target")
+
+
+def _expect(right: object, what: str) -> None:
+    if not right:
+        raise ValueError(f"{what} is damaged")
 
 
 def _check_file_name(name: str) -> None:

@@ -454,10 +454,10 @@ def _run(arguments: list[str]) -> int:
     from exporter.console import set_up_logging
     from exporter.settings import load_dotenv
 
-    load_dotenv()
-    set_up_logging()
-    _interrupt_once()
     try:
+        load_dotenv()
+        set_up_logging()
+        _interrupt_once()
         result = app(args=[*_spelled_out(arguments)], prog_name="stlab", standalone_mode=False)
         return int(result) if isinstance(result, int) else 0
     except StlabError as error:

@@ -14,6 +14,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from exporter.errors import ValidationFailed
+from exporter.untrusted import UNFIT
 from triton_client.types import config_datatype
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def parse(text: str, *, where: str) -> pb.ModelConfig:
     """
     try:
         return text_format.Parse(text, pb.ModelConfig())
-    except text_format.ParseError as error:
+    except (text_format.ParseError, RecursionError, *UNFIT) as error:
         raise ValidationFailed(
             f"{where} is not a Triton model configuration: {error}",
             hint="Restore it, or export the served version again.",

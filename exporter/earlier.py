@@ -97,7 +97,7 @@ class Earlier:
     def _asked_for(self, proven: Proven) -> Proven:
         bundle = proven.bundle
         # A killed export may have left tags of which some are older than others.
-        if self.request.alias != "prod" and bundle.manifest["settings"] != self.settings:
+        if self.request.alias != "prod" and bundle.manifest.get("settings") != self.settings:
             raise ValidationFailed(
                 f"the bundle of version {bundle.version} was made with other settings",
                 hint=f"Prove it again: stlab-export {bundle.model} --alias staging",

@@ -18,6 +18,8 @@ ARCHIVED = "archived"
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
 # Triton reads a version directory with stoll(), so that "3.tmp" would be version 3.
 _VERSION = re.compile(r"[1-9]\d{0,17}")
+_MOST_PATH = 1024
+_MOST_PART = 255
 
 
 def model_name(name: str) -> str:
@@ -60,10 +62,17 @@ def artifact_path(name: str) -> PurePosixPath:
         ValidationFailed: It is absolute, or leaves its folder.
     """
     path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+    if path.is_absolute() or ".." in path.parts or not _is_file_name(name):
         raise ValidationFailed(
-            f"the artifact names a file outside itself: {name!r}",
+            f"the artifact names a file outside itself, or one that cannot be: {name[:200]!r}",
             hint="Log the model again; its files must lie inside its own folder.",
             kind="artifact",
         )
     return path
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether any file system can hold a file of this name, and any terminal show it."""
+    if not name or "\\" in name or not name.isprintable() or len(name) > _MOST_PATH:
+        return False
+    return all(len(part.encode()) <= _MOST_PART for part in name.split("/"))

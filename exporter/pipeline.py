@@ -150,7 +150,7 @@ class _Export:
             try:
                 with self.steps("fetch"):
                     proven = self.earlier.fetch(registry, selection, recorded, work / "fetched")
-                target = str(proven.bundle.manifest["target"]["release"])
+                target = proven.bundle.release
                 with self._ground(target, work) as ground, self.steps("prove"):
                     prove_again(ground, proven.bundle)
             except (NotFoundError, ValidationFailed, ConflictError) as error:

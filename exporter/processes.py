@@ -47,7 +47,7 @@ class Holder:
         """Return the process that a mark says; a field that it lacks is empty."""
         texts = {field.name: str(content.get(field.name, "")) for field in fields(cls)}
         pid = texts.pop("pid")
-        return cls(int(pid) if pid.isdecimal() else 0, **texts)
+        return cls(int(pid) if pid.isdecimal() and len(pid) < 20 else 0, **texts)
 
     def __str__(self) -> str:
         return f"process {self.pid or 'unknown'} on {self.host or 'an unknown machine'}"

@@ -9,6 +9,7 @@ from exporter.bundle import REPORT
 from exporter.errors import ConflictError, NotFoundError, ValidationFailed
 from exporter.parity.evidence import in_short
 from exporter.registry import fetch_bundle, promotion
+from exporter.untrusted import reading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +108,12 @@ def vouched(bundle: Bundle, uri: str) -> Proven:
             hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
             kind="bundle",
         )
-    return Proven(bundle, in_short(report["parity"]), uri, reused=True)
+    with reading(
+        f"the {REPORT} of version {bundle.version}",
+        hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
+        kind="bundle",
+    ):
+        return Proven(bundle, in_short(report["parity"]), uri, reused=True)
 
 
 def find_published(

@@ -7,11 +7,11 @@ value}}``, where a value is a number, a truth value, a string, or nested lists o
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from exporter.arrays import read_npz
 from exporter.errors import UsageError
+from exporter.untrusted import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,8 +52,8 @@ def _from_npz(path: Path) -> dict[str, Any]:
 
 def _from_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path.name} cannot be read as JSON: {error}", hint=_FORM) from error
     # A list of values there is those of an input of that name.
     if (

@@ -162,7 +162,7 @@ class _Rollback:
             return fetch_proven(registry, model, version, recorded, work / "fetched")
 
     def _prove(self, bundle: Bundle, work: Path) -> None:
-        target = release(str(bundle.manifest["target"]["release"]))
+        target = release(bundle.release)
         folder = Path(tempfile.mkdtemp(prefix="ground-", dir=work))
         with ground("", folder, target, self.steps.say) as proving, self.steps("prove"):
             prove_again(proving, bundle)

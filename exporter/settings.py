@@ -218,7 +218,12 @@ def load_dotenv() -> None:
     if Path(".env").is_file():
         from dotenv import load_dotenv as load
 
-        load(Path(".env"), override=False)
+        try:
+            load(Path(".env"), override=False)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f".env cannot be read: {error}", hint="Write it as lines of NAME=value, in UTF-8."
+            ) from error
 
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:

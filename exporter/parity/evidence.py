@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["HISTOGRAM_EDGES", "Batching", "Check", "Evidence", "OutputEvidence", "in_short"]
 
-_SHORT = ("passed", "margin", "max_abs_error", "cases", "batching", "batching_reason")
+_SHORT = {
+    "passed": bool,
+    "margin": float | int | None,
+    "max_abs_error": float | int | None,
+    "cases": int,
+    "batching": str,
+    "batching_reason": str,
+}
 
 HISTOGRAM_EDGES = tuple(range(-8, 3))
 """Decades of error ÷ budget; the first bin holds everything below, exact equality included."""
@@ -130,7 +137,11 @@ def most_others(rows: int, agreement: float) -> int:
 
 def in_short(parity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``parity`` object of ``--json`` from that of a report."""
-    return {key: parity[key] for key in _SHORT}
+    short = {key: parity[key] for key in _SHORT}
+    for key, value in short.items():
+        if not isinstance(value, _SHORT[key]):
+            raise TypeError(f"its {key} is a {type(value).__name__}")
+    return short
 
 
 class Evidence:

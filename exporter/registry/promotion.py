@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from exporter.untrusted import UNFIT, parse_json
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -72,7 +74,7 @@ def promoted_tag(alias: str) -> str:
 def promotion(tags: Mapping[str, str], alias: str) -> Promotion | None:
     """Read a version's record of an alias; None where there is none that can be read."""
     try:
-        record = json.loads(tags[promoted_tag(alias)])
+        record = parse_json(tags[promoted_tag(alias)])
         previous = record["from"]
         return Promotion(
             bundle=str(record["bundle"]),
@@ -84,7 +86,7 @@ def promotion(tags: Mapping[str, str], alias: str) -> Promotion | None:
             reason=str(record.get("reason", "")),
             until=str(record.get("until", "")),
         )
-    except (KeyError, ValueError, TypeError):
+    except UNFIT:
         return None
 
 

@@ -10,6 +10,7 @@ from exporter.errors import NotFoundError, ValidationFailed
 from exporter.processes import Holder
 from exporter.registry.adapter import quiet_progress, translated
 from exporter.registry.artifacts import copy_artifact
+from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,8 +108,8 @@ def close_abandoned(registry: Registry, model: str) -> None:
 
 def _has_died(mark: str) -> bool:
     try:
-        return Holder.read(json.loads(mark)).has_died()
-    except (ValueError, AttributeError):
+        return Holder.read(parse_json(mark)).has_died()
+    except UNFIT:
         return False
 
 

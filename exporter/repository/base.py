@@ -174,7 +174,7 @@ def agreed_config(repository: Repository, bundle: Bundle, beside: Iterable[int])
             staying.remove(version)
             continue
         for what in _AGREEING:
-            if other.manifest[what] != bundle.manifest[what]:
+            if other.manifest.get(what) != bundle.manifest.get(what):
                 raise ConflictError(
                     f"version {version} of '{bundle.model}' is served from the same repository "
                     f"under another alias, and its {what} is not that of version "

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ConflictError, StlabError, UsageError
 from exporter.processes import Holder
+from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -249,9 +250,9 @@ def _encode(content: dict[str, Any]) -> bytes:
 def _decode(raw: bytes) -> dict[str, Any]:
     """Return what a lock says; one that cannot be read is somebody's."""
     try:
-        content = dict(json.loads(raw))
+        content = dict(parse_json(raw))
         seconds = float(content["seconds"])
-    except (ValueError, TypeError, KeyError):
+    except UNFIT:
         return {"seconds": LEASE_SECONDS}
     return {**content, "seconds": seconds if 0 < seconds <= _LONGEST_SECONDS else LEASE_SECONDS}
 

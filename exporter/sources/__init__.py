@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from exporter.errors import ValidationFailed
 from exporter.sources.mlmodel import MLModel
+from exporter.untrusted import reading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,8 @@ FLAVORS = {
 }
 """Flavors by preference, with the module that reads them (imported when needed)."""
 
+_HINT = "Load it where it was logged, and log it again; if that works, please report this."
+
 
 def open_source(path: Path, *, allow_pickle: bool = False) -> Source:
     """Open a logged model's folder as the reference.
@@ -42,8 +45,9 @@ def open_source(path: Path, *, allow_pickle: bool = False) -> Source:
     model = MLModel.read(path)
     for flavor, module in FLAVORS.items():
         if flavor in model.flavors:
-            source = import_module(module).open_source(model, allow_pickle=allow_pickle)
-            return cast("Source", source)
+            opened = import_module(module).open_source
+            with reading(f"the version's {flavor} model", hint=_HINT, kind="artifact"):
+                return cast("Source", opened(model, allow_pickle=allow_pickle))
     raise ValidationFailed(
         f"the version has the flavors {', '.join(model.flavors) or 'none'}; "
         f"this release exports {', '.join(FLAVORS)}",

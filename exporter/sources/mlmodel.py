@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-import yaml
 
 from exporter.errors import ValidationFailed
 from exporter.names import artifact_path
+from exporter.sources.bounded_yaml import MOST_BYTES, parse_yaml
+from exporter.untrusted import UNFIT, parse_json, read_bounded, reading
 from triton_client.types import wire_datatype
 
 if TYPE_CHECKING:
@@ -54,24 +54,22 @@ class MLModel:
         Raises:
             ValidationFailed: It is missing or cannot be read.
         """
-        try:
-            content = yaml.safe_load((path / "MLmodel").read_text())
+        with reading(
+            "the artifact's MLmodel file",
+            hint="Log the model again; the version's artifact is damaged.",
+            kind="artifact",
+        ):
+            content = parse_yaml(read_bounded(path / "MLmodel", MOST_BYTES))
             signature = content.get("signature") or {}
             example = (content.get("saved_input_example_info") or {}).get("artifact_path")
             return cls(
                 path=path,
-                flavors={name: dict(held) for name, held in content["flavors"].items()},
+                flavors={_text(name): dict(held) for name, held in content["flavors"].items()},
                 inputs=_fields(signature.get("inputs")),
                 outputs=_fields(signature.get("outputs")),
                 example_file=path / artifact_path(example) if example else None,
                 logged=_time(content.get("utc_time_created")),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-            raise ValidationFailed(
-                f"the artifact's MLmodel file cannot be read: {error}",
-                hint="Log the model again; the version's artifact is damaged.",
-                kind="artifact",
-            ) from error
 
     def file(self, name: str) -> Path:
         """Return a path inside the artifact, checked."""
@@ -79,17 +77,24 @@ class MLModel:
 
     def example(self, tensors: Sequence[Tensor]) -> dict[str, np.ndarray[Any, Any]] | None:
         """Return the logged example as the given inputs, or None where it does not fit them."""
+        values = self.example_content()
+        # As MLflow 3 writes it, and as a server is asked with it.
+        if isinstance(values, dict) and set(values) == {"inputs"}:
+            values = values["inputs"]
+        if not isinstance(values, dict):
+            values = {tensors[0].name: values} if len(tensors) == 1 else {}
+        try:
+            return {t.name: _array(values[t.name], t) for t in tensors}
+        except UNFIT:
+            return None
+
+    def example_content(self) -> Any:
+        """Return what the logged example's file holds; None where there is none to read."""
         if self.example_file is None or not self.example_file.is_file():
             return None
         try:
-            values = json.loads(self.example_file.read_bytes())
-            # As MLflow 3 writes it, and as a server is asked with it.
-            if isinstance(values, dict) and set(values) == {"inputs"}:
-                values = values["inputs"]
-            if not isinstance(values, dict):
-                values = {tensors[0].name: values} if len(tensors) == 1 else {}
-            return {t.name: _array(values[t.name], t) for t in tensors}
-        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            return parse_json(self.example_file)
+        except (OSError, ValueError):
             return None
 
 
@@ -155,14 +160,20 @@ def _refuse(difference: str) -> NoReturn:
 
 def _fields(text: str | None) -> tuple[Field, ...]:
     fields = []
-    for entry in json.loads(text) if text else []:
+    for entry in parse_json(_text(text)) if text else []:
         spec = entry.get("tensor-spec")
         if spec:
             shape = tuple(int(size) for size in spec["shape"])
-            fields.append(Field(entry.get("name") or "", str(spec["dtype"]), shape))
+            fields.append(Field(_text(entry.get("name") or ""), str(spec["dtype"]), shape))
         else:
-            fields.append(Field(entry.get("name") or "", str(entry["type"]), None))
+            fields.append(Field(_text(entry.get("name") or ""), str(entry["type"]), None))
     return tuple(fields)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"it has {value!r:.80} where a text is due")
+    return value
 
 
 def _time(text: object) -> datetime | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.untrusted import UNFIT
 from triton_client.types import numpy_dtype
 
 if TYPE_CHECKING:
@@ -38,17 +38,15 @@ def logged_example(
 
 def _table(model: MLModel, inputs: Sequence[Tensor]) -> dict[str, Array] | None:
     """An example that was logged as a data frame, handed over as MLflow does."""
-    if model.example_file is None or not model.example_file.is_file():
-        return None
+    content = model.example_content()
     try:
-        content = json.loads(model.example_file.read_bytes())
         columns, rows = content["columns"], content["data"]
         if len(inputs) == 1:
             values: dict[str, Any] = {inputs[0].name: rows}
         else:
             values = {t.name: [row[columns.index(t.name)] for row in rows] for t in inputs}
         return {tensor.name: _array(values[tensor.name], tensor) for tensor in inputs}
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    except UNFIT:
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from exporter.errors import ValidationFailed
 from exporter.interface import Axis, Tensor
+from exporter.untrusted import UNFIT
 from triton_client.types import numpy_dtype, wire_datatype
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _table(model: MLModel) -> Arrays | None:
         return None
     try:
         return {"": np.asarray(values["data"], dtype=np.float32)}
-    except (ValueError, TypeError):
+    except UNFIT:
         return None
 
 
@@ -124,7 +124,7 @@ def _from_file(model: MLModel) -> Logged:
 def _array(value: Any) -> Array | None:
     try:
         array = np.asarray(value)
-    except ValueError:
+    except UNFIT:
         return None
     if array.dtype.kind == "f":
         return array.astype(np.float32)  # as JSON has one kind of number, and torch a usual one
@@ -132,12 +132,7 @@ def _array(value: Any) -> Array | None:
 
 
 def _read(model: MLModel) -> Any:
-    if model.example_file is None or not model.example_file.is_file():
-        return None
-    try:
-        values = json.loads(model.example_file.read_bytes())
-    except (OSError, ValueError):
-        return None
+    values = model.example_content()
     if isinstance(values, dict) and set(values) == {"inputs"}:
         return values["inputs"]
     return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from exporter.arrays import as_text
 from exporter.errors import ValidationFailed
 from exporter.interface import Axis, Tensor, unique_names
+from exporter.untrusted import UNFIT
 from triton_client.types import numpy_dtype, wire_datatype
 
 if TYPE_CHECKING:
@@ -83,14 +83,14 @@ class Table:
             return self._texts(model)
         if not self.columns:
             return model.example(self.inputs)
+        content = model.example_content()
         try:
-            content = json.loads(model.example_file.read_bytes()) if model.example_file else {}
             places = [content["columns"].index(name) for name in self.columns]
             return {
                 tensor.name: _column([row[place] for row in content["data"]], tensor)
                 for tensor, place in zip(self.inputs, places, strict=True)
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        except UNFIT:
             return None
 
     def given(self, inputs: Arrays) -> Any:
@@ -110,10 +110,7 @@ class Table:
 
     def _texts(self, model: MLModel) -> Arrays | None:
         (tensor,) = self.inputs
-        try:
-            content = json.loads(model.example_file.read_bytes()) if model.example_file else None
-        except (OSError, ValueError):
-            return None
+        content = model.example_content()
         if not isinstance(content, list) or not all(isinstance(text, str) for text in content):
             return None
         return {tensor.name: _column(content, tensor)}

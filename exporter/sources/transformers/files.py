@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailed
 from exporter.names import artifact_path
 from exporter.sources.pickles import refuse_pickle
+from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,8 +63,8 @@ def check_files(
 def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
     if (folder / _INDEX).is_file():
         try:
-            named = set(json.loads((folder / _INDEX).read_bytes())["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            named = set(parse_json(folder / _INDEX)["weight_map"].values())
+        except UNFIT as error:
             raise damaged(f"{_INDEX} cannot be read: {error}") from error
         for name in named:
             artifact_path(str(name))
@@ -94,8 +94,8 @@ def check_words(folder: Path) -> None:
         ValidationFailed: It has such words, or cannot be read.
     """
     try:
-        config = dict(json.loads((folder / "config.json").read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
+        config = dict(parse_json(folder / "config.json"))
+    except (OSError, *UNFIT) as error:
         raise damaged(f"config.json cannot be read: {error}") from error
     for word in _BESIDE:
         if config.get(word) is not None:

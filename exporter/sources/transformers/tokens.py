@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exporter.errors import ValidationFailed, first_line
+from exporter.untrusted import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -110,7 +110,7 @@ def strings_of(path: Path | None) -> list[str]:
     if path is None or not path.is_file():
         return []
     try:
-        values = json.loads(path.read_bytes())
+        values = parse_json(path)
     except (OSError, ValueError):
         return []
     if isinstance(values, dict) and {"columns", "data"} <= set(values):

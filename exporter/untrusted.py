@@ -1,0 +1,146 @@
+"""Reads text that others wrote: within bounds, and with one error that names the file.
+
+A parser of a library raises whatever its author thought of, such as RecursionError for a text of
+brackets, OverflowError for ``1e999`` or AttributeError for a list where a mapping is due. What it
+reads here comes from artifacts, tags and repositories, so each of these is a damaged file, not a
+fault of stlab.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import StlabError, UnavailableError, ValidationFailed, first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["MOST_DEPTH", "UNFIT", "check_depth", "parse_json", "read_bounded", "reading"]
+
+UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What taking apart a parsed value raises that is not what it should be."""
+
+MOST_DEPTH = 64
+"""How deep a value may be nested."""
+
+_MOST_JSON = 64 * 1024 * 1024
+_MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+
+
+@contextmanager
+def reading(what: str, *, hint: str, kind: str) -> Iterator[None]:
+    """Turn whatever is raised while a file of others is read into one error that names it.
+
+    Args:
+        what: The file, for the message.
+        hint: What to do about it.
+        kind: A word for machines.
+
+    Raises:
+        ValidationFailed: It is missing, or not what it should be.
+        UnavailableError: This machine cannot read it.
+    """
+    try:
+        yield
+    except (StlabError, MemoryError):
+        raise
+    except OSError as error:
+        if not isinstance(error, _MISSING):
+            raise UnavailableError(
+                f"{what} cannot be read here: {error.strerror or error}",
+                hint="See to the machine's disk, memory and limits; then run the same again.",
+            ) from error
+        raise ValidationFailed(f"{what} cannot be read: {error}", hint=hint, kind=kind) from error
+    except Exception as error:
+        raise ValidationFailed(
+            f"{what} cannot be read: {first_line(error)}", hint=hint, kind=kind
+        ) from error
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        ValueError: It is larger than ``most`` bytes.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it is larger than {most} bytes")
+    return content
+
+
+def parse_json(content: bytes | str | Path, *, strict: bool = False) -> Any:
+    """Parse JSON, or a file of it.
+
+    Args:
+        content: The text, or its file.
+        strict: Whether numbers must be finite and fit 64 bits, as those of stlab's own files do.
+
+    Raises:
+        ValueError: It is damaged, too large or too deep.
+    """
+    text = content if isinstance(content, bytes | str) else read_bounded(content, _MOST_JSON)
+    if len(text) > _MOST_JSON:
+        raise ValueError(f"it is larger than {_MOST_JSON} bytes")
+    bounds: dict[str, Any] = {}
+    if strict:
+        bounds = {"parse_constant": _not_finite, "parse_float": _finite, "parse_int": _integer}
+    try:
+        parsed = json.loads(text, **bounds)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    check_depth(parsed)
+    return parsed
+
+
+def _not_finite(text: str) -> float:
+    raise ValueError(f"it holds the number {text}")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds the number {text[:20]}")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError(f"it holds the number {text[:20]}…")
+    return int(text)
+
+
+def check_depth(parsed: Any) -> None:
+    """Check that code can walk a parsed value by recursion, and print its texts.
+
+    Raises:
+        ValueError: It is nested too deep, or holds half of a surrogate pair.
+    """
+    level = [parsed]
+    for _ in range(MOST_DEPTH + 1):
+        for value in level:
+            if isinstance(value, dict):
+                _check_texts(value)
+        children = [child for value in level for child in _children(value)]
+        _check_texts(children)
+        level = [child for child in children if isinstance(child, dict | list)]
+        if not level:
+            return
+    raise ValueError("it is nested too deep")
+
+
+def _children(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _check_texts(values: Any) -> None:
+    for value in values:
+        if isinstance(value, str) and not value.isascii():
+            value.encode()
