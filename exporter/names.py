@@ -17,7 +17,7 @@ ARCHIVED = "archived"
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
 # Triton reads a version directory with stoll(), so that "3.tmp" would be version 3.
-_VERSION = re.compile(r"[1-9]\d{0,17}")
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _MOST_PATH = 1024
 _MOST_PART = 255
 

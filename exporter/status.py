@@ -10,7 +10,7 @@ from exporter.connecting import connected
 from exporter.drift import alias_drift, model_drift
 from exporter.errors import NotFoundError, StlabError, UsageError, ValidationFailed
 from exporter.fixes import Fixes
-from exporter.names import ARCHIVED, model_name
+from exporter.names import ARCHIVED, model_name, served_version
 from exporter.proven import recorded_for
 from exporter.registry import Registry
 from exporter.repository import open_repository
@@ -18,7 +18,7 @@ from exporter.seen import LADDER, Published, Seen, away, record_of
 from exporter.state import AliasState, ModelState, StatusResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from exporter.bundle import Bundle
     from exporter.drift import Drift
@@ -117,9 +117,7 @@ def _look(request: StatusRequest, repository: Repository, seen: Seen, servers: _
     """Look at the repository, and pick what concerns the model from what the servers said."""
     model, asked = seen.model, tuple(a for a in LADDER if a in (request.aliases or LADDER))
     ready = {
-        url: index
-        if index is None
-        else frozenset(int(number) for name, number in index if name == model and number.isdigit())
+        url: index if index is None else frozenset(_versions_of(model, index))
         for url, index in servers.items()
     }
     seen = replace(seen, asked=asked, here=repository.identity(), ready=ready)
@@ -196,6 +194,12 @@ def _alias_state(
         },
         drift=drift,
     )
+
+
+def _versions_of(model: str, index: Iterable[tuple[str, str]]) -> Iterator[int]:
+    for name, text in index:
+        if name == model and (version := served_version(text)) is not None:
+            yield version
 
 
 def _number(text: str) -> float | None:

@@ -137,7 +137,8 @@ class Registry:
                 f"the registered model '{model}' has no versions",
                 hint="Log one with registered_model_name=..., then export again.",
             )
-        return aliases, {int(entry.version): dict(entry.tags or {}) for entry in found}
+        with translated(self.uri):
+            return aliases, {int(entry.version): dict(entry.tags or {}) for entry in found}
 
     def models(self) -> list[str]:
         """Return the names of all registered models.
@@ -196,7 +197,7 @@ class Registry:
                         hint=f"Promote one: stlab-export {model} --alias {alias}",
                     ) from error
                 raise
-        return int(found.version), dict(found.tags or {})
+            return int(found.version), dict(found.tags or {})
 
     def promote(self, selection: Selection, alias: str, record: Promotion) -> None:
         """Move an alias to the selected version, as the last step; see `exporter.registry.moving`.

@@ -17,7 +17,9 @@ __all__ = ["PARTS", "parts_of"]
 PARTS = ("preprocessing", "postprocessing")
 """The places in a pipeline beside the model's own, with tags ``stlab.<place>``."""
 
-_NAMED = re.compile(r"(?:models:/)?(?P<model>[^/@]+)(?:/(?P<version>[1-9]\d*)|@(?P<alias>[^/@]+))")
+_NAMED = re.compile(
+    r"(?:models:/)?(?P<model>[^/@]+)(?:/(?P<version>[1-9][0-9]{0,17})|@(?P<alias>[^/@]+))"
+)
 
 
 def parts_of(registry: Registry, tags: Mapping[str, str]) -> dict[str, tuple[str, int]]:

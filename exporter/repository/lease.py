@@ -47,7 +47,7 @@ __all__ = ["LEASE_SECONDS", "Lease"]
 LEASE_SECONDS = 60.0
 _LONGEST_SECONDS = 3600.0
 _GRACE_SECONDS = 1.0
-_LOCK = re.compile(r"lock-([0-9]{6,})")
+_LOCK = re.compile(r"lock-([0-9]{6,18})")
 _TRIES = 8
 _RENEWALS, _RESERVE = 4, 3
 

@@ -10,13 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import ValidationFailed
+from exporter.sources.base import CannotRun
+from exporter.sources.mlmodel import MLModel
 from exporter.sources.pytorch.archive import load_program
+from exporter.sources.pytorch.program_source import ExportedProgramSource
 from exporter.sources.pytorch.pt2_expressions import check_guard, check_size
 from exporter.sources.pytorch.pt2_operators import is_arithmetic
 from exporter.sources.pytorch.pt2_rules import RULES
@@ -467,3 +471,20 @@ def test_archives_of_older_releases(
     arguments, keywords = program.example_inputs or ((), {})
     answer = load_program(path).module()(*arguments, **keywords)
     assert torch.equal(answer["y"], program.module()(*arguments, **keywords)["y"])
+
+
+class Double(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+
+def test_a_guard_that_cannot_be_computed_refuses_the_input(tmp_path: Path) -> None:
+    held = save(torch.export.export(Double(), (torch.ones(2, 3),)), tmp_path / "model.pt2")
+    graph = json.loads(held[MODEL])
+    graph["guards_code"] = ["1 // (L['x'].size()[0] - 2) == 0"]
+    program = load_program(write(tmp_path / "model.pt2", with_graph(held, graph)))
+    model = MLModel(tmp_path, {}, (), (), None, None)
+    source = ExportedProgramSource(model, program)
+    (name,) = (tensor.name for tensor in source.interface.inputs)
+    with pytest.raises(CannotRun, match="zero"):
+        source.run({name: np.ones((2, 3), np.float32)})
