@@ -91,7 +91,7 @@ def check_server(client: TritonClient, backend: str) -> None:
     if not np.array_equal(got, given):
         raise UnavailableError(
             f"the proving server answers {got} for a model that gives back its input, {given}",
-            hint="The server's own files are damaged. Remove the folder triton in stlab's cache "
+            hint="The server's own files are damaged. Remove the folder runtime in stlab's cache "
             "(~/.cache/stlab, or STLAB_CACHE), or install the tritonserver on PATH again.",
         )
 

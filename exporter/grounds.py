@@ -107,6 +107,8 @@ class PrivateGround:
 
     def load(self, client: TritonClient, bundle: Bundle) -> None:
         """See `Ground.load`."""
+        # The model's own code may have run since the server was started.
+        self._starting.result()[0].check()
         lay_out(bundle, self._folder / bundle.model, bundle.config)
         client.repository.load(bundle.model, deadline=LOAD_SECONDS)
 

@@ -7,11 +7,16 @@ in this package. Its name is a hash of what it holds, so an upgrade of the packa
 
 from __future__ import annotations
 
+import compileall
 import hashlib
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from exporter.triton.installation import install_once
+from exporter.triton.integrity import Installed, install_checked
+
+if TYPE_CHECKING:
+    from exporter.triton.installation import Progress
 
 __all__ = ["PACKAGED_BACKENDS", "SHELL", "assemble_backends"]
 
@@ -31,7 +36,9 @@ exec /bin/bash "$@"
 """
 
 
-def assemble_backends(cache: Path, server: Path, python_version: str) -> Path:
+def assemble_backends(
+    cache: Path, server: Path, python_version: str, *, progress: Progress | None = None
+) -> Installed:
     """Return a backend directory for the server under ``server``.
 
     Args:
@@ -39,8 +46,10 @@ def assemble_backends(cache: Path, server: Path, python_version: str) -> Path:
         server: The folder ``pytriton/tritonserver`` of the wheel.
         python_version: ``3.11`` and the like; the stub is made for one.
 
+        progress: Told what takes time.
+
     Returns:
-        The value of ``--backend-directory``.
+        The value of ``--backend-directory``, as it was assembled.
 
     Raises:
         UnavailableError: The cache cannot be written.
@@ -50,10 +59,13 @@ def assemble_backends(cache: Path, server: Path, python_version: str) -> Path:
         for path in PACKAGED_BACKENDS.rglob("*")
         if path.is_file() and path.suffix != ".pyc" and path != PACKAGED_BACKENDS / "__init__.py"
     )
+    # The stub is made for the version that runs this, and so is the bytecode.
     digest = hashlib.sha256(f"{server}\n{python_version}\n{_BASH}\n".encode())
     for path in files:
         digest.update(f"{path.relative_to(PACKAGED_BACKENDS)}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
+
+    final = cache / f"backends-{digest.hexdigest()[:16]}"
 
     def build(folder: Path, _lock: int) -> None:
         for path in files:
@@ -70,8 +82,10 @@ def assemble_backends(cache: Path, server: Path, python_version: str) -> Path:
         for path in (stub, *(server / "backends" / "python").iterdir()):
             if path.is_file():
                 _link(path, python / path.name)
+        # The server does not write bytecode: the folder stays as it is.
+        compileall.compile_dir(folder, quiet=2, stripdir=str(folder), prependdir=str(final))
 
-    return install_once(cache / f"backends-{digest.hexdigest()[:16]}", build)
+    return install_checked(final, build, progress=progress)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -71,10 +71,12 @@ def install_once(
                 build(partial, lock)
                 partial.chmod(0o755)
                 if folder.exists():
-                    shutil.rmtree(folder)
+                    # A server that runs from it finds the new one in its place at once.
+                    folder.rename(partial.with_name(f"{partial.name}-old"))
                 partial.rename(folder)
             finally:
-                shutil.rmtree(partial, ignore_errors=True)
+                for leftover in folder.parent.glob(f"{folder.name}.partial-*"):
+                    shutil.rmtree(leftover, ignore_errors=True)
     except OSError as error:
         raise UnavailableError(
             f"The Triton runtime cannot be installed into {folder.parent}: {error}.",

@@ -25,9 +25,9 @@ from exporter.triton.backend_directory import SHELL, assemble_backends
 from exporter.triton.installation import (
     cache_directory,
     install_environment,
-    install_once,
     install_packages,
 )
+from exporter.triton.integrity import Installed, check_owner, install_checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,6 +49,8 @@ LAUNCHER_MARK = "stlab-tritonserver-launcher"
 SHELL_SAFE = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
 """Paths that the python backend, which hands them to a shell without quotes, can use."""
 
+# Of the cache. An older stlab's folder, triton, has no record of its files.
+_FOLDER = "runtime"
 _SERVER = "nvidia-pytriton==0.7.0"
 # From numpy 2 on, this server's python backend reads wrong values without an error.
 _NUMPY = "numpy==1.26.4"
@@ -71,6 +73,7 @@ class Runtime:
         onnxruntime: The version of ONNX Runtime behind the ``onnxruntime`` backend; empty where
             the server is not ours.
         embedded: Whether it was installed by us.
+        installed: The folders that it runs from, where it was.
     """
 
     executable: Path
@@ -78,6 +81,16 @@ class Runtime:
     environment: Mapping[str, str] = field(default_factory=dict)
     onnxruntime: str = ""
     embedded: bool = False
+    installed: tuple[Installed, ...] = ()
+
+    def check(self) -> None:
+        """Make sure that every file it runs is the one that was installed.
+
+        Raises:
+            UnavailableError: One was changed since the runtime was looked up.
+        """
+        for one in self.installed:
+            one.check()
 
     def has_flag(self, name: str) -> bool:
         """Whether the server knows a flag that not every release has."""
@@ -119,12 +132,13 @@ def ensure_runtime(release: Release, *, progress: Callable[[str], None] | None =
 
     Raises:
         UnavailableError: There is no server for this platform or Python, or it cannot be had.
+        ConflictError: Others can write where it is installed.
     """
     found = find_tritonserver()
     if found is not None:
         return Runtime(executable=found)
     libpython = _require_platform()
-    cache = _require_cache() / "triton"
+    cache = _require_cache() / _FOLDER
     python_version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     onnxruntime = _NEAREST_WHEEL.get(release.onnxruntime, release.onnxruntime)
 
@@ -140,27 +154,31 @@ def ensure_runtime(release: Release, *, progress: Callable[[str], None] | None =
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         server = pool.submit(
-            install_once,
+            install_checked,
             cache / _SERVER.replace("==", "-"),
             install_server,
             progress=progress,
         )
         python = pool.submit(
-            install_once,
+            install_checked,
             cache / f"onnxruntime-{onnxruntime}-python-{python_version}",
             install_python,
             # The environment refers to the Python that it was made with, which may be gone.
             usable=lambda folder: (folder / "bin" / "python3").exists(),
+            progress=progress,
         )
         site, environment = server.result(), python.result()
-    tritonserver = site / "pytriton" / "tritonserver"
-    backends = assemble_backends(cache, tritonserver, python_version)
+    tritonserver = site.folder / "pytriton" / "tritonserver"
+    backends = assemble_backends(cache, tritonserver, python_version, progress=progress)
     return Runtime(
         executable=tritonserver / "bin" / "tritonserver",
-        backend_directory=backends,
-        environment=_environment(release, environment, site, libpython, backends),
+        backend_directory=backends.folder,
+        environment=_environment(
+            release, environment.folder, site.folder, libpython, backends.folder
+        ),
         onnxruntime=onnxruntime,
         embedded=True,
+        installed=(site, environment, backends),
     )
 
 
@@ -174,7 +192,7 @@ def describe_runtime(release: Release) -> str:
     if found is not None:
         return f"{found}, from PATH"
     _require_platform()
-    there = (_require_cache() / "triton" / _SERVER.replace("==", "-")).is_dir()
+    there = (_require_cache() / _FOLDER / _SERVER.replace("==", "-")).is_dir()
     when = "installed" if there else "installed when it is first needed"
     return f"embedded, with ONNX Runtime {release.onnxruntime}; {when}"
 
@@ -200,6 +218,8 @@ def _environment(
         "PYTHONHOME": "",
         "PYTHONPATH": "",
         "PYTHONNOUSERSITE": "1",
+        # What it runs from stays as it was installed.
+        "PYTHONDONTWRITEBYTECODE": "1",
         # numpy only copies here; its threads would cost start-up time and memory.
         "OPENBLAS_NUM_THREADS": "1",
         "GLIBC_TUNABLES": _MALLOC,
@@ -212,6 +232,7 @@ def _require_cache() -> Path:
 
     Raises:
         UnavailableError: It would not.
+        ConflictError: Others can write in it.
     """
     cache = cache_directory().absolute()
     if not SHELL_SAFE.fullmatch(str(cache)):
@@ -219,6 +240,8 @@ def _require_cache() -> Path:
             f"The embedded Triton cannot run from {cache}, whose name a shell would take apart.",
             hint="Set STLAB_CACHE to a folder without spaces and special characters in its name.",
         )
+    for folder in (cache, cache / _FOLDER):
+        check_owner(folder)
     return cache
 
 

@@ -79,7 +79,8 @@ def serve(
             f"There is no model repository at {repository}.",
             hint="Export a model into it first, or name another one with --repository.",
         )
-    runtime = ensure_runtime(release, progress=progress)
+    say = progress or _say
+    runtime = ensure_runtime(release, progress=say)
     with tempfile.TemporaryDirectory(prefix="stlab-serve-", ignore_cleanup_errors=True) as scratch:
         ours = [
             *safe_flags(runtime),
@@ -90,7 +91,7 @@ def serve(
         ]
         if not flag_names(extra) & {"--model-control-mode", "--load-model"}:
             ours += ["--model-control-mode=explicit", "--load-model=*"]
-        key = claim_key(merge_flags(ours, extra), say=progress or _warn)
+        key = claim_key(merge_flags(ours, extra), say=say)
         try:
             ours += key_flags(key.value, extra)
             return _run(runtime, merge_flags(ours, extra), environment, Path(scratch))
@@ -111,8 +112,8 @@ def claim_key(arguments: Sequence[str], *, say: Callable[[str], None]) -> Server
     return key
 
 
-def _warn(text: str) -> None:
-    sys.stderr.write(f"warning: {text}\n")
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def _run(

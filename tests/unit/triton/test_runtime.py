@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from typing import TYPE_CHECKING
 
 import pytest
 
-from exporter.errors import UnavailableError
+from exporter.errors import ConflictError, UnavailableError
 from exporter.triton import backend_directory, runtime
 from exporter.triton.releases import release
 from exporter.triton.runtime import LAUNCHER_MARK, ensure_runtime, find_tritonserver
@@ -72,14 +73,14 @@ def test_a_changed_backend_gets_a_new_directory(
     (packaged / "mine" / "package" / "more.py").write_text("1")
     monkeypatch.setattr(backend_directory, "PACKAGED_BACKENDS", packaged)
     cache = tmp_path / "cache"
-    first = backend_directory.assemble_backends(cache, server, "3.11")
-    assert backend_directory.assemble_backends(cache, server, "3.11") == first
+    first = backend_directory.assemble_backends(cache, server, "3.11").folder
+    assert backend_directory.assemble_backends(cache, server, "3.11").folder == first
     assert (first / "mine" / "package" / "more.py").read_text() == "1"
     assert (first / "python" / "triton_python_backend_stub").exists()
     # The server refuses a library that leads out of the directory.
     assert not (first / "python" / "lib.so").is_symlink()
     (packaged / "mine" / "package" / "more.py").write_text("2")
-    second = backend_directory.assemble_backends(cache, server, "3.11")
+    second = backend_directory.assemble_backends(cache, server, "3.11").folder
     assert second != first
     assert (second / "mine" / "package" / "more.py").read_text() == "2"
 
@@ -92,3 +93,25 @@ def test_a_cache_that_a_shell_takes_apart_is_refused(
     with pytest.raises(UnavailableError) as caught:
         ensure_runtime(release("24.10"))
     assert "STLAB_CACHE" in caught.value.hint
+
+
+def test_a_cache_that_others_can_write_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are run."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    cache = tmp_path / "cache"
+    (cache / "runtime").mkdir(parents=True)
+    monkeypatch.setenv("STLAB_CACHE", str(cache))
+    for folder in (cache, cache / "runtime"):
+        folder.chmod(0o777)
+        with pytest.raises(ConflictError, match="can be written by everybody") as caught:
+            ensure_runtime(release("24.10"))
+        assert caught.value.exit_code == 5
+        assert "STLAB_CACHE" in caught.value.hint
+        assert "chmod" in caught.value.hint
+        folder.chmod(0o755)
+    if os.geteuid() == 0:  # only root can give a folder away
+        os.chown(cache / "runtime", 65534, 65534)
+        with pytest.raises(ConflictError, match="belongs to another user"):
+            ensure_runtime(release("24.10"))
