@@ -185,7 +185,7 @@ def check_owner(folder: Path) -> None:
     Raises:
         ConflictError: Others can.
     """
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # whatever else is wrong with it, installing says
         status = folder.stat()
         whose = "belongs to another user" if status.st_uid not in {0, os.geteuid()} else ""
         if whose or status.st_mode & stat.S_IWOTH:
