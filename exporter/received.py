@@ -207,10 +207,27 @@ def take_bundle(left: Path, truth: Path, job: BuildJob) -> Bundle:
     check_config(bundle)
     _check_archive(left / SAMPLES, truth)
     if job.allow_pickle:
+        # Our own code wrote the files, unless the model's did.
         bundle.verify()
+        if manifest.format == "onnx":
+            _check_external(bundle)
     job.folder.rmdir()
     left.rename(job.folder)
     return Bundle(job.folder, bundle.manifest)
+
+
+def _check_external(bundle: Bundle) -> None:
+    """Refuse weights that an ONNX file takes from elsewhere: not every server does."""
+    import onnx
+
+    from exporter.sources.onnx.graphs import external_tensors
+
+    path = bundle.path / bundle.manifest["filename"]
+    proto = _read(path, lambda: onnx.load(path, load_external_data=False))
+    for tensor in external_tensors(proto):
+        for entry in tensor.external_data:
+            if entry.key == "location" and entry.value not in bundle.files:
+                raise garbled(f"left a model with weights in another place: {entry.value!r}")
 
 
 def _check_files(folder: Path) -> None:

@@ -19,7 +19,7 @@ _SYSTEM = (
     "/etc/alternatives", "/etc/group", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
     "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd", "/etc/timezone",
     # What hardware there is, such as the number of cores.
-    "/sys/bus", "/sys/class", "/sys/devices",
+    "/sys/bus", "/sys/class", "/sys/devices", "/sys/module",
 )  # fmt: skip
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _GPUS = ("nvidia*", "nvhost*", "nvmap", "dxg")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from exporter.building import BuildJob
 from exporter.bundle import CONFIG, MANIFEST, SAMPLES, Bundle
@@ -35,6 +36,12 @@ model_warmup { name: "rows-1" batch_size: 1 count: 1 inputs {
 """
 SETTINGS = {"format": "onnx", "precision": "fp32"}
 TENSOR = {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
+
+
+def model_of(*weights: TensorProto) -> bytes:
+    graph = helper.make_graph([], "graph", [], [], list(weights))
+    content: bytes = helper.make_model(graph).SerializeToString()
+    return content
 
 
 @dataclass
@@ -60,7 +67,7 @@ def left(tmp_path: Path) -> Left:
     (bundle / "warmup").mkdir(parents=True)
     folder.mkdir()
     (bundle / CONFIG).write_text(CONFIG_TEXT)
-    (bundle / "model.onnx").write_bytes(b"weights")
+    (bundle / "model.onnx").write_bytes(model_of())
     (bundle / "warmup" / "one.bin").write_bytes(bytes(8))
     arrays = {"example/input/x": np.ones((1, 2)), "example/output/y": np.ones((1, 2))}
     np.savez(tmp_path / "truth.npz", **arrays)
@@ -96,6 +103,11 @@ def _link(left: Left) -> None:
     (left.bundle / "model.onnx").symlink_to("/etc/passwd")
 
 
+def _no_model(left: Left) -> None:
+    (left.bundle / "model.onnx").write_bytes(b"\xff" * 99)
+    left.seal()
+
+
 def _folder_link(left: Left) -> None:
     (left.bundle / "more").symlink_to("/etc")
 
@@ -111,6 +123,14 @@ def _manifest_link(left: Left) -> None:
 
 def _bomb(left: Left) -> None:
     np.savez_compressed(left.bundle / SAMPLES, x=np.zeros(1 << 22))
+    left.seal()
+
+
+def _weights_elsewhere(left: Left) -> None:
+    weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2])
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="../../../etc/passwd")
+    (left.bundle / "model.onnx").write_bytes(model_of(weights))
     left.seal()
 
 
@@ -146,6 +166,8 @@ CHANGES: dict[str, Callable[[Left], None]] = {
     "pipe": _pipe,
     "manifest-link": _manifest_link,
     "bomb": _bomb,
+    "weights-elsewhere": _weights_elsewhere,
+    "no-model": _no_model,
     "file-above": _named("../../model.py"),
     "code": _named("model.py"),
     "missing": _named("more.bin"),
