@@ -162,6 +162,14 @@ def test_the_foundations_import_no_step() -> None:
         assert theirs <= {"triton_client.types"}
 
 
+def test_what_concerns_the_system_knows_nothing_else() -> None:
+    for module in below("exporter.system"):
+        known = {
+            name for name in imports(module) if name.split(".")[0] in {"exporter", "triton_client"}
+        }
+        assert known <= below("exporter.system"), f"{module} imports {known}"
+
+
 def loaded_after(code: str) -> set[str]:
     """The top-level modules that a fresh interpreter holds after running some code."""
     probe = f"{code}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"

@@ -1,1 +1,1 @@
-"""What the exporter needs of the operating system; imports nothing of the exporter but errors."""
+"""What the exporter needs of the operating system; imports nothing else of the exporter."""

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from exporter.system import landlock, seccomp
-from exporter.system.kernel import PR_SET_PDEATHSIG, drop_capabilities, prctl
+from exporter.system.kernel import PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, drop_capabilities, prctl
 from exporter.system.limits import Limits
 
 __all__ = ["READY"]
@@ -31,8 +31,9 @@ def _main() -> None:
     Limits(**plan["limits"]).apply()
     if plan["landlock"]:
         landlock.restrict_files(plan["read"], plan["write"], plan["devices"])
-    if plan["landlock"] or plan["seccomp"]:
-        drop_capabilities()
+    # Even where nothing else is confined: root could read its parent's secrets with them.
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    drop_capabilities()
     if plan["seccomp"]:
         seccomp.filter_calls()
     sys.stdout.write(f"{READY}\n")

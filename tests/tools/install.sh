@@ -4,6 +4,7 @@
 set -euo pipefail
 
 missing=()
+command -v bwrap >/dev/null || missing+=(bubblewrap)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v promtool >/dev/null || missing+=(prometheus)
 PATH=$PATH:/usr/sbin command -v nginx >/dev/null || missing+=(nginx)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -23,7 +23,7 @@ SECRET = "much-guarded"
 
 
 class Spy:
-    """Notes, when it is unpickled, what the process that does so can reach."""
+    """Looks, when it is unpickled, for what it must not find, and is not quiet about it."""
 
     def __init__(self, notes: str) -> None:
         self.notes = notes
@@ -35,16 +35,34 @@ class Spy:
 def look_around(notes: str) -> str:
     import os
     import socket
+    import sys
     from pathlib import Path
 
-    seen = {"variables": sorted(os.environ), "network": [], "process": os.getpid()}
+    found = [name for name, value in os.environ.items() if "much-guarded" in value]
     for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
         try:
             socket.socket(family).close()
-            seen["network"].append(family.name)
         except OSError:
-            pass
-    Path(notes).write_text(json.dumps(seen))
+            continue
+        found.append(family.name)
+    attempts = {
+        "a file of the user": Path(notes).read_text,
+        "the registry": (Path(notes).parent / "mlflow.db").read_bytes,
+        "the exporter's environment": Path(f"/proc/{os.getppid()}/environ").read_bytes,
+        # Opened, not written: where nothing is confined, nothing is damaged either.
+        "a library": lambda: os.open(os.__file__, os.O_WRONLY),
+        "a process of its own": lambda: os.fork() or os._exit(0),
+    }
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+        except OSError:
+            continue
+        found.append(name)
+    # Loading fails loudly where anything was within reach.
+    if found:
+        sys.stderr.write(f"within reach: {found}\n")
+        os.abort()
     return notes
 
 
@@ -58,9 +76,9 @@ class Doubled(nn.Module):
 
 
 @pytest.fixture
-def notes(lab: Lab, tmp_path: Path) -> Path:
-    """Where the registered model writes what it saw."""
-    path = tmp_path / "seen.json"
+def notes(lab: Lab) -> Path:
+    """A file that the registered model looks for."""
+    path = lab.folder / ".env"
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     mlflow.set_tracking_uri(lab.uri)
     try:
@@ -76,7 +94,7 @@ def notes(lab: Lab, tmp_path: Path) -> Path:
             )
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    path.unlink(missing_ok=True)
+    path.write_text("# much-guarded\n")
     return path
 
 
@@ -84,21 +102,63 @@ def test_nothing_runs_unless_it_is_allowed(lab: Lab, notes: Path) -> None:
     ran = command(lab.folder, "pickled", "--alias=dev", "--json", MLFLOW_TRACKING_URI=lab.uri)
     assert (ran.code, ran.result["error"]["kind"]) == (3, "unsafe")
     assert "--allow-pickle" in ran.result["error"]["hint"]
-    assert not notes.exists()
+    assert "within reach" not in ran.stderr
     assert lab.alias("pickled", "dev") is None
     assert not Path(lab.folder, "model_repository").exists()
 
 
-def test_what_is_allowed_runs_alone(lab: Lab, notes: Path) -> None:
+@pytest.mark.usefixtures("notes")
+@pytest.mark.parametrize("with_bubblewrap", [True, False])
+def test_what_is_allowed_runs_alone(lab: Lab, tmp_path: Path, with_bubblewrap: bool) -> None:
     ran = command(
         lab.folder,
-        *("pickled", "--alias=dev", "--allow-pickle", "--json"),
+        *(
+            "pickled",
+            "--alias=dev",
+            "--allow-pickle",
+            "--json",
+            "--repository",
+            str(tmp_path / "r"),
+        ),
         MLFLOW_TRACKING_URI=lab.uri,
         AWS_SECRET_ACCESS_KEY=SECRET,
         MLFLOW_TRACKING_PASSWORD=SECRET,
+        PATH=os.environ["PATH"] if with_bubblewrap else str(tmp_path),
     )
     assert (ran.code, ran.result["status"]) == (0, "promoted"), ran.stderr
-    seen = json.loads(notes.read_text())
-    assert seen["network"] == []
-    assert not {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"} & set(seen["variables"])
     assert lab.alias("pickled", "dev") is not None
+
+
+@pytest.mark.usefixtures("notes")
+def test_what_runs_unconfined_reaches_what_the_user_does(lab: Lab, tmp_path: Path) -> None:
+    """What the test above finds nothing of would be seen."""
+    ran = command(
+        lab.folder,
+        *("pickled", "--alias=dev", "--allow-pickle=unconfined", "--json"),
+        *("--repository", str(tmp_path / "repository")),
+        MLFLOW_TRACKING_URI=lab.uri,
+        MLFLOW_TRACKING_PASSWORD=SECRET,
+    )
+    message = ran.result["error"]["message"]
+    assert ran.code == 3, ran.stderr
+    for found in ("AF_INET", "a file of the user", "the registry", "a process of its own"):
+        assert found in message
+    # Even then: no secret of the command's own environment.
+    assert "MLFLOW_TRACKING_PASSWORD" not in message
+    assert "the exporter's environment" not in message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--allow-pickle=all"],
+        ["--unconfined"],
+        ["--timeout", "0"],
+        ["--timeout", "nan"],
+        ["--model-memory", "8X"],
+        ["--model-memory", "1M"],
+    ],
+)
+def test_bounds_that_are_none(tmp_path: Path, arguments: list[str]) -> None:
+    ran = command(tmp_path, "pickled", "--alias=dev", "--json", *arguments)
+    assert (ran.code, ran.result["error"]["kind"]) == (2, "usage")

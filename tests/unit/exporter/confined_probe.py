@@ -129,7 +129,8 @@ ATTACKS: dict[str, Callable[[], object]] = {
     "replace code": lambda: CODE.rename("moved"),
     "change its mode and times": change_times,
     "write a file next to it": lambda: (CODE.parent / "new.py").write_text("x"),
-    "write a library": lambda: (Path(sys.prefix) / "new.pth").write_text("x"),
+    # Opened, not written: should the attack succeed, nothing is damaged.
+    "write a library": lambda: os.open(os.__file__, os.O_WRONLY),
     "write a setting of the kernel": lambda: os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY),
     "write shared memory": lambda: Path("/dev/shm/new").write_text("x"),
     "read a process": secret_of_a_process,
@@ -144,7 +145,7 @@ ATTACKS: dict[str, Callable[[], object]] = {
     "become a program": lambda: os.execv("/nowhere/true", ["true"]),
     "start a process": fork,
     "new namespaces": lambda: libc("unshare", 0x10000000),
-    "mount": lambda: libc("mount", b"none", b"/tmp", b"tmpfs", 0, None),
+    "mount": lambda: libc("mount", b"none", b"own", b"tmpfs", 0, None),
     "io_uring": lambda: call(IO_URING_SETUP, 1, ctypes.create_string_buffer(256)),
     "keys": lambda: call(KEYCTL, 0, -3, 0),
     "System V memory": lambda: libc("shmget", 1, 8, 0o1600),

@@ -14,6 +14,7 @@ from exporter import cuda
 from exporter.doctor import DoctorRequest, DoctorResult, doctor
 from exporter.errors import UsageError
 from exporter.installed import Check
+from exporter.system.sandbox import Confinement
 
 from .fake_tensorrt import FakeDriver
 from .stores import S3, serving, set_credentials
@@ -201,3 +202,18 @@ def test_a_store_is_written_and_left_as_it_was(machine: Machine) -> None:
         s3.refuses = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
         code, check = look(s3)
         assert (code, check.status) == (2, "failed")  # the credentials are for the caller to mend
+
+
+def test_what_confines_a_model_here(machine: Machine) -> None:
+    for offered, status, found in (
+        (Confinement("/usr/bin/bwrap", 7, seccomp=True), "ok", "bubblewrap, Landlock 7, seccomp"),
+        (Confinement("", 2, seccomp=True), "ok", "Landlock 2, seccomp"),
+        (Confinement("", 0, seccomp=True), "warning", "seccomp; no pickled model is loaded here"),
+        (Confinement(), "warning", "none; no pickled model is loaded here"),
+    ):
+        machine.patch.setattr("exporter.installed.confinement", lambda offered=offered: offered)
+        result, checks = machine.look()
+        assert checks["confinement"].status == status
+        assert found in checks["confinement"].found
+        assert ("bubblewrap" in checks["confinement"].hint) is (status == "warning")
+        assert result.exit_code == 0
