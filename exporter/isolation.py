@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import site
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -152,6 +153,7 @@ def _environment(scratch: Path) -> dict[str, str]:
         **bare_environment(),
         "HOME": str(scratch / "home"),
         "TMPDIR": str(scratch / "tmp"),
+        "PYTHONUSERBASE": site.getuserbase(),
         "STLAB_CACHE": str(cache_directory().absolute()),
         # It can start no processes: joblib then works in this one.
         "JOBLIB_MULTIPROCESSING": "0",

@@ -31,7 +31,7 @@ def compile_modules(sources: Iterable[str]) -> None:
     wanted = [path for path in sources if _is_below(path, installed)]
     if wanted:
         subprocess.run(
-            [sys.executable, "-m", "compileall", "-qq", "-j", "0", "-i", "-"],
+            [sys.executable, "-P", "-m", "compileall", "-qq", "-j", "0", "-i", "-"],
             input="\n".join(wanted),
             text=True,
             stdout=subprocess.DEVNULL,

@@ -30,7 +30,12 @@ def _main() -> None:
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     Limits(**plan["limits"]).apply()
     if plan["landlock"]:
-        landlock.restrict_files(plan["read"], plan["write"], plan["devices"])
+        landlock.restrict_files(
+            read=plan["read"],
+            listed=plan["listed"],
+            write=plan["write"],
+            devices=plan["devices"],
+        )
     # Even where nothing else is confined: root could read its parent's secrets with them.
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     drop_capabilities()

@@ -48,11 +48,14 @@ def version() -> int:
         return 0
 
 
-def restrict_files(read: Iterable[str], write: Iterable[str], devices: Iterable[str]) -> None:
+def restrict_files(
+    *, read: Iterable[str], listed: Iterable[str], write: Iterable[str], devices: Iterable[str]
+) -> None:
     """Let this thread and those that it starts open nothing but this from here on.
 
     Args:
         read: Files and folders; what is missing is left out.
+        listed: Folders of which the names below are seen.
         write: Folders that may be changed in every way.
         devices: Device files to read, write and control.
 
@@ -67,6 +70,7 @@ def restrict_files(read: Iterable[str], write: Iterable[str], devices: Iterable[
     try:
         for paths, rights in (
             (read, _READ),
+            (listed, _READ_DIR),
             (write, handled & ~_NEVER),
             (devices, _DEVICE),
         ):

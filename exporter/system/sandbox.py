@@ -60,6 +60,7 @@ class Plan:
         module: The module, as ``python -m`` takes it.
         argument: Its argument.
         read: Files and folders that it may read.
+        listed: Folders of which it may see the names below.
         write: Folders that it may change.
         devices: Device files that it may use.
         limits: What it may take of the machine.
@@ -70,6 +71,7 @@ class Plan:
     module: str
     argument: str
     read: tuple[str, ...]
+    listed: tuple[str, ...]
     write: tuple[str, ...]
     devices: tuple[str, ...]
     limits: Limits
@@ -107,6 +109,7 @@ def confined_command(
         module,
         argument,
         (*view.read, *view.proc),
+        view.listed,
         view.write,
         view.devices,
         limits,

@@ -25,6 +25,8 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 _GPUS = ("nvidia*", "nvhost*", "nvmap", "dxg")
 _INSTALLATIONS = frozenset({"site-packages", "dist-packages"})
 _IMPORTABLE = frozenset({".py", ".so", ".dist-info", ".egg-info"})
+# The password of a package index may be in it.
+_SETTINGS = "pip.conf"
 # What processes read of the kernel, /proc/self aside; nothing of other processes.
 _PROC = (
     "self", "cpuinfo", "devices", "driver", "filesystems", "loadavg", "meminfo", "modules", "stat",
@@ -38,11 +40,13 @@ class View:
 
     Attributes:
         read: Files and folders.
+        listed: Folders of which the names below are seen, and nothing more.
         write: Folders that it may change.
         devices: Device files, those of GPUs among them.
     """
 
     read: tuple[str, ...]
+    listed: tuple[str, ...]
     write: tuple[str, ...]
     devices: tuple[str, ...]
 
@@ -68,6 +72,8 @@ def view(read: Iterable[Path], write: Iterable[Path]) -> View:
     found = (*map(Path, _SYSTEM), *libraries(), *read)
     return View(
         tuple(dict.fromkeys(str(path.absolute()) for path in found if path.exists())),
+        # Python looks for modules in the names of a folder.
+        tuple(str(path) for path in _projects() if path.is_dir()),
         tuple(str(path.absolute()) for path in write),
         (*_DEVICES, *gpus),
     )
@@ -79,25 +85,61 @@ def libraries() -> tuple[Path, ...]:
     Of a folder on the path that is no installation, such as the root of a project, there are the
     packages and modules alone: next to them are its settings, its secrets and its data.
     """
+    installed = [path for root in sorted(_installed()) for path in _without_settings(root)]
+    return (*installed, *(path for root in _projects() for path in _modules(root)), *_mapped())
+
+
+def _installed() -> set[Path]:
+    """Return the folders of installations: everything in them is meant to be imported or run."""
     paths = sysconfig.get_paths()
-    installed = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
-    installed |= {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    roots = {Path(path) for path in installed} | {Path(path).resolve() for path in installed}
+    names = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
+    names |= {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    roots = {Path(path) for path in names} | {Path(path).resolve() for path in names}
     # Where the interpreter really is, with the libraries that it brings.
     roots.add(Path(sys.executable).resolve().parent.parent)
     roots |= set(_absolute(os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)))
-    others = (entry for entry in _absolute(sys.path) if not roots & {entry, *entry.parents})
-    importable = [path for entry in others for path in _importable(entry)]
-    return (*sorted(roots), *importable, *_mapped())
+    roots |= {path for path in _absolute(sys.path) if path.name in _INSTALLATIONS}
+    return roots - {Path("/")}
 
 
-def _importable(entry: Path) -> Iterator[Path]:
-    if entry.name in _INSTALLATIONS or entry.is_file():
-        yield entry
-        return
-    for found in entry.iterdir() if entry.is_dir() else ():
-        if (found / "__init__.py").is_file() or found.suffix in _IMPORTABLE:
+def _projects() -> list[Path]:
+    """Return what else Python imports from: roots of projects, and archives."""
+    installed = _installed()
+    return [path for path in _absolute(sys.path) if not installed & {path, *path.parents}]
+
+
+def _without_settings(root: Path) -> Iterator[Path]:
+    if (root / _SETTINGS).exists():
+        yield from (path for path in root.iterdir() if path.name != _SETTINGS)
+    else:
+        yield root
+
+
+def _modules(project: Path) -> Iterator[Path]:
+    if project.is_file():
+        yield project
+    for found in project.iterdir() if project.is_dir() else ():
+        if found.suffix in _IMPORTABLE:
             yield found
+        elif _is_package(found):
+            yield from _without_hidden(found)
+
+
+def _is_package(folder: Path) -> bool:
+    """Whether modules are in a folder, or one level below as in a namespace package."""
+    return not folder.name.startswith(".") and any(
+        any(folder.glob(pattern)) for pattern in ("*.py", "*/*.py")
+    )
+
+
+def _without_hidden(package: Path) -> Iterator[Path]:
+    """Yield a package whole, or its parts where a hidden file such as ``.env`` is in it."""
+    if package.is_file() or not any(package.rglob(".*")):
+        yield package
+        return
+    for path in package.iterdir():
+        if not path.name.startswith("."):
+            yield from _without_hidden(path)
 
 
 def _mapped() -> Iterator[Path]:
@@ -105,7 +147,7 @@ def _mapped() -> Iterator[Path]:
     for name, module in [*sys.modules.items()]:
         if name.startswith("__editable__"):
             for path in map(Path, getattr(module, "MAPPING", {}).values()):
-                yield path if path.exists() else path.with_suffix(".py")
+                yield from _without_hidden(path if path.exists() else path.with_suffix(".py"))
 
 
 def _absolute(paths: Iterable[str]) -> Iterator[Path]:

@@ -1,0 +1,49 @@
+"""What a confined process may read of what Python imports from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter.system.view import libraries, view
+
+
+def reads(path: Path) -> bool:
+    """Whether a path is in the view, or below something that is."""
+    return bool({path, *path.parents} & set(libraries()))
+
+
+def test_of_a_project_its_modules_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    code = ("plain/__init__.py", "space/part/module.py", "hidden/__init__.py", "hidden/sub/a.py",
+            "alone.py", "fast.so", "own.dist-info/METADATA")  # fmt: skip
+    private = (".env", "mlflow.db", "mlruns/0/run/model.pkl", "models/m/1/model.py", "id_rsa",
+               "hidden/.env", "hidden/sub/.netrc", ".venv/x/a.py", "data/rows.csv")  # fmt: skip
+    for name in (*code, *private):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    assert not reads(project / "alone.py")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(project), "", "relative", "/"])
+    assert [name for name in code if not reads(project / name)] == []
+    assert [name for name in private if reads(project / name)] == []
+    assert str(project) in view([], []).listed
+    assert str(project) not in view([], []).read
+
+
+def test_of_an_installation_everything_but_a_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "other" / "site-packages"
+    for name in ("part/data.json", "single.py"):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).touch()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(site)])
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    (tmp_path / "venv" / "lib").mkdir(parents=True)
+    (tmp_path / "venv" / "pip.conf").write_text("index-url = https://user:password@index")
+    assert reads(site / "part" / "data.json")
+    assert reads(tmp_path / "venv" / "lib" / "x.py")
+    assert not reads(tmp_path / "venv" / "pip.conf")
+    assert reads(Path(sys.executable).resolve())
