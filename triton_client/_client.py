@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from triton_client._calls import Calls
@@ -21,7 +22,13 @@ from triton_client._origin import Origin
 from triton_client._regions import Regions
 from triton_client._shared_memory import SharedMemory
 from triton_client._transport import Transport
-from triton_client.errors import DeadlineExceeded, NotReady, ServerError, Unavailable
+from triton_client.errors import (
+    DeadlineExceeded,
+    ModelNotFound,
+    NotReady,
+    ServerError,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -329,11 +336,12 @@ class Repository:
             raise call.failure("NOT_FOUND", "the server knows of no such model").error
 
     def _knows(self, name: str) -> bool:
-        """Whether a model is in the repository, or loaded without being there any more."""
-        for ready in (False, True):
-            if any(entry.name == name for entry in self.index(ready=ready)):
+        """Whether a model serves, perhaps sent with its load, or is in the repository."""
+        deadline = Deadline(self._timeout)
+        with suppress(ModelNotFound, NotReady):
+            if self._transport.run(self._calls.model_ready(name, ""), deadline):
                 return True
-        return False
+        return any(entry.name == name for entry in self.index())
 
     def _change(self, call: Any, name: str, deadline: float | None) -> None:
         try:
