@@ -20,6 +20,7 @@ from triton_client._defaults import (
     TIMEOUT_SECONDS,
 )
 from triton_client._failures import NOT_POLLED
+from triton_client._green_threads import prepare_green_threads
 from triton_client._origin import Origin
 from triton_client._regions import Regions
 from triton_client.errors import (
@@ -68,6 +69,7 @@ class AsyncTritonClient:
 
     Raises:
         ValueError: The address or an option makes no sense.
+        RuntimeError: gRPC does not work with the green threads of this program.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class AsyncTritonClient:
         arguments = dict(locals())
         del arguments["self"]
         self._origin = Origin(type(self), arguments, self)
+        prepare_green_threads(aio=True)
         Deadline(timeout)
         settings = channel_settings(
             url,
