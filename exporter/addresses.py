@@ -8,10 +8,13 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from exporter.errors import UsageError
+from exporter.redaction import learn
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["SERVER_NAME", "each_server", "separated"]
+__all__ = ["SERVER_NAME", "check_addresses", "each_server", "separated"]
 
 SERVER_NAME = "#"
 """Stands between an address and the name that the server's certificate is for."""
@@ -21,8 +24,29 @@ SERVER_NAME = "#"
 _LISTS = ("ipv4:", "ipv6:")
 
 
+def check_addresses(*urls: str) -> None:
+    """Refuse addresses with an account in them, without a word of it.
+
+    Raises:
+        UsageError: One has one.
+    """
+    for url in urls:
+        learn(url)
+    if any("@" in url for url in urls):
+        raise UsageError(
+            "the address of a Triton server holds an account, which gRPC has no use for",
+            hint="Leave out everything up to the '@'; STLAB_TRITON_KEY holds the key of a server's "
+            "restricted protocols.",
+        )
+
+
 def separated(urls: str) -> tuple[str, ...]:
-    """Return the addresses of a text, such as STLAB_TRITON_URL: with blanks or commas between."""
+    """Return the addresses of a text, such as STLAB_TRITON_URL: with blanks or commas between.
+
+    Raises:
+        UsageError: One has an account in it.
+    """
+    check_addresses(urls)
     return tuple((urls if urls.startswith(_LISTS) else urls.replace(",", " ")).split())
 
 
@@ -32,7 +56,12 @@ def each_server(urls: Iterable[str]) -> tuple[str, ...]:
     Args:
         urls: ``HOST:PORT``, ``grpc://``, ``grpcs://`` or ``dns:///`` addresses. A name of several
             addresses, as a headless Service of Kubernetes has, is replaced by them.
+
+    Raises:
+        UsageError: One has an account in it.
     """
+    urls = tuple(urls)
+    check_addresses(*urls)
     return tuple(dict.fromkeys(server for url in urls for server in _behind(url)))
 
 

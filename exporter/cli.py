@@ -432,7 +432,9 @@ def _leave(result: _Result, *, as_json: bool) -> NoReturn:
     from exporter.console import print_error, print_json
 
     if as_json:
-        print_json(result.as_dict())
+        from exporter.redaction import redact_all
+
+        print_json(redact_all(result.as_dict()))
     if result.error is not None:
         print_error(StlabError(**result.error))
     raise typer.Exit(result.exit_code)
@@ -440,7 +442,10 @@ def _leave(result: _Result, *, as_json: bool) -> NoReturn:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run ``stlab``, and end the process."""
+    from exporter.console import redact_stderr
+
     secure_standard_streams()
+    redact_stderr()
     collect_seldom()
     leave(_run(sys.argv[1:] if arguments is None else arguments))
 
@@ -451,7 +456,7 @@ def export_main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    from exporter.console import set_up_logging
+    from exporter.console import print_traceback, set_up_logging
     from exporter.settings import load_dotenv
 
     try:
@@ -466,9 +471,10 @@ def _run(arguments: list[str]) -> int:
         known = UsageError(error.format_message(), hint="See stlab --help.")
     except KeyboardInterrupt:
         known = StlabError("interrupted", hint="Run the same command again.", kind="interrupted")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a fault of our own, printed without secrets
         if "--json" not in arguments:
-            raise
+            print_traceback(error)
+            return StlabError.exit_code
         known = StlabError(
             f"{type(error).__name__}: {error}",
             hint="This is a fault of stlab; run it without --json, and report what it prints.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from exporter.addresses import check_addresses
 from exporter.credentials import Credentials
 from exporter.errors import ConflictError, UnavailableError, UsageError, ValidationFailed
 from triton_client import TritonClient
@@ -32,8 +33,9 @@ def client_of(url: str, timeout: float) -> TritonClient:
 
     Raises:
         ValueError: It is not an address, or what is named as a certificate is none.
-        UsageError: The credentials make no sense.
+        UsageError: It has an account in it, or the credentials make no sense.
     """
+    check_addresses(url)
     return TritonClient(timeout=timeout, **Credentials.of().for_server(url))
 
 

@@ -7,7 +7,11 @@ import logging
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Self
+import traceback
+from typing import TYPE_CHECKING, Any, Self, TextIO, cast
+
+from exporter.redaction import redact, redact_all
+from exporter.terminal import SafeFormatter, block, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +26,8 @@ __all__ = [
     "print_error",
     "print_json",
     "print_result",
+    "print_traceback",
+    "redact_stderr",
     "set_up_logging",
 ]
 
@@ -39,7 +45,7 @@ class Progress:
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._status = self._console.status("") if self._console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -66,33 +72,39 @@ class Progress:
             seconds = round(seconds, 3)
             logger.info("step", extra={"step": step, "seconds": seconds, "failed": failed})
             return
-        mark = "[red]✗[/]" if failed else "[green]✓[/]"
-        self._console.print(f"{mark} {step:<10} {seconds:6.2f} s")
+        from rich.text import Text
+
+        mark = Text("✗", "red") if failed else Text("✓", "green")
+        self._console.print(mark, Text(f"{one_line(step):<10} {seconds:6.2f} s"))
 
     def _show(self, text: str) -> None:
         if self._status is not None:
-            self._status.update(text)
+            from exporter.console_tables import plain
+
+            self._status.update(plain(text))
 
 
 def print_result(result: ExportResult) -> None:
     """Print a result as a table for people."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+
+    from exporter.console_tables import console, plain
 
     color = _STATUS[result.status]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("status", f"[{color}]{result.status}[/]")
-    table.add_row("model", f"{result.model} version {result.version or '?'}")
-    table.add_row("alias", f"{result.alias} (before: {result.previous or 'none'})")
+    table.add_row("status", plain(result.status, color))
+    table.add_row("model", plain(f"{result.model} version {result.version or '?'}"))
+    table.add_row("alias", plain(f"{result.alias} (before: {result.previous or 'none'})"))
     if result.bundle:
         reused = ", reused" if result.bundle["reused"] else ""
         table.add_row(
             "bundle",
-            f"{result.bundle['sha256'][:12]} ({result.bundle['format']}, "
-            f"{result.bundle['bytes']:,} bytes{reused})",
+            plain(
+                f"{result.bundle['sha256'][:12]} ({result.bundle['format']}, "
+                f"{result.bundle['bytes']:,} bytes{reused})"
+            ),
         )
     if result.parity and result.parity.get("passed"):
         parity = result.parity
@@ -100,23 +112,22 @@ def print_result(result: ExportResult) -> None:
             "parity", f"margin {parity['margin']:.3g} of 1 over {parity['cases']} comparisons"
         )
         why = f" ({parity['batching_reason']})" if parity.get("batching_reason") else ""
-        table.add_row("batching", escape(f"{parity['batching']}{why}"))
+        table.add_row("batching", plain(f"{parity['batching']}{why}"))
     for number, step in enumerate(result.plan):
-        table.add_row("plan" if number == 0 else "", escape(step))
-    table.add_row("repository", escape(result.repository))
+        table.add_row("plan" if number == 0 else "", plain(step))
+    table.add_row("repository", plain(result.repository))
     if result.report:
-        table.add_row("report", result.report)
+        table.add_row("report", plain(result.report))
     table.add_row("seconds", f"{result.seconds.get('total', 0.0):.1f}")
-    Console(highlight=False).print(table)
+    console().print(table)
 
 
 def print_answer(result: InferResult) -> None:
     """Print an inference's outputs as a table for people."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from exporter.answer import described
+    from exporter.console_tables import console, plain
 
     table = Table(box=None, pad_edge=False)
     for heading in ("output", "type", "shape", "first values"):
@@ -124,12 +135,12 @@ def print_answer(result: InferResult) -> None:
     for heading in ("min", "mean", "max"):
         table.add_column(heading, justify="right", overflow="fold")
     for name, array in result.outputs.items():
-        table.add_row(*map(escape, described(name, array)))
-    console = Console(highlight=False)
-    console.print(table)
+        table.add_row(*map(plain, described(name, array)))
+    output = console()
+    output.print(table)
     version = "" if result.version is None else f" version {result.version}"
     milliseconds = (result.seconds or 0.0) * 1e3
-    console.print(f"{escape(result.model)}{version} answered in {milliseconds:.1f} ms")
+    output.print(plain(f"{result.model}{version} answered in {milliseconds:.1f} ms"))
 
 
 def print_json(content: Mapping[str, Any]) -> None:
@@ -143,9 +154,33 @@ def print_error(error: StlabError) -> None:
     if _for_machines():
         logger.error(error.message, extra={"kind": error.kind, "hint": error.hint})
         return
-    sys.stderr.write(f"error: {error.message}\n")
+    sys.stderr.write(f"error: {block(error.message)}\n")
     if error.hint:
-        sys.stderr.write(f"hint: {error.hint}\n")
+        sys.stderr.write(f"hint: {block(error.hint)}\n")
+
+
+def print_traceback(error: Exception) -> None:
+    """Print where a fault of stlab is."""
+    sys.stderr.write(block(redact("".join(traceback.format_exception(error)).rstrip())) + "\n")
+
+
+class _Redacted:
+    """A stream whose texts lose their secrets, whoever writes them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(redact(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def redact_stderr() -> None:
+    """Let no secret through to stderr that a library warns or logs of by itself."""
+    if sys.stderr is not None:
+        sys.stderr = cast("TextIO", _Redacted(sys.stderr))
 
 
 def set_up_logging() -> None:
@@ -154,7 +189,7 @@ def set_up_logging() -> None:
     if _for_machines():
         handler.setFormatter(_JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        handler.setFormatter(SafeFormatter("%(levelname)s %(message)s"))
     logger.handlers = [handler]
     logger.propagate = False
     level = os.environ.get("LOG_LEVEL", "INFO").upper()
@@ -168,11 +203,10 @@ def _for_machines() -> bool:
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         own = {"step", "seconds", "failed", "kind", "hint"}
-        return json.dumps(
-            {
-                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
-                "level": record.levelname.lower(),
-                "message": record.getMessage(),
-                **{key: value for key, value in vars(record).items() if key in own},
-            }
-        )
+        entry = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **{key: value for key, value in vars(record).items() if key in own},
+        }
+        return json.dumps(redact_all(entry))

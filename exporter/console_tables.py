@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from exporter.redaction import redact
+from exporter.terminal import one_line
 
 if TYPE_CHECKING:
     from exporter.doctor import DoctorResult
@@ -14,14 +17,24 @@ if TYPE_CHECKING:
     from exporter.state import AliasState, StatusResult
     from exporter.verifying import VerifyResult
 
-__all__ = ["print_checks", "print_pruned", "print_status", "print_verified"]
+__all__ = ["console", "plain", "print_checks", "print_pruned", "print_status", "print_verified"]
 
 _COLOURS = {"ok": "green", "missing": "yellow", "warning": "yellow", "failed": "red"}
 
 
+def plain(text: object, style: str = "") -> Text:
+    """Return a text from outside as rich is to draw it: in one line, without secrets or markup."""
+    return Text(one_line(redact(str(text))), style)
+
+
+def console() -> Console:
+    """Return a console for standard output that reads nothing into what it is given."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
 def print_status(result: StatusResult) -> None:
     """Print a row for every alias, and under it what is wrong with the command that mends it."""
-    console = Console(highlight=False)
+    output = console()
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "alias", "version", "bundle", "evidence", "repository", "served"):
         table.add_column(heading, overflow="fold")
@@ -29,17 +42,17 @@ def print_status(result: StatusResult) -> None:
     for model in result.models:
         for state in model.aliases:
             style = "red" if state.drift else None
-            table.add_row(escape(model.model), *map(escape, _row(state)), style=style)
+            table.add_row(plain(model.model), *map(plain, _row(state)), style=style)
     if result.models:
-        console.print(table)
+        output.print(table)
     elif result.error is None:
-        console.print("no model was exported yet")
+        output.print("no model was exported yet")
     for model in result.models:
         for drift in model.drifts:
-            console.print(f"[red]{escape(f'{model.model}: {drift.message}')}[/]")
-            console.print(f"  {escape(drift.fix)}", soft_wrap=True)
+            output.print(plain(f"{model.model}: {drift.message}", "red"))
+            output.print(Text("  "), plain(drift.fix), sep="", soft_wrap=True)
     if result.models and result.status == "ok":
-        console.print("[green]no drift[/]")
+        output.print(Text("no drift", "green"))
 
 
 def _row(state: AliasState) -> tuple[str, ...]:
@@ -71,25 +84,24 @@ def _row(state: AliasState) -> tuple[str, ...]:
 
 def print_verified(result: VerifyResult) -> None:
     """Print a row for every server."""
-    console = Console(highlight=False)
-    console.print(
-        escape(f"{result.model} version {result.version or '?'}, '{result.alias}', bundle ")
-        + ("-" if result.bundle is None else str(result.bundle["sha256"])[:12])
-    )
+    output = console()
+    digest = "-" if result.bundle is None else str(result.bundle["sha256"])[:12]
+    version = result.version or "?"
+    output.print(plain(f"{result.model} version {version}, '{result.alias}', bundle {digest}"))
     table = Table(box=None, pad_edge=False)
     for heading in ("server", "verdict", "margin", "max abs error", "cases", "worst output"):
         table.add_column(heading, overflow="fold")
     for server in result.servers:
-        verdict = "[green]passed[/]" if server.passed else "[red]failed[/]"
+        verdict = Text("passed", "green") if server.passed else Text("failed", "red")
         table.add_row(
-            escape(server.url),
+            plain(server.url),
             verdict,
             *("-" if v is None else f"{v:.3g}" for v in (server.margin, server.max_abs_error)),
             str(server.cases),
-            escape(server.worst_output or server.reason),
+            plain(server.worst_output or server.reason),
         )
     if result.servers:
-        console.print(table)
+        output.print(table)
 
 
 def print_pruned(result: PruneResult) -> None:
@@ -101,8 +113,8 @@ def print_pruned(result: PruneResult) -> None:
     rows = dict.fromkeys(result.removed, (word, "nothing names it"))
     rows |= {version: ("kept", why) for version, why in result.kept.items()}
     for version, (what, why) in sorted(rows.items()):
-        table.add_row(str(version), what, escape(why))
-    Console(highlight=False).print(table)
+        table.add_row(str(version), what, plain(why))
+    console().print(table)
 
 
 def print_checks(result: DoctorResult) -> None:
@@ -112,6 +124,6 @@ def print_checks(result: DoctorResult) -> None:
         table.add_column(heading, overflow="fold")
     for check in result.checks:
         colour = "red" if check.exit_code else _COLOURS[check.status]
-        status = f"[{colour}]{check.status}[/]"
-        table.add_row(check.name, status, escape(check.found or "-"), escape(check.hint))
-    Console(highlight=False).print(table)
+        status = Text(check.status, colour)
+        table.add_row(plain(check.name), status, plain(check.found or "-"), plain(check.hint))
+    console().print(table)

@@ -118,8 +118,8 @@ def _target(target: Release) -> Check:
 
 
 def _registry(request: DoctorRequest) -> Check:
+    from exporter.redaction import redact
     from exporter.registry import Registry
-    from exporter.registry.adapter import shown
 
     try:
         models = Registry.connect(request.tracking_uri).models()
@@ -129,7 +129,7 @@ def _registry(request: DoctorRequest) -> Check:
             return Check("registry", "warning", error.message, hint)
         return _failed("registry", error)
     count = f"{len(models)} registered model{'' if len(models) == 1 else 's'}"
-    return Check("registry", "ok", f"{shown(request.tracking_uri)}, {count}")
+    return Check("registry", "ok", f"{redact(request.tracking_uri)}, {count}")
 
 
 def _repository(url: str) -> Check:

@@ -11,13 +11,16 @@ StlabError                  1  unexpected
 ```
 
 A message says in one sentence what is wrong; a hint says what to do about it. Errors of other
-libraries are translated where they are called, with the original as ``__cause__``.
+libraries are translated where they are called, with the original as ``__cause__``. Both go without
+the passwords that an address or another library's text may hold.
 """
 
 from __future__ import annotations
 
 import re
 from typing import ClassVar
+
+from exporter.redaction import redact
 
 __all__ = [
     "ConflictError",
@@ -47,9 +50,9 @@ class StlabError(Exception):
     default_kind: ClassVar[str] = "unexpected"
 
     def __init__(self, message: str, *, hint: str = "", kind: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = redact(message)
+        self.hint = redact(hint)
+        super().__init__(self.message)
         self.kind = kind or self.default_kind
 
     def as_dict(self) -> dict[str, str]:

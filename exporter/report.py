@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from exporter.redaction import redact, redact_all
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -58,7 +60,7 @@ def report_of(
     manifest = {} if bundle is None else bundle.manifest
     shown = ("source", "format", "precision", "converter", "libraries", "target", "batching",
              "interface", "settings")  # fmt: skip
-    parity = evidence.as_dict()
+    parity = redact_all(evidence.as_dict())
     return Report(
         {
             "schema": SCHEMA,
@@ -67,7 +69,7 @@ def report_of(
             "bundle": None if bundle is None else bundle.sha256,
             "bytes": None if bundle is None else bundle.size,
             "subject": {key: manifest[key] for key in shown if key in manifest},
-            "server": server,
+            "server": redact(server),
             "parity": {**parity, "passed": parity["passed"] and failure is None},
             "error": None if failure is None else failure.as_dict(),
         }

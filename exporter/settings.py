@@ -91,6 +91,7 @@ class ExportRequest:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
+        from exporter.addresses import check_addresses
         from exporter.formats import FORMATS
         from exporter.repository import Address, is_url
 
@@ -135,6 +136,7 @@ class ExportRequest:
             raise UsageError(f"there is no file {self.samples}", hint="Check --samples.")
         if is_url(self.repository):
             Address.parse(self.repository)
+        check_addresses(*self.triton_urls, self.prove_on)
 
 
 def _check_bounds(request: ExportRequest) -> None:

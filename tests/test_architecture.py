@@ -102,7 +102,7 @@ def test_the_service_asks_the_exporter_for_facts_and_not_for_steps() -> None:
     ours = {name for name in known if name.startswith("exporter.")}
     facts = {
         *("arrays", "asgi", "bundle", "credentials", "errors", "names", "parity", "proven"),
-        *("registry", "seen", "settings", "system"),
+        *("redaction", "registry", "seen", "settings", "system", "terminal"),
     }
     assert {name.split(".")[1] for name in ours} <= facts
     assert importers("stlab_api.app", below("stlab_api")) == {"stlab_api.__main__"}
@@ -153,7 +153,7 @@ def test_a_step_knows_nothing_of_its_neighbours(step: str) -> None:
 
 
 def test_the_foundations_import_no_step() -> None:
-    names = ("errors", "names", "bundle", "interface", "untrusted")
+    names = ("bundle", "errors", "interface", "names", "redaction", "terminal", "untrusted")
     foundations = {f"exporter.{name}" for name in names}
     for module in foundations:
         ours = {name for name in imports(module) if name.split(".")[0] == "exporter"}

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.errors import UsageError
+from exporter.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +86,7 @@ class Address:
         scheme = _SCHEMES.get(written, "")
         if not scheme:
             raise UsageError(
-                f"{_shown(url)} is neither a folder nor on a store that Triton reads",
+                f"{redact(url)} is neither a folder nor on a store that Triton reads",
                 hint="Use a local folder, s3://bucket/prefix, gs://bucket/prefix or "
                 "az://container/prefix.",
             )
@@ -98,14 +99,14 @@ class Address:
         segments = prefix.split("/")
         if not _BUCKET.fullmatch(bucket) or not all(map(_is_clean, segments if prefix else ())):
             raise UsageError(
-                f"{_shown(url)} has a name in it that Triton would misread",
+                f"{redact(url)} has a name in it that Triton would misread",
                 hint="Use letters, digits, '.', '-' and '_' between single slashes.",
             )
         if not prefix:
             raise UsageError(
-                f"{_shown(url)} has no prefix: beside the repository there must be room for its "
+                f"{redact(url)} has no prefix: beside the repository there must be room for its "
                 "lock, and every folder in it is a model to Triton",
-                hint=f"Use a prefix: {_shown(url).rstrip('/')}/models",
+                hint=f"Use a prefix: {redact(url).rstrip('/')}/models",
             )
         return cls(scheme, endpoint, account, bucket, prefix)
 
@@ -195,8 +196,3 @@ def _account(written: str, rest: str, environment: Mapping[str, str]) -> tuple[s
         return host.partition(".")[0], f"{container}/{path}"
     names = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT")
     return next((environment[name] for name in names if environment.get(name)), ""), rest
-
-
-def _shown(url: str) -> str:
-    """Return a URL without what may be a password in it."""
-    return re.sub(r"[^/]*@", "…@", url)

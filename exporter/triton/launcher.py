@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from exporter.errors import StlabError
+from exporter.terminal import block
 from exporter.triton.flags import (
     CONTROL,
     LOOPBACK,
@@ -110,11 +111,11 @@ def _closed(command: list[str], given: Sequence[str]) -> tuple[list[str], dict[s
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{block(text)}\n")
 
 
 def _fail(error: StlabError) -> NoReturn:
-    sys.stderr.write(f"tritonserver: {error.message}\n{error.hint}\n")
+    sys.stderr.write(f"tritonserver: {block(error.message)}\n{block(error.hint)}\n")
     sys.exit(error.exit_code)
 
 

@@ -14,8 +14,10 @@ import uvicorn
 from pydantic import ValidationError
 
 from exporter.errors import UsageError
+from exporter.redaction import redact
 from exporter.settings import load_dotenv
 from exporter.system.standard_streams import secure_standard_streams
+from exporter.terminal import block
 from stlab_api.app import create_app
 from stlab_api.connections import bounded_connections
 from stlab_api.logs import set_up
@@ -117,7 +119,7 @@ def main() -> int:
         set_up(settings.log_level, settings.log_format)
         app = create_app(settings)
     except (ValidationError, UsageError) as error:
-        print(f"stlab-api: {error}", file=sys.stderr)  # noqa: T201
+        print(f"stlab-api: {block(redact(str(error)))}", file=sys.stderr)  # noqa: T201
         return 2
     logging.getLogger("stlab_api").info(
         "serving %s by '%s' in backend '%s'",

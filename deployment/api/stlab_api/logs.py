@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import Any
 
-import orjson
+from exporter.redaction import redact, redact_all
+from exporter.terminal import block, one_line
 
 __all__ = ["access", "set_up"]
 
@@ -24,7 +26,8 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             entry["error"] = self.formatException(record.exc_info)
-        return orjson.dumps(entry, default=str).decode()
+        # In ASCII: a terminal would obey what orjson leaves as it is.
+        return json.dumps(redact_all(entry), default=str)
 
 
 class _Text(logging.Formatter):
@@ -33,8 +36,9 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
-        line, *rest = super().format(record).split("\n", 1)
-        return "\n".join([" ".join([line, *(f"{k}={v}" for k, v in fields.items())]), *rest])
+        line, *rest = redact(super().format(record)).split("\n", 1)
+        pairs = (redact(f"{key}={value}") for key, value in fields.items())
+        return block("\n".join([" ".join([line, *map(one_line, pairs)]), *rest]))
 
 
 def set_up(level: str, form: str) -> None:

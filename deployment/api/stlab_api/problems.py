@@ -9,6 +9,7 @@ import orjson
 from starlette.responses import Response
 
 from exporter.errors import NotFoundError, StlabError, UnavailableError
+from exporter.redaction import redact
 from triton_client.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -100,7 +101,7 @@ def problem_of(error: Exception) -> Problem:
         return error
     for kind, status, word in _STATUS:
         if isinstance(error, kind):
-            detail = str(error) or "no answer within the deadline"
+            detail = redact(str(error)) or "no answer within the deadline"
             return Problem(status, word, detail, headers=_RETRY if status == 503 else None)
     return Problem(500, "unexpected", "the service failed; its log has the request's id")
 

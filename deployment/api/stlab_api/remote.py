@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.errors import NotFoundError
+from exporter.redaction import learn
 from triton_client import AsyncTritonClient
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class TritonBackend:
     """
 
     def __init__(self, url: str, credentials: Credentials) -> None:
+        learn(url)
         self._client = AsyncTritonClient(**credentials.for_server(url))
 
     async def choose(self, name: str, found: Found) -> int:

@@ -22,7 +22,11 @@ class Settings(BaseSettings):
     """Environment over ``.env`` over default; ``docs/api.md`` has the table."""
 
     model_config = SettingsConfigDict(
-        env_prefix="STLAB_API_", env_file=".env", extra="ignore", frozen=True
+        env_prefix="STLAB_API_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     tracking_uri: str = Field(

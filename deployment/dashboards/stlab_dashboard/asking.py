@@ -20,6 +20,7 @@ from exporter.errors import ConflictError, StlabError, UnavailableError, Validat
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Evidence
 from exporter.question import read_inputs
+from exporter.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,7 +103,7 @@ class Service:
                 seconds = time.perf_counter() - begin
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise UnavailableError(
-                f"the service does not answer at {_shown(base)} ({type(error).__name__})",
+                f"the service does not answer at {redact(base)} ({type(error).__name__})",
                 hint="Start it with stlab-api, or set STLAB_API_URL to where it runs.",
             ) from error
         if answer.status_code != httpx.codes.OK:
@@ -115,7 +116,7 @@ class Service:
                 outputs = {name: as_bytes(array) for name, array in read_npz(path).items()}
             except ValueError as error:
                 raise ValidationFailed(
-                    f"the service at {_shown(base)} answers with something else than arrays",
+                    f"the service at {redact(base)} answers with something else than arrays",
                     hint="Check that STLAB_API_URL is that of stlab-api.",
                 ) from error
         return InferResult(
@@ -176,9 +177,3 @@ def _refused(answer: httpx.Response) -> StlabError:
         f"the service refuses (HTTP {answer.status_code}): {detail}",
         hint=hints.get(answer.status_code, "Try again in a moment." if busy else ""),
     )
-
-
-def _shown(url: str) -> str:
-    """Return a URL without an account in it."""
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

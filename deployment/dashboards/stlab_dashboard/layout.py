@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nicegui import context, ui
 
-from exporter.registry.adapter import shown
+from exporter.redaction import redact
 from stlab_dashboard.elements import element, link, text
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def frame(settings: Settings, title: str, path: str) -> Iterator[None]:
     with bottom, element("div", "inner"):
         text(
             "p",
-            f"Registry {shown(settings.tracking_uri)} · repository {settings.repository}. "
+            f"Registry {redact(settings.tracking_uri)} · repository {redact(settings.repository)}. "
             "Nothing can be changed here: promotion belongs to CI.",
         )
 

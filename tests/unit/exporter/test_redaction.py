@@ -1,0 +1,92 @@
+"""No password reaches what is shown, however it is written and wherever it stands."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter import redaction
+from exporter.errors import UnavailableError
+from exporter.redaction import learn, redact, redact_all
+
+PASSWORDS = st.text(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/@:?#%&=+!$-_.~", min_size=6
+).filter(lambda text: text.strip("/.") and not text.startswith("/"))
+
+ADDRESSES = (
+    "http://joe:{}@registry.example:5000/mlflow",
+    "https://joe:{}@[::1]/",
+    "HTTPS://joe:{}@registry.example",
+    "postgresql+psycopg://joe:{}@db.example/mlflow",
+    "grpcs://joe:{}@triton.example:8001",
+    "joe:{}@triton.example:8001",
+    "dns:///joe:{}@triton.example:8001",
+)
+TEXTS = ("{}", "no answer at {}: refused", "see '{}'", '{{"url": "{}"}}', "<{}>", "a\nb {}\nc")
+
+
+@given(password=PASSWORDS)
+def test_the_account_of_an_address_that_was_given(password: str) -> None:
+    redaction._learned.clear()
+    for form in ADDRESSES:
+        address = form.format(password)
+        learn(address)
+        for text in TEXTS:
+            shown = redact(text.format(address))
+            assert password not in shown, (address, shown)
+            assert ".example" in shown or "[::1]" in shown  # it is still said where
+        assert password not in redact(f"refused: {password} is wrong")
+        assert password not in redact(f"with {quote(password, safe='')}")
+    redaction._learned.clear()
+
+
+@given(password=PASSWORDS)
+def test_the_account_of_an_address_that_nobody_gave(password: str) -> None:
+    """One from a tag, or out of another library's text, where it is written as it should be."""
+    redaction._learned.clear()
+    written = quote(password, safe="")
+    for form in ADDRESSES:
+        for text in TEXTS:
+            assert written not in redact(text.format(form.format(written))), form
+
+
+def test_queries_and_nested_addresses() -> None:
+    for text in (
+        "https://bucket.example/key?X-Amz-Signature=s3cret&X-Amz-Expires=9",
+        "postgresql://127.0.0.1:9/db?user=joe&password=s3cret",
+        "s3://http://joe:s3cret@host:9000/bucket/models",
+        "HTTPConnectionPool(host='h', port=1): url: /api/2.0/x?access_token=s3cret (Caused by x)",
+    ):
+        assert "s3cret" not in redact(text)
+
+
+def test_what_is_no_secret_stays() -> None:
+    for text in (
+        "models:/scaler@prod", "runs:/0123456789abcdef/bundle", "sqlite:////home/joe/mlflow.db",
+        "http://registry:5000/users/@me", "http://[::1]:5000", "ipv4:10.0.0.1:8001,10.0.0.2:8001",
+        "s3://bucket/models", "joe@example.org", "version 3 of 'net': margin 0.5 (a@b)",
+    ):  # fmt: skip
+        assert redact(text) == text
+
+
+def test_secrets_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "STLAB_API_KEYS"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "correct-horse,battery-staple")
+            error = UnavailableError("it says battery-staple", hint="or correct-horse")
+            assert "horse" not in f"{error} {error.as_dict()}"
+            assert "staple" not in f"{error} {error.as_dict()}"
+    # Where a secret lies is none, and a short value may be any word.
+    monkeypatch.setenv("STLAB_TRITON_CERT_KEY", "/etc/tls/client.key")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "model")
+    assert redact("/etc/tls/client.key of the model") == "/etc/tls/client.key of the model"
+
+
+def test_all_of_an_object() -> None:
+    address = "http://joe:s3cret@h"
+    content = {"url": address, address: [1, None, {"deep": (address, True)}]}
+    assert "s3cret" not in str(redact_all(content))
+    assert redact_all(content)["http://***@h"][2]["deep"] == ["http://***@h", True]
