@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from exporter.errors import (
     ConflictError,
@@ -18,15 +17,17 @@ from exporter.errors import (
     UnavailableError,
     UsageError,
 )
+from exporter.redaction import redact
+from exporter.registry.bounds import exchange
+from exporter.registry.transport import knock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["NOT_FOUND", "check_reachable", "quiet_progress", "shown", "translated"]
+__all__ = ["NOT_FOUND", "check_reachable", "quiet_progress", "translated"]
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 8.0
-_SECRET = re.compile("pass|pwd|token|secret|key|credential", re.IGNORECASE)
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 NOT_FOUND = frozenset({"RESOURCE_DOES_NOT_EXIST"})
 _REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED"})
@@ -34,29 +35,32 @@ _REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENT
 
 @contextlib.contextmanager
 def translated(uri: str) -> Iterator[None]:
-    """Translate what MLflow, requests and SQLAlchemy raise.
+    """Bound what is exchanged with a registry, and translate what its libraries raise.
 
     Raises:
         NotFoundError: MLflow says that something does not exist.
-        ConflictError: MLflow refuses the request.
-        UnavailableError: Anything else that went wrong on the way.
+        ConflictError: MLflow refuses the request, or the registry leads to another host.
+        UnavailableError: Anything else that went wrong on the way, or took too long.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), exchange(uri):
             warnings.simplefilter("ignore")
             yield
     except StlabError:
         raise
     except Exception as error:
+        ours = _ours(error)
+        if ours is not None:
+            raise ours from None
         code = getattr(error, "error_code", "")
-        message = _without_secrets(" ".join(str(error).split())[:500], uri)
+        message = redact(" ".join(str(error).split()))[:500]
         if code in NOT_FOUND:
             raise NotFoundError(
                 f"the registry says: {message}", hint="Check the name and MLFLOW_TRACKING_URI."
             ) from error
         if code == "ENDPOINT_NOT_FOUND":
             raise UnavailableError(
-                f"what answers at {shown(uri)} is no MLflow server: {message}",
+                f"what answers at {redact(uri)} is no MLflow server: {message}",
                 hint="Set MLFLOW_TRACKING_URI to where one runs.",
             ) from error
         if code in _REFUSED:
@@ -65,7 +69,7 @@ def translated(uri: str) -> Iterator[None]:
                 hint="Check the permissions of the account in MLFLOW_TRACKING_USERNAME or _TOKEN.",
             ) from error
         raise UnavailableError(
-            f"the registry at {shown(uri)} failed: {message}",
+            f"the registry at {redact(uri)} failed: {message}",
             hint="Nothing was promoted; try again once it answers.",
         ) from error
 
@@ -74,6 +78,7 @@ def check_reachable(uri: str) -> None:
     """Check within seconds that a registry answers.
 
     Raises:
+        ConflictError: It leads to another host.
         UnavailableError: It does not.
         UsageError: The URI cannot be one.
     """
@@ -81,15 +86,17 @@ def check_reachable(uri: str) -> None:
         parts = urlsplit(uri)
         port = parts.port or _PORTS.get(parts.scheme.partition("+")[0])
     except ValueError as error:
+        # Its text may be a part of a password.
         raise UsageError(
-            f"MLFLOW_TRACKING_URI is not a URI: {error}",
-            hint="Write it as http://host:port, sqlite:///file.db or another that MLflow knows.",
+            f"MLFLOW_TRACKING_URI is not a URI: {redact(uri)}",
+            hint="Write it as http://host:port, sqlite:///file.db or another that MLflow knows; in "
+            "a password write '/', '?', '#', '@' and ':' as %2F, %3F, %23, %40 and %3A.",
         ) from error
     if parts.scheme in {"http", "https"}:
         import requests
 
         try:
-            requests.get(f"{uri.rstrip('/')}/health", timeout=(CONNECT_SECONDS, ANSWER_SECONDS))
+            knock(uri, "/health", ANSWER_SECONDS)
         except requests.exceptions.SSLError:
             return  # it answers; MLflow has settings of its own for certificates
         except requests.exceptions.RequestException as error:
@@ -114,26 +121,17 @@ def _check_there(uri: str, there: bool) -> None:
 
 def _unreachable(uri: str, reason: str) -> UnavailableError:
     return UnavailableError(
-        f"no MLflow registry answers at {shown(uri)}: {_without_secrets(reason[:300], uri)}",
+        f"no MLflow registry answers at {redact(uri)}: {redact(reason)[:300]}",
         hint="Start it, or set MLFLOW_TRACKING_URI to where it runs.",
     )
 
 
-def shown(uri: str) -> str:
-    """Return a URI without what may be a secret: the account and the query."""
-    account, separator, _ = urlsplit(uri).netloc.rpartition("@")
-    hidden = uri.replace(f"{account}{separator}", "***@", 1) if separator else uri
-    return hidden.partition("?")[0]
-
-
-def _without_secrets(text: str, uri: str) -> str:
-    parts = urlsplit(uri)
-    # An account without a password is a token.
-    secrets = {parts.password or parts.username or ""}
-    secrets |= {value for key, value in parse_qsl(parts.query) if _SECRET.search(key)}
-    for secret in {*secrets, *map(unquote, secrets), *map(quote, secrets)} - {""}:
-        text = text.replace(secret, "***")
-    return text
+def _ours(error: BaseException) -> StlabError | None:
+    """Return the error of our own that MLflow has put into one of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, StlabError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 @contextlib.contextmanager

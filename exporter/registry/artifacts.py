@@ -1,21 +1,31 @@
-"""Copies artifacts out of MLflow's stores, and says why one could not be copied."""
+"""Copies artifacts of a registry into a folder, and says why they could not be copied.
+
+No more is taken than the registry lists, and than there is room for.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
+import shutil
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import UnavailableError
-from exporter.registry.adapter import NOT_FOUND, shown
+from exporter.errors import NotFoundError, StlabError, UnavailableError
+from exporter.names import artifact_path
+from exporter.registry.adapter import NOT_FOUND, quiet_progress, translated
+from exporter.registry.bounds import exchange
+from exporter.registry.locations import locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-__all__ = ["copy_artifact"]
+    from exporter.registry.connection import Registry
 
-_RUNS = "runs:/"
+__all__ = ["download"]
+
+_MOST_ENTRIES = 100_000
+_BESIDE = 64 << 10  # what a store may send with a file
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OTHER_FAULTS = (
     *(errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE),
@@ -24,47 +34,91 @@ _OTHER_FAULTS = (
 _MISSING = ("No such ", "(404)", "(NoSuchKey)")
 
 
-def copy_artifact(client: Any, uri: str, folder: Path) -> Path:
-    """Copy an artifact into a folder and return where it lies.
+def download(registry: Registry, address: str, folder: Path, what: str, hint: str) -> Path:
+    """Copy a folder of artifacts.
 
     Args:
-        client: The ``MlflowClient`` of the registry.
-        uri: What names the artifact.
-        folder: Where to put it; it need not be there.
+        registry: The registry that names the address.
+        address: Of a tag, or of a version's source.
+        folder: Where to put the files; it need not be there.
+        what: What is copied, for errors.
+        hint: What to do where it is missing.
+
+    Returns:
+        The folder.
 
     Raises:
-        FileNotFoundError: The artifact is missing from its store.
-        UnavailableError: This machine cannot hold the copy; the cause is named.
+        ConflictError: The address is not one that is followed; its kind is ``address``.
+        NotFoundError: Nothing is there.
+        ValidationFailed: A file's name leads out of the folder.
+        UnavailableError: The registry or the store went away, or this machine cannot hold the copy;
+            the cause is named.
     """
-    from mlflow.artifacts import download_artifacts
-
-    try:
-        if uri.startswith(_RUNS):
-            return Path(_copy_of_run(client, uri, folder))
-        return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-    except Exception as error:
-        fault = _fault(error, folder)
-        if fault:
-            hint = "Free the disk" if fault in map(os.strerror, _FULL) else "Remove the cause"
-            raise UnavailableError(
-                f"{shown(uri)} could not be copied to {folder.parent}: {fault}",
-                hint=f"{hint}, then run the same command again.",
-            ) from error
-        if _is_missing(error):
-            raise FileNotFoundError(uri) from error
-        raise
-
-
-def _copy_of_run(client: Any, uri: str, folder: Path) -> str:
-    """Copy from the run's own location: of a ``runs:/`` MLflow does not say what went wrong."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    run_id, _, path = uri.removeprefix(_RUNS).partition("/")
-    root = client.get_run(run_id).info.artifact_uri
-    folder.mkdir(parents=True, exist_ok=True)
-    store = get_artifact_repository(root, tracking_uri=client.tracking_uri)
-    copied: str = store.download_artifacts(path, str(folder))
-    return copied
+    with translated(registry.uri), quiet_progress():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            location = locate(registry, address, what)
+            store = get_artifact_repository(location, tracking_uri=registry.uri)
+            files = list(_files(store))
+            _check_room(folder, sum(size or 0 for _, size in files), what)
+            for name, size in files:
+                _copy(registry, store, name, size, folder)
+        except StlabError:
+            raise
+        except Exception as error:
+            fault = _fault(error, folder)
+            if fault:
+                raise _no_room(folder, what, fault) from error
+            if _is_missing(error):
+                raise NotFoundError(f"{what} is gone from the registry", hint=hint) from error
+            raise
+    if not files:
+        raise NotFoundError(f"{what} is gone from the registry", hint=hint)
+    return folder
+
+
+def _files(store: Any) -> Iterator[tuple[str, int | None]]:
+    """Yield the relative names and sizes of all files."""
+    pending: list[str | None] = [None]
+    seen = 0
+    while pending:
+        for entry in store.list_artifacts(pending.pop()):
+            seen += 1
+            if seen > _MOST_ENTRIES:
+                raise UnavailableError(
+                    f"the registry lists more than {_MOST_ENTRIES:,} files in one artifact",
+                    hint="Log the model again with fewer files.",
+                )
+            name = str(artifact_path(entry.path))
+            if entry.is_dir:
+                pending.append(name)
+            else:
+                yield name, entry.file_size
+
+
+def _copy(registry: Registry, store: Any, name: str, size: int | None, folder: Path) -> None:
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    most = shutil.disk_usage(folder).free if size is None else size
+    with exchange(registry.uri, most=most + _BESIDE, transfer=True):
+        store._download_file(name, str(target))  # noqa: SLF001 - what every store of MLflow has
+
+
+def _check_room(folder: Path, needed: int, what: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        full = f"{os.strerror(errno.ENOSPC)}: it has {needed:,} bytes, and {free:,} are free"
+        raise _no_room(folder, what, full)
+
+
+def _no_room(folder: Path, what: str, fault: str) -> UnavailableError:
+    full = any(fault.startswith(os.strerror(code)) for code in _FULL)
+    return UnavailableError(
+        f"{what} could not be copied to {folder.parent}: {fault}",
+        hint=f"{'Free the disk' if full else 'Remove the cause'}, then run the same command again.",
+    )
 
 
 def _fault(error: Exception, folder: Path) -> str:

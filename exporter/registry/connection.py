@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ConflictError, NotFoundError
-from exporter.registry.adapter import (
-    NOT_FOUND,
-    check_reachable,
-    quiet_progress,
-    shown,
-    translated,
-)
-from exporter.registry.artifacts import copy_artifact
+from exporter.redaction import learn, redact
+from exporter.registry.adapter import NOT_FOUND, check_reachable, translated
+from exporter.registry.artifacts import download
+from exporter.registry.bounds import every_page
 from exporter.registry.moving import close_claims, move
 from exporter.registry.runs import close_abandoned
+from exporter.registry.transport import install
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +71,7 @@ class Registry:
         Raises:
             UnavailableError: Nothing answers at the URI.
         """
+        learn(uri)
         check_reachable(uri)
         # MLflow's default, seven attempts with growing pauses, takes minutes on a dead server.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -86,6 +84,7 @@ class Registry:
             import mlflow
             from mlflow import MlflowClient
 
+            install()
         with translated(uri):
             mlflow.set_tracking_uri(uri)
             return cls(uri, MlflowClient(tracking_uri=uri))
@@ -125,20 +124,20 @@ class Registry:
         """
         with translated(self.uri):
             aliases = self._aliases(model)
-            found = self.client.search_model_versions(f"name = '{model}'", max_results=_MOST)
-            while found.token:
-                page = self.client.search_model_versions(
-                    f"name = '{model}'", max_results=_MOST, page_token=found.token
+            found = {
+                int(entry.version): dict(entry.tags or {})
+                for entry in every_page(
+                    lambda token: self.client.search_model_versions(
+                        f"name = '{model}'", max_results=_MOST, page_token=token
+                    )
                 )
-                page.extend(found)
-                found = page
+            }
         if not found:
             raise NotFoundError(
                 f"the registered model '{model}' has no versions",
                 hint="Log one with registered_model_name=..., then export again.",
             )
-        with translated(self.uri):
-            return aliases, {int(entry.version): dict(entry.tags or {}) for entry in found}
+        return aliases, found
 
     def models(self) -> list[str]:
         """Return the names of all registered models.
@@ -153,21 +152,36 @@ class Registry:
         """Copy a version's artifact into a folder of our own and return where it lies.
 
         Raises:
+            ConflictError: The version's source is not an address that is followed.
             NotFoundError: The registry has the version, its artifact is gone.
-            UnavailableError: The registry or the artifact store went away, or the disk is full.
+            UnavailableError: The registry, the artifact store or the disk does not hold out.
         """
-        with translated(self.uri), quiet_progress():
-            uri = self.client.get_model_version_download_uri(model, str(version))
-            try:
-                return copy_artifact(self.client, uri, folder)
-            except FileNotFoundError as error:
-                raise _artifact_gone(model, version, error.__cause__ or error) from error
+        return download(
+            self,
+            f"models:/{model}/{version}",
+            folder,
+            f"the artifact of '{model}' version {version}",
+            "The registry names a version whose files are gone; register it again.",
+        )
+
+    def artifact_roots(self) -> set[str]:
+        """Return where the artifacts of the registry's experiments are, for `translated` blocks."""
+        from mlflow.entities import ViewType
+
+        return {
+            str(experiment.artifact_location)
+            for experiment in every_page(
+                lambda token: self.client.search_experiments(
+                    ViewType.ALL, max_results=_MOST, page_token=token
+                )
+            )
+        }
 
     def tag(self, model: str, version: int, tags: Mapping[str, object]) -> None:
         """Set tags of a version."""
         with translated(self.uri):
             for key, value in tags.items():
-                self.client.set_model_version_tag(model, str(version), key, str(value))
+                self.client.set_model_version_tag(model, str(version), key, redact(str(value)))
 
     def aliases(self, model: str) -> dict[str, int]:
         """Return every alias of a model with the version that it names now.
@@ -228,19 +242,21 @@ class Registry:
             if getattr(error, "error_code", "") not in NOT_FOUND:
                 raise
             raise NotFoundError(
-                f"there is no registered model '{model}' in {shown(self.uri)}; "
+                f"there is no registered model '{model}' in {redact(self.uri)}; "
                 f"there are: {_join(self._models())}",
                 hint="Check the name and MLFLOW_TRACKING_URI.",
             ) from error
         return {alias: int(version) for alias, version in registered.aliases.items()}
 
     def _models(self) -> list[str]:
-        found = self.client.search_registered_models(max_results=_MOST)
-        names = [model.name for model in found]
-        while found.token:
-            found = self.client.search_registered_models(max_results=_MOST, page_token=found.token)
-            names += [model.name for model in found]
-        return sorted(names)
+        return sorted(
+            str(model.name)
+            for model in every_page(
+                lambda token: self.client.search_registered_models(
+                    max_results=_MOST, page_token=token
+                )
+            )
+        )
 
 
 def _default_version(alias: str, aliases: Mapping[str, int], versions: Mapping[int, Any]) -> int:
@@ -254,13 +270,6 @@ def _default_version(alias: str, aliases: Mapping[str, int], versions: Mapping[i
             )
         return aliases["staging"]
     return max(versions)
-
-
-def _artifact_gone(model: str, version: int, error: BaseException) -> NotFoundError:
-    return NotFoundError(
-        f"the artifact of '{model}' version {version} cannot be found: {error}",
-        hint="The registry names a version whose files are gone; register it again.",
-    )
 
 
 def _join(items: Any) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import ConflictError, OutcomeUnknown
 from exporter.names import ARCHIVED
-from exporter.registry.adapter import shown
+from exporter.redaction import redact
 from exporter.registry.promotion import Promotion, claims, promoted_tag, promotion
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _renewed(selection: Selection, alias: str, record: Promotion) -> Promotion:
 
 def _unknown(registry: Registry, selection: Selection, alias: str) -> OutcomeUnknown:
     return OutcomeUnknown(
-        f"the registry at {shown(registry.uri)} went away while '{alias}' was moved; whether it "
+        f"the registry at {redact(registry.uri)} went away while '{alias}' was moved; whether it "
         f"names version {selection.version} now is unknown, and that version stays served",
         hint="Run the same command again once the registry answers; it finishes the move.",
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from exporter.redaction import redact_all
 from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Promotion:
         record |= {
             key: value for key in ("repository", "reason", "until") if (value := getattr(self, key))
         }
-        return json.dumps(record)
+        return json.dumps(redact_all(record))
 
 
 def promoted_tag(alias: str) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Self
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
 
 from exporter.bundle import MANIFEST, Bundle
-from exporter.errors import NotFoundError, ValidationFailed
+from exporter.errors import ConflictError, ValidationFailed
 from exporter.processes import Holder
+from exporter.redaction import redact
 from exporter.registry.adapter import quiet_progress, translated
-from exporter.registry.artifacts import copy_artifact
+from exporter.registry.artifacts import download
+from exporter.registry.bounds import exchange
+from exporter.registry.locations import check_location
 from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from exporter.registry.connection import Registry
@@ -28,8 +32,9 @@ _PROCESS = "stlab.process"
 class ExportRun:
     """One export in the experiment ``stlab-export``."""
 
-    def __init__(self, registry: Registry, run_id: str) -> None:
+    def __init__(self, registry: Registry, run_id: str, location: str) -> None:
         self._registry = registry
+        self._location = location
         self.run_id = run_id
 
     @classmethod
@@ -40,6 +45,10 @@ class ExportRun:
             registry: Where.
             name: The run's name.
             parameters: What was asked for.
+
+        Raises:
+            ConflictError: The experiment's artifacts would go to an address that is not followed.
+            UnavailableError: The registry went away.
         """
         from mlflow.entities import Param
 
@@ -54,9 +63,15 @@ class ExportRun:
             run = client.create_run(experiment_id, run_name=name, tags=tags)
             client.log_batch(
                 run.info.run_id,
-                params=[Param(key, str(value)) for key, value in parameters.items()],
+                params=[Param(key, redact(str(value))) for key, value in parameters.items()],
             )
-        return cls(registry, run.info.run_id)
+            try:
+                what = f"the experiment '{EXPERIMENT}'"
+                location = check_location(registry, run.info.artifact_uri, what)
+            except ConflictError:
+                client.set_terminated(run.info.run_id, status="FAILED")
+                raise
+        return cls(registry, run.info.run_id, location)
 
     @property
     def bundle_uri(self) -> str:
@@ -65,13 +80,22 @@ class ExportRun:
 
     def keep_bundle(self, bundle: Bundle) -> None:
         """Log a bundle's folder as artifact."""
-        with translated(self._registry.uri), quiet_progress():
-            self._registry.client.log_artifacts(self.run_id, str(bundle.path), BUNDLE_FOLDER)
+        with self._store() as store:
+            store.log_artifacts(str(bundle.path), BUNDLE_FOLDER)
 
     def keep_file(self, path: Path) -> None:
         """Log one file as artifact."""
-        with translated(self._registry.uri), quiet_progress():
-            self._registry.client.log_artifact(self.run_id, str(path))
+        with self._store() as store:
+            store.log_artifact(str(path))
+
+    @contextmanager
+    def _store(self) -> Iterator[Any]:
+        """Lend the store of the run's artifacts, at the address that was checked."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        uri = self._registry.uri
+        with translated(uri), quiet_progress(), exchange(uri, transfer=True):
+            yield get_artifact_repository(self._location, tracking_uri=uri)
 
     def finish(self, metrics: Mapping[str, float], *, succeeded: bool) -> None:
         """Log the metrics and close the run."""
@@ -128,17 +152,17 @@ def fetch_bundle(
 
     Raises:
         NotFoundError: It is gone.
+        ConflictError: It is at an address that is not followed.
         ValidationFailed: The bundle there is another one, or a file is missing or differs.
-        UnavailableError: The registry or the artifact store went away, or the disk is full.
+        UnavailableError: The registry, the artifact store or the disk does not hold out.
     """
-    with translated(registry.uri), quiet_progress():
-        try:
-            path = copy_artifact(registry.client, uri, folder)
-        except FileNotFoundError as error:
-            raise NotFoundError(
-                f"the bundle at {uri} is gone",
-                hint="Export the version to 'staging' again, which converts it anew.",
-            ) from error
+    path = download(
+        registry,
+        uri,
+        folder,
+        f"the bundle of '{model}' version {version}",
+        "Export the version to 'staging' again, which converts it anew.",
+    )
     bundle = Bundle.open(path, model, version)
     if bundle.sha256 != sha256:
         raise ValidationFailed(

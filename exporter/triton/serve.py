@@ -14,6 +14,7 @@ from exporter.environment import bare_environment
 from exporter.errors import NotFoundError, UnavailableError
 from exporter.repository.address import Address, is_url
 from exporter.system.sandbox import hide_process
+from exporter.terminal import block
 from exporter.triton.flags import flag_names, key_flags, merge_flags, safe_flags
 from exporter.triton.keys import ServerKey
 from exporter.triton.process import GuardedProcess, shell_safe
@@ -113,7 +114,7 @@ def claim_key(arguments: Sequence[str], *, say: Callable[[str], None]) -> Server
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{block(text)}\n")
 
 
 def _run(

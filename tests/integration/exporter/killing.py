@@ -63,10 +63,13 @@ for name in ("begin", "end"):
     around(Progress, name)
 from mlflow import MlflowClient
 for name in (
-    "create_run", "log_artifact", "log_artifacts", "log_batch", "set_terminated",
-    "set_model_version_tag", "delete_model_version_tag", "set_registered_model_alias",
+    "create_run", "log_batch", "set_terminated", "set_model_version_tag",
+    "delete_model_version_tag", "set_registered_model_alias",
 ):
     around(MlflowClient, name)
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+for name in ("log_artifact", "log_artifacts"):
+    around(LocalArtifactRepository, name)
 from triton_client._client import Repository
 for name in ("load", "unload"):
     around(Repository, name)

@@ -13,6 +13,7 @@ from typing import Any
 import mlflow
 import onnx
 import pytest
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from exporter import delivery
 from exporter.earlier import Earlier
@@ -293,7 +294,7 @@ def test_an_address_of_a_registry_that_is_none(tmp_path: Path, uri: str) -> None
 
 def test_a_run_that_could_not_be_kept_is_closed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     versions(lab, "unkept", 1.0)
-    monkeypatch.setattr(mlflow.MlflowClient, "log_artifacts", gone)
+    monkeypatch.setattr(LocalArtifactRepository, "log_artifacts", gone)
     assert lab.export("unkept").exit_code == 6
     experiment = lab.client.get_experiment_by_name("stlab-export")
     runs = lab.client.search_runs([experiment.experiment_id], "params.model = 'unkept'")

@@ -1,0 +1,204 @@
+"""Where an address of artifacts leads: to the registry, to a store that it names, or nowhere.
+
+Tags and the sources of versions can be written by anybody who may edit a model. Whatever they name,
+a request with credentials goes to these alone:
+
+| address | followed |
+|---|---|
+| ``runs:/``, ``models:/`` | to where the registry says that the run's or model's artifacts are |
+| ``mlflow-artifacts:/``, ``http(s)://`` | where host and port are the registry's own |
+| ``s3://``, ``gs://``, ``wasbs://``, ``abfss://`` | the bucket of an experiment of the registry |
+| folders, ``file:`` | where the registry itself is a file on this machine |
+| ``STLAB_ARTIFACT_STORES`` | what the operator allows besides |
+
+What is returned is written anew from the parts that were checked, so that MLflow cannot read it
+differently.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from exporter.errors import ConflictError
+from exporter.redaction import redact
+from exporter.registry.bounds import allowed_stores, origin
+
+if TYPE_CHECKING:
+    from exporter.registry.connection import Registry
+
+__all__ = ["check_location", "locate"]
+
+_MOST_STEPS = 8
+_ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+_ID = r"[A-Za-z0-9_\-]{1,64}"
+_RUN = re.compile(rf"runs:/({_ID})(/.*)?")
+_LOGGED = re.compile(rf"models:/({_ID})(/.*)?")
+_VERSION = re.compile(r"models:/([^/@]+)/([1-9]\d*)(/.*)?")
+_ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)(/.*)?")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):")
+_HOSTILE = re.compile(r"[\x00-\x20\x7f\\]")
+# What a client connects to follows from these names alone, and never from what is in the address.
+_BUCKETS = {
+    "s3": re.compile(r"[\w.\-:]+"),
+    "gs": re.compile(r"[\w.\-]+"),
+    "wasbs": re.compile(
+        r"[\w$\-]+@[\w\-]+\.blob\.core\.(windows\.net|chinacloudapi\.cn|usgovcloudapi\.net)"
+    ),
+    "abfss": re.compile(
+        r"[\w$\-]+@[\w\-]+\.dfs\.core\.(windows\.net|chinacloudapi\.cn|usgovcloudapi\.net)"
+    ),
+}
+
+
+def locate(registry: Registry, address: str, what: str) -> str:
+    """Follow an address to where artifacts are.
+
+    Args:
+        registry: The registry that the address is from.
+        address: Of a tag, or of a version's source.
+        what: What is there, for the error.
+
+    Returns:
+        An address for MLflow's artifact repositories.
+
+    Raises:
+        ConflictError: It leads to what must not be followed; its kind is ``address``.
+    """
+    following = _lower(address)
+    for _ in range(_MOST_STEPS):
+        further = _further(registry.client, following)
+        if further is None:
+            return check_location(registry, following, what)
+        following = _lower(further)
+    raise _refused(registry.uri, address, what)
+
+
+def check_location(registry: Registry, address: str, what: str) -> str:
+    """Return an address that may be read and written, as MLflow is to be given it.
+
+    Args:
+        registry: The registry that names it.
+        address: Where artifacts are.
+        what: What is there, for the error.
+
+    Raises:
+        ConflictError: It must not be followed; its kind is ``address``.
+    """
+    scheme = _scheme(address)
+    found = None
+    if scheme in {"", "file"}:
+        found = _folder(registry.uri, address)
+    elif not _HOSTILE.search(address):
+        if scheme in {"http", "https", "mlflow-artifacts"}:
+            found = _proxied(registry.uri, address)
+        elif scheme in _BUCKETS:
+            found = _bucket(registry, address)
+        if found is None and any(_within(address, store) for store in allowed_stores()):
+            found = address
+    if found is None:
+        raise _refused(registry.uri, address, what)
+    return found
+
+
+def _further(client: Any, address: str) -> str | None:
+    """Return where the registry says that an address of its own leads; None for another one."""
+    if found := _RUN.fullmatch(address):
+        root = client.get_run(found[1]).info.artifact_uri
+    elif found := _VERSION.fullmatch(address):
+        root = client.get_model_version_download_uri(found[1], found[2])
+    elif found := _ALIAS.fullmatch(address):
+        version = int(client.get_model_version_by_alias(found[1], found[2]).version)
+        root = f"models:/{found[1]}/{version}"
+    elif found := _LOGGED.fullmatch(address):
+        root = client.get_logged_model(found[1]).artifact_location
+    else:
+        return None
+    return f"{str(root).rstrip('/')}{found[found.re.groups] or ''}"
+
+
+def _folder(uri: str, address: str) -> str | None:
+    """Return a folder where the registry is on this machine, or the operator allows it."""
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    if urlsplit(address).netloc not in {"", "localhost"}:
+        return None
+    path = Path(local_file_uri_to_path(address)).absolute()
+    allowed = (Path(store) for store in allowed_stores() if not _scheme(store))
+    if _is_local(uri) or any(path.resolve().is_relative_to(one.resolve()) for one in allowed):
+        return path.as_uri()
+    return None
+
+
+def _proxied(uri: str, address: str) -> str | None:
+    """Return artifacts that the registry's own server hands on, or another that is allowed."""
+    if not uri.lower().startswith(("http://", "https://")):
+        return None
+    parts = urlsplit(address)
+    path = parts.path
+    if parts.scheme == "mlflow-artifacts":
+        if not parts.netloc:
+            return _own(path)
+        scheme = urlsplit(uri).scheme
+    else:
+        scheme, path = parts.scheme, path.partition(f"{_ARTIFACTS}/")[2]
+    if "@" in parts.netloc or not path:
+        return None
+    address = f"{scheme}://{parts.netloc}{_ARTIFACTS}/{path.lstrip('/')}"
+    try:
+        if origin(address) == origin(uri):
+            return _own(path)
+        allowed = {origin(store) for store in allowed_stores() if store.startswith("http")}
+        return address if origin(address) in allowed else None
+    except ValueError:
+        return None
+
+
+def _own(path: str) -> str | None:
+    if ".." in unquote(path).split("/"):
+        return None
+    return f"mlflow-artifacts:/{path.lstrip('/')}"
+
+
+def _bucket(registry: Registry, address: str) -> str | None:
+    """Return an address in a bucket that holds the artifacts of an experiment of the registry."""
+    parts = urlsplit(address)
+    if not _BUCKETS[parts.scheme].fullmatch(parts.netloc) or parts.query or parts.fragment:
+        return None
+    named = {urlsplit(_lower(root))[:2] for root in registry.artifact_roots()}
+    return address if (parts.scheme, parts.netloc) in named else None
+
+
+def _within(address: str, store: str) -> bool:
+    """Whether an address is below one that the operator allows."""
+    ours, theirs = urlsplit(address), urlsplit(store)
+    if not theirs.scheme or (ours.scheme, ours.netloc) != (theirs.scheme, theirs.netloc):
+        return False
+    root, path = theirs.path.rstrip("/"), unquote(ours.path)
+    return f"{path}/".startswith(f"{root}/") and ".." not in path.split("/")
+
+
+def _is_local(uri: str) -> bool:
+    return _scheme(uri) in {"", "file"} or _scheme(uri).startswith("sqlite")
+
+
+def _scheme(address: str) -> str:
+    found = _SCHEME.match(address)
+    return found[1].lower() if found else ""
+
+
+def _lower(address: str) -> str:
+    """Return an address with its scheme in lower case."""
+    scheme = _scheme(address)
+    return f"{scheme}{address[len(scheme) :]}"
+
+
+def _refused(uri: str, address: str, what: str) -> ConflictError:
+    return ConflictError(
+        f"{what} is said to be at {redact(address)}, which is neither of the registry at "
+        f"{redact(uri)} nor of a store that it names, and is not followed",
+        hint="See who wrote that address. If you trust it, add it to STLAB_ARTIFACT_STORES.",
+        kind="address",
+    )
