@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter import redaction
@@ -28,6 +28,7 @@ ADDRESSES = (
 TEXTS = ("{}", "no answer at {}: refused", "see '{}'", '{{"url": "{}"}}', "<{}>", "a\nb {}\nc")
 
 
+@settings(deadline=None)
 @given(password=PASSWORDS)
 def test_the_account_of_an_address_that_was_given(password: str) -> None:
     redaction._learned.clear()
@@ -43,6 +44,7 @@ def test_the_account_of_an_address_that_was_given(password: str) -> None:
     redaction._learned.clear()
 
 
+@settings(deadline=None)
 @given(password=PASSWORDS)
 def test_the_account_of_an_address_that_nobody_gave(password: str) -> None:
     """One from a tag, or out of another library's text, where it is written as it should be."""
