@@ -181,23 +181,49 @@ def channel_settings(
 
 
 def _target(url: str) -> tuple[str, bool]:
+    if not isinstance(url, str):
+        raise TypeError(f"an address is text, such as 'localhost:8001', not {url!r}")
     if url.startswith(_RESOLVERS):
         return url, False
     scheme, separator, rest = url.rpartition("://")
-    if separator and scheme not in ("grpc", "grpcs"):
-        raise ValueError(f"{url} is not a gRPC address; write host:port, usually port 8001")
-    if not rest or "/" in rest:
-        raise ValueError(f"{url!r} is not an address; write host:port, usually port 8001")
-    host, colon, port = rest.rpartition(":")
-    if not colon or not port.isdecimal():
-        raise ValueError(f"{url!r} has no port; write host:port, usually port 8001")
-    if not host:
-        raise ValueError(f"{url!r} has no host; write host:port, usually port 8001")
-    if not 0 < int(port) < 2**16:
-        raise ValueError(f"{url!r} has the port {port}; ports are from 1 to 65535")
-    if ":" in host and not host.startswith("["):
-        raise ValueError(f"{url!r} is an IPv6 address without brackets; write [address]:port")
+    problem = _problem(rest)
+    if "@" in rest:
+        # What comes before it may be a password.
+        problem = "has an account in it; give it with token= or headers="
+        url = f"…@{rest.rpartition('@')[2]}"
+    elif separator and scheme not in ("grpc", "grpcs"):
+        problem = "is not a gRPC address"
+    if problem:
+        raise ValueError(f"{url!r} {problem}; write host:port, usually port 8001")
     return f"dns:///{rest}", scheme == "grpcs"
+
+
+def _problem(authority: str) -> str:
+    """Return what is wrong with a host and its port; nothing where they are right."""
+    host, colon, port = authority.rpartition(":")
+    is_bare = ":" in host and not host.startswith("[")
+    if is_bare and _is_ipv6(host):
+        return "is an IPv6 address without brackets: [address]:port"
+    if (
+        not authority
+        or is_bare
+        or {"/", ",", " "} & {*authority}
+        or authority.split() != [authority]
+    ):
+        return "is not an address"
+    if not colon or not (port.isascii() and port.isdecimal()):
+        return "has no port"
+    if not host:
+        return "has no host"
+    if not 0 < int(port) < 2**16:
+        return f"has the port {port}, and ports are from 1 to 65535"
+    return ""
+
+
+def _is_ipv6(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).version == 6
+    return False
 
 
 def _host_port(target: str) -> tuple[str, int] | None:

@@ -19,7 +19,6 @@ from triton_client._defaults import (
 from triton_client._failures import NOT_POLLED
 from triton_client._green_threads import prepare_green_threads
 from triton_client._model import Model
-from triton_client._green_threads import prepare_green_threads
 from triton_client._origin import Origin
 from triton_client._regions import Regions
 from triton_client._shared_memory import SharedMemory

@@ -224,6 +224,37 @@ def test_other_addresses_are_refused(url: str) -> None:
         settings(url)
 
 
+def test_what_is_wrong_with_an_address_is_said() -> None:
+    for url, problem in (
+        ("host", "has no port"),
+        ("host:http", "has no port"),
+        ("host:\uff18", "has no port"),
+        ("[::1]", "has no port"),
+        (":8001", "has no host"),
+        ("grpc://:8001", "has no host"),
+        ("host:0", "ports are from 1 to 65535"),
+        ("host:65536", "ports are from 1 to 65535"),
+        ("host:99999999999999999999", "ports are from 1 to 65535"),
+        ("http://host:8000", "is not a gRPC address"),
+        ("::1:8001", "IPv6 address without brackets"),
+        ("", "is not an address"),
+        (" host:8001", "is not an address"),
+        ("host:8001\n", "is not an address"),
+        ("a:1,b:2", "is not an address"),
+        ("grpc:host:8001", "is not an address"),
+    ):
+        with pytest.raises(ValueError, match=problem) as caught:
+            settings(url)
+        assert "write host:port, usually port 8001" in str(caught.value)
+    for url in ("user:secret@host:8001", "http://user:secret@host:8000"):
+        with pytest.raises(ValueError, match="has an account in it") as caught:
+            settings(url)
+        assert "secret" not in str(caught.value)
+    for nothing in (None, 8001, b"host:8001"):
+        with pytest.raises(TypeError, match="an address is text"):
+            settings(nothing)  # type: ignore[arg-type]
+
+
 def test_an_option_replaces_only_its_own_default() -> None:
     options = dict(settings("h:1", options={"grpc.keepalive_time_ms": 5, "grpc.x": 1}).options)
     assert options["grpc.keepalive_time_ms"] == 5

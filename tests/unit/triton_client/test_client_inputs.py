@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from triton_client._inputs import check_inputs, check_outputs
+from triton_client._tensors import encode_tensor
 from triton_client.types import ModelSpec, TensorSpec, numpy_dtype
 
 
@@ -175,3 +176,49 @@ def test_outputs() -> None:
         check_outputs(spec, ["z"])
     with pytest.raises(ValueError, match=r"write \['y'\]"):
         check_outputs(spec, "y")
+
+
+def sent(value: object, shape: tuple[int, ...]) -> bytes:
+    raw = encode_tensor(one(value, "BYTES", shape), "BYTES")
+    assert isinstance(raw, bytes)
+    return raw
+
+
+def encoded(*texts: bytes) -> bytes:
+    return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+
+
+def test_bytes_are_never_changed() -> None:
+    """One numpy scalar among them made an array of numpy's text, which cuts zero bytes off."""
+    for value in (
+        [np.bytes_(b"a\0"), b"b\0\0"],
+        [b"a\0", np.bytes_(b"b\0\0")],
+        ["a\0", np.str_("b\0\0")],
+        (np.str_("a\0"), b"b\0\0"),
+        [bytearray(b"a\0"), "b\0\0"],
+        np.array([np.bytes_(b"a\0"), "b\0\0"], object),
+        np.array(["a\0", "b\0\0"], np.dtypes.StringDType()),
+    ):
+        assert sent(value, (-1,)) == encoded(b"a\0", b"b\0\0"), value
+    for single in (np.bytes_(b"a\0"), np.str_("a\0"), b"a\0", "a\0", bytearray(b"a\0")):
+        assert sent(single, ()) == encoded(b"a\0"), single
+        assert sent([[single], [single]], (-1, -1)) == encoded(b"a\0", b"a\0")
+    objects = np.array([b"a\0"], object)
+    assert sent([objects, objects], (-1, -1)) == encoded(b"a\0", b"a\0")
+    assert one([np.str_("a\0")], "BYTES").tolist() == ["a\0"]
+    with pytest.raises(ValueError, match="differ in their lengths"):
+        one([["a"], ["b", "c"]], "BYTES", (-1, -1))
+    with pytest.raises(ValueError, match="differ in their depths"):
+        one([["a"], "b"], "BYTES", (-1, -1))
+    with pytest.raises(ValueError, match="mixes text with float32"):
+        one([np.float32(1), "a"], "BYTES")
+
+
+def test_what_is_masked_cannot_be_sent() -> None:
+    masked = np.ma.array([1.0, 2.0], np.float32, mask=[False, True])
+    for value in (masked, [masked, masked], (masked,), [[masked]], [np.ma.masked, 1.0]):
+        with pytest.raises(ValueError, match=r"say what stands for it: \.filled\(value\)"):
+            one(value, "FP32", (-1,) * np.ndim(value))
+    with pytest.raises(ValueError, match="masked"):
+        one(np.ma.array([1.0, 2.0], np.float32))  # nothing is masked, but something may be
+    assert one(masked.filled(0)).tolist() == [1.0, 0.0]
