@@ -204,12 +204,7 @@ def _problem(authority: str) -> str:
     is_bare = ":" in host and not host.startswith("[")
     if is_bare and _is_ipv6(host):
         return "is an IPv6 address without brackets: [address]:port"
-    if (
-        not authority
-        or is_bare
-        or {"/", ",", " "} & {*authority}
-        or authority.split() != [authority]
-    ):
+    if is_bare or "/" in authority or "," in authority or authority.split() != [authority]:
         return "is not an address"
     if not colon or not (port.isascii() and port.isdecimal()):
         return "has no port"
