@@ -94,7 +94,7 @@ def _infer(request: InferRequest) -> InferResult:
             ) from error
     version = model.spec.version
     return InferResult(
-        request.model, int(version) if version.isdigit() else None, round(seconds, 6), outputs
+        request.model, int(version) if version.isdecimal() else None, round(seconds, 6), outputs
     )
 
 

@@ -214,4 +214,4 @@ class _Pruning:
         with connected(url) as client:
             index = client.repository.index(ready=True)
         model = self.request.model
-        return {int(e.version) for e in index if e.name == model and e.version.isdigit()}
+        return {int(e.version) for e in index if e.name == model and e.version.isdecimal()}

@@ -72,11 +72,28 @@ def read_npz(body: bytes, tensors: Sequence[TensorSpec], *, max_bytes: int) -> d
 
 
 def to_npz(outputs: Mapping[str, Any]) -> bytes:
-    """Return an answer as a npz; strings are of numpy's dtype ``S``."""
+    """Return an answer as a npz; strings are of numpy's dtype ``S``.
+
+    Raises:
+        Problem: Strings end with a zero byte, which that dtype cuts off.
+    """
     content = io.BytesIO()
     # Not np.savez, which has arguments of its own by name.
-    write_npz(content, {n: a.astype("S") if a.dtype.kind == "O" else a for n, a in outputs.items()})
+    write_npz(content, {name: _plain(name, array) for name, array in outputs.items()})
     return content.getvalue()
+
+
+def _plain(name: str, array: Array) -> Array:
+    if array.dtype.kind != "O":
+        return array
+    if any(item.endswith(b"\0") for item in array.ravel().tolist()):
+        raise Problem(
+            406,
+            "not-acceptable",
+            f"output '{name}' has strings that end with a zero byte, which a npz cannot hold; "
+            "ask for JSON with Accept",
+        )
+    return array.astype("S")
 
 
 def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

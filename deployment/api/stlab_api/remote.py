@@ -39,7 +39,7 @@ class TritonBackend:
         gone, and the one that is there has been proven.
         """
         index = await self._client.repository.index(ready=True)
-        ready = {int(e.version) for e in index if e.name == name and e.version.isdigit()}
+        ready = {int(e.version) for e in index if e.name == name and e.version.isdecimal()}
         if not ready:
             raise NotFoundError(
                 f"the server at {self._client.url} has no version of '{name}' ready",

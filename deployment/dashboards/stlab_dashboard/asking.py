@@ -120,7 +120,7 @@ class Service:
                     hint="Check that STLAB_API_URL is that of stlab-api.",
                 ) from error
         return InferResult(
-            model, int(version) if version.isdigit() else None, round(seconds, 6), outputs
+            model, int(version) if version.isdecimal() else None, round(seconds, 6), outputs
         )
 
 

@@ -174,6 +174,9 @@ def _graph_type(datatype: str, kind: int, *, keep: bool) -> int:
 def _plain(values: Any) -> Array:
     """Return an answer as it is served: strings as bytes, other whole numbers as int64."""
     array = np.asarray(values)
+    if array.dtype.kind in "US" and not isinstance(values, np.ndarray):
+        # Its text as it is: numpy's own cuts zero bytes off.
+        array = np.asarray(values, dtype=object)
     if array.dtype.kind in "OU" or array.dtype.kind == "T":
         return as_bytes(array.astype(object))
     return array.astype(np.int64) if array.dtype.kind in "iub" else array

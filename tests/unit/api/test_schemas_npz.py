@@ -263,6 +263,12 @@ def test_strings_are_packed_without_pickle() -> None:
     assert found.tolist() == words.tolist()
 
 
+def test_strings_that_a_npz_would_cut_are_refused() -> None:
+    with pytest.raises(Problem, match="end with a zero byte") as caught:
+        to_npz({"y": np.array([b"a", b"b\0"], object)})
+    assert caught.value.status == 406
+
+
 def ask(body: bytes, headers: dict[str, str], **changed: Any) -> Any:
     async def asked() -> Any:
         async with running(**changed) as toy:
