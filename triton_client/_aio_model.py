@@ -192,7 +192,8 @@ class AsyncModel(ServedModel):
     ) -> AsyncIterator[Outputs]:
         """Run the model and yield its answers as they come: any number where it is decoupled.
 
-        The request is sent when the first answer is asked for, and is never sent twice.
+        The request is sent when the first answer is wanted, and again only where the server never
+        processed it.
         ``aclose`` cancels the call, as does the end of the last reference.
 
         Args:

@@ -201,7 +201,8 @@ class Model(ServedModel):
     ) -> Iterator[Outputs]:
         """Run the model and yield its answers as they come: any number where it is decoupled.
 
-        The request is sent when the first answer is asked for, and is never sent twice.
+        The request is sent when the first answer is wanted, and again only where the server never
+        processed it.
         Leaving early cancels the call.
 
         Args:
