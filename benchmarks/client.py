@@ -52,7 +52,7 @@ _OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_len
 _TURN_SECONDS = 0.2
 """About how long a turn takes: short beside what else the machine does, and long enough for the
 allocator to settle, as it would where one client has the process to itself."""
-_LEAST_TURNS = 8
+_LEAST_TURNS = 6
 _CONFIG = """
 name: "echo" backend: "python" max_batch_size: 0
 input { name: "x" data_type: TYPE_FP32 dims: [-1] }
@@ -235,7 +235,7 @@ async def measure_aio(url: str, size: str, in_flight: int, seconds: float) -> di
             await _ask_all(ask, x, 2 * in_flight, in_flight)
             each = max(each, (time.perf_counter() - start) / 2)
         # So many calls of each that is in flight, lest the first and the last ones tell.
-        calls = in_flight * max(4, _calls_a_turn(each))
+        calls = in_flight * max(2, _calls_a_turn(each))
         costs: dict[str, list[Cost]] = {name: [] for name in contestants}
         for names in _turns(list(contestants), seconds):
             for name in names:

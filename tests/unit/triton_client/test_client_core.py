@@ -262,6 +262,14 @@ def test_an_option_replaces_only_its_own_default() -> None:
     assert options["grpc.max_receive_message_length"] == 512 << 20
 
 
+def test_grpc_has_no_retry_policy_beside_the_clients_own() -> None:
+    for made in (settings("h:1"), settings("h:1").pinned()):
+        options = dict(made.options)
+        assert "retry" not in options["grpc.service_config"].lower()
+        assert options["grpc.service_config_disable_resolution"] == 1, "from a name server"
+        assert options.get("grpc.enable_retries", 1), "transparent retries are not policy"
+
+
 def test_tls_and_headers(tmp_path: Path) -> None:
     root = tmp_path / "root.pem"
     root.write_bytes(b"-----BEGIN CERTIFICATE-----")
