@@ -20,6 +20,7 @@ import torch
 from torch._export.serde import schema
 from torch._export.serde.serialize import ExportedProgramDeserializer, _dict_to_dataclass
 from torch.export.pt2_archive._package import PT2ArchiveReader, _load_constants, _load_state_dict
+from torch.export.pt2_archive.constants import ARCHIVE_VERSION_PATH, ARCHIVE_VERSION_VALUE
 
 from exporter.errors import ValidationFailed, first_line
 from exporter.sources.pytorch.pt2_schema import check_example, check_payloads, check_program
@@ -62,6 +63,8 @@ def load_program(path: Path) -> ExportedProgram:
         # Torch's own reader: another one might see other entries in the same bytes.
         archive = PT2ArchiveReader(str(path))
         names = _entries(archive, path.stat().st_size)
+        if (version := archive.read_string(ARCHIVE_VERSION_PATH)) != ARCHIVE_VERSION_VALUE:
+            raise ValueError(f"it is of version {version[:20]!r} of the format")  # noqa: TRY301
         program = _described(archive, _MODEL, check_program)
         weights = _tensors(archive, names, _WEIGHTS, _OLD_WEIGHTS)
         constants = _tensors(archive, names, _CONSTANTS, _OLD_CONSTANTS)

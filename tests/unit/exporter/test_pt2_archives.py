@@ -460,6 +460,12 @@ def test_descriptions_that_are_none(
             load_program(write(tmp_path / "model.pt2", {**records, name: content}))
 
 
+def test_archives_of_another_format(records: dict[str, bytes], tmp_path: Path) -> None:
+    for change in ({"archive_version": b"99"}, {"archive_format": b"zip"}):
+        with pytest.raises(ValidationFailed, match="cannot be read as a torch"):
+            load_program(write(tmp_path / "model.pt2", {**records, **change}))
+
+
 def test_archives_of_older_releases(
     program: torch.export.ExportedProgram, records: dict[str, bytes], tmp_path: Path
 ) -> None:

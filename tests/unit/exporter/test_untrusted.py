@@ -27,6 +27,7 @@ from exporter.errors import StlabError, UnavailableError, UsageError, Validation
 from exporter.names import artifact_path
 from exporter.processes import Holder
 from exporter.proven import vouched
+from exporter.registry.parts import parts_of
 from exporter.registry.promotion import promoted_tag, promotion
 from exporter.settings import load_dotenv
 from exporter.sources.mlmodel import MLModel
@@ -283,6 +284,12 @@ def test_any_text_in_a_tag(value: Any, text: str) -> None:
     if isinstance(value, dict):
         Holder.read(value).has_died()
     assert not Holder.read({"pid": "9" * 5000}).pid
+
+
+def test_a_version_that_no_registry_has() -> None:
+    for version in ("9" * 5000, "\u0663", "1e9"):
+        with pytest.raises(ValidationFailed, match=r"stlab\.preprocessing"):
+            parts_of(None, {"stlab.preprocessing": f"models:/a/{version}"})  # type: ignore[arg-type]
 
 
 def test_json_that_a_reader_could_not_walk() -> None:
