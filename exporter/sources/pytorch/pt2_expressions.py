@@ -22,8 +22,9 @@ _SYMBOL = re.compile(r"(?:s|u|z|f|uf|zf|zuf)\d{1,6}")
 
 _MAX_LENGTH = 20_000
 _MAX_NODES = 2000
+_MAX_COMPARED = 48  # sympy compares the operands of Max and Min each with each, for seconds
 _MAX_BITS = 4096
-_MAX_EXPONENT = 64
+_MAX_EXPONENT = 32
 _SIZE_BITS = 64
 
 _CHARACTERS = re.compile(r"[A-Za-z0-9_ +\-*/%(),.<>=!&|~\[\]':]*")
@@ -85,7 +86,15 @@ def _parsed(text: str) -> ast.expr:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError from error
-    if sum(1 for _ in ast.walk(tree)) > _MAX_NODES:
+    nodes = list(ast.walk(tree))
+    compared = sum(
+        len(node.args)
+        for node in nodes
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in {"Max", "Min"}
+    )
+    if len(nodes) > _MAX_NODES or compared > _MAX_COMPARED:
         raise ValueError
     return tree.body
 
@@ -104,11 +113,11 @@ def _bits(node: ast.expr, call: Callable[[ast.expr], float]) -> float:
             bits = _SIZE_BITS
         case ast.BinOp(left, ast.Pow() | ast.LShift(), right):
             bits = _power_bits(left, right, call)
-        case ast.BinOp(left, _, right):
+        case ast.BinOp(left, ast.Mult() | ast.Div(), right):
             bits = _bits(left, call) + _bits(right, call)
-        case ast.UnaryOp() | ast.BoolOp() | ast.Compare() | ast.IfExp():
+        case ast.BinOp() | ast.UnaryOp() | ast.BoolOp() | ast.Compare() | ast.IfExp():
             operands = [n for n in ast.iter_child_nodes(node) if isinstance(n, ast.expr)]
-            bits = max(_bits(operand, call) for operand in operands)
+            bits = max(_bits(operand, call) for operand in operands) + 1
         case ast.Call() | ast.Subscript() | ast.Attribute():
             bits = call(node)
         case _:
@@ -160,7 +169,8 @@ def _size_call(node: ast.expr) -> float:
         case ast.Call(ast.Name(function), [base, exponent], []) if function in _POWERS:
             return _power_bits(base, exponent, _size_call)
         case ast.Call(ast.Name(function), [_, *_] as values, []) if _is_function(function):
-            return sum(_bits(value, _size_call) for value in values)
+            bits = [_bits(value, _size_call) for value in values]
+            return sum(bits) if function == "Mul" else max(bits) + len(bits)
         case _:
             raise ValueError
     return _SIZE_BITS
@@ -207,7 +217,7 @@ def _guard_call(node: ast.expr) -> float:
         case ast.Call(function, [_, *_] as values, []):
             if ast.unparse(function) not in _GUARD_FUNCTIONS:
                 raise ValueError
-            return sum(_bits(value, _guard_call) for value in values)
+            return max(_bits(value, _guard_call) for value in values)
         case _:
             raise ValueError
     return _SIZE_BITS

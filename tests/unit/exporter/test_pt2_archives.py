@@ -335,6 +335,8 @@ def test_sizes_are_bounded_arithmetic() -> None:
         "Pow(Symbol('s7', integer=True), Rational(1, 2))",
         "Mul(Float('0.5', precision=53), ToFloat(Symbol('s7')))",
         "StrictLessThan(Symbol('s0'), Integer(3))",
+        "Add(" + ", ".join(f"Mul(Integer({n}), Symbol('s{n}'))" for n in range(1, 150)) + ")",
+        "(" * 20 + "s0" + " - 1)//2 + 1)" * 10,
     ]
     for text in right:
         check_size(text)
@@ -343,6 +345,7 @@ def test_sizes_are_bounded_arithmetic() -> None:
         *("PowByNatural(9, s0)", "Float('1e99999999')", "Float('1', precision=99999999)"),
         *("Symbol('s0', __class__=True)", "Symbol('x;y')", "lambda: s0", "s0.__class__", "open"),
         *("Symbol", "Integer('9')", "(((9**64)**64)**64)**64", "s0" + "+s0" * 9999, "(" * 500),
+        "Max(" + ", ".join(f"s{n}" for n in range(300)) + ")",
         *("LShift(1, 99999999)", "1 << 99999999", "'a'", "s9999999", "f(s0)", "__import__('os')"),
     ]
     for text in wrong:
