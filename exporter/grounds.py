@@ -13,6 +13,7 @@ from exporter.config import parse
 from exporter.connecting import client_of, connected
 from exporter.errors import StlabError, UsageError
 from exporter.repository.layout import lay_out
+from exporter.system.sandbox import hide_process
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
 
@@ -81,6 +82,8 @@ class PrivateGround:
             release: The target release.
             say: Told what is being done.
         """
+        # The server's processes are of the same user, and run what a model's file makes them run.
+        hide_process()
 
         def start() -> tuple[Runtime, TritonServer]:
             runtime = ensure_runtime(release, progress=say)

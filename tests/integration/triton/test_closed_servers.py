@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from test_serve import SERVE, running
-from test_server import add_model, free_port
+from test_server import REPOSITORY_ROOT, add_model, free_port
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from exporter.connecting import connected
@@ -144,6 +145,41 @@ def test_the_private_server_is_out_of_reach(runtime: Runtime, tmp_path: Path) ->
         assert as_another_user(lambda: not connects(path))
         assert connects(path)
     assert not Path(path).parent.exists()
+
+
+PROVING = """
+import ctypes, os, sys
+from pathlib import Path
+from exporter.grounds import PrivateGround
+from exporter.triton.releases import DEFAULT_RELEASE, release
+
+with PrivateGround.open(Path(sys.argv[1]), release(DEFAULT_RELEASE), print) as ground:
+    with ground.client() as client:
+        assert client.live()
+    print(ctypes.CDLL(None).prctl(3))  # PR_GET_DUMPABLE
+    for pid in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        for child in pid.read_text().split():
+            print(Path(f"/proc/{child}/environ").read_bytes())
+"""
+
+
+def test_the_proving_server_sees_no_secret_of_the_exporter(tmp_path: Path) -> None:
+    """In its own environment, and in that of the process which started it."""
+    secret = "a-secret-of-the-exporter"
+    done = subprocess.run(
+        [sys.executable, "-c", PROVING, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY_ROOT), "MLFLOW_TRACKING_TOKEN": secret},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    dumpable, *environments = done.stdout.splitlines()
+    # Only a process that is dumpable can be looked into by others of its user, but for root's.
+    assert dumpable == "0"
+    assert any("LD_LIBRARY_PATH" in line for line in environments)
+    assert secret not in done.stdout
 
 
 def listening(pid: int | None) -> list[str]:
