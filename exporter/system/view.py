@@ -25,6 +25,8 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 _GPUS = ("nvidia*", "nvhost*", "nvmap", "dxg")
 _INSTALLATIONS = frozenset({"site-packages", "dist-packages"})
 _IMPORTABLE = frozenset({".py", ".so", ".dist-info", ".egg-info"})
+# What only another project, or an environment, has in it.
+_ELSEWHERE = frozenset({".git", "pyvenv.cfg"})
 # The password of a package index may be in it.
 _SETTINGS = "pip.conf"
 # What processes read of the kernel, /proc/self aside; nothing of other processes.
@@ -105,7 +107,8 @@ def _installed() -> set[Path]:
 def _projects() -> list[Path]:
     """Return what else Python imports from: roots of projects, and archives."""
     installed = _installed()
-    return [path for path in _absolute(sys.path) if not installed & {path, *path.parents}]
+    projects = dict.fromkeys(_absolute(sys.path))
+    return [path for path in projects if not installed & {path, *path.parents}]
 
 
 def _without_settings(root: Path) -> Iterator[Path]:
@@ -132,14 +135,16 @@ def _is_package(folder: Path) -> bool:
     )
 
 
-def _without_hidden(package: Path) -> Iterator[Path]:
-    """Yield a package whole, or its parts where a hidden file such as ``.env`` is in it."""
-    if package.is_file() or not any(package.rglob(".*")):
-        yield package
-        return
-    for path in package.iterdir():
-        if not path.name.startswith("."):
-            yield from _without_hidden(path)
+def _without_hidden(path: Path, depth: int = 2) -> list[Path]:
+    """Return a package, or its parts where a hidden file such as ``.env`` is in it."""
+    if depth == 0 or not path.is_dir():
+        return [path]
+    children = [*path.iterdir()]
+    if _ELSEWHERE & {child.name for child in children}:
+        return []
+    visible = [child for child in children if not child.name.startswith(".")]
+    parts = [part for child in visible for part in _without_hidden(child, depth - 1)]
+    return [path] if parts == children else parts
 
 
 def _mapped() -> Iterator[Path]:
