@@ -82,7 +82,7 @@ def _read(body: bytes, request: _Request, until: float, *, use_float: bool) -> d
                 parser.close()
         except (ijson.JSONError, ArithmeticError, ValueError) as error:
             failure = error
-        silent = 0 if events else silent + len(piece)
+        silent = 0 if events else silent + len(piece.strip())
         step = _PIECE if events else min(2 * step, _LONGEST_PIECE)
         start += len(piece) or 1
         request.take(iter(events))

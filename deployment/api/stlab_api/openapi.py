@@ -160,7 +160,7 @@ def _posted(summary: str, given: dict[str, Any], answered: dict[str, Any]) -> di
         "requestBody": {"required": True, "content": given},
         "responses": {
             "200": {"description": "OK", "content": answered},
-            **_problems((400, 401, 413, 415, 422, 503, 504)),
+            **_problems((400, 401, 408, 413, 415, 422, 503, 504)),
         },
     }
 

@@ -200,7 +200,7 @@ def _plain(array: Any) -> Any:
         return np.array(texts, object).reshape(array.shape).tolist()
     if array.dtype.kind not in "biuf" or array.dtype == np.float16:
         array = array.astype(np.float32)
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array) if array.ndim else array.item()
 
 
 def invalid(error: ValidationError) -> Problem:

@@ -50,8 +50,10 @@ class Settings(BaseSettings):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The hosts to answer for: those that are named, and this machine's own."""
-        return (*host_names(self.allowed_hosts), *LOOPBACK_HOSTS, *host_names(self.host))
+        """The hosts to answer for: those that are named, this machine's and its address."""
+        every = ("0.0.0.0", "::")  # noqa: S104 - these are no names that a browser should use
+        own = () if self.host in every else host_names(self.host)
+        return (*host_names(self.allowed_hosts), *LOOPBACK_HOSTS, *own)
 
     @property
     def triton_urls(self) -> tuple[str, ...]:
