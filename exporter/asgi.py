@@ -111,8 +111,12 @@ class AllowedHosts:
         root = scope.get("root_path", "")
         if scope["path"].removeprefix(root) in self._always:
             return ""
-        given = [value for name, value in scope["headers"] if name == b"host"]
-        origins = [value for name, value in scope["headers"] if name == b"origin"]
+        given, origins = [], []
+        for name, value in scope["headers"]:
+            if name == b"host":
+                given.append(value)
+            elif name == b"origin":
+                origins.append(value)
         host = given[0].decode("latin-1").lower() if len(given) == 1 else ""
         if _name_of(f"//{host}") not in self._hosts:
             return "this host is not among those that are answered for"

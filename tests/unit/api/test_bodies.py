@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from stlab_api.transforms import ModelInfo
 from tests.unit.api.fakes import FakeBackend, Running, finished, model_spec, running
 from triton_client.types import TensorSpec
 
@@ -199,6 +201,57 @@ def test_a_large_answer_counts_too() -> None:
                     assert status == 503 or np.shape(answer.json()["outputs"]["y"]) == (1000, 100)
 
     finished(ask())
+
+
+class LoanRequest(BaseModel):
+    amount: float
+    history: dict[str, float] = {}
+
+
+class LoanRisk(BaseModel):
+    model: ModelInfo
+    risk: float
+
+
+class Risk:
+    """Judge a loan: a plug-in that knows nothing of numbers that are not finite."""
+
+    model, path = "toy", "/v1/loans/risk"
+    request, response = LoanRequest, LoanRisk
+
+    def to_tensors(self, request: LoanRequest, spec: Any) -> dict[str, Any]:
+        return {"x": np.array([[request.amount, 1]], np.float32)}
+
+    def to_response(self, request: LoanRequest, outputs: Any, model: ModelInfo) -> LoanRisk:
+        return LoanRisk(model=model, risk=float(outputs["y"][0, 0]))
+
+
+def test_a_business_endpoint_has_the_same_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stlab_api.app.found_transforms", lambda _: [Risk()])
+
+    def judged(body: bytes, **limits: Any) -> httpx.Response:
+        return asked(body, JSON, Risk.path, **limits)
+
+    assert judged(b'{"amount": 2}').json()["risk"] == 4
+    for word in ("1e400", "-1e400", "NaN", "-Infinity", "1" + "0" * 400):
+        for body, place in (
+            ('{"amount": %s}', "/amount"),
+            ('{"amount": 1, "history": {"a": 1e3, "e9999": %s}}', "/history/e9999"),
+        ):
+            answer = judged((body % word).encode())
+            assert answer.status_code == 422, (word, answer.text)
+            assert answer.json()["errors"][0]["pointer"] == place
+    fine = b'{"amount": 1e30, "history": {"NaN": 1, "1e999": 2}}'
+    assert judged(fine).status_code == 200
+    wrong = b'{"amount": 1, "history": {%s}}' % b",".join(b'"%d":""' % n for n in range(5000))
+    answer = judged(wrong)
+    assert answer.status_code == 422
+    assert "5000 errors" in answer.json()["detail"]
+    assert len(answer.content) < 1000
+    assert judged(wrong, max_plugin_bytes=len(wrong)).status_code == 422
+    assert judged(wrong, max_plugin_bytes=len(wrong) - 1).status_code == 413
+    long = b'{"amount": "%s", "%s": 1}' % (b"a" * 100_000, b"b" * 100_000)
+    assert len(judged(long).content) < 4096
 
 
 @pytest.mark.parametrize("shape", [(0,), (), (70_000,), (3, 30_000), (30_000, 3), (2, 2, 20_000)])
