@@ -152,7 +152,7 @@ class PathPrefix:
         named = [value for name, value in scope["headers"] if name == _FORWARDED_PREFIX]
         prefix = self._prefix
         if named:
-            # What is behind would believe anybody.
+            # NiceGUI would take it from every caller.
             rest = [pair for pair in scope["headers"] if pair[0] != _FORWARDED_PREFIX]
             scope = {**scope, "headers": rest}
             if not prefix and self._trusts(scope):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import resource
 from contextlib import suppress
+from http import HTTPStatus
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -193,11 +194,11 @@ class _Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def _refuse(self, status: int, kind: str, detail: str) -> None:
-        if self.busy:  # its answer is not to be mixed with another
+        if self.busy and self.cycle.response_started:  # its answer is not to be mixed with another
             self._close()
             return
         response = Problem(status, kind, detail, headers={"Connection": "close"}).response()
-        head = [f"HTTP/1.1 {status} ".encode(), b"\r\n"]
+        head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()]
         head += [b"%s: %s\r\n" % line for line in response.raw_headers]
         self.transport.write(b"".join([*head, b"\r\n", bytes(response.body)]))
         self._close()

@@ -161,7 +161,7 @@ class _Request:
         elif kind == "end_map":
             self._open.pop()
         elif kind != "start_map":
-            raise invalid_at(tuple(self._open), "Input should be an object")
+            raise invalid_at((self._key,) if self._key else (), "Input should be an object")
         elif self._key is not None or not self._open:
             self._open.append(self._key or "")
             self._has_inputs |= self._key == _INPUTS

@@ -230,7 +230,7 @@ async def _fetch(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
 
 
 def _is_private(url: str) -> bool:
-    """Return whether nobody on the network can change what an address answers."""
+    """Return whether an address is https, or on this machine."""
     try:
         scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
     except ValueError:

@@ -147,6 +147,10 @@ def test_what_is_no_request_is_refused_as_everything_is(running: Service) -> Non
         for sent, status in (
             (b"\x16\x03\x01\x02\x00\x01", 400),
             (b"GET / HTTP/1.1\r\n broken\r\n\r\n", 400),
+            (
+                b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+                400,
+            ),
             (b"GET / HTTP/1.1\r\n" + b"x: " + b"y" * 512 * 1024, 431),
             (b"GET /" + b"a" * 512 * 1024, 431),
         ):

@@ -177,6 +177,25 @@ def test_arrays_count_as_they_are_unpacked() -> None:
         assert (large[0] if found else None) == found
 
 
+def test_an_error_says_where_it_is() -> None:
+    reader = codec(TensorSpec("x", "INT8", (-1, 2)))
+    for body, pointer in (
+        ("[]", ""),
+        ('{"inputs": 5}', "/inputs"),
+        ("{}", "/inputs"),
+        ('{"inputs": {}}', "/inputs/x"),
+        ('{"inputs": {"x~/": 1}}', "/inputs/x~0~1"),
+        ('{"inputs": {"x": 5}}', "/inputs/x"),
+        ('{"inputs": {"x": [[1, 2], 5]}}', "/inputs/x/1"),
+        ('{"inputs": {"x": [[1, 2], [3, "a"]]}}', "/inputs/x/1/1"),
+        ('{"inputs": {"x": [[1, 2], [3, 400]]}}', "/inputs/x/1/1"),
+        ('{"inputs": {"x": [[1, 2], [3.5, 4]]}}', "/inputs/x/1/0"),
+    ):
+        with pytest.raises(Problem) as caught:
+            reader.from_large_json(body.encode(), until=time.monotonic() + 60)
+        assert caught.value.errors[0]["pointer"] == pointer, body
+
+
 def test_it_gives_up_when_it_is_late() -> None:
     with pytest.raises(TimeoutError):
         codec(SPECS["FP32"]).from_large_json(b"{}", until=time.monotonic() - 1)
