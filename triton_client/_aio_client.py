@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from triton_client._aio_model import AsyncModel
+from triton_client._aio_repository import AsyncRepository
 from triton_client._aio_shared_memory import AsyncSharedMemory
 from triton_client._aio_transport import AsyncTransport
 from triton_client._calls import Calls
 from triton_client._channel import TLS, channel_settings
 from triton_client._deadline import Deadline
 from triton_client._defaults import (
-    LOAD_SECONDS,
     MAX_RESPONSE_BYTES,
     POLL_SECONDS,
     PROBE_SECONDS,
     TIMEOUT_SECONDS,
 )
-from triton_client._failures import NOT_POLLED
 from triton_client._green_threads import prepare_green_threads
 from triton_client._origin import Origin
 from triton_client._regions import Regions
 from triton_client.errors import (
     DeadlineExceeded,
-    ModelNotFound,
     NotReady,
-    ServerError,
     Unavailable,
 )
 
@@ -38,9 +34,9 @@ if TYPE_CHECKING:
     from triton_client._channel import Compression
     from triton_client._headers import HeaderSource, Token
     from triton_client._hooks import Hooks
-    from triton_client.types import RepositoryEntry, ServerMetadata, SharedMemoryRegion
+    from triton_client.types import ServerMetadata, SharedMemoryRegion
 
-__all__ = ["AsyncRepository", "AsyncTritonClient"]
+__all__ = ["AsyncTritonClient"]
 
 
 class AsyncTritonClient:
@@ -261,101 +257,3 @@ class AsyncTritonClient:
             return bool(await self._transport.run(call, Deadline(deadline), retry=False))
         except (Unavailable, DeadlineExceeded, NotReady):
             return False
-
-
-class AsyncRepository:
-    """A server's model repository: what lies in it, and what of it is loaded."""
-
-    __slots__ = ("_calls", "_models", "_timeout", "_transport")
-
-    def __init__(
-        self,
-        transport: AsyncTransport,
-        calls: Calls,
-        timeout: float | None,
-        models: dict[tuple[str, str], AsyncModel],
-    ) -> None:
-        self._transport = transport
-        self._calls = calls
-        self._timeout = timeout
-        self._models = models
-
-    async def index(self, *, ready: bool = False) -> tuple[RepositoryEntry, ...]:
-        """Return every model version that the server knows of.
-
-        Args:
-            ready: Only those that can serve.
-
-        Raises:
-            TritonClientError: The call failed.
-        """
-        return await self._transport.run(self._calls.index(ready=ready), Deadline(self._timeout))
-
-    async def load(
-        self,
-        name: str,
-        *,
-        config: str | None = None,
-        files: Mapping[str, bytes] | None = None,
-        deadline: float | None = None,
-    ) -> None:
-        """Load a model, or load it again; returns when it serves.
-
-        Args:
-            name: The model's name.
-            config: A config as JSON that stands in for the model's config.pbtxt, also at later
-                loads until the model is unloaded.
-            files: By path in the model's directory, such as ``1/model.onnx``: the model itself,
-                for a server that shares no disk. Needs ``config``.
-            deadline: Seconds; 600 by default.
-
-        Raises:
-            InvalidInput: There are files, but no config.
-            ModelNotFound: The repository has no such model.
-            TritonClientError: The model did not load; what was loaded before goes on serving.
-        """
-        call = self._calls.load(name, config=config, files=files)
-        try:
-            await self._change(call, name, deadline)
-        except ServerError as error:
-            # Triton says the same of a model that is not there and of one that cannot be read.
-            if NOT_POLLED in error.message and not await self._knows(name):
-                raise call.failure("NOT_FOUND", error.message).error from error
-            raise
-
-    async def unload(
-        self, name: str, *, dependents: bool = False, deadline: float | None = None
-    ) -> None:
-        """Unload a model; returns at once, while requests under way are still answered.
-
-        Args:
-            name: The model's name.
-            dependents: The models that only an ensemble used, too.
-            deadline: Seconds; 600 by default.
-
-        Raises:
-            ModelNotFound: The server knows of no such model.
-            TritonClientError: The call failed.
-        """
-        call = self._calls.unload(name, dependents=dependents)
-        known = await self._knows(name)
-        await self._change(call, name, deadline)
-        if not known:
-            raise call.failure("NOT_FOUND", "the server knows of no such model").error
-
-    async def _knows(self, name: str) -> bool:
-        """Whether a model serves, perhaps sent with its load, or is in the repository."""
-        deadline = Deadline(self._timeout)
-        with suppress(ModelNotFound, NotReady):
-            if await self._transport.run(self._calls.model_ready(name, ""), deadline):
-                return True
-        return any(entry.name == name for entry in await self.index())
-
-    async def _change(self, call: Any, name: str, deadline: float | None) -> None:
-        try:
-            await self._transport.run(
-                call, Deadline(LOAD_SECONDS if deadline is None else deadline)
-            )
-        finally:
-            for key in [key for key in self._models if key[0] == name]:
-                self._models.pop(key, None)
