@@ -9,6 +9,7 @@ a request with credentials goes to these alone:
 | ``mlflow-artifacts:/``, ``http(s)://`` | where host and port are the registry's own |
 | ``s3://``, ``gs://``, ``wasbs://``, ``abfss://`` | the bucket of an experiment of the registry |
 | folders, ``file:`` | where the registry itself is a file on this machine |
+| | of a server on this machine: what its ``--default-artifact-root`` holds |
 | ``STLAB_ARTIFACT_STORES`` | what the operator allows besides |
 
 What is returned is written anew from the parts that were checked, so that MLflow cannot read it
@@ -18,6 +19,8 @@ differently.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -90,7 +93,7 @@ def check_location(registry: Registry, address: str, what: str) -> str:
     scheme = _scheme(address)
     found = None
     if scheme in {"", "file"}:
-        found = _folder(registry.uri, address)
+        found = _folder(registry, address)
     elif not _HOSTILE.search(address):
         if scheme in {"http", "https", "mlflow-artifacts"}:
             found = _proxied(registry.uri, address)
@@ -119,17 +122,38 @@ def _further(client: Any, address: str) -> str | None:
     return f"{str(root).rstrip('/')}{found[found.re.groups] or ''}"
 
 
-def _folder(uri: str, address: str) -> str | None:
+def _folder(registry: Registry, address: str) -> str | None:
     """Return a folder where the registry is on this machine, or the operator allows it."""
+    path = _path(address)
+    if path is None:
+        return None
+    if _is_local(registry.uri):
+        return path.as_uri()
+    allowed = [Path(store) for store in allowed_stores() if not _scheme(store)]
+    if _is_loopback(registry.uri):
+        allowed += _default_root(registry)
+    if any(path.resolve().is_relative_to(one.resolve()) for one in allowed):
+        return path.as_uri()
+    return None
+
+
+def _path(address: str) -> Path | None:
     from mlflow.utils.file_utils import local_file_uri_to_path
 
     if urlsplit(address).netloc not in {"", "localhost"}:
         return None
-    path = Path(local_file_uri_to_path(address)).absolute()
-    allowed = (Path(store) for store in allowed_stores() if not _scheme(store))
-    if _is_local(uri) or any(path.resolve().is_relative_to(one.resolve()) for one in allowed):
-        return path.as_uri()
-    return None
+    return Path(local_file_uri_to_path(address)).absolute()
+
+
+def _default_root(registry: Registry) -> list[Path]:
+    """Return the folder that the server was started with, which no user of it can choose.
+
+    The experiment 0 is made with the server's database, and its artifacts are in a folder of that
+    name in the server's ``--default-artifact-root``.
+    """
+    location = str(registry.client.get_experiment("0").artifact_location)
+    path = _path(location) if _scheme(location) in {"", "file"} else None
+    return [path.parent] if path is not None and len(path.parts) > 2 else []
 
 
 def _proxied(uri: str, address: str) -> str | None:
@@ -182,6 +206,13 @@ def _within(address: str, store: str) -> bool:
 
 def _is_local(uri: str) -> bool:
     return _scheme(uri) in {"", "file"} or _scheme(uri).startswith("sqlite")
+
+
+def _is_loopback(uri: str) -> bool:
+    host = urlsplit(uri).hostname or ""
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _scheme(address: str) -> str:

@@ -174,6 +174,29 @@ def test_what_the_registry_says_of_its_runs_and_models_is_checked_as_well(scene:
     assert scene.fetch(f"models:/{client.create_logged_model(ours).model_id}") == "kept"
 
 
+def test_a_server_on_this_machine_may_keep_artifacts_in_the_folder_it_was_started_with(
+    scene: Scene,
+) -> None:
+    """`mlflow server --no-serve-artifacts`, or with a folder as `--default-artifact-root`."""
+    root = Path(scene.client.get_experiment("0").artifact_location.removeprefix("file://")).parent
+    model = root / "0" / "models" / "net"
+    model.mkdir(parents=True)
+    (model / "kept").write_text("kept")
+    assert scene.fetch(str(model)) == scene.fetch(model.as_uri()) == "kept"
+    (root / "link").symlink_to("/etc")
+    for address in (f"{root}-too/x", f"{root}/../mlflow.db", f"{root}/link", f"file:{root}/link"):
+        scene.refused(address)
+    for uri, allowed in (("http://127.1.2.3:5000", True), ("http://[::1]:5000", True),
+                         ("https://localhost", True), ("http://127.thief.example", False),
+                         ("http://mlflow.example", False), ("http://10.0.0.1", False)):  # fmt: skip
+        registry = Registry(uri, scene.client)
+        if allowed:
+            assert check_location(registry, str(model), "it") == model.as_uri()
+        else:
+            with pytest.raises(ConflictError):
+                check_location(registry, str(model), "it")
+
+
 @pytest.mark.parametrize("kind", ["thief", "folder"])
 def test_nothing_is_sent_to_where_an_experiment_says(scene: Scene, kind: str) -> None:
     """An experiment that was there before ours decides where our bundles go."""
