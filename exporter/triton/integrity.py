@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Installed", "check_owner", "install_checked"]
+
+logger = logging.getLogger("stlab")
 
 _SCHEMA = 1
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -160,10 +163,10 @@ def install_checked(
 
     def install(partial: Path, lock: int) -> None:
         recorded = Installed.load(folder)
-        if progress is not None and recorded is not None and folder.exists():
+        if recorded is not None and folder.exists():
             changed = recorded.differences()
             if changed:
-                progress(f"{folder.name} is damaged ({changed[0]}): it is installed again")
+                logger.warning("%s is damaged (%s): installing it again", folder, changed[0])
         build(partial, lock)
         _keep_others_out(partial)
         # The record first: it holds for nothing but the folder that takes its name next.
