@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import Any
 
-from exporter.redaction import redact, redact_all
+from exporter.redaction import redact, redact_each
 from exporter.terminal import block, one_line
 
 __all__ = ["access", "set_up"]
@@ -26,8 +26,10 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             entry["error"] = self.formatException(record.exc_info)
+        texts = {key: value for key, value in entry.items() if isinstance(value, str)}
+        entry |= zip(texts, redact_each(tuple(texts.values())), strict=True)
         # In ASCII: a terminal would obey what orjson leaves as it is.
-        return json.dumps(redact_all(entry), default=str)
+        return json.dumps(entry, default=str)
 
 
 class _Text(logging.Formatter):
@@ -36,9 +38,9 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
-        line, *rest = redact(super().format(record)).split("\n", 1)
-        pairs = (redact(f"{key}={value}") for key, value in fields.items())
-        return block("\n".join([" ".join([line, *map(one_line, pairs)]), *rest]))
+        line, *rest = super().format(record).split("\n", 1)
+        pairs = (one_line(f"{key}={value}") for key, value in fields.items())
+        return block(redact("\n".join([" ".join([line, *pairs]), *rest])))
 
 
 def set_up(level: str, form: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from exporter import redaction
 from exporter.errors import UnavailableError
-from exporter.redaction import learn, redact, redact_all
+from exporter.redaction import learn, redact, redact_all, redact_each
 
 PASSWORDS = st.text(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/@:?#%&=+!$-_.~", min_size=6
@@ -87,8 +87,23 @@ def test_secrets_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert redact("/etc/tls/client.key of the model") == "/etc/tls/client.key of the model"
 
 
+def test_each_of_several_texts() -> None:
+    for texts in (
+        ("http://joe:s3cret@h?x=", "next", "", "joe:"), ("s3cret@h", "a\x1fb", "joe:s3cret@h"),
+        ("joe:", "s3cret@h"), (),
+    ):  # fmt: skip
+        assert redact_each(texts) == [redact(text) for text in texts]
+
+
 def test_all_of_an_object() -> None:
     address = "http://joe:s3cret@h"
     content = {"url": address, address: [1, None, {"deep": (address, True)}]}
     assert "s3cret" not in str(redact_all(content))
     assert redact_all(content)["http://***@h"][2]["deep"] == ["http://***@h", True]
+
+
+def test_no_text_takes_long() -> None:
+    """A text that a server made up, of what a careless pattern would try in every way."""
+    for unit in ("&key", "?token", "=a:b", "a.", "http://", "a:b@", "://@", "'a:b", ";key=", "/?"):
+        for end in ("", "@x", "="):
+            redact((unit * 20_000)[:60_000] + end)
