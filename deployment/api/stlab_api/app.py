@@ -73,7 +73,6 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         guard=guard_of(settings),
         direct=direct_routes(ours, settings.models),
     )
-    tracing.instrument(app)
     # The last one is the first to see a request.
     app.add_middleware(AllowedHosts, hosts=settings.hosts, refuse=_refused_host, always=QUIET)
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.forwarded_allow_ips)
@@ -82,6 +81,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         prefix=path_prefix(settings.root_path),
         trusted=trusted_networks(settings.forwarded_allow_ips),
     )
+    tracing.instrument(app)  # outermost, where FastAPI looks for it before it traces by itself
     app.state.service = service
     return app
 
