@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from exporter.environment import collect_seldom, leave
-from exporter.errors import StlabError, UsageError
+from exporter.errors import StlabError, UsageError, resource_error
 from exporter.system.standard_streams import secure_standard_streams
 
 if TYPE_CHECKING:
@@ -458,6 +458,7 @@ def export_main() -> None:
 def _run(arguments: list[str]) -> int:
     from exporter.console import print_traceback, set_up_logging
     from exporter.settings import load_dotenv
+    from exporter.system.limits import shortage
 
     try:
         load_dotenv()
@@ -472,6 +473,8 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         known = StlabError("interrupted", hint="Run the same command again.", kind="interrupted")
     except Exception as error:  # noqa: BLE001 - a fault of our own, printed without secrets
+        if lacking := "memory" if isinstance(error, MemoryError) else shortage(error):
+            return _fail(resource_error(lacking), arguments)
         if "--json" not in arguments:
             print_traceback(error)
             return StlabError.exit_code

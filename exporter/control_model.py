@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import secrets
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,29 +21,10 @@ from triton_client.errors import TritonClientError
 if TYPE_CHECKING:
     from triton_client import TritonClient
 
-__all__ = ["check_server", "exhausted", "oom_kills"]
+__all__ = ["check_server"]
 
 CONTROL_SECONDS = 60.0
 _FILES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}
-# What the C library, C++ and Python say when the system refuses a resource. ONNX Runtime's own
-# words for an allocation are left out: a model may ask for more than any machine has.
-_EXHAUSTED = re.compile(
-    r"Cannot allocate memory|std::bad_alloc|bad allocation|MemoryError|Too many open files|"
-    r"No space left on device|Resource temporarily unavailable"
-)
-
-
-def exhausted(message: str) -> bool:
-    """Whether an error of a server says that its machine ran out of something."""
-    return _EXHAUSTED.search(message) is not None
-
-
-def oom_kills() -> int:
-    """Return how many processes this machine's kernel has killed for want of memory."""
-    with suppress(OSError):
-        found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
-        return int(found[1]) if found else 0
-    return 0
 
 
 def check_server(client: TritonClient, backend: str) -> None:

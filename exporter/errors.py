@@ -32,6 +32,7 @@ __all__ = [
     "ValidationFailed",
     "error_of",
     "first_line",
+    "resource_error",
 ]
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -99,6 +100,14 @@ class OutcomeUnknown(UnavailableError):  # noqa: N818 - names a state, not a mis
     """The registry went away while an alias was moved: it may or may not have been."""
 
     default_kind = "outcome_unknown"
+
+
+def resource_error(lacking: str) -> UnavailableError:
+    """Return the error for what this machine ran out of."""
+    return UnavailableError(
+        f"this machine ran out of what the command needs: {lacking}",
+        hint="Raise that limit (ulimit -a) or free the disk, then run the same command again.",
+    )
 
 
 def error_of(exit_code: int, kind: str, message: str, hint: str) -> StlabError:

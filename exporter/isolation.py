@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from exporter.building import BuildJob, Candidate
 from exporter.environment import bare_environment
-from exporter.errors import ConflictError, StlabError, UnavailableError, ValidationFailed, error_of
+from exporter.errors import (
+    ConflictError,
+    StlabError,
+    UnavailableError,
+    ValidationFailed,
+    error_of,
+    resource_error,
+)
 from exporter.received import (
     Event,
     garbled,
@@ -22,7 +29,7 @@ from exporter.received import (
 )
 from exporter.system.bytecode import compile_modules
 from exporter.system.confined import READY
-from exporter.system.limits import Limits, memory_of_machine
+from exporter.system.limits import Limits, exhausted, memory_of_machine
 from exporter.system.piped import LineTooLongError, Listened
 from exporter.system.sandbox import Confinement, confined_command, confinement, hide_process
 from exporter.system.view import View, view
@@ -182,8 +189,11 @@ def _follow(process: Listened, steps: Steps, seconds: float) -> None:
 
 def _await_confinement(process: Listened, lines: Iterator[bytes]) -> None:
     if next(lines, b"").decode(errors="replace") != READY:
+        tail = _tail(process.errors)
+        if exhausted(tail):
+            raise resource_error(tail)
         raise ConflictError(
-            f"the model's process cannot be confined here:\n{_tail(process.errors)}",
+            f"the model's process cannot be confined here:\n{tail}",
             hint="stlab doctor shows what this machine offers.",
             kind="confinement",
         )
@@ -227,6 +237,8 @@ def _died(process: Listened, *, confined: bool) -> StlabError:
             "or bound the model with --model-memory.",
             kind="memory",
         )
+    if exhausted(tail):
+        return resource_error(tail)
     return StlabError(
         f"the process that builds the bundle ended with {code}:\n{tail}",
         hint="This is a fault of stlab or of a library it uses; please report it with the above.",

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from exporter.config import differences, parse
-from exporter.control_model import check_server, exhausted, oom_kills
+from exporter.control_model import check_server
 from exporter.errors import UnavailableError, ValidationFailed
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.replay import replay_samples
 from exporter.parity.wire import calling, check_batching, check_numbers
+from exporter.system.limits import exhausted, oom_kills
 from triton_client.errors import TritonClientError
 
 if TYPE_CHECKING:

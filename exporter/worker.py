@@ -16,10 +16,11 @@ from typing import TextIO
 
 from exporter.building import BuildJob, build
 from exporter.environment import collect_seldom, leave
-from exporter.errors import StlabError, ValidationFailed
+from exporter.errors import StlabError, ValidationFailed, resource_error
 from exporter.parity.evidence import Evidence
 from exporter.parity.samples import save_truth
 from exporter.progress import Steps
+from exporter.system.limits import shortage
 
 __all__ = ["JOB", "RESULT", "TRUTH", "job_as_json"]
 
@@ -87,6 +88,11 @@ def _main() -> None:
                 candidate = build(job, evidence, Steps(_Events(stream)))
             except MemoryError as error:
                 raise _out_of_memory(error) from error
+            except Exception as error:
+                # Not the model's fault, whatever was made of it on the way.
+                if lacking := shortage(error):
+                    raise resource_error(lacking) from error
+                raise
             save_truth(job_file.parent / TRUTH, candidate.truth)
             result["slow"] = candidate.truth.slow
         except StlabError as error:

@@ -37,6 +37,7 @@ _SCOPE_FROM, _SCOPES = 6, 3  # abstract UNIX sockets and signals
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _DEVICE = _READ_FILE | _WRITE_FILE | _IOCTL_DEV
 _OF_FILES = _EXECUTE | _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV
+_FORGETFUL = ("/proc/", "/sys/")
 _NEVER = _MAKE_CHAR | _MAKE_SOCK | _MAKE_BLOCK
 
 
@@ -84,9 +85,11 @@ def restrict_files(
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:
-    # Not closed: /proc forgets who was allowed when nobody holds the folder any more.
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     if not Path(path).is_dir():
         rights &= _OF_FILES
     rule = struct.pack("=Qi", rights, descriptor)
     syscall(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.create_string_buffer(rule), 0)
+    # The kernel's own file systems forget an inode, and its rule, that no descriptor holds.
+    if not path.startswith(_FORGETFUL):
+        os.close(descriptor)

@@ -1,17 +1,26 @@
-"""How much of the machine a process may take."""
+"""How much of the machine a process may take, and whether there is no more."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import resource
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Limits", "memory_of_machine"]
+__all__ = ["Limits", "exhausted", "memory_of_machine", "oom_kills", "shortage"]
 
 OPEN_FILES = 4096
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# What the C library, C++ and Python say when the system refuses a resource. ONNX Runtime's own
+# words for an allocation are left out: a model may ask for more than any machine has.
+_EXHAUSTED = re.compile(
+    r"Cannot allocate memory|std::bad_alloc|bad allocation|MemoryError|Too many open files|"
+    r"No space left on device|Resource temporarily unavailable"
+)
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +63,30 @@ def memory_of_machine() -> int:
         with suppress(OSError, ValueError):  # it says "max" where there is no limit
             most = min(most, int(Path(path).read_text()))
     return most
+
+
+def exhausted(message: str) -> bool:
+    """Whether the error of a program says that its machine ran out of something."""
+    return _EXHAUSTED.search(message) is not None
+
+
+def shortage(error: BaseException) -> str:
+    """Return what this machine ran out of, where an error or what caused it says so; else nothing.
+
+    Memory is left out: a model may take more than any machine has.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        # A deadline and a closed connection are errors of the operating system as well.
+        if isinstance(cause, OSError) and cause.errno in _SHORTAGES:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return ""
+
+
+def oom_kills() -> int:
+    """Return how many processes this machine's kernel has killed for want of memory."""
+    with suppress(OSError):
+        found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
+        return int(found[1]) if found else 0
+    return 0

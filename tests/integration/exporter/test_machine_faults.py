@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from exporter.triton.runtime import Runtime, ensure_runtime
 
 from .models import ROWS, times
 from .registering import Lab
+from .running import command
 
 pytestmark = pytest.mark.triton
 
@@ -64,6 +66,25 @@ def test_limits_of_the_machine(
         result = lab.export(model, "dev")
         # How much is too little depends on the machine's cores; never is it the model's fault.
         assert result.exit_code in (0, 6), result.error
+
+
+def test_limits_of_the_whole_command(lab: Lab, model: str) -> None:
+    """Wherever a descriptor or memory is missing, in whichever process, it is not the model."""
+    codes = []
+    for limit, most in (("NOFILE", 12), ("NOFILE", 16), ("NOFILE", 22), ("AS", 600_000_000)):
+        program = (
+            f"import resource, sys; resource.setrlimit(resource.RLIMIT_{limit}, ({most}, {most}));"
+            "from exporter.cli import export_main; export_main()"
+        )
+        ran = command(
+            lab.folder, model, "--alias", "dev", "--json",
+            program=[sys.executable, "-c", program], MLFLOW_TRACKING_URI=lab.uri,
+        )  # fmt: skip
+        codes.append(ran.code)
+        assert ran.code in (0, 6), (limit, most, ran.stdout, ran.stderr)
+        if ran.code:
+            assert ran.result["error"]["kind"] == "unavailable", ran.stdout
+    assert codes.count(6) >= 2, codes
 
 
 def test_a_model_that_the_server_refuses_is_at_fault(
