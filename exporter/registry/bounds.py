@@ -133,8 +133,8 @@ class Exchange:
         return UnavailableError(
             f"the registry at {redact(self.uri)} did not complete {what} within "
             f"{self.seconds:g} s{slow}",
-            hint="Run the same command again once it answers; STLAB_REGISTRY_TIMEOUT sets the "
-            "seconds.",
+            hint="Check MLFLOW_TRACKING_URI, and run the same command again once it answers; "
+            "STLAB_REGISTRY_TIMEOUT sets the seconds.",
         )
 
 

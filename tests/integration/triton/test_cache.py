@@ -31,8 +31,8 @@ def copy(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.setattr(runtimes, "find_tritonserver", lambda: None)
 
     def install(folder: Path, packages: list[str], _lock: int) -> None:
-        name = "nvidia-pytriton*" if "pytriton" in packages[0] else "onnxruntime-*"
-        (source,) = (path for path in original.glob(name) if path.is_dir())
+        name = "-".join(packages[-1].split("=="))
+        (source,) = (path for path in original.glob(f"{name}*") if path.is_dir())
         shutil.copytree(source, folder, symlinks=True, dirs_exist_ok=True)
 
     monkeypatch.setattr(runtimes, "install_packages", install)
@@ -53,7 +53,7 @@ def test_it_is_found_and_repaired(
     before = ensure_runtime(target, progress=said.append)
     assert not said, "a copy is as good as the original"
     server = only(copy, "nvidia-pytriton-*/pytriton/tritonserver")
-    site = only(copy, "onnxruntime-*/lib/python*/site-packages")
+    site = only(copy, f"onnxruntime-{before.onnxruntime}-*/lib/python*/site-packages")
     assert before.backend_directory is not None
     backend = before.backend_directory / "onnxruntime" / "model.py"
     damages: dict[str, Callable[[], object]] = {
