@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
-from contextlib import aclosing, suppress
-from copy import deepcopy
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from triton_client._deadline import Deadline
 from triton_client._regions import using
-from triton_client._served import PARTS_AT_ONCE, ServedModel, is_withheld, sent_inputs
+from triton_client._served import PARTS_AT_ONCE, ServedModel, copied, is_withheld, sent_inputs
 from triton_client._window import aio_in_order
 from triton_client.errors import InvalidInput, TritonClientError
 
@@ -77,9 +76,11 @@ class AsyncCurrentModel(ServedModel):
                 newer = self._newer(used)
                 if newer is not None or self._is_confirmed:
                     return newer
-                # What the request was refused for says more than why the server does not answer.
-                with suppress(TritonClientError, RuntimeError):
+                try:
                     await self._fetch(Deadline(self._timeout) if left is None else limit)
+                except (TritonClientError, RuntimeError):
+                    # What the request was refused for says more than why no answer came.
+                    return self._newer(used)
                 return self._confirm(used)
         except TimeoutError:
             return None
@@ -127,7 +128,7 @@ class AsyncCurrentModel(ServedModel):
         except InvalidInput as error:
             if self._is_confirmed:
                 raise
-            return self._run_again(inferences, error, deepcopy(dict(inputs)), options, limit)
+            return self._run_again(inferences, error, copied(inputs, error), options, limit)
         return self._run_sent(inferences, plan, calls, options, limit)
 
     async def _run_again(

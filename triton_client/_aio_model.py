@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from triton_client._aio_current import AsyncCurrentModel
 from triton_client._aio_sequence import AsyncModelSequence
 from triton_client._sequence import SequenceSteps
+from triton_client._served import copied
 from triton_client._window import aio_in_order
 from triton_client.errors import InvalidInput, ModelNotFound, NotReady
 
@@ -188,7 +188,7 @@ class AsyncModel(AsyncCurrentModel):
         except InvalidInput as error:
             if self._is_confirmed:
                 raise
-            return self._stream_again(inferences, error, deepcopy(dict(inputs)), options)
+            return self._stream_again(inferences, error, copied(inputs, error), options)
         return self._stream_sent(inferences, call, options)
 
     def sequence(

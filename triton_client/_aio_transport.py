@@ -11,7 +11,7 @@ import grpc.aio
 
 from triton_client._deadline import Deadline
 from triton_client._hooks import Watch
-from triton_client._http_port import HTTP_PORT_SECONDS, aio_is_http_port
+from triton_client._http_port import HttpPort
 from triton_client._retry import Attempts, Retries
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class AsyncTransport:
     """
 
     __slots__ = (
-        "_closed", "_connected", "_headers", "_hooks", "_is_http", "_opened", "_retries",
+        "_closed", "_connected", "_headers", "_hooks", "_http_port", "_opened", "_retries",
         "_settings",
     )  # fmt: skip
 
@@ -85,7 +85,8 @@ class AsyncTransport:
         self._hooks = hooks
         self._retries = Retries(retries)
         self._opened: _Connection | None = None
-        self._connected = self._is_http = False
+        self._connected = False
+        self._http_port = HttpPort(settings.host_port)
         self._closed = False
 
     async def run(self, call: Call[T], deadline: Deadline, *, retry: bool = True) -> T:
@@ -181,13 +182,9 @@ class AsyncTransport:
         pause = self._retries.pause(failure, attempts, deadline, repeatable=repeatable)
         if pause is not None:
             return pause
-        address = self._settings.host_port
-        if failure.transient and not self._connected and address is not None:
-            if not self._is_http:
-                seconds = deadline.within(HTTP_PORT_SECONDS)
-                self._is_http = await aio_is_http_port(address, seconds)
-            if self._is_http:
-                raise call.http_port() from error
+        unreached = failure.transient and not self._connected
+        if unreached and await self._http_port.aio_answers(deadline):
+            raise call.http_port() from error
         raise failure.error from error
 
     async def close(self) -> None:

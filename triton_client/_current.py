@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -83,9 +83,11 @@ class CurrentModel(ServedModel):
             newer = self._newer(used)
             if newer is not None or self._is_confirmed:
                 return newer
-            # What the request was refused for says more than why the server does not answer.
-            with suppress(TritonClientError, RuntimeError):
+            try:
                 self._fetch(Deadline(self._timeout) if left is None else limit)
+            except (TritonClientError, RuntimeError):
+                # What the request was refused for says more than why no answer came.
+                return self._newer(used)
             return self._confirm(used)
         finally:
             lock.release()

@@ -6,15 +6,17 @@ import asyncio
 import socket
 import threading
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HTTP_PORT_SECONDS", "aio_is_http_port", "is_http_port"]
+    from triton_client._deadline import Deadline
 
-HTTP_PORT_SECONDS: Final = 1.0
-"""The longest that the question may take."""
+__all__ = ["HttpPort"]
+
+_SECONDS: Final = 1.0  # the longest that a look may take, and the shortest time between two
 
 _REQUEST: Final = b"GET /v2/health/live HTTP/1.1\r\nHost: triton\r\nConnection: close\r\n\r\n"
 
@@ -22,42 +24,73 @@ _REQUEST: Final = b"GET /v2/health/live HTTP/1.1\r\nHost: triton\r\nConnection: 
 # event loop and of the process: hence threads of its own that are left alone.
 
 
-def is_http_port(address: tuple[str, int], seconds: float) -> bool:
-    """Tell whether HTTP/1 answers at an address; ``False`` where nothing does in time."""
-    found: list[bool] = []
-    thread = _start(address, seconds, found.append)
-    thread.join(seconds)
-    return bool(found and found[0])
+class HttpPort:
+    """Finds out whether an address is an HTTP port; what was found stays.
 
+    Args:
+        address: The host and the port; ``None`` for an address that is not looked at.
+    """
 
-async def aio_is_http_port(address: tuple[str, int], seconds: float) -> bool:
-    """As :func:`is_http_port`, from an event loop."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[bool] = loop.create_future()
+    __slots__ = ("_address", "_found", "_next")
 
-    def settle(found: bool) -> None:
-        if not future.done():
-            future.set_result(found)
+    def __init__(self, address: tuple[str, int] | None) -> None:
+        self._address = address
+        self._found = False
+        self._next = 0.0
 
-    def tell(found: bool) -> None:
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, found)
+    def answers(self, deadline: Deadline) -> bool:
+        """Tell whether HTTP/1 answers there; ``False`` where nothing does in time."""
+        seconds = self._due(deadline)
+        if self._address is not None and seconds:
+            told: list[bool] = []
+            thread = _start(self._address, seconds, told.append)
+            if thread is not None:
+                thread.join(seconds)
+            self._found = bool(told and told[0])
+        return self._found
 
-    _start(address, seconds, tell)
-    with suppress(TimeoutError):
-        return await asyncio.wait_for(future, seconds)
-    return False
+    async def aio_answers(self, deadline: Deadline) -> bool:
+        """As :meth:`answers`, from an event loop."""
+        seconds = self._due(deadline)
+        if self._address is not None and seconds:
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[bool] = loop.create_future()
+
+            def settle(found: bool) -> None:
+                if not future.done():
+                    future.set_result(found)
+
+            def tell(found: bool) -> None:
+                with suppress(RuntimeError):  # the loop has ended meanwhile
+                    loop.call_soon_threadsafe(settle, found)
+
+            if _start(self._address, seconds, tell) is not None:
+                with suppress(TimeoutError):
+                    self._found = await asyncio.wait_for(future, seconds)
+        return self._found
+
+    def _due(self, deadline: Deadline) -> float:
+        """Return how long a look may take; 0 for none, since many calls may fail at once."""
+        now = monotonic()
+        if self._found or now < self._next:
+            return 0.0
+        self._next = now + _SECONDS
+        return deadline.within(_SECONDS)
 
 
 def _start(
     address: tuple[str, int], seconds: float, tell: Callable[[bool], None]
-) -> threading.Thread:
+) -> threading.Thread | None:
+    """Start a look; ``None`` where the process may start no thread."""
     thread = threading.Thread(
         target=lambda: tell(_answers_http(address, seconds)),
         name="triton-client-http-port",
         daemon=True,
     )
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
     return thread
 
 

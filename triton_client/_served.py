@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from os import getpid
 from threading import Lock
 from time import monotonic
@@ -14,10 +15,10 @@ from triton_client._failures import is_unimplemented
 from triton_client._plan import Inferences
 from triton_client._spec import SequenceIds, model_spec, sequence_ids
 from triton_client._tensors import decode_tensor
-from triton_client.errors import PermissionDenied, TritonClientError
+from triton_client.errors import InvalidInput, PermissionDenied, TritonClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from triton_client._calls import Call, Calls
     from triton_client._origin import Origin
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from triton_client._regions import Regions
     from triton_client.types import ModelSpec
 
-__all__ = ["PARTS_AT_ONCE", "ServedModel", "is_withheld", "sent_inputs"]
+__all__ = ["PARTS_AT_ONCE", "ServedModel", "copied", "is_withheld", "sent_inputs"]
 
 PARTS_AT_ONCE: Final = 4
 """How many requests of one split inference are under way together."""
@@ -156,6 +157,18 @@ def _restored(origin: Origin, name: str, version: str, spec: ModelSpec, config: 
 def is_withheld(error: TritonClientError) -> bool:
     """Whether a server keeps a model's config to itself, or has none; its model can be used."""
     return isinstance(error, PermissionDenied) or is_unimplemented(error)
+
+
+def copied(inputs: Mapping[str, object], refused: InvalidInput) -> dict[str, object]:
+    """Return a copy of inputs, which the caller may change meanwhile.
+
+    Raises:
+        InvalidInput: They cannot be copied; it is what they were refused for.
+    """
+    try:
+        return deepcopy(dict(inputs))
+    except Exception:  # noqa: BLE001 - what is no array raises whatever it likes
+        raise refused from None
 
 
 def sent_inputs(calls: Sequence[Call[Outputs]]) -> dict[str, np.ndarray[Any, Any]] | None:

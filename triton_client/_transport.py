@@ -11,7 +11,7 @@ import grpc
 
 from triton_client._deadline import Deadline
 from triton_client._hooks import Watch
-from triton_client._http_port import HTTP_PORT_SECONDS, is_http_port
+from triton_client._http_port import HttpPort
 from triton_client._retry import Attempts, Retries
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Transport:
     """
 
     __slots__ = (
-        "_closed", "_connected", "_connections", "_headers", "_hooks", "_is_http", "_retries",
+        "_closed", "_connected", "_connections", "_headers", "_hooks", "_http_port", "_retries",
         "_settings",
     )  # fmt: skip
 
@@ -81,7 +81,8 @@ class Transport:
         self._hooks = hooks
         self._retries = Retries(retries)
         self._connections: dict[int, _Connection] = {}
-        self._connected = self._is_http = False
+        self._connected = False
+        self._http_port = HttpPort(settings.host_port)
         self._closed = False
 
     def run(self, call: Call[T], deadline: Deadline, *, retry: bool = True) -> T:
@@ -173,13 +174,9 @@ class Transport:
         pause = self._retries.pause(failure, attempts, deadline, repeatable=repeatable)
         if pause is not None:
             return pause
-        address = self._settings.host_port
-        if failure.transient and not self._connected and address is not None:
-            if not self._is_http:
-                seconds = deadline.within(HTTP_PORT_SECONDS)
-                self._is_http = is_http_port(address, seconds)
-            if self._is_http:
-                raise call.http_port() from error
+        unreached = failure.transient and not self._connected
+        if unreached and self._http_port.answers(deadline):
+            raise call.http_port() from error
         raise failure.error from error
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from fake_name_server import FakeNameServer
 
-from triton_client import AsyncTritonClient, errors
+from triton_client import AsyncTritonClient, TritonClient, errors
 from triton_client._channel import channel_settings
 
 if TYPE_CHECKING:
@@ -91,6 +92,34 @@ def test_an_http_port_is_named_as_one(connect: Blocking) -> None:
         assert caught.value.__cause__ is not None
         with pytest.raises(errors.DeadlineExceeded, match="not ready after 1 s; HTTP/1 answers"):
             connect.run(client.wait_until_ready(1))
+
+
+def test_many_calls_that_fail_at_once_look_for_http_once() -> None:
+    """Each look is a thread and a request to a server that is in trouble."""
+    seen: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def close_each() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    connection.close()
+                    looks = [t for t in threading.enumerate() if t.name.endswith("http-port")]
+                    seen.append(len(looks))
+
+        threading.Thread(target=close_each, daemon=True).start()
+        with TritonClient(f"127.0.0.1:{port}", timeout=10, retries=0) as client:
+
+            def fail(_: int) -> None:
+                with pytest.raises(errors.Unavailable):
+                    client.metadata()
+
+            with ThreadPoolExecutor(32) as pool:
+                list(pool.map(fail, range(64)))
+        listener.shutdown(socket.SHUT_RDWR)
+    assert seen
+    assert max(seen) <= 1
 
 
 def test_a_server_that_once_spoke_grpc_is_not_taken_for_http(

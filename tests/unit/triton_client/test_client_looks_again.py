@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -168,6 +169,29 @@ def test_a_wrong_request_that_is_repeated_is_no_storm(server: Any, connect: Any)
     sent = len(server.requests)
     connect.run(model.infer({"x": X}))
     assert len(server.requests) == sent + 1
+
+
+def test_a_look_that_failed_confirms_nothing(server: Any, connect: Any) -> None:
+    """A server that is away for a moment may come back with the interface that fits."""
+    Interface(server)
+    client = connect(server.url, retries=0)
+    model = connect.run(client.model("m"))
+    new = Interface(server, columns=3)
+    server.calls["ModelMetadata"] = lambda _, context: context.abort(
+        grpc.StatusCode.UNAVAILABLE, "starting"
+    )
+    wide = np.ones((2, 3), np.float32)
+    with pytest.raises(errors.InvalidInput):
+        connect.run(model.infer({"x": wide}))
+    server.calls["ModelMetadata"] = new.metadata
+    assert (connect.run(model.infer({"x": wide}))["y"] == wide).all()
+
+
+def test_what_cannot_be_copied_is_refused_for_what_it_is(server: Any, connect: Any) -> None:
+    model = connect.run(connect(server.url).model("m"))
+    for odd in ((n for n in range(3)), threading.Lock()):
+        with pytest.raises(errors.InvalidInput):
+            connect.run(model.infer({"x": odd}))
 
 
 def test_what_the_server_refuses_for_its_own_reasons_is_sent_once(
