@@ -66,7 +66,8 @@ class _Connection(HttpToolsProtocol):
         most_connections: The most connections; beyond them the one that has waited longest for its
             peer goes.
         header_seconds: How long a request's head may take, from the connection's begin.
-        write_seconds: How long the peer may take nothing of an answer.
+        write_seconds: How long the peer may take nothing of an answer, and may take to send the
+            rest of a body that was answered before its end.
     """
 
     most_connections: int
@@ -83,14 +84,17 @@ class _Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.since = monotonic()
         self._in_head = False
+        self._in_body = False
+        # Heads, trailers and what stands between the chunks of a body; the last piece had others.
         self._head_bytes = 0
+        self._past_head = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; make room where too many are connected."""
         super().connection_made(transport)
-        self._await_head()
+        self._await_head(self.header_seconds)
         if len(self.connections) > self.most_connections:
             others = [c for c in self.connections if isinstance(c, _Connection) and c is not self]
             waiting = [other for other in others if other.waits]
@@ -104,21 +108,21 @@ class _Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read; give a head that is not whole its time and its room."""
+        """Read; give a head that is not whole its time, and heads and trailers their room."""
+        self._past_head = False
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._in_head or not self.busy:
-            self._head_bytes += len(data)
-            if self._in_head and self._head_bytes > _MOST_HEAD_BYTES:
-                self._refuse(431, "headers-too-large", "the request's head is too large")
+        self._head_bytes = 0 if self._past_head else self._head_bytes + len(data)
+        if self._head_bytes > _MOST_HEAD_BYTES:
+            if self._in_head or self.busy:
+                self._refuse(431, "headers-too-large", "the request's head or trailer is too large")
             else:
-                self._await_head()
+                self._close()
+        elif self._in_head or not self.busy:
+            self._await_head(self.header_seconds)
         else:
-            self._head_bytes = 0
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
+            self._stop_head_timer()
 
     def on_message_begin(self) -> None:
         """Begin a request: the last answer has arrived, unless writing is paused."""
@@ -127,16 +131,35 @@ class _Connection(HttpToolsProtocol):
             self._stop_write_timer()
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, and leave out what a trailer says."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Go on to the body."""
-        self._in_head = False
+        self._in_head, self._in_body, self._past_head = False, True, True
         self.since = monotonic()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._past_head = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request's body; the next head has its own time."""
+        self._in_body, self._past_head = False, True
+        if not self.busy:
+            self._stop_head_timer()
+        super().on_message_complete()
+
     def on_response_complete(self) -> None:
-        """End a request; what the peer has not taken yet has its time."""
+        """End a request; what the peer has not sent or taken yet has its time."""
         super().on_response_complete()
         self.since = monotonic()
+        if self._in_body and not self.busy and not self.transport.is_closing():
+            self._await_head(self.write_seconds)
         if self.transport.get_write_buffer_size():
             self._await_writing()
 
@@ -164,16 +187,21 @@ class _Connection(HttpToolsProtocol):
         """Whether the peer is to send or to take something."""
         return not self.busy or self.cycle.more_body or self.flow.write_paused
 
-    def _await_head(self) -> None:
+    def _await_head(self, seconds: float) -> None:
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.header_seconds, self._head_is_late)
+            self._head_timer = self.loop.call_later(seconds, self._head_is_late)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def _head_is_late(self) -> None:
         self._head_timer = None
         if self.transport.is_closing():
             return
         if self.busy:
-            self._await_head()
+            self._await_head(self.header_seconds)
         elif self._in_head:
             self._refuse(408, "request-timeout", "the request's head did not arrive in time")
         else:

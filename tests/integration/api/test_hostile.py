@@ -142,6 +142,71 @@ def test_a_body_that_is_refused_is_not_waited_for(running: Service) -> None:
             thread.join()
 
 
+def test_a_trailer_counts_as_a_head_does(running: Service) -> None:
+    begun = head(0).replace(b"content-length: 0", b"transfer-encoding: chunked")
+    with ExitStack() as stack:
+        short = connect(stack, running, begun)
+        chunk = b"%x\r\n%s\r\n" % (len(BODY), BODY)
+        # A name in a trailer is no second host.
+        end = b"0\r\nhost: evil.example\r\nx-a: b\r\n\r\n"
+        for _ in range(2):
+            short.sendall(chunk + end)
+            assert until(short, b"}}").startswith(b"HTTP/1.1 200")
+            short.sendall(begun)
+        calm = running.memory()
+        for line in (b"x-a: b\r\n" * 100, b"y" * 4096):
+            connection = connect(stack, running, begun + b"1\r\n{\r\n0\r\nx: y")
+            over = threading.Event()
+            thread = threading.Thread(target=flood, args=(connection, line, over))
+            thread.start()
+            try:
+                received = to_the_end(connection)
+            finally:
+                over.set()
+                thread.join()
+            if received:  # a reset may overtake the answer
+                assert problem(received)["status"] == 431
+        assert running.memory() - calm < 16 * MIB
+        assert ask(running)[0] == 200
+
+
+def flood(connection: socket.socket, line: bytes, over: threading.Event) -> None:
+    """Send up to 64 MB, until it is refused."""
+    with suppress(OSError):
+        for _ in range(64 * 1000 * 1000 // len(line)):
+            if over.is_set():
+                return
+            connection.sendall(line)
+
+
+def until(connection: socket.socket, end: bytes) -> bytes:
+    received = b""
+    while not received.endswith(end):
+        part = connection.recv(65536)
+        assert part, received
+        received += part
+    return received
+
+
+def test_the_rest_of_a_body_that_is_refused_is_no_head() -> None:
+    with (
+        fake_service(
+            STLAB_API_KEYS="right", STLAB_API_HEADER_SECONDS=1, STLAB_API_SEND_SECONDS=60
+        ) as running,
+        ExitStack() as stack,
+    ):
+        refused = connect(stack, running, head(200_000))
+        assert until(refused, b"}").startswith(b"HTTP/1.1 401")
+        for _ in range(20):  # longer than a head may take
+            refused.sendall(b" " * 10_000)
+            time.sleep(0.1)
+        request = head(len(BODY), more="x-api-key: right\r\n") + BODY
+        refused.sendall(request[:20])
+        time.sleep(0.1)
+        refused.sendall(request[20:])
+        assert until(refused, b"}}").startswith(b"HTTP/1.1 200")
+
+
 def test_what_is_no_request_is_refused_as_everything_is(running: Service) -> None:
     with ExitStack() as stack:
         for sent, status in (
