@@ -22,6 +22,7 @@ __all__ = [
     "PathPrefix",
     "host_names",
     "is_loopback",
+    "known_hosts",
     "path_prefix",
 ]
 
@@ -73,6 +74,13 @@ def trusted_networks(given: str) -> tuple[Network, ...]:
         raise UsageError(f"a proxy's address is an IP address or a network: {error}") from error
 
 
+def known_hosts(named: str, listens: str) -> tuple[str, ...]:
+    """Return the hosts to answer for: what is named, localhost and the address listened on."""
+    every = ("0.0.0.0", "::")  # noqa: S104 - these are no names that a browser should use
+    own = () if listens in every else host_names(listens)
+    return (*host_names(named), *LOOPBACK_HOSTS, *own)
+
+
 class AllowedHosts:
     """Refuses requests for other hosts, and those that pages of other sites make.
 
@@ -92,7 +100,7 @@ class AllowedHosts:
     ) -> None:
         self._app = app
         self._hosts = frozenset(hosts)
-        self._sites = self._hosts - set(LOOPBACK_HOSTS)
+        self._sites = frozenset(host for host in self._hosts if not is_loopback(host))
         self._refuse = refuse
         self._always = frozenset(always)
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from exporter.asgi import LOOPBACK_HOSTS, host_names, is_loopback
+from exporter.asgi import host_names, is_loopback, known_hosts
 from exporter.names import model_name
 from exporter.seen import LADDER
 
@@ -85,9 +85,10 @@ class Settings(BaseSettings):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The hosts to answer for; any where it listens to others than this machine."""
-        named = host_names(self.allowed_hosts)
-        return named or (LOOPBACK_HOSTS if is_loopback(self.host) else ("*",))
+        """The hosts to answer for; any where none is named and other machines reach it."""
+        if host_names(self.allowed_hosts) or is_loopback(self.host):
+            return known_hosts(self.allowed_hosts, self.host)
+        return ("*",)
 
     @property
     def api_keys(self) -> tuple[str, ...]:

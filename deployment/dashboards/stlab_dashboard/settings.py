@@ -6,7 +6,7 @@ from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from exporter.addresses import separated
-from exporter.asgi import LOOPBACK_HOSTS, host_names
+from exporter.asgi import known_hosts
 
 __all__ = ["Settings"]
 
@@ -50,10 +50,8 @@ class Settings(BaseSettings):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The hosts to answer for: those that are named, this machine's and its address."""
-        every = ("0.0.0.0", "::")  # noqa: S104 - these are no names that a browser should use
-        own = () if self.host in every else host_names(self.host)
-        return (*host_names(self.allowed_hosts), *LOOPBACK_HOSTS, *own)
+        """The hosts to answer for: those that are named, localhost and its own address."""
+        return known_hosts(self.allowed_hosts, self.host)
 
     @property
     def triton_urls(self) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ from exporter.asgi import (
     trusted_networks,
 )
 from exporter.errors import UsageError
+from stlab_api.settings import Settings as ApiSettings
+from stlab_dashboard.settings import Settings as DashboardSettings
 
 
 def seen_by(make: Any, headers: dict[str, str], **about: Any) -> dict[str, Any] | None:
@@ -72,6 +74,23 @@ def test_only_known_hosts_are_answered_for() -> None:
     assert allowed({"host": "10.1.2.3:8080"}, path="/ml/health/live", root_path="/ml")
     assert not allowed({"host": "10.1.2.3:8080"}, path="/health/live/x")
     assert allowed({"host": "models.example"}, hosts=host_names("other, Models.Example"))
+
+
+def test_localhost_and_the_own_address_stay_known_where_hosts_are_named() -> None:
+    for listens in ("127.0.0.1", "0.0.0.0", "::", "127.0.0.2", "10.1.2.3"):
+        own = {listens} - {"0.0.0.0", "::"}
+        for kind in (ApiSettings, DashboardSettings):
+            hosts = kind(_env_file=None, host=listens, allowed_hosts="ml.example").hosts
+            for host in ("ml.example", "localhost", "127.0.0.1:8080", "[::1]:8080", *own):
+                assert allowed({"host": host}, hosts=hosts), (kind, listens, host)
+            for host in ("evil.example", "0.0.0.0", "[::]"):
+                assert not allowed({"host": host}, hosts=hosts), (kind, listens, host)
+            site = {"host": "ml.example", "origin": "http://127.0.0.2:3000"}
+            assert not allowed(site, hosts=hosts)
+    own = ApiSettings(_env_file=None, host="127.0.0.2").hosts
+    assert allowed({"host": "127.0.0.2:8080"}, hosts=own)
+    assert not allowed({"host": "ml.example"}, hosts=own)
+    assert ApiSettings(_env_file=None, host="0.0.0.0").hosts == ("*",)
 
 
 def test_pages_of_other_sites_may_not_ask() -> None:
