@@ -93,7 +93,7 @@ def compose() -> dict[str, Any]:
 
 
 _VARIABLE = re.compile(
-    r"(?<!\$)(?:\$\$)*\$\{(?P<name>[A-Z][A-Z0-9_]*)(?:(?P<how>:?[-?])(?P<what>[^}]*))?\}"
+    r"(?<!\$)(?:\$\$)*\$\{(?P<name>[A-Z][A-Z0-9_]*)(?:(?P<how>:?[-?+])(?P<what>[^}]*))?\}"
 )
 
 
@@ -109,6 +109,8 @@ def interpolated(text: str, values: dict[str, str]) -> str:
     def value(found: re.Match[str]) -> str:
         given, how = values.get(found["name"], ""), found["how"] or ""
         missing = not given if how.startswith(":") else found["name"] not in values
+        if how.endswith("+"):
+            return "" if missing else found["what"]
         return found["what"] if missing and how.endswith("-") else given
 
     return _VARIABLE.sub(value, text).replace("$$", "$")

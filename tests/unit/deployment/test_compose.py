@@ -314,6 +314,36 @@ def test_what_a_service_is_told_it_knows(
     assert str(read.model_dump()["tracking_uri"]) == "http://mlflow:5000"
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"), [("api", ApiSettings), ("dashboard", DashboardSettings)]
+)
+def test_a_proxy_in_front_can_be_named(
+    name: str, settings: type[BaseSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = f"STLAB_{name.upper()}_"
+    given = {
+        f"{prefix}ALLOWED_HOSTS": "ml.example",
+        f"{prefix}ROOT_PATH": "/ml",
+        f"{prefix}FORWARDED_ALLOW_IPS": "172.18.0.1",
+    }
+
+    def read(values: dict[str, str]) -> Any:
+        for key in given:
+            monkeypatch.setenv(key, interpolated(SERVICES[name]["environment"][key], values))
+        return settings(_env_file=None, host="0.0.0.0")  # type: ignore[call-arg]
+
+    behind = read(given)
+    assert {"ml.example", "localhost"} <= set(behind.hosts)
+    assert "api" in behind.hosts or name != "api"
+    assert (behind.root_path, behind.forwarded_allow_ips) == ("/ml", "172.18.0.1")
+    fields = settings.model_fields
+    for values in ({}, dict.fromkeys(given, "")):
+        for key, default in (
+            (key, fields[key]) for key in fields if f"{prefix}{key.upper()}" in given
+        ):
+            assert getattr(read(values), key) == default.default
+
+
 # ---- the store ----
 
 
