@@ -19,7 +19,7 @@ from exporter.arrays import as_bytes
 from stlab_api import offload
 from stlab_api.json_tensors import read_json
 from stlab_api.npz import fits, read_npz
-from stlab_api.problems import Problem, misfit, pointer_of
+from stlab_api.problems import Problem, invalid_at, misfit, pointer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -138,7 +138,9 @@ class Codec:
             with np.errstate(over="raise"):
                 array = np.array(values, object if tensor.datatype == "BYTES" else tensor.dtype)
         except (FloatingPointError, OverflowError) as error:
-            raise misfit(tensor.name, f"a number is beyond {tensor.datatype}") from error
+            place = _overflow_in(values, tensor.dtype)
+            what = f"a number is beyond {tensor.datatype}"
+            raise invalid_at(("inputs", tensor.name, *place), what) from error
         except ValueError as error:
             raise misfit(tensor.name, "its rows have different lengths") from error
         if not fits(array.shape, tensor.shape):
@@ -234,6 +236,19 @@ def _element(datatype: str) -> Any:
         (0, 2**bits - 1) if datatype[0] == "U" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     )
     return Annotated[int, Field(ge=low, le=high)]
+
+
+def _overflow_in(values: Any, dtype: Any) -> tuple[int, ...]:
+    """Return the indices of the first number that a type cannot hold."""
+    for index, value in enumerate(values if isinstance(values, list) else ()):
+        try:
+            with np.errstate(over="raise"):
+                np.array(value, dtype)
+        except (FloatingPointError, OverflowError):
+            return (index, *_overflow_in(value, dtype))
+        except ValueError:  # rows of different lengths
+            continue
+    return ()
 
 
 def _title(name: str) -> str:

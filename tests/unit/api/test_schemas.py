@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -92,8 +93,15 @@ def test_a_number_that_a_float_cannot_hold_does_not_become_infinite(
     assert np.isfinite(read(datatype, [most])).all()
     problem = refused_value(datatype, beyond)
     assert problem.status == 422
-    assert problem.errors[0]["pointer"].startswith("/inputs/x")
+    assert problem.errors[0]["pointer"] == "/inputs/x/0"
     assert "length" not in problem.detail
+    nested = codec(TensorSpec("x", datatype, (-1, 2, 2)))
+    body = {"inputs": {"x": [[[1, 2], [3, 4]], [[5, 6], [beyond, 8]]]}}
+    found = refused(nested, body)
+    assert found.errors[0]["pointer"] == "/inputs/x/1/1/0"
+    with pytest.raises(Problem) as caught:
+        nested.from_large_json(json.dumps(body).encode(), until=monotonic() + 60)
+    assert (caught.value.detail, caught.value.errors) == (found.detail, found.errors)
 
 
 def test_half_floats_are_rounded_as_numpy_rounds_them() -> None:
