@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import ijson
 
-from stlab_api.problems import Problem, invalid_at, misfit
+from stlab_api.problems import Problem, arrays_too_large, invalid_at, misfit
 from stlab_api.tensor_reader import TensorReader
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class _Request:
     def _read(self, reader: TensorReader, events: Iterator[tuple[str, Any]]) -> bool:
         complete = reader.take(events)
         if reader.size > self._room:
-            raise Problem(413, "too-large", f"the arrays exceed {self._max_bytes} bytes")
+            raise arrays_too_large(self._max_bytes)
         if complete:
             array = reader.array()
             if array is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.arrays import as_bytes, write_npz
-from stlab_api.problems import Problem, misfit
+from stlab_api.problems import Problem, arrays_too_large, misfit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ def read_npz(body: bytes, tensors: Sequence[TensorSpec], *, max_bytes: int) -> d
         # Their words would show what is in it.
         raise Problem(400, "malformed", "the body is no npz of plain arrays") from error
     if size > max_bytes:
-        raise _too_large(max_bytes)
+        raise arrays_too_large(max_bytes)
     known = {tensor.name: tensor for tensor in tensors}
     for name in sorted(found.keys() - known):
         raise misfit(name, f"the model has no such input; it has {', '.join(known)}")
@@ -67,7 +67,7 @@ def read_npz(body: bytes, tensors: Sequence[TensorSpec], *, max_bytes: int) -> d
     # Strings take much more room as objects, so only what fits becomes any.
     texts = sum(array.size for array in found.values() if array.dtype.kind in "SU")
     if texts * _TEXT_BYTES > max_bytes:
-        raise _too_large(max_bytes)
+        raise arrays_too_large(max_bytes)
     return {name: _texts(array) for name, array in found.items()}
 
 
@@ -101,10 +101,6 @@ def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return len(found) == len(wanted) and all(
         want in {-1, have} for have, want in zip(found, wanted, strict=True)
     )
-
-
-def _too_large(max_bytes: int) -> Problem:
-    return Problem(413, "too-large", f"the arrays exceed {max_bytes} bytes")
 
 
 def _name(entry: zipfile.ZipInfo) -> str:

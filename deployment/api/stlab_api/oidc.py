@@ -17,6 +17,7 @@ import httpx
 import jwt
 import orjson
 
+from exporter.asgi import LOOPBACK_HOSTS
 from exporter.errors import UsageError
 from stlab_api.problems import Problem
 
@@ -31,7 +32,6 @@ _ALGORITHMS = {
     "EC": ("ES256", "ES384", "ES512"),
     "OKP": ("EdDSA",),
 }
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _FETCH_SECONDS = 5.0
 _MOST_BYTES = 1024 * 1024
 # How long keys are used before they are looked for again, and how long while the issuer is away.
@@ -235,7 +235,7 @@ def _is_private(url: str) -> bool:
         scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
     except ValueError:
         return False
-    return scheme == "https" or (scheme == "http" and host in _LOOPBACK)
+    return scheme == "https" or (scheme == "http" and host in LOOPBACK_HOSTS)
 
 
 def _unauthorized(detail: str) -> Problem:

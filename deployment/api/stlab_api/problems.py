@@ -23,7 +23,15 @@ from triton_client.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["MEDIA_TYPE", "Problem", "invalid_at", "misfit", "pointer_of", "problem_of"]
+__all__ = [
+    "MEDIA_TYPE",
+    "Problem",
+    "arrays_too_large",
+    "invalid_at",
+    "misfit",
+    "pointer_of",
+    "problem_of",
+]
 
 MEDIA_TYPE = "application/problem+json"
 # A caller's own words come back in these; a name of megabytes does not.
@@ -130,6 +138,11 @@ def misfit(name: str, what: str) -> Problem:
         f"input '{_clipped(name)}' does not fit the model: {what}",
         errors=[{"pointer": pointer_of(("inputs", name)), "detail": what}],
     )
+
+
+def arrays_too_large(max_bytes: int) -> Problem:
+    """Return the refusal of arrays above a limit."""
+    return Problem(413, "too-large", f"the arrays exceed {max_bytes} bytes")
 
 
 def _clipped(words: str) -> str:
