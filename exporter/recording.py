@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.building import settings_digest
 from exporter.bundle import REPORT
 from exporter.errors import StlabError
+from exporter.redaction import redact
 from exporter.registry import ExportRun
 from exporter.report import report_of, write_html
 
@@ -144,6 +145,6 @@ class Journal:
                 "batching": request.batching,
                 "max_batch_size": request.max_batch_size,
                 "max_queue_size": request.max_queue_size,
-                "repository": request.repository,
+                "repository": redact(request.repository),
             },
         )

@@ -1,8 +1,12 @@
 """Cuts passwords out of what is shown, logged and recorded.
 
-What is cut: the account and the query of every address in a text, and values that are known to be
-secrets, wherever they stand: those of environment variables such as ``MLFLOW_TRACKING_TOKEN``, and
-the accounts in addresses that were given to `learn`.
+What is cut of free text: the account and the query of every address, the values of environment
+variables such as ``MLFLOW_TRACKING_TOKEN``, and the accounts of addresses that were given to
+`learn`. Those may be any word, such as ``mlflow``: they are cut where they stand as a whole word of
+at least eight characters, and shorter ones in an address alone.
+
+What stlab computed itself, such as a digest or the name of a model, is no free text: whatever the
+password is, it stays as it is.
 """
 
 from __future__ import annotations
@@ -16,13 +20,14 @@ from urllib.parse import quote, unquote
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["learn", "redact", "redact_all", "redact_each"]
+__all__ = ["learn", "redact", "redact_addresses", "redact_all", "redact_each"]
 
 CUT = "***"
 
 _SEPARATOR = "\x1f"  # a blank to every pattern here, so that none goes on beyond it
-_LEAST = 8  # a shorter value of the environment may be any word
-_LEAST_LEARNED = 3
+_LEAST = 8  # a shorter value may be any word
+# Where a word begins, also after what is escaped in a URL or a string.
+_BEGIN = r"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt]))"
 _SECRET = re.compile(rb"PASSWORD|PASSWD|TOKEN|SECRET|(^|_)KEYS?$")
 _NO_SECRET = re.compile(rb"CERT|_(FILE|PATH|ID|URL|URI)$")
 # Each with a bound, or a text that somebody made up would take hours.
@@ -32,6 +37,13 @@ _ACCOUNT = re.compile(r"[^/?#]*|[^/?#@:]*:(?!\d*[/?#]).*")
 _BARE_ACCOUNT = re.compile(r"(?<![\w/@:.\-])[^\s/@:'\"()]{1,128}:(?!/)[^\s@'\"]{1,256}@(?=[\w\[])")
 _PARAMETER = re.compile(r"([?&;])([^=?&;\s]*)=([^?&;\s'\")]*)")
 _SECRET_PARAMETER = re.compile("pass|pwd|token|secret|key|sig|credential", re.IGNORECASE)
+
+# Fields of our own objects that hold no free text.
+_FACTS = frozenset({
+    "alias", "at", "batching", "bundle", "data", "datatype", "format", "from", "kind", "level",
+    "mode", "model", "name", "precision", "release", "run_id", "sha256", "shape", "status", "step",
+    "strength", "time", "verdict", "version", "worst_output",
+})  # fmt: skip
 
 _learned: set[str] = set()
 
@@ -46,14 +58,19 @@ def learn(address: str) -> None:
     if not at:
         account, at, _ = address.rpartition("@")
     password = account.partition(":")[2]
-    _learned.update(one for one in (account, password) if len(one) >= _LEAST_LEARNED)
+    _learned.update(one for one in (account, password) if one)
 
 
 def redact(text: str) -> str:
-    """Return a text without secrets."""
-    for secret in _known():
+    """Return free text without secrets."""
+    for secret, pattern in _known():
         if secret in text:
-            text = text.replace(secret, CUT)
+            text = pattern.sub(CUT, text)
+    return redact_addresses(text)
+
+
+def redact_addresses(text: str) -> str:
+    """Return a text without the accounts and queries of the addresses in it."""
     if "@" in text or "?" in text:
         text = _URL.sub(_cut, text)
     if "@" in text:
@@ -69,18 +86,28 @@ def redact_each(texts: Sequence[str]) -> list[str]:
 
 
 def redact_all(content: Any) -> Any:
-    """Return what JSON can hold with every text in it redacted, keys included."""
+    """Return an object of ours, as JSON can hold it, with the free text in it redacted.
+
+    Keys that are addresses are redacted as well.
+    """
+    return _redacted(content, is_fact=False)
+
+
+def _redacted(content: Any, *, is_fact: bool) -> Any:
     if isinstance(content, str):
-        return redact(content)
+        return content if is_fact else redact(content)
     if isinstance(content, dict):
-        return {redact_all(key): redact_all(value) for key, value in content.items()}
+        return {
+            redact_addresses(key): _redacted(value, is_fact=key in _FACTS)
+            for key, value in content.items()
+        }
     if isinstance(content, list | tuple):
-        return [redact_all(value) for value in content]
+        return [_redacted(value, is_fact=is_fact) for value in content]
     return content
 
 
-def _known() -> tuple[str, ...]:
-    """Return every known secret as it may be written, the longest first."""
+def _known() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """Return every known secret as it may be written with what finds it, the longest first."""
     # As bytes, since this is done for every line of a log and decoding takes most of the time.
     values = tuple(os.environb[name] for name in os.environb if _is_secret(name))
     return _forms(values, frozenset(_learned))
@@ -92,11 +119,29 @@ def _is_secret(name: bytes) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _forms(values: tuple[bytes, ...], learned: frozenset[str]) -> tuple[str, ...]:
+def _forms(
+    values: tuple[bytes, ...], learned: frozenset[str]
+) -> tuple[tuple[str, re.Pattern[str]], ...]:
     given = (one for value in values for one in os.fsdecode(value).split(","))
-    found = {one for one in given if len(one) >= _LEAST} | learned
-    forms = {form for one in found for form in (one, unquote(one), quote(one, safe=""))}
-    return tuple(sorted(forms, key=len, reverse=True))
+    found = {form: _word(form) for one in learned for form in _written(one)}
+    found |= {
+        form: re.escape(form) for one in given if len(one) >= _LEAST for form in _written(one)
+    }
+    longest_first = sorted(found, key=len, reverse=True)
+    return tuple((form, re.compile(found[form])) for form in longest_first)
+
+
+def _written(secret: str) -> tuple[str, ...]:
+    return secret, unquote(secret), quote(secret, safe="")
+
+
+def _word(secret: str) -> str:
+    """Return the pattern of a learned secret."""
+    begin, end = (re.fullmatch(r"\w", secret[place]) for place in (0, -1))
+    pattern = f"{_BEGIN if begin else ''}{re.escape(secret)}"
+    if len(secret) < _LEAST:
+        return f"(?<!/){pattern}(?=@|%40)"
+    return pattern + (r"(?!\w)" if end else "")
 
 
 def _cut(found: re.Match[str]) -> str:

@@ -178,10 +178,10 @@ class Registry:
         }
 
     def tag(self, model: str, version: int, tags: Mapping[str, object]) -> None:
-        """Set tags of a version."""
+        """Set tags of a version, whose values are free of secrets."""
         with translated(self.uri):
             for key, value in tags.items():
-                self.client.set_model_version_tag(model, str(version), key, redact(str(value)))
+                self.client.set_model_version_tag(model, str(version), key, str(value))
 
     def aliases(self, model: str) -> dict[str, int]:
         """Return every alias of a model with the version that it names now.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from exporter.redaction import redact_all
+from exporter.redaction import redact, redact_addresses
 from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
@@ -57,14 +57,17 @@ class Promotion:
         record: dict[str, Any] = {
             "at": self.at,
             "from": self.previous,
-            "by": self.by,
+            "by": redact(self.by),
             "bundle": self.bundle,
-            "uri": self.uri,
+            "uri": redact_addresses(self.uri),
         }
-        record |= {
-            key: value for key in ("repository", "reason", "until") if (value := getattr(self, key))
+        further = {
+            "repository": self.repository,
+            "reason": redact(self.reason),
+            "until": self.until,
         }
-        return json.dumps(redact_all(record))
+        record |= {key: value for key, value in further.items() if value}
+        return json.dumps(record)
 
 
 def promoted_tag(alias: str) -> str:

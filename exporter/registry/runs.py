@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 from exporter.bundle import MANIFEST, Bundle
 from exporter.errors import ConflictError, ValidationFailed
 from exporter.processes import Holder
-from exporter.redaction import redact
 from exporter.registry.adapter import quiet_progress, translated
 from exporter.registry.artifacts import download
 from exporter.registry.bounds import exchange
@@ -44,7 +43,7 @@ class ExportRun:
         Args:
             registry: Where.
             name: The run's name.
-            parameters: What was asked for.
+            parameters: What was asked for, free of secrets.
 
         Raises:
             ConflictError: The experiment's artifacts would go to an address that is not followed.
@@ -63,7 +62,7 @@ class ExportRun:
             run = client.create_run(experiment_id, run_name=name, tags=tags)
             client.log_batch(
                 run.info.run_id,
-                params=[Param(key, redact(str(value))) for key, value in parameters.items()],
+                params=[Param(key, str(value)) for key, value in parameters.items()],
             )
             try:
                 what = f"the experiment '{EXPERIMENT}'"

@@ -18,6 +18,7 @@ import pytest
 from exporter import cli, redaction
 from exporter.console import redact_stderr
 from exporter.redaction import learn
+from exporter.registry import ExportRun, Registry
 
 from .listening import listening
 from .models import ROWS, times
@@ -187,6 +188,22 @@ def test_nothing_that_is_kept(
     found = [path for path in lab.folder.rglob("*") if path.is_file()]
     assert {"mlflow.db", "report.html", "manifest.json"} <= {path.name for path in found}
     assert [path for path in found if SECRET.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize("password", ["pass", "mlflow", "123", "prod", "income", "promoted"])
+def test_a_password_that_is_a_word_changes_no_record(password: str, lab: Lab) -> None:
+    model, digest = f"{password}-net", "123" * 21
+    lab.client.create_registered_model(model)
+    lab.client.create_model_version(model, source="/nowhere")
+    registry = Registry.connect(lab.uri)
+    learn(f"postgresql://{password}:{password}@db.example/mlflow")
+    tags = {"stlab.parity": "passed", "stlab.bundle.sha256": digest,
+            "stlab.bundle.uri": "runs:/123/bundle", "stlab.parity.margin": "0.123"}  # fmt: skip
+    registry.tag(model, 1, tags)
+    assert lab.client.get_model_version(model, "1").tags == tags
+    run = ExportRun.begin(registry, f"{model}-1-prod", {"model": model, "alias": "prod"})
+    kept = lab.client.get_run(run.run_id).data.params
+    assert kept == {"model": model, "alias": "prod"}  # by which `close_abandoned` finds it
 
 
 @pytest.mark.triton
