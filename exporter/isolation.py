@@ -33,7 +33,7 @@ from exporter.system.limits import Limits, exhausted, memory_of_machine
 from exporter.system.piped import LineTooLongError, Listened
 from exporter.system.sandbox import Confinement, confined_command, confinement, hide_process
 from exporter.system.view import View, view
-from exporter.triton.installation import cache_directory
+from exporter.triton.installation import cache_directory, make_folder
 from exporter.worker import JOB, RESULT, TRUTH, job_as_json
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _view(job: BuildJob, scratch: Path) -> View:
     timings = cache_directory() / "tensorrt"
     kept = job.settings["format"] == "tensorrt" and not job.allow_pickle
     if kept:
-        timings.mkdir(parents=True, exist_ok=True)
+        make_folder(timings)
     return view([*given, timings], [scratch, *([timings] if kept else []), scratch / "tmp"])
 
 

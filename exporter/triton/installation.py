@@ -21,7 +21,13 @@ from pathlib import Path
 
 from exporter.errors import UnavailableError
 
-__all__ = ["cache_directory", "install_environment", "install_once", "install_packages"]
+__all__ = [
+    "cache_directory",
+    "install_environment",
+    "install_once",
+    "install_packages",
+    "make_folder",
+]
 
 Progress = Callable[[str], None]
 
@@ -32,6 +38,23 @@ def cache_directory() -> Path:
     """Return where runtimes are kept: ``STLAB_CACHE``, by default ``~/.cache/stlab``."""
     configured = os.environ.get("STLAB_CACHE")
     return Path(configured).expanduser() if configured else Path.home() / ".cache" / "stlab"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of the cache, which no other user can write whatever the umask is.
+
+    Folders that are there stay as they are.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    for one in reversed(missing):
+        try:
+            one.mkdir(0o755)  # the umask can only take rights away
+        except FileExistsError:  # another process was first
+            if not one.is_dir():
+                raise
 
 
 def install_once(
@@ -60,7 +83,7 @@ def install_once(
     if usable(folder):
         return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         with _locked(folder, progress) as lock:
             if usable(folder):
                 return folder

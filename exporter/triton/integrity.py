@@ -195,9 +195,18 @@ def check_owner(folder: Path) -> None:
             raise ConflictError(
                 f"stlab's cache {folder} {whose or 'can be written by everybody'}, "
                 "and programs in it are run",
-                hint="Set STLAB_CACHE to a folder of your own that nobody else can write, or "
-                f"take the right away: chmod go-w {folder}",
+                hint="Set STLAB_CACHE to a folder of your own that nobody else can write"
+                + _way_out(folder, status),
             )
+
+
+def _way_out(folder: Path, status: os.stat_result) -> str:
+    if status.st_uid == os.geteuid():
+        return f", or take the right away: chmod go-w {folder}"
+    if status.st_mode & stat.S_IWOTH:
+        # A volume that was made for us, such as an emptyDir of Kubernetes.
+        return f", such as {folder / 'stlab'}, which stlab makes"
+    return ""
 
 
 def _record(folder: Path) -> Path:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from exporter.errors import ConflictError
 from exporter.triton.flags import KEY_NAME, flag_value
-from exporter.triton.installation import cache_directory
+from exporter.triton.installation import cache_directory, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalKey", "ServerKey", "local_port"]
 
+_PORT = re.compile(r"[0-9]{1,5}")
 _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 # With any of these nobody else can listen on 127.0.0.1, to which clients send the key.
 _HOLD_LOOPBACK = ("127.0.0.1", "0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
@@ -70,7 +71,11 @@ class ServerKey:
             return cls(given)
         if flag_value(arguments, "--grpc-address", "0.0.0.0") not in _HOLD_LOOPBACK:  # noqa: S104
             return cls(secrets.token_urlsafe(32), "it does not listen on 127.0.0.1")
-        return cls.claim(int(flag_value(arguments, "--grpc-port", "8001")))
+        port = flag_value(arguments, "--grpc-port", "8001")
+        if not _PORT.fullmatch(port):
+            # tritonserver itself says what is wrong with it.
+            return cls(secrets.token_urlsafe(32), f"--grpc-port={port} is not a port")
+        return cls.claim(int(port))
 
     @classmethod
     def claim(cls, port: int) -> Self:
@@ -85,7 +90,7 @@ class ServerKey:
         key = secrets.token_urlsafe(32)
         try:
             path = _path(port)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             if path.parent.lstat().st_uid != os.geteuid():
                 return cls(key, f"{path.parent} belongs to another user")
             path.parent.chmod(0o700)

@@ -12,7 +12,7 @@ import tensorrt as trt
 
 from exporter.errors import UnavailableError, ValidationFailed
 from exporter.formats.tensorrt.available import is_typed
-from exporter.triton.installation import cache_directory
+from exporter.triton.installation import cache_directory, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -179,7 +179,7 @@ def _keep_timings(config: Any, path: Path) -> None:
     if cache is None:
         return
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with tempfile.TemporaryDirectory(prefix="timings-", dir=path.parent) as scratch:
             written = Path(scratch, path.name)
             written.write_bytes(bytes(cache.serialize()))

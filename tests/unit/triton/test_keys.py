@@ -73,6 +73,13 @@ def test_a_server_that_starts_again_has_another_key(folder: Path) -> None:
     assert find() == {"triton-grpc-protocol-stlab": second.value}
 
 
+def test_a_port_that_is_none_is_left_to_the_server(folder: Path) -> None:
+    for port in ("abc", "", "-1", "8001x"):
+        key = ServerKey.for_server(["--grpc-address=127.0.0.1", f"--grpc-port={port}"])
+        assert "is not a port" in key.problem
+        assert not folder.exists()
+
+
 def test_two_servers_do_not_share_a_file(folder: Path) -> None:
     first = ServerKey.claim(PORT)
     with pytest.raises(ConflictError, match="gRPC port 8001") as caught:

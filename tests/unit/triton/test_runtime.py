@@ -10,6 +10,9 @@ import pytest
 
 from exporter.errors import ConflictError, UnavailableError
 from exporter.triton import backend_directory, runtime
+from exporter.triton.installation import install_once, make_folder
+from exporter.triton.integrity import check_owner
+from exporter.triton.keys import ServerKey
 from exporter.triton.releases import release
 from exporter.triton.runtime import LAUNCHER_MARK, ensure_runtime, find_tritonserver
 
@@ -115,3 +118,27 @@ def test_a_cache_that_others_can_write_is_refused(
         os.chown(cache / "runtime", 65534, 65534)
         with pytest.raises(ConflictError, match="belongs to another user"):
             ensure_runtime(release("24.10"))
+        (cache / "runtime").chmod(0o777)  # as a volume that was made for us
+        with pytest.raises(ConflictError) as caught:
+            ensure_runtime(release("24.10"))
+        assert str(cache / "runtime" / "stlab") in caught.value.hint
+
+
+def test_a_cache_that_is_made_is_not_refused_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the umask takes nothing away, and whatever makes the cache first."""
+    before = os.umask(0)
+    try:
+        for number, first in enumerate((
+            lambda cache: install_once(cache / "runtime" / "x", lambda *_: None),
+            lambda _: ServerKey.claim(8001),
+            lambda cache: make_folder(cache / "tensorrt"),
+        )):  # fmt: skip
+            cache = tmp_path / f"given-{number}" / "cache"
+            monkeypatch.setenv("STLAB_CACHE", str(cache))
+            first(cache)
+            for folder in (cache, *(path for path in cache.iterdir() if path.is_dir())):
+                check_owner(folder)
+    finally:
+        os.umask(before)
