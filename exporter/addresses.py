@@ -6,6 +6,7 @@ Who only asks may ask any of them; whoever loads a model or looks what is served
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from exporter.errors import UsageError
@@ -38,6 +39,21 @@ def check_addresses(*urls: str) -> None:
             hint="Leave out everything up to the '@'; STLAB_TRITON_KEY holds the key of a server's "
             "restricted protocols.",
         )
+
+
+def is_loopback(host: str, *, unspecified: bool = False) -> bool:
+    """Return whether a host is this machine's loopback, which no other machine reaches.
+
+    Args:
+        host: A name or an address, without brackets.
+        unspecified: Whether ``0.0.0.0`` and ``::`` count: who connects to them reaches this
+            machine, while who listens on them is reached from every other.
+    """
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host.lower() == "localhost"
+    return address.is_loopback or (unspecified and address.is_unspecified)
 
 
 def separated(urls: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from exporter.addresses import is_loopback
 from exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,11 +43,6 @@ def host_names(given: str) -> tuple[str, ...]:
     """Return the hosts of a list with commas, lowercase, IPv6 without brackets."""
     names = (name.strip().lower().strip("[]") for name in given.split(","))
     return tuple(name for name in names if name)
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address to listen on is reached from this machine alone."""
-    return host in LOOPBACK_HOSTS or host.startswith("127.")
 
 
 def path_prefix(given: str) -> str:

@@ -78,7 +78,6 @@ def check_reachable(uri: str) -> None:
     """Check within seconds that a registry answers.
 
     Raises:
-        ConflictError: It leads to another host.
         UnavailableError: It does not.
         UsageError: The URI cannot be one.
     """

@@ -19,14 +19,14 @@ differently.
 from __future__ import annotations
 
 import re
-from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from exporter.addresses import is_loopback
 from exporter.errors import ConflictError
 from exporter.redaction import redact
+from exporter.registry.adapter import NOT_FOUND
 from exporter.registry.bounds import allowed_stores, origin
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _LOGGED = re.compile(rf"models:/({_ID})(/.*)?")
 _VERSION = re.compile(r"models:/([^/@]+)/([1-9]\d*)(/.*)?")
 _ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)(/.*)?")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):")
-_HOSTILE = re.compile(r"[\x00-\x20\x7f\\]")
+_HOSTILE = re.compile(r"[\x00-\x1f\x7f\\]")
 # What a client connects to follows from these names alone, and never from what is in the address.
 _BUCKETS = {
     "s3": re.compile(r"[\w.\-:]+"),
@@ -130,7 +130,7 @@ def _folder(registry: Registry, address: str) -> str | None:
     if _is_local(registry.uri):
         return path.as_uri()
     allowed = [Path(store) for store in allowed_stores() if not _scheme(store)]
-    if _is_loopback(registry.uri):
+    if is_loopback(urlsplit(registry.uri).hostname or "", unspecified=True):
         allowed += _default_root(registry)
     if any(path.resolve().is_relative_to(one.resolve()) for one in allowed):
         return path.as_uri()
@@ -151,7 +151,12 @@ def _default_root(registry: Registry) -> list[Path]:
     The experiment 0 is made with the server's database, and its artifacts are in a folder of that
     name in the server's ``--default-artifact-root``.
     """
-    location = str(registry.client.get_experiment("0").artifact_location)
+    try:
+        location = str(registry.client.get_experiment("0").artifact_location)
+    except Exception as error:
+        if getattr(error, "error_code", "") not in NOT_FOUND:
+            raise
+        return []  # it was removed by `mlflow gc`
     path = _path(location) if _scheme(location) in {"", "file"} else None
     return [path.parent] if path is not None and len(path.parts) > 2 else []
 
@@ -206,13 +211,6 @@ def _within(address: str, store: str) -> bool:
 
 def _is_local(uri: str) -> bool:
     return _scheme(uri) in {"", "file"} or _scheme(uri).startswith("sqlite")
-
-
-def _is_loopback(uri: str) -> bool:
-    host = urlsplit(uri).hostname or ""
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _scheme(address: str) -> str:

@@ -72,10 +72,10 @@ def knock(uri: str, path: str, most_seconds: float) -> None:
 
     Raises:
         requests.RequestException: Nothing answers.
-        ConflictError: The answer leads to another host.
         UnavailableError: The headers are not complete in time.
     """
-    with exchange(uri) as bounds:
+    # A redirect is an answer as well, as single sign-on gives it; it is not followed.
+    with exchange(uri) as bounds, suppress(ConflictError):
         bounds.seconds = min(bounds.seconds, most_seconds)
         _session(0, os.getpid()).get(f"{uri.rstrip('/')}{path}", stream=True).close()
 
@@ -202,7 +202,13 @@ def _session(retries: int, _process: int) -> _Session:
     session.retries = retries
     # Answers with an error are handled below: urllib3 would read all of them, and wait for as long
     # as the server's Retry-After says.
-    broken = Retry(retries, status=0, allowed_methods=None, backoff_factor=_BACKOFF_SECONDS)
+    broken = Retry(
+        retries,
+        status=0,
+        allowed_methods=None,
+        backoff_factor=_BACKOFF_SECONDS,
+        respect_retry_after_header=False,
+    )
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(max_retries=broken))
     return session

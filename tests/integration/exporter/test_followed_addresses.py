@@ -99,6 +99,8 @@ def test_only_the_registry_is_followed(scene: Scene) -> None:
         f"mlflow-artifacts://127.0.0.1:{own.port}/models/net",
         f"{own.url}{path}",
         f"HTTP://127.0.0.1:{own.port}{path}",
+        "mlflow-artifacts:/1/abc/artifacts/my model",
+        f"{own.url}{ARTIFACTS}/1/abc/artifacts/my model",
     ):
         own.forget()
         assert scene.fetch(address) == "kept", address
@@ -118,6 +120,9 @@ def test_only_the_registry_is_followed(scene: Scene) -> None:
         f"http://127.0.0.1:{thief.port}?@127.0.0.1:{own.port}{path}",
         f"ht\ntp://127.0.0.1:{thief.port}{path}",
         f" http://127.0.0.1:{thief.port}{path}",
+        f"http://127.0.0.1:{thief.port} @127.0.0.1:{own.port}{path}",
+        f"http://127.0.0.1:{own.port} @127.0.0.1:{thief.port}{path}",
+        f"http://127.0.0.1:{thief.port} {path}",
         f"http://127.0.0.1.:{own.port}{path}",
         f"http://[::1]:{own.port}{path}",
         f"http://[::ffff:127.0.0.1]:{thief.port}{path}",
@@ -187,7 +192,8 @@ def test_a_server_on_this_machine_may_keep_artifacts_in_the_folder_it_was_starte
     for address in (f"{root}-too/x", f"{root}/../mlflow.db", f"{root}/link", f"file:{root}/link"):
         scene.refused(address)
     for uri, allowed in (("http://127.1.2.3:5000", True), ("http://[::1]:5000", True),
-                         ("https://localhost", True), ("http://127.thief.example", False),
+                         ("https://localhost", True), ("http://0.0.0.0:5000", True),
+                         ("http://[::]:5000", True), ("http://127.thief.example", False),
                          ("http://mlflow.example", False), ("http://10.0.0.1", False)):  # fmt: skip
         registry = Registry(uri, scene.client)
         if allowed:
@@ -195,6 +201,12 @@ def test_a_server_on_this_machine_may_keep_artifacts_in_the_folder_it_was_starte
         else:
             with pytest.raises(ConflictError):
                 check_location(registry, str(model), "it")
+    # Without an experiment 0, which `mlflow gc` removes, nothing says which folder that is.
+    with sqlite3.connect(scene.folder.parent / "mlflow.db") as entries:
+        entries.execute("DELETE FROM experiments WHERE experiment_id = 0")
+    entries.close()
+    error = scene.refused(str(model))
+    assert str(model) in error.message
 
 
 @pytest.mark.parametrize("kind", ["thief", "folder"])
@@ -224,6 +236,7 @@ def test_stores_that_the_registry_or_the_operator_names(
             followed(f"{root}/7")
         scene.client.create_experiment(root.partition(":")[0], artifact_location=root)
         assert followed(f"{root}/7") == f"{root}/7"
+        assert followed(f"{root}/7/my model") == f"{root}/7/my model"
     # What an experiment names is no host to connect to.
     scene.client.create_experiment("theirs", artifact_location="abfss://files@thief.example/x")
     with pytest.raises(ConflictError):
@@ -260,9 +273,14 @@ def test_redirects_are_not_followed(scene: Scene, status: int) -> None:
     for call in (registry.models, lambda: registry.tag("net", 1, {"stlab.parity": "passed"})):
         with pytest.raises(ConflictError):
             call()
+    # Behind single sign-on what needs no token may be redirected: the registry answers.
     own.answer = elsewhere
     with pytest.raises(ConflictError):
-        Registry.connect(own.url)
+        Registry.connect(own.url).models()
+    own.answer = lambda method, path: (
+        elsewhere(method, path) if path == "/health" else (200, {}, b"{}")
+    )
+    assert Registry.connect(own.url).models() == []
     assert (thief.requests, thief.credentials) == ([], [])
 
 

@@ -167,6 +167,24 @@ def test_a_registry_that_floods(how: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert sum(sent) < 4 * registry_bounds.MOST_BYTES
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_registry_that_names_a_time_is_asked_again_at_once(status: int) -> None:
+    """It may name any time, and the next answer is as good as after an error without one."""
+    asked = []
+
+    def talk(path: str, send: Send, _over: threading.Event) -> None:
+        asked.append(path)
+        if len(asked) == 1:
+            head = f"HTTP/1.1 {status} Later\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n"
+            send(head.encode())
+        else:
+            send(whole(b"{}"))
+
+    with speaking(talk) as uri:
+        assert registry(uri).models() == []
+    assert len(asked) == 2
+
+
 def test_headers_and_compressed_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     import gzip
 

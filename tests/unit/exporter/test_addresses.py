@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from exporter.addresses import each_server
+from exporter.addresses import each_server, is_loopback
 
 KNOWN = {
     "one": ["10.0.0.1"],
@@ -52,3 +52,13 @@ def test_each_once_and_in_order() -> None:
     assert each_server(["pods:8001", "one:8001", "dns:///pods:8001"]) == (
         *("10.0.0.2:8001#pods", "10.0.0.3:8001#pods", "one:8001"),
     )
+
+
+def test_what_this_machine_alone_reaches() -> None:
+    for host in ("localhost", "LOCALHOST", "127.0.0.1", "127.1.2.3", "::1"):
+        assert is_loopback(host), host
+    for host in ("127.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "", "localhost.evil"):
+        assert not is_loopback(host, unspecified=True), host
+    for host in ("0.0.0.0", "::"):
+        assert not is_loopback(host)
+        assert is_loopback(host, unspecified=True)
