@@ -22,7 +22,7 @@ _NAMES = frozenset(
      "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
      "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_TF32_OVERRIDE", "STLAB_CACHE"}
 )  # fmt: skip
-_PREFIXES = ("OMP_", "MKL_", "MALLOC_", "GLIBC_")
+_PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "MALLOC_", "GLIBC_")
 
 
 def bare_environment() -> dict[str, str]:

@@ -29,7 +29,13 @@ from exporter.received import (
 )
 from exporter.system.bytecode import compile_modules
 from exporter.system.confined import READY
-from exporter.system.limits import Limits, exhausted, memory_of_machine
+from exporter.system.limits import (
+    Limits,
+    exhausted,
+    memory_of_machine,
+    room_of_machine,
+    threads_within,
+)
 from exporter.system.piped import LineTooLongError, Listened
 from exporter.system.sandbox import Confinement, confined_command, confinement, hide_process
 from exporter.system.view import View, view
@@ -99,7 +105,7 @@ def build_apart(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
         confined_command(
             offered, seen, _limits(job, seen, offered), "exporter.worker", str(scratch / JOB)
         ),
-        _environment(scratch),
+        _environment(job, scratch),
         scratch,
         job.timeout,
     )
@@ -144,19 +150,20 @@ def _view(job: BuildJob, scratch: Path) -> View:
 def _limits(job: BuildJob, seen: View, offered: Confinement) -> Limits:
     given = [job.artifact, *job.parts.values()]
     size = sum(file.stat().st_size for path in given for file in path.rglob("*") if file.is_file())
-    memory = job.memory or memory_of_machine()
     return Limits(
         # CUDA reserves more of the address space than any machine has memory.
         address_space=0 if seen.gpus else job.memory,
-        data=memory,
+        data=job.memory or room_of_machine(),
         file_size=_ROOM + _TIMES * size,
         # Without a namespace of its own, those of other processes and containers count as well.
         threads=_THREADS if offered.bwrap else 0,
     )
 
 
-def _environment(scratch: Path) -> dict[str, str]:
+def _environment(job: BuildJob, scratch: Path) -> dict[str, str]:
     return {
+        # It fails, or waits without end, where it cannot reserve memory for every thread.
+        "OPENBLAS_NUM_THREADS": str(threads_within(job.memory or memory_of_machine())),
         **bare_environment(),
         "HOME": str(scratch / "home"),
         "TMPDIR": str(scratch / "tmp"),

@@ -10,9 +10,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Limits", "exhausted", "memory_of_machine", "oom_kills", "shortage"]
+__all__ = [
+    "Limits",
+    "exhausted",
+    "memory_of_machine",
+    "oom_kills",
+    "room_of_machine",
+    "shortage",
+    "threads_within",
+]
 
 OPEN_FILES = 4096
+# Libraries reserve memory, which they hardly use, for every core that they find.
+_ROOM_PER_CORE = 256 << 20
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 # What the C library, C++ and Python say when the system refuses a resource. ONNX Runtime's own
 # words for an allocation are left out: a model may ask for more than any machine has.
@@ -63,6 +73,16 @@ def memory_of_machine() -> int:
         with suppress(OSError, ValueError):  # it says "max" where there is no limit
             most = min(most, int(Path(path).read_text()))
     return most
+
+
+def room_of_machine() -> int:
+    """Return the bytes that a process may reserve where it is to use no more than there are."""
+    return memory_of_machine() + _ROOM_PER_CORE * len(os.sched_getaffinity(0))
+
+
+def threads_within(memory: int) -> int:
+    """Return how many threads a library may start where there is so much memory."""
+    return max(min(len(os.sched_getaffinity(0)), memory // _ROOM_PER_CORE), 1)
 
 
 def exhausted(message: str) -> bool:

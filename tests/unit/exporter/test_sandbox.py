@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter.environment import bare_environment
+from exporter.system import limits as machine
 from exporter.system.limits import Limits
 from exporter.system.sandbox import Confinement, confined_command, confinement
 from exporter.system.view import view
@@ -194,6 +196,18 @@ def test_the_machine_is_not_taken(scratch: Path, limits: Limits, code: str) -> N
     done = run(confinement(), scratch, code, limits)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(("MemoryError", "OSError")), done.stderr
+
+
+def test_libraries_have_room_on_many_cores_with_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "memory_of_machine", lambda: 4 << 30)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    # OpenBLAS reserves 40 MiB for each thread, and has its stacks besides.
+    assert machine.room_of_machine() > (4 << 30) + 64 * (48 << 20)
+    assert [machine.threads_within(memory) for memory in (1, 4 << 30, 1 << 40)] == [1, 16, 64]
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    assert bare_environment()["OPENBLAS_NUM_THREADS"] == "3"
 
 
 def test_it_ends_with_a_parent_that_is_killed(offered: Confinement, scratch: Path) -> None:
