@@ -1,4 +1,4 @@
-"""Confines this process, and then runs a module in it: ``python -m exporter.system.confined``.
+"""Confines this process, and then runs a module in it: ``python -m exporter.system.confined PLAN``.
 
 A thread confines itself and those that it starts, so this comes before anything else: numpy starts
 threads when it is imported.
@@ -23,7 +23,7 @@ READY = '{"event": "confined"}'
 
 
 def _main() -> None:
-    plan = json.loads(sys.argv[1])
+    plan = json.loads(Path(sys.argv[1]).read_text())
     if len([*Path("/proc/self/task").iterdir()]) > 1:
         raise SystemExit("this process has threads already, which would not be confined")
     # It has no use without its parent, however that ended.

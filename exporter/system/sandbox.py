@@ -12,6 +12,7 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.system import bubblewrap, landlock, seccomp
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from exporter.system.view import View
 
 __all__ = ["Confinement", "Plan", "confined_command", "confinement", "hide_process"]
+
+_PLAN = "plan.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,8 @@ def confined_command(
 
     Args:
         offered: The layers to use.
-        view: What there is for it; the first folder that it may change is the one that it is in.
+        view: What there is for it; the first folder that it may change is the one that it is in,
+            and gets a file that says all this.
         limits: What it may take.
         module: The module.
         argument: Its argument.
@@ -116,8 +120,11 @@ def confined_command(
         offered.landlock > 0,
         offered.seccomp,
     )
+    # Linux takes no argument of more than 128 KiB.
+    file = Path(view.write[0]) / _PLAN
+    file.write_text(plan.as_json())
     # -P: nothing in the working directory is imported.
-    python = [sys.executable, "-P", "-m", "exporter.system.confined", plan.as_json()]
+    python = [sys.executable, "-P", "-m", "exporter.system.confined", str(file)]
     if not offered.bwrap:
         return python
     return [*bubblewrap.wrapped(offered.bwrap, view), *python]

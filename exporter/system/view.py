@@ -25,6 +25,7 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 _GPUS = ("nvidia*", "nvhost*", "nvmap", "dxg")
 _INSTALLATIONS = frozenset({"site-packages", "dist-packages"})
 _IMPORTABLE = frozenset({".py", ".so", ".dist-info", ".egg-info"})
+_MANY = 256
 # What only another project, or an environment, has in it.
 _ELSEWHERE = frozenset({".git", "pyvenv.cfg"})
 # The password of a package index may be in it.
@@ -139,12 +140,20 @@ def _without_hidden(path: Path, depth: int = 2) -> list[Path]:
     """Return a package, or its parts where a hidden file such as ``.env`` is in it."""
     if depth == 0 or not path.is_dir():
         return [path]
-    children = [*path.iterdir()]
+    try:
+        children = [*path.iterdir()]
+    except OSError:
+        return []  # it is somebody else's
     if _ELSEWHERE & {child.name for child in children}:
         return []
     visible = [child for child in children if not child.name.startswith(".")]
     parts = [part for child in visible for part in _without_hidden(child, depth - 1)]
-    return [path] if parts == children else parts
+    if parts == children:
+        return [path]
+    if len(parts) > _MANY:
+        # Each is named by itself, and so many files are data.
+        return [part for part in parts if part.suffix in _IMPORTABLE or part.is_dir()]
+    return parts
 
 
 def _mapped() -> Iterator[Path]:

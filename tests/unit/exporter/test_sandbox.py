@@ -182,6 +182,25 @@ def test_libraries_compute_in_it(offered: Confinement, scratch: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_its_plan_may_be_longer_than_an_argument(scratch: Path, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number:0100}" for number in range(2000)]
+    for file in files:
+        file.touch()
+    (scratch / "given.py").write_text(f"print(len(open({str(files[-1])!r}).read()))")
+    seen = view([*files, scratch], [scratch, scratch / "tmp"])
+    done = subprocess.run(
+        confined_command(confinement(), seen, UNLIMITED, "given", ""),
+        env={**environment(scratch), "PYTHONPATH": str(scratch)},
+        cwd=scratch,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1:] == ["0"], done.stderr
+
+
 @pytest.mark.parametrize(
     ("limits", "code"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,31 @@ def test_of_a_project_its_modules_alone(tmp_path: Path, monkeypatch: pytest.Monk
     assert [name for name in private if reads(project / name)] == []
     assert str(project) in view([], []).listed
     assert str(project) not in view([], []).read
+
+
+def test_a_package_with_much_data_and_a_foreign_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "project" / "package"
+    for name in ("__init__.py", "rows/.env", "rows/a.py", "foreign/a.py"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).touch()
+    for number in range(3500):
+        (package / "rows" / f"{number}.csv").touch()
+    plain = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:  # a fake, since root may read every folder
+        if path.name == "foreign":
+            raise PermissionError(path)
+        return plain(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(package.parent)])
+    assert reads(package / "__init__.py")
+    assert reads(package / "rows" / "a.py")
+    assert not reads(package / "rows" / "7.csv")
+    assert not reads(package / "rows" / ".env")
+    assert not reads(package / "foreign")
 
 
 def test_of_an_installation_everything_but_a_password(
