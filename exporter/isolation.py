@@ -37,7 +37,7 @@ from exporter.system.limits import (
     threads_within,
 )
 from exporter.system.piped import LineTooLongError, Listened
-from exporter.system.sandbox import Confinement, confined_command, confinement, hide_process
+from exporter.system.sandbox import Confinement, confined_command, confinement, hide_process, suited
 from exporter.system.view import View, view
 from exporter.triton.installation import cache_directory, make_folder
 from exporter.worker import JOB, RESULT, TRUTH, job_as_json
@@ -101,6 +101,7 @@ def build_apart(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
         (scratch / name).mkdir()
     (scratch / JOB).write_text(job_as_json(_moved(job, scratch / "bundle")))
     seen = _view(job, scratch)
+    offered = suited(offered, seen)
     process = Listened(
         confined_command(
             offered, seen, _limits(job, seen, offered), "exporter.worker", str(scratch / JOB)

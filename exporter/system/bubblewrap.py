@@ -9,20 +9,24 @@ Source: bwrap(1).
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from exporter.system.view import View
 
-__all__ = ["find", "wrapped"]
+__all__ = ["find", "shows", "wrapped"]
 
 _PROBE_SECONDS = 20.0
 _NAMESPACES = (
     "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts",
     "--unshare-cgroup-try", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
 )  # fmt: skip
+# Given paths, fails where one cannot be read.
+_READ = "import os, sys; sys.exit(not all(os.access(p, 4) for p in sys.stdin.read().split('\\0')))"
 
 
 def find() -> str:
@@ -47,6 +51,28 @@ def _works(path: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return path if done.returncode == 0 else ""
+
+
+def shows(bwrap: str, view: View) -> bool:
+    """Whether all of a view can be read inside.
+
+    A user namespace knows no other users: what is theirs, and not for everybody, is closed to root
+    as well. And bubblewrap takes no more than 9000 arguments.
+    """
+    command = [*wrapped(bwrap, view), sys.executable, "-I", "-S", "-c", _READ]
+    try:
+        done = subprocess.run(
+            command,
+            input="\0".join(filter(os.path.exists, view.read)),
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_PROBE_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
 
 
 def wrapped(bwrap: str, view: View) -> list[str]:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from exporter.system.limits import Limits
     from exporter.system.view import View
 
-__all__ = ["Confinement", "Plan", "confined_command", "confinement", "hide_process"]
+__all__ = ["Confinement", "Plan", "confined_command", "confinement", "hide_process", "suited"]
 
 _PLAN = "plan.json"
 
@@ -94,6 +94,17 @@ def confinement() -> Confinement:
 @functools.cache
 def _found(path: str) -> Confinement:  # noqa: ARG001 - where bwrap is looked for
     return Confinement(bubblewrap.find(), landlock.version(), seccomp.is_supported())
+
+
+def suited(offered: Confinement, view: View) -> Confinement:
+    """Return the layers that leave a view readable: bubblewrap does not, where files are others'.
+
+    Without it there is still Landlock; where there is none, nothing changes.
+    """
+    without = replace(offered, bwrap="")
+    if offered.bwrap and without.complete and not bubblewrap.shows(offered.bwrap, view):
+        return without
+    return offered
 
 
 def confined_command(

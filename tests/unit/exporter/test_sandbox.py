@@ -20,7 +20,7 @@ import pytest
 from exporter.environment import bare_environment
 from exporter.system import limits as machine
 from exporter.system.limits import Limits
-from exporter.system.sandbox import Confinement, confined_command, confinement
+from exporter.system.sandbox import Confinement, confined_command, confinement, suited
 from exporter.system.view import view
 
 UNLIMITED = Limits()
@@ -180,6 +180,44 @@ def test_libraries_compute_in_it(offered: Confinement, scratch: Path) -> None:
         "assert joblib.Parallel(2)(joblib.delayed(len)(w) for w in ('a', 'bc')) == [1, 2]\n",
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("hidden", ["modules", "."])
+def test_root_reads_what_is_another_users(scratch: Path, tmp_path: Path, hidden: str) -> None:
+    here = confinement()
+    if os.geteuid() != 0:
+        pytest.skip("nothing can be given to another user here")
+    if not dataclasses.replace(here, bwrap="").complete:
+        pytest.skip(f"this machine offers {here}, which is too little without bubblewrap")
+    others, private = tmp_path / "others", tmp_path / "private.txt"
+    (others / "modules").mkdir(parents=True)
+    (others / "modules" / "theirs.py").write_text("content = 7")
+    private.write_text("s3cret")
+    for path in (others / hidden, private):
+        os.chown(path, 1000, 1000)
+        path.chmod(0o750)
+    (scratch / "given.py").write_text(
+        f"import theirs\nprint(theirs.content)\nopen({str(private)!r}).read()"
+    )
+    seen = view([others / "modules", scratch], [scratch, scratch / "tmp"])
+    suitable = suited(here, seen)
+    assert (suitable.bwrap, suitable.landlock) == ("", here.landlock)
+    done = subprocess.run(
+        confined_command(suitable, seen, UNLIMITED, "given", ""),
+        env={**environment(scratch), "PYTHONPATH": f"{scratch}:{others / 'modules'}"},
+        cwd=scratch,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1:] == ["7"], done.stderr
+    assert done.stderr.splitlines()[-1].startswith("PermissionError"), done.stderr
+
+
+def test_a_view_that_is_readable_keeps_every_layer(scratch: Path) -> None:
+    assert suited(confinement(), view([scratch], [scratch, scratch / "tmp"])) == confinement()
 
 
 def test_its_plan_may_be_longer_than_an_argument(scratch: Path, tmp_path: Path) -> None:
