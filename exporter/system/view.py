@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ _SYSTEM = (
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _GPUS = ("nvidia*", "nvhost*", "nvmap", "dxg")
 _INSTALLATIONS = frozenset({"site-packages", "dist-packages"})
+_LIBRARIES = frozenset({"lib", "lib32", "lib64"})
+# Of a virtual environment.
+_ENVIRONMENT = ("bin", "etc", "include", "lib", "lib32", "lib64", "share", "pyvenv.cfg")
 _IMPORTABLE = frozenset({".py", ".so", ".dist-info", ".egg-info"})
 _MANY = 256
 # What only another project, or an environment, has in it.
@@ -74,7 +78,7 @@ def view(read: Iterable[Path], write: Iterable[Path]) -> View:
     gpus = [str(path) for pattern in _GPUS for path in Path("/dev").glob(pattern)]
     found = (*map(Path, _SYSTEM), *libraries(), *read)
     return View(
-        tuple(dict.fromkeys(str(path.absolute()) for path in found if path.exists())),
+        tuple(dict.fromkeys(str(path.absolute()) for path in found if os.access(path, os.R_OK))),
         # Python looks for modules in the names of a folder.
         tuple(str(path) for path in _projects() if path.is_dir()),
         tuple(str(path.absolute()) for path in write),
@@ -102,7 +106,27 @@ def _installed() -> set[Path]:
     roots.add(Path(sys.executable).resolve().parent.parent)
     roots |= set(_absolute(os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)))
     roots |= {path for path in _absolute(sys.path) if path.name in _INSTALLATIONS}
-    return roots - {Path("/")}
+    roots |= set(_linked())
+    return {part for root in roots - {Path("/")} for part in _parts(root)}
+
+
+def _parts(root: Path) -> Iterable[Path]:
+    """Return what belongs to an installation: a project's root may be a virtual environment."""
+    return [root / name for name in _ENVIRONMENT] if (root / "pyvenv.cfg").is_file() else [root]
+
+
+def _linked() -> Iterator[Path]:
+    """Yield the folders that the system's linker looks in, and the libraries in use with theirs."""
+    for file in Path("/etc/ld.so.conf.d").glob("*.conf"):
+        with suppress(OSError):
+            yield from _absolute(file.read_text(errors="replace").splitlines())
+    with suppress(OSError):
+        maps = Path("/proc/self/maps").read_text(errors="replace").splitlines()
+        used = {Path(line.split(maxsplit=5)[-1]) for line in maps if ".so" in line}
+        # A module of a project is not in such a folder, and its neighbours are none of it.
+        yield from _absolute(
+            str(path.parent if path.parent.name in _LIBRARIES else path) for path in used
+        )
 
 
 def _projects() -> list[Path]:
@@ -165,4 +189,8 @@ def _mapped() -> Iterator[Path]:
 
 
 def _absolute(paths: Iterable[str]) -> Iterator[Path]:
-    return (path for path in map(Path, paths) if path.is_absolute() and path != Path("/"))
+    return (
+        path
+        for path in map(Path, paths)
+        if path.is_absolute() and path != Path("/") and os.access(path, os.R_OK)
+    )

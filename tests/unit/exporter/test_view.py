@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import _ctypes
+import ctypes
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +59,38 @@ def test_a_package_with_much_data_and_a_foreign_folder(
     assert not reads(package / "rows" / "7.csv")
     assert not reads(package / "rows" / ".env")
     assert not reads(package / "foreign")
+
+
+def test_a_project_that_is_a_virtual_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bin/python", "lib/python3.11/site-packages/a.py", "package/a.py", "lib64/x.so",
+                 ".env", "mlflow.db", "data/rows.csv"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "exec_prefix", str(tmp_path))
+    for path in ([], [str(tmp_path)]):
+        monkeypatch.setattr(sys, "path", [*sys.path, *path])
+        for name in ("bin/python", "lib/python3.11/site-packages/a.py", "lib64/x.so", "pyvenv.cfg"):
+            assert reads(tmp_path / name), name
+        for name in (".env", "mlflow.db", "data/rows.csv"):
+            assert not reads(tmp_path / name), name
+    assert reads(tmp_path / "package" / "a.py")
+
+
+def test_libraries_that_the_linker_found_elsewhere(tmp_path: Path) -> None:
+    """As Spack and Homebrew link by RPATH."""
+    library = Path(_ctypes.__file__)
+    for name in ("zlib-1.3/lib", "project"):
+        (tmp_path / name).mkdir(parents=True)
+        shutil.copy(library, tmp_path / name / "used.so")
+        (tmp_path / name / "neighbour.so.1").touch()
+        ctypes.CDLL(str(tmp_path / name / "used.so"))
+    assert reads(tmp_path / "zlib-1.3" / "lib" / "neighbour.so.1")
+    assert reads(tmp_path / "project" / "used.so")
+    assert not reads(tmp_path / "project" / "neighbour.so.1")
 
 
 def test_of_an_installation_everything_but_a_password(
