@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from exporter.cuda import CudaError, driver_version, gpus
-from exporter.errors import StlabError, first_line
+from exporter.errors import StlabError, UsageError, first_line
 from exporter.system.sandbox import confinement
 from exporter.triton.installation import cache_directory
 from exporter.triton.runtime import describe_runtime
@@ -195,7 +195,10 @@ def _confinement() -> Check:
 
 
 def _cache() -> Check:
-    cache = cache_directory()
+    try:
+        cache = cache_directory()
+    except UsageError as error:
+        return Check("cache", "failed", error.message, error.hint, error.exit_code)
     there = _existing(cache)
     free = shutil.disk_usage(there).free
     found = f"{cache}, {free / 2**30:.1f} GiB free"

@@ -39,6 +39,7 @@ from exporter.system.limits import (
 from exporter.system.piped import LineTooLongError, Listened
 from exporter.system.sandbox import Confinement, confined_command, confinement, hide_process, suited
 from exporter.system.view import View, view
+from exporter.terminal import safe_lines
 from exporter.triton.installation import cache_directory, make_folder
 from exporter.worker import JOB, RESULT, TRUTH, job_as_json
 
@@ -254,5 +255,4 @@ def _died(process: Listened, *, confined: bool) -> StlabError:
 
 
 def _tail(errors: str) -> str:
-    text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in errors)
-    return "\n".join(text.strip().splitlines()[-15:])
+    return "\n".join(safe_lines(errors).strip().split("\n")[-15:])

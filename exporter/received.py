@@ -18,6 +18,7 @@ from exporter.bundle import SAMPLES, Bundle
 from exporter.errors import ValidationFailed
 from exporter.parity.samples import load_samples
 from exporter.received_config import check_config
+from exporter.terminal import safe_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +34,7 @@ _MOST_OUTCOME = 16 << 20
 _MANIFEST_ROOM = 1 << 20
 
 
-def _printable(text: str) -> str:
-    """Return text without what a terminal would take for a command."""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
-
-
-Text = Annotated[str, AfterValidator(_printable)]
+Text = Annotated[str, AfterValidator(safe_lines)]
 _Count = Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
@@ -163,7 +159,7 @@ def read_event(line: bytes) -> Event:
     try:
         return Event.model_validate_json(line)
     except ValidationError as error:
-        shown = _printable(line[:80].decode(errors="replace"))
+        shown = line[:80].decode(errors="replace")
         raise garbled(f"sent an unexpected line: {shown!r}") from error
 
 
@@ -236,7 +232,7 @@ def _check_files(folder: Path) -> None:
         for name in (*folders, *names):
             mode = (Path(place) / name).lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise garbled(f"left something that is no plain file: {_printable(name)!r}")
+                raise garbled(f"left something that is no plain file: {name!r}")
 
 
 def _regular(path: Path, most: int) -> bytes:
@@ -280,5 +276,5 @@ def _read(path: Path, read: Callable[[], _T]) -> _T:
     except Exception as error:
         # Readers of arrays and archives raise whatever foreign bytes lead them to.
         raise garbled(
-            f"left {path.name}, which cannot be read: {_printable(str(error))}"
+            f"left {path.name}, which cannot be read: {safe_lines(str(error))}"
         ) from error

@@ -12,7 +12,7 @@ import unicodedata
 
 from exporter.redaction import redact
 
-__all__ = ["SafeFormatter", "block", "one_line"]
+__all__ = ["SafeFormatter", "block", "one_line", "safe_lines"]
 
 # Controls, marks of direction and other formats, lone surrogates, separators of lines.
 _UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -23,12 +23,17 @@ def one_line(text: str) -> str:
     return _shown(" ".join(text.split()))
 
 
+def safe_lines(text: str) -> str:
+    """Return a text whose lines stay lines."""
+    return "\n".join(_shown(line) for line in text.split("\n"))
+
+
 def block(text: str) -> str:
     """Return a text whose lines stay lines, each but the first behind two spaces.
 
     So no line of it can pass for one that this program begins.
     """
-    return "\n  ".join(_shown(line) for line in text.split("\n"))
+    return safe_lines(text).replace("\n", "\n  ")
 
 
 class SafeFormatter(logging.Formatter):

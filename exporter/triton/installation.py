@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter.errors import UnavailableError
+from exporter.errors import UnavailableError, UsageError
 
 __all__ = [
     "cache_directory",
@@ -35,9 +35,19 @@ _TAIL_LINES = 15
 
 
 def cache_directory() -> Path:
-    """Return where runtimes are kept: ``STLAB_CACHE``, by default ``~/.cache/stlab``."""
-    configured = os.environ.get("STLAB_CACHE")
-    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "stlab"
+    """Return where runtimes are kept: ``STLAB_CACHE``, by default ``~/.cache/stlab``.
+
+    Raises:
+        UsageError: It is below a home folder, and this user has none.
+    """
+    configured = Path(os.environ.get("STLAB_CACHE") or "~/.cache/stlab")
+    try:
+        return configured.expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"{configured} cannot be found: no home folder is known.",
+            hint="Set STLAB_CACHE to a folder that can be written.",
+        ) from error
 
 
 def make_folder(folder: Path) -> None:

@@ -80,6 +80,16 @@ def test_the_default_way_needs_nothing_more(machine: Machine) -> None:
     assert f"{machine.folder / 'cache'}, " in checks["cache"].found
 
 
+def test_a_user_without_a_home_names_the_cache(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setenv("STLAB_CACHE", "~nobody-of-this-name/cache")
+    result, checks = machine.look()
+    assert (result.exit_code, checks["cache"].status) == (2, "failed")
+    assert "STLAB_CACHE" in checks["cache"].hint
+
+
 @pytest.mark.parametrize("name", ["torch", "onnx", "onnxscript"])
 def test_what_every_export_needs_is_missed(machine: Machine, name: str) -> None:
     machine.packages[name] = None

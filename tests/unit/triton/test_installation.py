@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.errors import UnavailableError
+from exporter.errors import UnavailableError, UsageError
 from exporter.triton import installation
 from exporter.triton.installation import cache_directory, install_once
 
@@ -161,3 +161,12 @@ def test_cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert cache_directory() == tmp_path
     monkeypatch.delenv("STLAB_CACHE")
     assert cache_directory() == Path.home() / ".cache" / "stlab"
+
+
+def test_cache_directory_of_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STLAB_CACHE", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    with pytest.raises(UsageError) as caught:
+        cache_directory()
+    assert "STLAB_CACHE" in caught.value.hint
