@@ -104,9 +104,26 @@ def shortage(error: BaseException) -> str:
     return ""
 
 
-def oom_kills() -> int:
-    """Return how many processes this machine's kernel has killed for want of memory."""
-    with suppress(OSError):
-        found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
-        return int(found[1]) if found else 0
+def oom_kills(root: Path = Path("/")) -> int:
+    """Return how many processes the kernel has killed for want of memory.
+
+    Those of this process's own control group are counted, or, where it has none, those of the
+    whole machine.
+
+    Args:
+        root: Where ``proc`` and ``sys`` are.
+    """
+    for path in (*_events(root), root / "proc/vmstat"):
+        with suppress(OSError):
+            if found := re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE):
+                return int(found[1])
     return 0
+
+
+def _events(root: Path) -> list[Path]:
+    """Return the file with the events of this process's control group, of version 2."""
+    with suppress(OSError):
+        text = (root / "proc/self/cgroup").read_text()
+        if found := re.search(r"^0::/(.*)$", text, re.MULTILINE):
+            return [root / "sys/fs/cgroup" / found[1] / "memory.events"]
+    return []
