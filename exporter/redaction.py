@@ -40,9 +40,9 @@ _SECRET_PARAMETER = re.compile("pass|pwd|token|secret|key|sig|credential", re.IG
 
 # Fields of our own objects that hold no free text.
 _FACTS = frozenset({
-    "alias", "at", "base64", "batching", "bundle", "data", "datatype", "format", "from", "kind", "level",
-    "mode", "model", "name", "precision", "release", "report", "run_id", "sha256", "shape", "status", "step",
-    "strength", "time", "verdict", "version", "worst_output",
+    "alias", "at", "base64", "batching", "bundle", "data", "datatype", "format", "from", "kind",
+    "level", "mode", "model", "name", "precision", "release", "report", "run_id", "sha256",
+    "shape", "status", "step", "strength", "time", "verdict", "version", "worst_output",
 })  # fmt: skip
 
 _learned: set[str] = set()
