@@ -10,6 +10,7 @@ from exporter.activation import check_servers
 from exporter.connecting import connected
 from exporter.errors import ConflictError, StlabError, UnavailableError, UsageError
 from exporter.installed import Check, installed, is_writable
+from exporter.redaction import redact
 from exporter.repository import ObjectRepository, open_repository
 from exporter.triton.releases import DEFAULT_RELEASE, RELEASES, release
 
@@ -118,7 +119,6 @@ def _target(target: Release) -> Check:
 
 
 def _registry(request: DoctorRequest) -> Check:
-    from exporter.redaction import redact
     from exporter.registry import Registry
 
     try:
@@ -157,7 +157,7 @@ def _repository(url: str) -> Check:
 
 
 def _server(url: str) -> Check:
-    name = f"server {url}"
+    name = f"server {redact(url)}"
     try:
         with connected(url, timeout=ANSWER_SECONDS) as client:
             version = client.metadata().version

@@ -95,7 +95,7 @@ def redact_all(content: Any) -> Any:
 
 def _redacted(content: Any, *, is_fact: bool) -> Any:
     if isinstance(content, str):
-        return content if is_fact else redact(content)
+        return redact_addresses(content) if is_fact else redact(content)
     if isinstance(content, dict):
         return {
             redact_addresses(key): _redacted(value, is_fact=key in _FACTS)
