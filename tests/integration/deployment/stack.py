@@ -78,7 +78,13 @@ class Stack:
         """
         ports = {(name, port): free_port() for name, all_ in _PORTS.items() for port in all_}
         given = example()
-        secrets = {name: SECRET for name, value in given.items() if not value}
+        # An empty setting that is no secret keeps its default.
+        settings = ("_ALLOWED_HOSTS", "_ROOT_PATH")
+        secrets = {
+            name: SECRET
+            for name, value in given.items()
+            if not value and not name.endswith(settings)
+        }
         stack = cls(folder, {**given, **secrets, **_NO_KEYS, **variables}, ports)
         (folder / "bin").mkdir()
         embedded_tritonserver(folder / "bin")
