@@ -130,7 +130,7 @@ def test_from_the_registry_to_a_forecast_and_back(stack: Stack) -> None:
     assert measured(stack, f"sum by (job) (stlab_api_requests_total{{{route}}})")["stlab-api"] >= 3
     assert measured(stack, "sum by (job) (nv_inference_request_success)")["triton"] >= 3
     assert measured(stack, "ALERTS") == {}
-    assert answers(f"{stack.url('dashboard', 8090)}/")()
+    wait_for(answers(f"{stack.url('dashboard', 8090)}/"))
 
 
 def test_nobody_loads_a_model_without_the_key(

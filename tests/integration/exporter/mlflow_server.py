@@ -18,6 +18,8 @@ from pathlib import Path
 from .registering import Lab
 from .running import environment
 
+_START_SECONDS = 240
+
 
 @dataclass(frozen=True)
 class Served(Lab):
@@ -56,12 +58,14 @@ def mlflow_server(folder: Path) -> Iterator[Served]:
     )  # fmt: skip
     try:
         address = f"http://127.0.0.1:{port}"
-        for _ in range(600):
+        end = time.monotonic() + _START_SECONDS
+        while True:
             try:
                 urllib.request.urlopen(f"{address}/health", timeout=5).close()
                 break
             except (urllib.error.URLError, OSError):
                 assert process.poll() is None
+                assert time.monotonic() < end, f"mlflow server is not up in {_START_SECONDS} s"
                 time.sleep(0.1)
         yield Served(folder, address, process.pid)
     finally:
