@@ -19,6 +19,7 @@ from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
 from tests.integration.api.services import Service, service
+from tests.integration.empty_registry import copy_empty_registry
 from tests.integration.exporter.models import ROWS, times
 from tests.integration.exporter.registering import Lab
 
@@ -70,7 +71,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     lab = Lab(folder)
     try:
-        lab.client.search_registered_models()  # makes the database
+        copy_empty_registry(folder)
         (folder / "repository").mkdir()
         yield lab
     finally:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import fluent
 
+from tests.integration.empty_registry import copy_empty_registry
+
 from .registering import Lab
 
 
@@ -20,7 +22,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     fluent._active_experiment_id = None
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     try:
-        lab.client.search_registered_models()  # makes the database
+        copy_empty_registry(folder)
         yield lab
     finally:
         os.chdir(before)

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.integration.empty_registry import copy_empty_registry
+
 from .registering import Lab
 from .running import environment
 
@@ -41,6 +43,7 @@ class Served(Lab):
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[Served]:
     """Start a server with its artifacts proxied, and end it."""
+    copy_empty_registry(folder)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

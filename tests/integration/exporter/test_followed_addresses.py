@@ -23,6 +23,7 @@ from exporter.registry.adapter import translated
 from exporter.registry.artifacts import download
 from exporter.registry.locations import check_location
 from exporter.registry.transport import install
+from tests.integration.empty_registry import copy_empty_registry
 
 from .listening import ARTIFACTS, Listener, listening, one_file
 from .running import command
@@ -87,6 +88,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     install()
     with listening() as own, listening() as thief:
         own.answer = thief.answer = one_file
+        copy_empty_registry(tmp_path)
         client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
         yield Scene(own, thief, client, tmp_path / "fetched")
 
