@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["guarded", "marked"]
 
-_MARK = "STLAB_BENCHMARK_PROCESS"
+# Not one of the settings (STLAB_*, MLFLOW_*), which benchmarks leave out of environments.
+_MARK = "BENCHMARK_GUARD"
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _KILL_SECONDS = 10.0
 

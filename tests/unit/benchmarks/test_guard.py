@@ -31,12 +31,14 @@ import sys, tempfile, time
 from pathlib import Path
 from benchmarks.guard import guarded
 from benchmarks.processes import measure
+from benchmarks.served import use_registry
 from benchmarks.servers import Endpoint, free_ports, running
 server, way, mark = sys.argv[1:]
 (port,) = free_ports(1)
 url = f"http://127.0.0.1:{port}/"
 command = [sys.executable, "-c", server, port, mark]
 with tempfile.TemporaryDirectory() as scratch, guarded():
+    use_registry(Path(scratch))
     if way == "measure":
         print("ready", flush=True)
         measure(command, folder=Path(scratch), environment={}, timeout=600)
