@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.api.services import free_port
+from tests.integration.ports import free_port
 
 __all__ = ["behind_nginx"]
 

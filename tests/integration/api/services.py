@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 from tests.integration.exporter.registering import Lab
 from tests.integration.exporter.running import environment
+from tests.integration.ports import free_port
 
 __all__ = ["Service", "free_port", "service"]
 
@@ -77,12 +77,6 @@ class Service:
             if line.startswith("VmRSS")
         )
         return int(line.split()[1]) * 1024
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @contextmanager

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import pwd
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,22 +16,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.integration.ports import free_port
+
 __all__ = ["SCRIPTS", "answers", "free_port", "postgres", "program", "running"]
 
 SCRIPTS = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    """A port of the loopback interface that is free, and stays so.
-
-    Not one of those that the system gives to whoever asks for any: it may be a while until it is
-    used.
-    """
-    for port in random.sample(range(20_000, 32_000), 1000):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
 
 
 def program(name: str, package: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.integration.empty_registry import copy_empty_registry
+from tests.integration.ports import free_port
 
 from .registering import Lab
 from .running import environment
@@ -44,9 +44,7 @@ class Served(Lab):
 def mlflow_server(folder: Path) -> Iterator[Served]:
     """Start a server with its artifacts proxied, and end it."""
     copy_empty_registry(folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),

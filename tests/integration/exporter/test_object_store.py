@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.integration.ports import free_port
 from tests.unit.exporter.stores import BUCKET, CREDENTIALS, S3, serving
 from triton_client import TritonClient
 from triton_client.errors import TritonClientError
@@ -76,12 +76,6 @@ def export(lab: Lab, s3: S3, *options: str, **settings: str) -> Ran:
 def promoted(ran: Ran) -> dict[str, Any]:
     assert ran.code == 0, ran.stderr
     return ran.result
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

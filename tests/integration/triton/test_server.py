@@ -18,6 +18,7 @@ from triton_onnx_models import config, entry, identity
 
 from exporter.errors import UnavailableError
 from exporter.triton.server import TritonServer
+from tests.integration.ports import free_port
 
 if TYPE_CHECKING:
     from exporter.triton.runtime import Runtime
@@ -177,12 +178,6 @@ def test_a_port_that_was_asked_for_is_not_replaced(runtime: Runtime, tmp_path: P
             pytest.raises(UnavailableError),
         ):
             server.wait_live()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 OWNER = """

@@ -11,6 +11,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from tests.integration.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -75,7 +77,7 @@ class Proxy:
 @contextmanager
 def nginx(upstream: int, folder: Path, settings: str = "") -> Iterator[Proxy]:
     """Start nginx with settings of its ``http`` block beside the defaults."""
-    port = _free_port()
+    port = free_port()
     config = folder / "nginx.conf"
     user = "user root;" if os.getuid() == 0 else ""
     config.write_text(
@@ -91,7 +93,7 @@ def haproxy(
     upstream: int, folder: Path, settings: str = "", timeout: str = "60s"
 ) -> Iterator[Proxy]:
     """Start haproxy with settings of its ``global`` block beside the defaults."""
-    port = _free_port()
+    port = free_port()
     config = folder / "haproxy.cfg"
     config.write_text(
         _HAPROXY.format(settings=settings, timeout=timeout, port=port, upstream=upstream)
@@ -129,8 +131,3 @@ def _program(name: str) -> str:
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     assert path, f"{name} is missing: apt-get install {name}, or tests/tools/install.sh as root"
     return path
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])

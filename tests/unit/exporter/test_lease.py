@@ -170,9 +170,9 @@ def test_a_lock_that_nobody_can_read_is_somebodys(s3: S3, store: Store) -> None:
 
 
 def test_a_lease_is_renewed(s3: S3, store: Store, others: ExitStack) -> None:
-    other = Other(s3, seconds=3.0)
+    other = Other(s3, seconds=8.0)
     others.callback(other.kill)
-    time.sleep(3.2)
+    time.sleep(8.2)
     with pytest.raises(ConflictError, match="is running"), take(store):
         pytest.fail("it lives")
     assert other.ask("check") == "held"
