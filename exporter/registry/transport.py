@@ -163,15 +163,9 @@ class _Connection(HTTPConnection):
         super().request(*arguments, **named)
 
 
-class _TLSConnection(HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        made = super()._new_conn()
-        _hold(made)
-        return made
-
-    def request(self, *arguments: Any, **named: Any) -> None:
-        _hold(self.sock)
-        super().request(*arguments, **named)
+# urllib3's connection with TLS derives from the one without: what is added to that comes between.
+class _TLSConnection(HTTPSConnection, _Connection):
+    pass
 
 
 class _Pool(HTTPConnectionPool):

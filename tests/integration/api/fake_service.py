@@ -22,10 +22,11 @@ import numpy as np
 
 from stlab_api.app import create_app
 from stlab_api.settings import Settings
+from tests.integration.ports import free_port
 from tests.unit.api.fakes import FakeBackend, FakePredictor, model_spec
 from triton_client.types import TensorSpec
 
-from .services import Service, free_port
+from .services import Service
 
 __all__ = ["fake_service"]
 

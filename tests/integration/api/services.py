@@ -19,7 +19,7 @@ from tests.integration.exporter.registering import Lab
 from tests.integration.exporter.running import environment
 from tests.integration.ports import free_port
 
-__all__ = ["Service", "free_port", "service"]
+__all__ = ["Service", "service"]
 
 
 @dataclass

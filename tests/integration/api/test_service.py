@@ -26,9 +26,10 @@ from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
 from tests.integration.exporter.models import ROWS, times
 from tests.integration.exporter.registering import Lab
+from tests.integration.ports import free_port
 
 from .asking import LOST, NOT_SENT, asking
-from .services import Service, free_port, service
+from .services import Service, service
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(300)]
 ASKED = {"inputs": {"x": ROWS.tolist()}}

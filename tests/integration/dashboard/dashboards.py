@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.api.services import free_port
 from tests.integration.exporter.running import environment
+from tests.integration.ports import free_port
 
 __all__ = ["Dashboard", "dashboard"]
 

@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from tests.integration.api.services import free_port
 from tests.integration.exporter.registering import Lab
+from tests.integration.ports import free_port
 
 from .conftest import World
 from .dashboards import Dashboard, dashboard

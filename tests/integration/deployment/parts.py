@@ -16,9 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.integration.ports import free_port
-
-__all__ = ["SCRIPTS", "answers", "free_port", "postgres", "program", "running"]
+__all__ = ["SCRIPTS", "answers", "postgres", "program", "running"]
 
 SCRIPTS = Path(sys.executable).parent
 

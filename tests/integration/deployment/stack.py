@@ -24,6 +24,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from exporter.triton.installation import cache_directory
+from tests.integration.ports import free_port
 from tests.unit.deployment.deploy_files import (
     DOCKER,
     MONITORING,
@@ -37,7 +38,7 @@ from tests.unit.deployment.embedded import embedded_tritonserver
 from tests.unit.exporter.stores import serving
 
 from .containers import contained, possible
-from .parts import SCRIPTS, free_port, postgres, program, running
+from .parts import SCRIPTS, postgres, program, running
 
 __all__ = ["Stack", "wait_for"]
 

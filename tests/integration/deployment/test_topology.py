@@ -18,12 +18,13 @@ from examples.us_income.forecasting import ForecastRequest
 from exporter.connecting import connected
 from exporter.errors import ConflictError
 from tests.integration.exporter.running import environment as bare
+from tests.integration.ports import free_port
 from tests.unit.deployment.chart_files import pods, rendered, way
 from tests.unit.deployment.deploy_files import ROOT
 from tests.unit.deployment.embedded import loopback_flags
 
 from .containers import possible
-from .parts import answers, free_port, running
+from .parts import answers, running
 from .stack import SECRET, Stack, wait_for
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(900)]

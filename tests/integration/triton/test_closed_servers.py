@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from test_serve import SERVE, running
-from test_server import REPOSITORY_ROOT, add_model, free_port
+from test_server import REPOSITORY_ROOT, add_model
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from exporter.connecting import connected
@@ -27,6 +27,7 @@ from exporter.triton.launcher import install_launcher
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
+from tests.integration.ports import free_port
 from triton_client import TritonClient
 
 if TYPE_CHECKING:

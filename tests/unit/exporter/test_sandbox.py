@@ -67,9 +67,14 @@ def run(
     offered: Confinement, scratch: Path, code: str, limits: Limits = UNLIMITED
 ) -> subprocess.CompletedProcess[str]:
     (scratch / "given.py").write_text(code)
+    return finished(confined(offered, scratch, "given", limits=limits), scratch, str(scratch))
+
+
+def finished(command: list[str], scratch: Path, modules: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with modules from some folders."""
     return subprocess.run(
-        confined(offered, scratch, "given", limits=limits),
-        env={**environment(scratch), "PYTHONPATH": str(scratch)},
+        command,
+        env={**environment(scratch), "PYTHONPATH": modules},
         cwd=scratch,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -202,16 +207,8 @@ def test_root_reads_what_is_another_users(scratch: Path, tmp_path: Path, hidden:
     seen = view([others / "modules", scratch], [scratch, scratch / "tmp"])
     suitable = suited(here, seen)
     assert (suitable.bwrap, suitable.landlock) == ("", here.landlock)
-    done = subprocess.run(
-        confined_command(suitable, seen, UNLIMITED, "given", ""),
-        env={**environment(scratch), "PYTHONPATH": f"{scratch}:{others / 'modules'}"},
-        cwd=scratch,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    command = confined_command(suitable, seen, UNLIMITED, "given", "")
+    done = finished(command, scratch, f"{scratch}:{others / 'modules'}")
     assert done.stdout.splitlines()[-1:] == ["7"], done.stderr
     assert done.stderr.splitlines()[-1].startswith("PermissionError"), done.stderr
 
@@ -226,16 +223,8 @@ def test_its_plan_may_be_longer_than_an_argument(scratch: Path, tmp_path: Path) 
         file.touch()
     (scratch / "given.py").write_text(f"print(len(open({str(files[-1])!r}).read()))")
     seen = view([*files, scratch], [scratch, scratch / "tmp"])
-    done = subprocess.run(
-        confined_command(confinement(), seen, UNLIMITED, "given", ""),
-        env={**environment(scratch), "PYTHONPATH": str(scratch)},
-        cwd=scratch,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    command = confined_command(confinement(), seen, UNLIMITED, "given", "")
+    done = finished(command, scratch, str(scratch))
     assert done.stdout.splitlines()[-1:] == ["0"], done.stderr
 
 
