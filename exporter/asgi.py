@@ -53,7 +53,7 @@ def path_prefix(given: str) -> str:
     """
     prefix = given.strip().rstrip("/")
     if not _PREFIX.fullmatch(prefix) or "/." in prefix:
-        raise UsageError(f"a path prefix looks like /ml, not '{given}'")
+        raise UsageError(f"'{given}' is not a path prefix", hint="Give one such as /ml.")
     return prefix
 
 
@@ -67,7 +67,10 @@ def trusted_networks(given: str) -> tuple[Network, ...]:
     try:
         return tuple(ipaddress.ip_network(name, strict=False) for name in names)
     except ValueError as error:
-        raise UsageError(f"a proxy's address is an IP address or a network: {error}") from error
+        raise UsageError(
+            f"the list of trusted proxies is not valid: {error}",
+            hint="Give IP addresses or networks such as 10.0.0.0/8, with commas between.",
+        ) from error
 
 
 def known_hosts(named: str, listens: str) -> tuple[str, ...]:

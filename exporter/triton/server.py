@@ -197,12 +197,12 @@ class TritonServer:
                 code = self._process.server.returncode if self._process is not None else None
                 raise UnavailableError(
                     f"tritonserver ended on start (exit code {code}):\n{self._last_words()}",
-                    hint=self._where_the_log_is(),
+                    hint=self._what_to_do(),
                 )
             if time.monotonic() > deadline:
                 raise UnavailableError(
                     f"tritonserver was not live after {timeout:g} s:\n{self.log_tail()}",
-                    hint=self._where_the_log_is(),
+                    hint=self._what_to_do(),
                 )
             time.sleep(_POLL_SECONDS)
 
@@ -293,9 +293,10 @@ class TritonServer:
         complaint, usage, _ = self.log_tail(1000).partition("Usage: tritonserver")
         return complaint.strip() if usage else self.log_tail()
 
-    def _where_the_log_is(self) -> str:
+    def _what_to_do(self) -> str:
         kept = self._scratch not in self.log_path.parents
-        return f"The whole log: {self.log_path}" if kept else ""
+        log = f" The whole log: {self.log_path}" if kept else ""
+        return f"Check the machine's memory and limits (ulimit -a), then try again.{log}"
 
     def _end(self, timeout: float) -> None:
         if self._process is not None:

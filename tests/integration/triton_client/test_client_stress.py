@@ -34,6 +34,9 @@ LASTING_CALLS = int(os.environ.get("STLAB_STRESS_CALLS", "20000"))
 WARM_UP = 3_000
 CLIENTS = 200
 MOST_GROWTH = 10 * 1024 * 1024
+# Libraries of earlier tests in this process start threads of their own when they like; what leaks
+# with calls or with the sixteen threads that make them is more than these.
+MOST_OF_OTHERS = 4
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +92,8 @@ class Holdings:
                 break
             time.sleep(0.1)
         log.info("before %s, after %s", self, now)
-        assert now.threads <= self.threads
-        assert now.descriptors <= self.descriptors
+        assert now.threads <= self.threads + MOST_OF_OTHERS
+        assert now.descriptors <= self.descriptors + MOST_OF_OTHERS
         assert now.memory - self.memory < MOST_GROWTH
 
 
