@@ -14,14 +14,13 @@ from triton_client.types import wire_datatype
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from exporter.arrays import Array
     from exporter.errors import StlabError
 
 __all__ = ["InferResult", "described", "plain", "storable"]
 
 SCHEMA = 1
 FIRST = 5
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["as_bytes", "as_text", "read_npz", "write_npz"]
+__all__ = ["Array", "Arrays", "as_bytes", "as_text", "read_npz", "write_npz"]
 
-Array = np.ndarray[Any, Any]
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
 
 _MOST_ENTRIES = 100_000
 _MOST_BYTES = 16 * 2**30

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from exporter.bundle import CONFIG, SAMPLES, WARMUP, Bundle, file_digest, folder_digest
-from exporter.config import WarmupInput, build_config, render
+from exporter.bundle import CONFIG, SAMPLES, Bundle, folder_digest
+from exporter.config import render
+from exporter.configure import build_config, write_warmup
 from exporter.formats import convert
 from exporter.formats.base import Target
-from exporter.parity.inputs import SEED, named_samples
+from exporter.parity.inputs import named_samples
 from exporter.parity.reference import examine
 from exporter.parity.samples import load_arrays, save_samples
-from exporter.settings import TIMEOUT_SECONDS
 from exporter.sources import open_source
 from exporter.sources.composed import ComposedSource
 from exporter.triton.releases import release
@@ -29,11 +25,10 @@ if TYPE_CHECKING:
     from exporter.parity.evidence import Evidence
     from exporter.parity.truth import Answer, Truth
     from exporter.progress import Steps
-    from exporter.settings import ExportRequest
-    from exporter.sources.base import Array, Arrays, Source
+    from exporter.sources.base import Source
     from exporter.triton.releases import Release
 
-__all__ = ["BuildJob", "Candidate", "build", "settings_digest", "settings_of"]
+__all__ = ["BuildJob", "Candidate", "build"]
 
 
 # As a request passes through them.
@@ -49,7 +44,8 @@ class BuildJob:
         version: Its version.
         artifact: A private copy of the version's artifact.
         folder: An empty folder for the bundle.
-        settings: What decides the bundle's content beside the version; see `settings_of`.
+        settings: What decides the bundle's content beside the version; see
+            `exporter.bundle_settings`.
         samples: The user's npz, or None.
         must_batch: Whether to refuse a model that cannot be batched.
         allow_pickle: Whether pickled content may be loaded.
@@ -68,7 +64,7 @@ class BuildJob:
     must_batch: bool
     allow_pickle: bool
     parts: Mapping[str, Path] = field(default_factory=dict)
-    timeout: float = TIMEOUT_SECONDS
+    timeout: float = 3600.0
     memory: int = 0
     unconfined: bool = False
 
@@ -79,39 +75,6 @@ class Candidate:
 
     bundle: Bundle
     truth: Truth
-
-
-def settings_of(
-    request: ExportRequest, release_name: str, parts: Mapping[str, tuple[str, int]]
-) -> dict[str, Any]:
-    """Return what decides a bundle's content beside the version itself.
-
-    Args:
-        request: What is asked for.
-        release_name: The target release.
-        parts: The models before and behind the version's own, each with its version.
-    """
-    settings = {
-        "format": request.format,
-        "precision": request.precision,
-        "batching": "off" if request.batching == "off" else "auto",
-        "max_batch_size": request.max_batch_size,
-        "release": release_name,
-        "samples": None if request.samples is None else file_digest(request.samples),
-        "seed": SEED,
-    }
-    # Only where it is set: what was proven without it has this digest.
-    if request.max_queue_size:
-        settings["max_queue_size"] = request.max_queue_size
-    if request.accelerator:
-        settings["accelerator"] = request.accelerator
-    settings |= {place: f"{model}/{version}" for place, (model, version) in parts.items()}
-    return settings
-
-
-def settings_digest(settings: Mapping[str, Any]) -> str:
-    """Return a short digest of settings, for a version's tags."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
@@ -187,7 +150,7 @@ def _source(job: BuildJob) -> Source:
 
 def _configure(job: BuildJob, conversion: Conversion, truth: Truth, sample: Answer) -> None:
     most = truth.batching.max_batch_size
-    warmup = _write_warmup(job.folder, conversion, sample.case.inputs, batched=most > 0)
+    warmup = write_warmup(job.folder, conversion, sample.case.inputs, batched=most > 0)
     config = build_config(
         job.model,
         job.version,
@@ -222,28 +185,3 @@ def _facts(
         "settings": dict(job.settings),
         **conversion.facts,
     }
-
-
-def _write_warmup(
-    folder: Path, conversion: Conversion, inputs: Arrays, *, batched: bool
-) -> list[WarmupInput]:
-    """Write one row of every input as the server reads it."""
-    warmup = []
-    (folder / WARMUP).mkdir()
-    for tensor in conversion.interface.inputs:
-        array = inputs[tensor.name][:1] if batched else inputs[tensor.name]
-        if array.size == 0:
-            return []
-        content = _raw(array)
-        # The content is the name: two versions never disagree about a file they share.
-        filename = f"{hashlib.sha256(content).hexdigest()[:16]}.bin"
-        (folder / WARMUP / filename).write_bytes(content)
-        warmup.append(WarmupInput(tensor, array.shape[1:] if batched else array.shape, filename))
-    return warmup
-
-
-def _raw(array: Array) -> bytes:
-    if array.dtype.kind != "O":
-        return np.ascontiguousarray(array).tobytes()
-    values = [v.encode() if isinstance(v, str) else bytes(v) for v in array.ravel()]
-    return b"".join(len(value).to_bytes(4, "little") + value for value in values)

@@ -457,7 +457,7 @@ def export_main() -> None:
 
 def _run(arguments: list[str]) -> int:
     from exporter.console import print_traceback, set_up_logging
-    from exporter.settings import load_dotenv
+    from exporter.environment import load_dotenv
     from exporter.system.limits import shortage
 
     try:

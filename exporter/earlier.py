@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.activation import answers
-from exporter.building import settings_digest
+from exporter.bundle_settings import settings_digest
 from exporter.errors import ConflictError, ValidationFailed
 from exporter.parity.truth import cannot_be_batched
 from exporter.proven import Proven, Recorded, fetch_proven, recorded_for, vouched
@@ -29,7 +29,7 @@ class Earlier:
 
     Attributes:
         request: The request.
-        settings: What decides a bundle's content; see `exporter.building.settings_of`.
+        settings: What decides a bundle's content; see `exporter.bundle_settings.settings_of`.
         repository: Where bundles are published.
     """
 

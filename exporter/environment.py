@@ -12,7 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["bare_environment", "collect_seldom", "leave", "temporary_folder"]
+from exporter.errors import UsageError
+
+__all__ = ["bare_environment", "collect_seldom", "leave", "load_dotenv", "temporary_folder"]
 
 _temporary: list[Path] = []
 
@@ -32,6 +34,19 @@ def bare_environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if name in _NAMES or name.startswith(_PREFIXES)
     }
+
+
+def load_dotenv() -> None:
+    """Read ``.env`` in the working directory; what the environment has already stays."""
+    if Path(".env").is_file():
+        from dotenv import load_dotenv as load
+
+        try:
+            load(Path(".env"), override=False)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f".env cannot be read: {error}", hint="Write it as lines of NAME=value, in UTF-8."
+            ) from error
 
 
 def collect_seldom() -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.activation import check_servers
-from exporter.building import BuildJob, Candidate, build, settings_of
+from exporter.building import BuildJob, Candidate, build
+from exporter.bundle_settings import settings_of
 from exporter.delivery import Delivery, staying
 from exporter.earlier import Earlier
 from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailed
@@ -24,14 +25,14 @@ from exporter.formats import check as check_format
 from exporter.grounds import ground as open_ground
 from exporter.isolation import build_apart, check_confinement
 from exporter.parity.evidence import Evidence
+from exporter.policy import check_expected, check_mover, who
 from exporter.progress import Listener, Silent, Steps
 from exporter.proven import Proven
 from exporter.proving import prove, prove_again, refuse
 from exporter.recording import Journal
-from exporter.registry import Promotion, Registry, Selection, parts_of
+from exporter.registry import Promotion, Registry, Selection, clean_up, parts_of, promote
 from exporter.repository import open_repository
 from exporter.result import ExportResult, finished
-from exporter.settings import check_expected, check_mover, who
 from exporter.triton.releases import DEFAULT_RELEASE, release
 
 if TYPE_CHECKING:
@@ -99,14 +100,14 @@ class _Export:
                 self._check_confinement()
         if settled is not None:
             if not self.request.dry_run:
-                registry.tidy(selection.model)
+                clean_up(registry, selection.model)
                 self.repository.tidy(selection.model)
             self.result = self.result.concluded("unchanged", settled)
         elif self.request.dry_run:
             self.result = replace(self.result, status="planned", plan=self._plan(recorded))
         else:
             with self.repository.workspace(self.request.model) as work:
-                registry.tidy(selection.model)
+                clean_up(registry, selection.model)
                 journal = Journal(registry, selection, self.request)
                 proven = self._prove(registry, selection, recorded, journal, work)
                 self._deliver(registry, selection, proven, journal, work)
@@ -134,8 +135,8 @@ class _Export:
             else ("pull", f"convert to {self.request.format}", "configure", "prove")
         )
         servers = tuple(f"activate on {url}" for url in self.request.triton_urls)
-        promote = f"move '{self.request.alias}' to version {self.result.version}"
-        return (*begin, f"publish to {self.request.repository}", *servers, promote)
+        move = f"move '{self.request.alias}' to version {self.result.version}"
+        return (*begin, f"publish to {self.request.repository}", *servers, move)
 
     def _prove(
         self,
@@ -222,13 +223,6 @@ class _Export:
         """Publish, activate and verify; then vouch for the bundle and move the alias."""
         bundle, parity = proven.bundle, proven.parity
 
-        def promote() -> None:
-            self.repository.check_held(selection.model)
-            journal.vouch(bundle, parity)
-            here = self.repository.identity()
-            record = Promotion(bundle.sha256, proven.uri, who(), selection.previous, here)
-            registry.promote(selection, self.request.alias, record)
-
         delivery = Delivery(self.repository, self.request.triton_urls, work)
         succeeded = False
         try:
@@ -237,7 +231,11 @@ class _Export:
                 self.repository, selection, self.request.alias, registry.aliases(selection.model)
             )
             with delivery.deliver(bundle, beside, self.steps), self.steps("promote"):
-                promote()
+                self.repository.check_held(selection.model)
+                journal.vouch(bundle, parity)
+                here = self.repository.identity()
+                record = Promotion(bundle.sha256, proven.uri, who(), selection.previous, here)
+                promote(registry, selection, self.request.alias, record)
             succeeded = True
             self.result = self.result.concluded("promoted", proven)
         finally:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_config"]
 
-# Everything that `exporter.config.build_config` writes. What else there is in Triton's protobuf
+# Everything that `exporter.configure.build_config` writes. What else there is in Triton's protobuf
 # names libraries, other backends, agents, ensembles and files.
 _FIELDS = frozenset(
     {"name", "backend", "default_model_filename", "max_batch_size", "input", "output",

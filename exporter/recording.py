@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from exporter.building import settings_digest
 from exporter.bundle import REPORT
+from exporter.bundle_settings import settings_digest
 from exporter.errors import StlabError
 from exporter.redaction import redact
 from exporter.registry import ExportRun

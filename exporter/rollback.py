@@ -18,13 +18,13 @@ from exporter.delivery import Delivery, staying
 from exporter.errors import ConflictError
 from exporter.grounds import ground
 from exporter.names import ARCHIVED, alias_name, model_name
+from exporter.policy import check_expected, check_mover, who
 from exporter.progress import Listener, Silent, Steps
 from exporter.proven import Proven, Recorded, fetch_proven, find_published, recorded_for
 from exporter.proving import prove_again
-from exporter.registry import Promotion, Registry, Selection, promotion, stands
+from exporter.registry import Promotion, Registry, Selection, clean_up, promote, promotion, stands
 from exporter.repository import open_repository
 from exporter.result import ExportResult, finished
-from exporter.settings import check_expected, check_mover, who
 from exporter.triton.releases import release
 
 if TYPE_CHECKING:
@@ -94,12 +94,12 @@ class _Rollback:
             there = find_published(self.repository, selection.model, selection.version, recorded)
             settled = there is not None and self._settled(selection, there)
         if there is not None and settled:
-            registry.tidy(selection.model)
+            clean_up(registry, selection.model)
             self.repository.tidy(selection.model)
             self.result = self.result.concluded("unchanged", there)
             return
         with self.repository.workspace(request.model) as work:
-            registry.tidy(selection.model)
+            clean_up(registry, selection.model)
             proven = there or self._fetch(registry, selection, recorded, work)
             if not request.triton_urls:
                 # Where a live server is told, it is the one that replays the samples.
@@ -172,7 +172,11 @@ class _Rollback:
     ) -> None:
         request = self.request
 
-        def promote() -> None:
+        beside = staying(
+            self.repository, selection, request.alias, registry.aliases(selection.model)
+        )
+        delivery = Delivery(self.repository, request.triton_urls, work)
+        with delivery.deliver(proven.bundle, beside, self.steps), self.steps("promote"):
             self.repository.check_held(selection.model)
             record = Promotion(
                 bundle=proven.bundle.sha256,
@@ -182,12 +186,5 @@ class _Rollback:
                 repository=self.repository.identity(),
                 reason=request.reason,
             )
-            registry.promote(selection, request.alias, record)
-
-        beside = staying(
-            self.repository, selection, request.alias, registry.aliases(selection.model)
-        )
-        delivery = Delivery(self.repository, request.triton_urls, work)
-        with delivery.deliver(proven.bundle, beside, self.steps), self.steps("promote"):
-            promote()
+            promote(registry, selection, request.alias, record)
         self.result = self.result.concluded("rolled_back", proven)

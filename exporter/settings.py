@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from exporter.errors import ConflictError, UsageError
+from exporter.errors import UsageError
 from exporter.names import alias_name, model_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "BATCHING",
@@ -16,10 +18,6 @@ __all__ = [
     "TIMEOUT_SECONDS",
     "ExportRequest",
     "byte_size",
-    "check_expected",
-    "check_mover",
-    "load_dotenv",
-    "who",
 ]
 
 BATCHING = ("auto", "require", "off")
@@ -169,63 +167,6 @@ def byte_size(text: str) -> int:
             f"{text!r} is no size of memory", hint="Write it as 8G, which is 8 times 1024^3 bytes."
         )
     return int(found[1]) << (10 * " KMGT".index(found[2] or " "))
-
-
-def in_ci() -> bool:
-    """Whether the command runs in a pipeline."""
-    return os.environ.get("CI", "").lower() not in {"", "0", "false"}
-
-
-def who() -> str:
-    """Return who or what runs the command, for the record."""
-    for name in ("CI_PIPELINE_URL", "CI_JOB_URL", "BUILD_URL", "GITHUB_RUN_ID"):
-        if os.environ.get(name):
-            return os.environ[name]
-    return "CI" if in_ci() else "manual"
-
-
-def check_mover(alias: str, *, allow_manual: bool) -> None:
-    """Refuse to move ``prod`` by hand.
-
-    Raises:
-        UsageError: It is, and nobody said that this is an exception.
-    """
-    if alias == "prod" and not (in_ci() or allow_manual):
-        raise UsageError(
-            "'prod' is moved by CI, not by hand",
-            hint="Run it in a pipeline (CI=true), or record the exception with --allow-manual.",
-        )
-
-
-def check_expected(alias: str, current: int | None, expected: int | None) -> None:
-    """Refuse to go on where an alias names another version than the caller believes.
-
-    Args:
-        alias: The alias.
-        current: The version that it names.
-        expected: The version that it should name, 0 for none; None for whatever it is.
-
-    Raises:
-        ConflictError: It does not.
-    """
-    if expected is not None and (current or 0) != expected:
-        raise ConflictError(
-            f"'{alias}' names version {current or 'none'}, not {expected} as expected",
-            hint="Somebody promoted meanwhile; look at it before you go on.",
-        )
-
-
-def load_dotenv() -> None:
-    """Read ``.env`` in the working directory; what the environment has already stays."""
-    if Path(".env").is_file():
-        from dotenv import load_dotenv as load
-
-        try:
-            load(Path(".env"), override=False)
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f".env cannot be read: {error}", hint="Write it as lines of NAME=value, in UTF-8."
-            ) from error
 
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:

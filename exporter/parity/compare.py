@@ -10,9 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from exporter.arrays import Array, Arrays
     from exporter.interface import Tensor
     from exporter.parity.tolerances import Tolerance
-    from exporter.sources.base import Array, Arrays
 
 __all__ = ["Difference", "compare", "compare_outputs"]
 

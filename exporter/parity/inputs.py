@@ -18,8 +18,8 @@ from triton_client.types import numpy_dtype
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from exporter.arrays import Array, Arrays
     from exporter.interface import Interface, Tensor
-    from exporter.sources.base import Array, Arrays
 
 __all__ = [
     "Case",

@@ -13,10 +13,12 @@ from exporter.parity.thresholds import on_thresholds
 from exporter.parity.ties import hangs_on_a_hair
 from exporter.parity.truth import Answer
 from exporter.parity.values import VARIETIES
-from exporter.sources.base import Arrays, CannotRun, Source
+from exporter.sources.base import CannotRun, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from exporter.arrays import Arrays
 
 __all__ = ["CUTS", "Questions"]
 

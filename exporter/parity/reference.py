@@ -19,10 +19,12 @@ from exporter.parity.inputs import Case, Drawing, rows_of, take_rows
 from exporter.parity.questions import CUTS, Questions
 from exporter.parity.tolerances import OWN_PRECISION, Tolerance, measure, tighter
 from exporter.parity.truth import Answer, Truth, cannot_be_batched
-from exporter.sources.base import Array, Arrays, CannotRun, Source
+from exporter.sources.base import CannotRun, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from exporter.arrays import Array, Arrays
 
 __all__ = ["examine"]
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from exporter.arrays import Array
     from exporter.parity.evidence import Batching
-    from exporter.sources.base import Array
 
 __all__ = ["load_arrays", "load_samples", "save_samples", "save_truth"]
 

@@ -17,7 +17,8 @@ from exporter.parity.inputs import rows_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from exporter.sources.base import Array, Arrays, Source
+    from exporter.arrays import Array, Arrays
+    from exporter.sources.base import Source
 
 __all__ = ["on_thresholds"]
 

@@ -9,8 +9,9 @@ import numpy as np
 from exporter.sources.base import CannotRun
 
 if TYPE_CHECKING:
+    from exporter.arrays import Array
     from exporter.parity.truth import Answer
-    from exporter.sources.base import Array, Source
+    from exporter.sources.base import Source
 
 __all__ = ["hangs_on_a_hair"]
 

@@ -41,8 +41,8 @@ from triton_client.types import numpy_dtype
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from exporter.arrays import Array
     from exporter.interface import Tensor
-    from exporter.sources.base import Array
 
 __all__ = ["OWN_PRECISION", "Tolerance", "measure", "tighter"]
 

@@ -10,10 +10,10 @@ from exporter.errors import ValidationFailed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from exporter.arrays import Arrays
     from exporter.parity.evidence import Batching
     from exporter.parity.inputs import Case
     from exporter.parity.tolerances import Tolerance
-    from exporter.sources.base import Arrays
 
 __all__ = ["Answer", "Truth", "cannot_be_batched"]
 

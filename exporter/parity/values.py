@@ -10,8 +10,8 @@ import numpy as np
 from triton_client.types import numpy_dtype
 
 if TYPE_CHECKING:
+    from exporter.arrays import Array
     from exporter.interface import Tensor
-    from exporter.sources.base import Array
 
 __all__ = ["EDGES", "VARIETIES", "differ", "draw", "edge"]
 

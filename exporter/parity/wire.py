@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.arrays import Array, Arrays
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.inputs import Case, rows_of, take_rows
 from exporter.parity.truth import Answer
-from exporter.sources.base import Array, Arrays
 from triton_client.errors import TritonClientError
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The MLflow Model Registry: versions, aliases, tags, and bundles in runs."""
 
 from exporter.registry.connection import Registry, Selection
-from exporter.registry.moving import stands
+from exporter.registry.moving import clean_up, promote, stands
 from exporter.registry.parts import parts_of
 from exporter.registry.promotion import Promotion, claims, kept_in, promotion
 from exporter.registry.runs import ExportRun, fetch_bundle
@@ -12,9 +12,11 @@ __all__ = [
     "Registry",
     "Selection",
     "claims",
+    "clean_up",
     "fetch_bundle",
     "kept_in",
     "parts_of",
+    "promote",
     "promotion",
     "stands",
 ]

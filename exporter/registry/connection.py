@@ -13,15 +13,11 @@ from exporter.redaction import learn, redact
 from exporter.registry.adapter import NOT_FOUND, check_reachable, translated
 from exporter.registry.artifacts import download
 from exporter.registry.bounds import every_page
-from exporter.registry.moving import close_claims, move
-from exporter.registry.runs import close_abandoned
 from exporter.registry.transport import install
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from exporter.registry.promotion import Promotion
 
 __all__ = ["Registry", "Selection"]
 
@@ -212,28 +208,6 @@ class Registry:
                     ) from error
                 raise
             return int(found.version), dict(found.tags or {})
-
-    def promote(self, selection: Selection, alias: str, record: Promotion) -> None:
-        """Move an alias to the selected version, as the last step; see `exporter.registry.moving`.
-
-        Raises:
-            ConflictError: Somebody moved the alias meanwhile; nothing was changed.
-            OutcomeUnknown: The registry went away before it said whether the alias was moved.
-            UnavailableError: The registry went away before.
-        """
-        with translated(self.uri):
-            move(self, selection, alias, record)
-
-    def tidy(self, model: str) -> None:
-        """Finish what an interrupted command has left undone in records and runs of a model.
-
-        Raises:
-            UnavailableError: The registry went away.
-        """
-        aliases, versions = self.look(model)
-        with translated(self.uri):
-            close_claims(self, model, versions, aliases)
-            close_abandoned(self, model)
 
     def _aliases(self, model: str) -> dict[str, int]:
         try:

@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING
 from exporter.errors import ConflictError, OutcomeUnknown
 from exporter.names import ARCHIVED
 from exporter.redaction import redact
+from exporter.registry.adapter import translated
 from exporter.registry.promotion import Promotion, claims, promoted_tag, promotion
+from exporter.registry.runs import close_abandoned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exporter.registry.connection import Registry, Selection
 
-__all__ = ["close_claims", "move", "stands"]
+__all__ = ["clean_up", "promote", "stands"]
 
 
-def move(registry: Registry, selection: Selection, alias: str, record: Promotion) -> None:
+def promote(registry: Registry, selection: Selection, alias: str, record: Promotion) -> None:
     """Let an alias name the selected version; ``prod`` leaves ``archived`` at what it displaces.
 
     Args:
@@ -37,7 +39,25 @@ def move(registry: Registry, selection: Selection, alias: str, record: Promotion
     Raises:
         ConflictError: Somebody else moved the alias meanwhile; what was changed is undone.
         OutcomeUnknown: The registry went away before it said whether the alias was moved.
+        UnavailableError: The registry went away before.
     """
+    with translated(registry.uri):
+        _move(registry, selection, alias, record)
+
+
+def clean_up(registry: Registry, model: str) -> None:
+    """Finish what an interrupted command has left undone in records and runs of a model.
+
+    Raises:
+        UnavailableError: The registry went away.
+    """
+    aliases, versions = registry.look(model)
+    with translated(registry.uri):
+        _close_claims(registry, model, versions, aliases)
+        close_abandoned(registry, model)
+
+
+def _move(registry: Registry, selection: Selection, alias: str, record: Promotion) -> None:
     model, version = selection.model, selection.version
     aliases = registry.aliases(model)
     if aliases.get(alias) != selection.previous:
@@ -75,7 +95,7 @@ def move(registry: Registry, selection: Selection, alias: str, record: Promotion
             hint="Another promotion is under way; look at the aliases and run the command again.",
         )
     try:
-        close_claims(registry, model, selection.versions, writing.pointed)
+        _close_claims(registry, model, selection.versions, writing.pointed)
     except Exception:  # noqa: BLE001 - the alias was moved; the next run closes them
         return
 
@@ -91,7 +111,7 @@ def stands(selection: Selection, alias: str, bundle: str) -> bool:
     return record.bundle == bundle and not record.until
 
 
-def close_claims(
+def _close_claims(
     registry: Registry,
     model: str,
     versions: Mapping[int, Mapping[str, str]],

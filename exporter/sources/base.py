@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from exporter.arrays import Array, Arrays
     from exporter.interface import Interface
 
-__all__ = ["Array", "Arrays", "CannotRun", "OnnxTarget", "OnnxWay", "Source"]
+__all__ = ["CannotRun", "OnnxTarget", "OnnxWay", "Source"]
 
-Array = npt.NDArray[Any]
-Arrays = Mapping[str, Array]
 OnnxWay = Callable[[Path], str]
 """Writes an ONNX file and returns the name of what wrote it; raises whatever the converter does."""
 
@@ -64,14 +60,14 @@ class Source(Protocol):
     mixes_rows: str
     splits: bool
 
-    def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return the registry model's own answer.
 
         Raises:
             CannotRun: The model refuses these inputs.
         """
 
-    def run_float64(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]] | None:
+    def run_float64(self, inputs: Arrays) -> dict[str, Array] | None:
         """Return the same computed in float64, or None where the model cannot do that."""
 
     def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:

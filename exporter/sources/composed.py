@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from exporter.sources.base import Array, Arrays, OnnxTarget, OnnxWay, Source
+    from exporter.arrays import Array, Arrays
+    from exporter.sources.base import OnnxTarget, OnnxWay, Source
 
 __all__ = ["ComposedSource"]
 

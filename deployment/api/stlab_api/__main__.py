@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from pydantic import ValidationError
 
+from exporter.environment import load_dotenv
 from exporter.errors import UsageError
 from exporter.redaction import redact
-from exporter.settings import load_dotenv
 from exporter.system.standard_streams import secure_standard_streams
 from exporter.terminal import block
 from stlab_api.app import create_app

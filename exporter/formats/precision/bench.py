@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
+    from exporter.arrays import Array, Arrays
     from exporter.interface import Tensor
     from exporter.parity.truth import Truth
-    from exporter.sources.base import Array, Arrays
 
 __all__ = ["Bench", "Verdict"]
 

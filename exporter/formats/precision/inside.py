@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from onnx import NodeProto
 
+    from exporter.arrays import Array
     from exporter.formats.precision.bench import Bench
-    from exporter.sources.base import Array
 
 __all__ = ["brought_in", "largest"]
 

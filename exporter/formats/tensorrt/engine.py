@@ -16,8 +16,8 @@ from exporter.parity.inputs import rows_of, take_rows
 from triton_client.types import numpy_dtype
 
 if TYPE_CHECKING:
+    from exporter.arrays import Array, Arrays
     from exporter.parity.truth import Truth
-    from exporter.sources.base import Array, Arrays
 
 __all__ = ["Engine", "checked_interface"]
 

@@ -12,9 +12,9 @@ from exporter.parity.compare import compare_outputs
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from exporter.arrays import Array, Arrays
     from exporter.interface import Interface
     from exporter.parity.truth import Truth
-    from exporter.sources.base import Array, Arrays
 
 __all__ = ["rehearse"]
 

@@ -13,8 +13,8 @@ from triton_client.types import numpy_dtype
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from exporter.arrays import Array
     from exporter.interface import Tensor
-    from exporter.sources.base import Array
     from exporter.sources.mlmodel import MLModel
 
 __all__ = ["logged_example"]

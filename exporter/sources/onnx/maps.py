@@ -18,7 +18,7 @@ from exporter.interface import Axis, Tensor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.sources.base import Array
+    from exporter.arrays import Array
 
 __all__ = ["Maps"]
 

@@ -13,8 +13,8 @@ from triton_client.types import numpy_dtype
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from exporter.arrays import Array, Arrays
     from exporter.interface import Interface, Tensor
-    from exporter.sources.base import Array, Arrays
 
 __all__ = ["of_other_rows", "with_own_sizes", "with_rows"]
 

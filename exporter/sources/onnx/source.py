@@ -6,9 +6,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from exporter.arrays import as_bytes, as_text
+from exporter.arrays import Array, Arrays, as_bytes, as_text
 from exporter.interface import Interface
-from exporter.sources.base import Array, Arrays, CannotRun, OnnxTarget, OnnxWay
+from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
 from exporter.sources.mlmodel import MLModel, check_signature
 from exporter.sources.onnx.examples import logged_example
 from exporter.sources.onnx.locales import EVERYWHERE

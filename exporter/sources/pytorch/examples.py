@@ -15,7 +15,7 @@ from triton_client.types import numpy_dtype, wire_datatype
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from exporter.sources.base import Array, Arrays
+    from exporter.arrays import Array, Arrays
     from exporter.sources.mlmodel import Field, MLModel
 
 __all__ = ["Logged", "logged_example"]

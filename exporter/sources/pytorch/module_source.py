@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from exporter.errors import ValidationFailed, first_line
 from exporter.interface import Interface, unique_names
-from exporter.sources.base import Array, Arrays, CannotRun, OnnxTarget, OnnxWay
+from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
 from exporter.sources.mlmodel import Field, MLModel, check_signature
 from exporter.sources.pytorch.calling import Positional, positional
 from exporter.sources.pytorch.examples import logged_example
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch.export import ExportedProgram
+
+    from exporter.arrays import Array, Arrays
 
 __all__ = ["ModuleSource"]
 

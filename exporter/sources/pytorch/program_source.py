@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from exporter.errors import ValidationFailed, first_line
 from exporter.interface import Interface
-from exporter.sources.base import Arrays, CannotRun, OnnxTarget, OnnxWay
+from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
 from exporter.sources.mlmodel import MLModel, check_signature
 from exporter.sources.pytorch.float64 import run_in_float64
 from exporter.sources.pytorch.forms import with_known_forms
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from torch.export import ExportedProgram
+
+    from exporter.arrays import Arrays
 
 __all__ = ["ExportedProgramSource"]
 

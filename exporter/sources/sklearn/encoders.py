@@ -11,7 +11,7 @@ from exporter.sources.sklearn.steps import Step
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.sources.base import Array
+    from exporter.arrays import Array
 
 __all__ = ["ENCODERS", "encoded_width"]
 

@@ -17,7 +17,7 @@ from exporter.sources.tabular.ensembles import cast, largest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.sources.base import Array
+    from exporter.arrays import Array
 
 __all__ = ["NEIGHBOURS"]
 

@@ -15,7 +15,7 @@ from exporter.sources.tabular.ensembles import cast, widened
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.sources.base import Array
+    from exporter.arrays import Array
 
 __all__ = ["NUMBERS", "SCALERS", "imputed_columns", "operations"]
 

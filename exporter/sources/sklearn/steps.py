@@ -13,7 +13,7 @@ from exporter.sources.tabular.ensembles import chosen
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.sources.base import Array
+    from exporter.arrays import Array
 
 __all__ = ["Exact", "Step"]
 

@@ -18,7 +18,7 @@ from exporter.sources.tabular.ensembles import Ensemble, Tree, cast
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.sources.base import Array
+    from exporter.arrays import Array
     from exporter.sources.tabular.ensembles import Sink
 
 __all__ = ["FAMILIES", "Fitted", "fitted_trees", "known_features", "loss_of", "splits"]

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from exporter.sources.base import Array, OnnxTarget
+    from exporter.arrays import Array
+    from exporter.sources.base import OnnxTarget
     from exporter.sources.tabular.ensembles import Sink
 
 __all__ = ["BoosterConverter"]

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from exporter.arrays import Array
     from exporter.interface import Tensor
-    from exporter.sources.base import Array
 
 __all__ = ["Result", "element_type", "fit"]
 

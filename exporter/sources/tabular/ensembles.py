@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from exporter.sources.base import Array, OnnxTarget
+    from exporter.arrays import Array
+    from exporter.sources.base import OnnxTarget
 
 __all__ = [
     "ML_OPSET",

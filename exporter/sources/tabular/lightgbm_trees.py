@@ -16,7 +16,7 @@ from exporter.sources.tabular.ensembles import Ensemble, Tree, binary, divided, 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.sources.base import Array
+    from exporter.arrays import Array
     from exporter.sources.tabular.ensembles import Sink
 
 __all__ = ["prediction", "probabilities"]

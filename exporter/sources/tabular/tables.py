@@ -14,7 +14,7 @@ from exporter.untrusted import UNFIT
 from triton_client.types import numpy_dtype, wire_datatype
 
 if TYPE_CHECKING:
-    from exporter.sources.base import Array, Arrays
+    from exporter.arrays import Array, Arrays
     from exporter.sources.mlmodel import Field, MLModel
 
 __all__ = ["ROWS", "Table"]

@@ -17,7 +17,7 @@ from exporter.sources.tabular.ensembles import Ensemble, Tree, binary, cast, sco
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from exporter.sources.base import Array
+    from exporter.arrays import Array
     from exporter.sources.tabular.ensembles import Sink
 
 __all__ = ["prediction", "probabilities", "rounds_of", "without_missing"]

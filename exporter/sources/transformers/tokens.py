@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from exporter.sources.base import Array, Arrays
+    from exporter.arrays import Array, Arrays
 
 __all__ = ["Asked", "pixels", "strings_of", "tokens"]
 

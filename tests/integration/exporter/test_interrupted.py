@@ -39,8 +39,8 @@ main(["export", *sys.argv[2:]])
 """
 PROVING = "exporter.proving:check_numbers"
 PUBLISHED = "exporter.repository.local:LocalRepository.activate"
-ACTIVATED = "exporter.registry.connection:Registry.promote"
-MOVED = "exporter.registry.moving:close_claims"
+ACTIVATED = "exporter.registry.moving:_move"
+MOVED = "exporter.registry.moving:_close_claims"
 
 
 def stop(lab: Lab, name: str, point: str, how: signal.Signals) -> tuple[int, str]:

@@ -33,12 +33,12 @@ NO_ROOM = (
 # Ends the registry's server once all is published and activated, before the alias is moved.
 REGISTRY_DIES = """
 import os, signal, sys
-from exporter.registry import Registry
-promote = Registry.promote
+from exporter.registry import moving
+move = moving._move
 def without_registry(*given):
     os.killpg(int(os.environ["REGISTRY"]), signal.SIGKILL)
-    promote(*given)
-Registry.promote = without_registry
+    move(*given)
+moving._move = without_registry
 from exporter.cli import main
 main(sys.argv[1:])
 """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from exporter.bundle import CONFIG, REPORT, Bundle
-from exporter.config import WarmupInput, build_config, render
+from exporter.config import render
+from exporter.configure import WarmupInput, build_config
 from exporter.formats.base import Conversion
 from exporter.interface import Interface, Tensor
 

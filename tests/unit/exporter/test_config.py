@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.config import WarmupInput, build_config, differences, parse, render, with_versions
+from exporter.config import differences, parse, render, with_versions
+from exporter.configure import WarmupInput, build_config
 from exporter.errors import ValidationFailed
 from exporter.interface import Interface, Tensor
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.config import build_config, parse, render
+from exporter.config import parse, render
+from exporter.configure import build_config
 from exporter.formats.accelerator import accelerated
 from exporter.formats.base import Conversion, Target
 from exporter.interface import Interface, Tensor

@@ -20,12 +20,13 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
+from exporter.arrays import Arrays
 from exporter.formats.rehearsal import rehearse
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
 from exporter.parity.reference import examine
 from exporter.parity.thresholds import on_thresholds
-from exporter.sources.base import Arrays, CannotRun, Source
+from exporter.sources.base import CannotRun, Source
 from exporter.sources.sklearn.trees import splits
 
 X = Tensor("x", "FP64", ("rows", 2))

@@ -23,13 +23,13 @@ from exporter import arrays, sources
 from exporter.arrays import read_npz, write_npz
 from exporter.bundle import MANIFEST, REPORT, Bundle
 from exporter.config import parse
+from exporter.environment import load_dotenv
 from exporter.errors import StlabError, UnavailableError, UsageError, ValidationFailed
 from exporter.names import artifact_path
 from exporter.processes import Holder
 from exporter.proven import vouched
 from exporter.registry.parts import parts_of
 from exporter.registry.promotion import promoted_tag, promotion
-from exporter.settings import load_dotenv
 from exporter.sources.mlmodel import MLModel
 from exporter.untrusted import parse_json, reading
 
