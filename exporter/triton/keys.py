@@ -24,10 +24,10 @@ from exporter.triton.flags import KEY_NAME, flag_value
 from exporter.triton.installation import cache_directory, make_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["LocalKey", "ServerKey", "local_port"]
+__all__ = ["LocalKey", "ServerKey", "claim_key", "local_port"]
 
 _PORT = re.compile(r"[0-9]{1,5}")
 _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -144,6 +144,19 @@ class LocalKey:
             self._seen = (found.st_ino, found.st_mtime_ns)
             self._headers = {f"triton-grpc-protocol-{KEY_NAME}": key} if key else {}
         return self._headers
+
+
+def claim_key(arguments: Sequence[str], *, say: Callable[[str], None]) -> ServerKey:
+    """Return the key for a server that is about to start; see `ServerKey.for_server`.
+
+    Args:
+        arguments: tritonserver's flags.
+        say: Told where stlab's commands will not find the key.
+    """
+    key = ServerKey.for_server(arguments)
+    if key.problem:
+        say(f"nobody has the key of this server ({key.problem}); choose one by STLAB_TRITON_KEY")
+    return key
 
 
 def _path(port: int) -> Path:

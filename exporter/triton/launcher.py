@@ -2,7 +2,7 @@
 
 Everything after it is handed on as it is. Where it names none, the backend directory is added, and
 the loopback addresses to listen on. Shared memory, tracing and logging take a key, and so does the
-model repository in explicit mode: see `exporter.triton.serve.claim_key`. The target release is
+model repository in explicit mode: see `exporter.triton.keys.claim_key`. The target release is
 ``STLAB_TRITON_RELEASE`` or the default.
 """
 
@@ -23,9 +23,9 @@ from exporter.triton.flags import (
     merge_flags,
 )
 from exporter.triton.hidden_flags import execute, hide
+from exporter.triton.keys import claim_key
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import LAUNCHER_MARK, ensure_runtime, find_tritonserver
-from exporter.triton.serve import claim_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from exporter.repository.address import Address, is_url
 from exporter.system.sandbox import hide_process
 from exporter.terminal import block
 from exporter.triton.flags import flag_names, key_flags, merge_flags, safe_flags
-from exporter.triton.keys import ServerKey
+from exporter.triton.keys import claim_key
 from exporter.triton.process import GuardedProcess, shell_safe
 from exporter.triton.runtime import ensure_runtime
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from exporter.triton.releases import Release
     from exporter.triton.runtime import Runtime
 
-__all__ = ["claim_key", "serve"]
+__all__ = ["serve"]
 
 _EXIT_SECONDS = 30
 
@@ -98,19 +98,6 @@ def serve(
             return _run(runtime, merge_flags(ours, extra), environment, Path(scratch))
         finally:
             key.remove()
-
-
-def claim_key(arguments: Sequence[str], *, say: Callable[[str], None]) -> ServerKey:
-    """Return the key for a server that is about to start; see `ServerKey.for_server`.
-
-    Args:
-        arguments: tritonserver's flags.
-        say: Told where stlab's commands will not find the key.
-    """
-    key = ServerKey.for_server(arguments)
-    if key.problem:
-        say(f"nobody has the key of this server ({key.problem}); choose one by STLAB_TRITON_KEY")
-    return key
 
 
 def _say(text: str) -> None:
