@@ -35,8 +35,8 @@ from rich.table import Table
 from benchmarks.guard import guarded
 from benchmarks.precision_models import MODELS, Digits, fitted
 from benchmarks.results import progress, write
-from exporter.pipeline import export
-from exporter.settings import PRECISIONS, ExportRequest
+from exporter.commands.export.pipeline import export
+from exporter.commands.export.request import PRECISIONS, ExportRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -32,11 +32,11 @@ from rich.table import Table
 from benchmarks.guard import guarded
 from benchmarks.results import progress, write
 from benchmarks.zoo_bare import Workplace, bare, workplace
-from exporter import pipeline
-from exporter.building import build
+from exporter.build.builder import build
+from exporter.commands.export import pipeline
+from exporter.commands.export.pipeline import export
+from exporter.commands.export.request import ExportRequest
 from exporter.errors import first_line
-from exporter.pipeline import export
-from exporter.settings import ExportRequest
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer

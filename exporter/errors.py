@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from exporter.redaction import redact
+from exporter.text.redaction import redact
 
 __all__ = [
     "ConflictError",

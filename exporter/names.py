@@ -7,13 +7,24 @@ from pathlib import PurePosixPath
 
 from exporter.errors import NotFoundError, UsageError, ValidationFailed
 
-__all__ = ["ALIASES", "ARCHIVED", "alias_name", "artifact_path", "model_name", "served_version"]
+__all__ = [
+    "ALIASES",
+    "ALIAS_ORDER",
+    "ARCHIVED",
+    "alias_name",
+    "artifact_path",
+    "model_name",
+    "served_version",
+]
 
 ALIASES = ("dev", "staging", "prod")
 """The aliases that an export may move."""
 
 ARCHIVED = "archived"
 """The alias of the version that ``prod`` named before: what a rollback goes back to."""
+
+ALIAS_ORDER = (*ALIASES, ARCHIVED)
+"""All aliases, in the order of a version's life."""
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
 # Triton reads a version directory with stoll(), so that "3.tmp" would be version 3.

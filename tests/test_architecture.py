@@ -1,7 +1,4 @@
-"""The direction of imports, read from the source of every module.
-
-cli → pipeline → steps → bundle, errors → triton_client.types
-"""
+"""The direction of imports, read from the source of every module; docs/architecture.md draws it."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ PACKAGES = (
     (ROOT, "triton_client"),
     (ROOT / "deployment" / "api", "stlab_api"),
     (ROOT / "deployment" / "dashboards", "stlab_dashboard"),
+    (ROOT / "deployment" / "web", "stlab_web"),
 )
 
 
@@ -82,9 +80,11 @@ def below(*folders: str) -> set[str]:
 
 
 def test_the_packages_are_read() -> None:
-    assert {"exporter.pipeline", "exporter.cli", "triton_client.types"} <= set(MODULES)
-    assert "triton_client" in imports("exporter.connecting")
-    assert "exporter.pipeline" in imports("exporter.cli")
+    assert {"exporter.commands.export.pipeline", "exporter.cli", "triton_client.types"} <= set(
+        MODULES
+    )
+    assert "triton_client" in imports("exporter.triton.connection")
+    assert "exporter.commands.export.pipeline" in imports("exporter.cli.app")
 
 
 def test_triton_client_imports_nothing_of_the_exporter() -> None:
@@ -92,18 +92,17 @@ def test_triton_client_imports_nothing_of_the_exporter() -> None:
 
 
 def test_nothing_imports_what_is_deployed() -> None:
-    for package in ("stlab_api", "stlab_dashboard"):
-        others = set(MODULES) - below(package)
-        assert importers(package, others) == set()
+    deployed = ("stlab_api", "stlab_dashboard")
+    for name in deployed:
+        assert importers(name, set(MODULES) - below(name)) == set()
+    assert importers("stlab_web", set(MODULES)) <= below("stlab_web", *deployed)
 
 
 def test_the_service_asks_the_exporter_for_facts_and_not_for_steps() -> None:
     known = {name for module in below("stlab_api") for name in imports(module)}
     ours = {name for name in known if name.startswith("exporter.")}
-    facts = {
-        *("arrays", "asgi", "bundle", "credentials", "errors", "names", "parity", "proven"),
-        *("redaction", "registry", "seen", "settings", "system", "terminal"),
-    }
+    facts = {"arrays", "bundle", "errors", "names", "parity", "proven_bundle", "registry", "system"}
+    facts |= {"text", "triton"}
     assert {name.split(".")[1] for name in ours} <= facts
     assert importers("stlab_api.app", below("stlab_api")) == {"stlab_api.__main__"}
 
@@ -116,58 +115,71 @@ def test_the_service_asks_the_exporter_for_facts_and_not_for_steps() -> None:
         ("tensorrt", ["exporter.formats.tensorrt"]),
         ("fsspec", ["exporter.repository"]),
         ("typer", ["exporter.cli"]),
-        ("rich", ["exporter.console", "exporter.console_tables"]),
+        ("rich", ["exporter.cli"]),
     ],
 )
 def test_libraries_stay_in_their_place(library: str, places: list[str]) -> None:
     assert importers(library, MODULES) - below(*places) == set()
 
 
-def test_only_the_top_knows_the_steps() -> None:
-    top = {"exporter.cli", "exporter.pipeline"}
-    assert importers("exporter.cli", EXPORTER) <= {"exporter.cli"}
-    assert importers("exporter.pipeline", EXPORTER) <= top
-    assert importers("exporter.console", EXPORTER) <= {"exporter.cli"}
-
-
-STEPS = {
-    "registry": below("exporter.registry"),
-    "sources": below("exporter.sources"),
-    "formats": below("exporter.formats"),
-    "repository": below("exporter.repository"),
-    "activation": below("exporter.activation"),
+GROUND = {"arrays", "bundle", "errors", "interface", "names", "progress", "text", "untrusted"}
+# Each package of the exporter with what it may import beside the ground, from the bottom up.
+ARROWS: dict[str, set[str]] = {
+    "system": set(),
+    "triton": {"system"},
+    "sources": set(),
+    "parity": {"sources"},
+    "formats": {"parity", "sources", "system", "triton"},
+    "build": {"formats", "parity", "sources", "system", "triton"},
+    "registry": {"system", "triton"},
+    "repository": {"system", "triton"},
+    "proven_bundle": {"parity", "registry"},
+    "proving": {"formats", "parity", "repository", "system", "triton"},
+    "rollout": {"parity", "registry", "repository", "triton"},
+    "commands": {
+        *("build", "formats", "parity", "proven_bundle", "proving", "registry", "repository"),
+        *("rollout", "system", "triton"),
+    },
+    "cli": {"commands", "system", "triton"},
 }
-# What a step may know of another: the value that it is handed, by its base alone.
-HANDED_ON = {("formats", "exporter.sources.base")}
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_step_knows_nothing_of_its_neighbours(step: str) -> None:
-    for other, modules_of_other in STEPS.items():
-        if other == step:
-            continue
-        for module in STEPS[step]:
-            known = imports(module) & modules_of_other
-            known -= {name for who, name in HANDED_ON if who == step}
-            assert known == set(), f"{module} imports {known} of {other}"
+def package(module: str) -> str:
+    """The package or module right below ``exporter``."""
+    return module.split(".")[1]
 
 
-def test_the_foundations_import_no_step() -> None:
-    names = ("bundle", "errors", "interface", "names", "redaction", "terminal", "untrusted")
-    foundations = {f"exporter.{name}" for name in names}
-    for module in foundations:
-        ours = {name for name in imports(module) if name.split(".")[0] == "exporter"}
-        assert ours <= foundations, f"{module} imports {ours - foundations}"
-        theirs = {name for name in imports(module) if name.split(".")[0] == "triton_client"}
-        assert theirs <= {"triton_client.types"}
+def test_arrows_point_down() -> None:
+    seen: set[str] = set()
+    for name, known in ARROWS.items():
+        assert known <= seen, f"{name} may import {known - seen}, which stands above it"
+        seen.add(name)
+    assert {package(module) for module in EXPORTER if "." in module} == seen | GROUND
+    for module in EXPORTER - {"exporter"}:
+        own = package(module)
+        known = {package(name) for name in imports(module) & EXPORTER if "." in name}
+        allowed = GROUND if own in GROUND else GROUND | ARROWS[own] | {own}
+        assert known <= allowed, f"{module} imports {known - allowed}"
 
 
-def test_what_concerns_the_system_knows_nothing_else() -> None:
-    for module in below("exporter.system"):
-        known = {
-            name for name in imports(module) if name.split(".")[0] in {"exporter", "triton_client"}
-        }
-        assert known <= below("exporter.system"), f"{module} imports {known}"
+def test_the_ground_has_no_circle() -> None:
+    left = {name: {package(i) for m in below(f"exporter.{name}") for i in imports(m) & EXPORTER}
+            - {name} for name in GROUND}  # fmt: skip
+    while left:
+        free = {name for name, known in left.items() if not known & set(left)}
+        assert free, f"a circle: {sorted(left)}"
+        left = {name: known for name, known in left.items() if name not in free}
+
+
+def test_commands_and_programs_stay_apart() -> None:
+    """A command is used as a library; nothing of one command's package imports the command line."""
+    assert importers("exporter.cli", EXPORTER) <= below("exporter.cli")
+    for part in ("stlab_api", "stlab_dashboard", "stlab_web"):
+        assert importers("exporter.cli", below(part)) == set()
+
+
+def test_few_modules_lie_at_the_root() -> None:
+    assert len([*(ROOT / "exporter").glob("*.py")]) <= 9
 
 
 def loaded_after(code: str) -> set[str]:
@@ -205,6 +217,6 @@ def test_the_service_starts_without_torch_and_tensorrt() -> None:
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     # What main() does before it ends the process.
-    loaded = loaded_after(f"from exporter.cli import _run\nassert _run({arguments}) == 0")
+    loaded = loaded_after(f"from exporter.cli.app import _run\nassert _run({arguments}) == 0")
     assert "typer" in loaded
     assert not loaded & {"torch", "mlflow", "numpy", "onnx", "onnxruntime", "grpc", "sqlalchemy"}

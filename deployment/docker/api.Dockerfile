@@ -17,6 +17,7 @@ COPY exporter exporter
 COPY triton_client triton_client
 COPY deployment/api deployment/api
 COPY deployment/dashboards deployment/dashboards
+COPY deployment/web deployment/web
 COPY examples examples
 ARG PLUGINS=""
 # PLUGINS is a list of words.

@@ -16,6 +16,7 @@ COPY exporter exporter
 COPY triton_client triton_client
 COPY deployment/api deployment/api
 COPY deployment/dashboards deployment/dashboards
+COPY deployment/web deployment/web
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip wheel --wheel-dir /wheels --no-deps --no-build-isolation --constraint constraints.txt .
 

@@ -17,9 +17,9 @@ from exporter.errors import (
     UnavailableError,
     UsageError,
 )
-from exporter.redaction import redact
 from exporter.registry.bounds import exchange
 from exporter.registry.transport import knock
+from exporter.text.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib3.util import parse_url
 
 from exporter.errors import ConflictError, UnavailableError, UsageError
-from exporter.redaction import redact
+from exporter.text.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from exporter.addresses import is_loopback
 from exporter.errors import ConflictError
-from exporter.redaction import redact
 from exporter.registry.adapter import NOT_FOUND
 from exporter.registry.bounds import allowed_stores, origin
+from exporter.text.redaction import redact
+from exporter.triton.addresses import is_loopback
 
 if TYPE_CHECKING:
     from exporter.registry.connection import Registry

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import ConflictError, OutcomeUnknown
 from exporter.names import ARCHIVED
-from exporter.redaction import redact
 from exporter.registry.adapter import translated
 from exporter.registry.promotion import Promotion, claims, promoted_tag, promotion
 from exporter.registry.runs import close_abandoned
+from exporter.text.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

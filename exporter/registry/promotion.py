@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from exporter.redaction import redact, redact_addresses
+from exporter.text.redaction import redact, redact_addresses
 from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:

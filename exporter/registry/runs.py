@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from exporter.bundle import MANIFEST, Bundle
 from exporter.errors import ConflictError, ValidationFailed
-from exporter.processes import Holder
 from exporter.registry.adapter import quiet_progress, translated
 from exporter.registry.artifacts import download
 from exporter.registry.bounds import exchange
 from exporter.registry.locations import check_location
+from exporter.system.processes import Holder
 from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, parse_url
 
 from exporter.errors import ConflictError
-from exporter.redaction import redact
 from exporter.registry.bounds import SLOWEST, current, exchange
+from exporter.text.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

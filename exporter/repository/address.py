@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.errors import UsageError
-from exporter.redaction import redact
+from exporter.text.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

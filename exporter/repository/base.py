@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from exporter.config import parse, with_versions
 from exporter.errors import ConflictError
+from exporter.triton.model_config import parse, with_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,10 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from exporter.bundle import CONFIG, MANIFEST, REPORT, WARMUP
-from exporter.config import parse
 from exporter.errors import ConflictError, ValidationFailed
 from exporter.names import served_version
 from exporter.repository.files import copy_file
+from exporter.triton.model_config import parse
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

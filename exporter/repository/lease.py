@@ -34,7 +34,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ConflictError, StlabError, UsageError
-from exporter.processes import Holder
+from exporter.system.processes import Holder
 from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:

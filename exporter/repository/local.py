@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.bundle import CONFIG, MANIFEST, Bundle, file_digest
-from exporter.config import render
 from exporter.errors import StlabError
 from exporter.repository.base import Publication, agreed_config
 from exporter.repository.files import (
@@ -42,6 +41,7 @@ from exporter.repository.published import (
     spare_warmup,
 )
 from exporter.repository.workspace import Workspace, has_leftovers, read_identity
+from exporter.triton.model_config import render
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.bundle import CONFIG, MANIFEST, REPORT, SAMPLES, WARMUP, Bundle, file_digest
-from exporter.config import render
-from exporter.environment import temporary_folder
 from exporter.errors import ConflictError, StlabError, ValidationFailed
 from exporter.names import artifact_path, served_version
 from exporter.repository.base import Publication, agreed_config
@@ -44,6 +42,8 @@ from exporter.repository.published import (
 from exporter.repository.store import Store
 from exporter.repository.stored import StoredModel
 from exporter.repository.workspace import FORMER_IDENTITY, IDENTITY, room
+from exporter.system.environment import temporary_folder
+from exporter.triton.model_config import render
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

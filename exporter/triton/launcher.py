@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from exporter.errors import StlabError
-from exporter.terminal import block
+from exporter.text.terminal import block
 from exporter.triton.flags import (
     CONTROL,
     LOOPBACK,

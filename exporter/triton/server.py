@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from exporter.environment import bare_environment
 from exporter.errors import ConflictError, UnavailableError
+from exporter.system.environment import bare_environment
 from exporter.triton.flags import KEY_NAME, key_flags, merge_flags, safe_flags
 from exporter.triton.keys import ServerKey
 from exporter.triton.process import GuardedProcess, shell_safe

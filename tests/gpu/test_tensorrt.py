@@ -10,13 +10,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter.cuda import Memory, gpus
 from exporter.errors import StlabError, ValidationFailed
 from exporter.formats import convert
 from exporter.formats.base import Conversion, Target
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
 from exporter.parity.reference import examine
+from exporter.system.cuda import Memory, gpus
 from exporter.triton.installation import cache_directory
 from exporter.triton.releases import RELEASES, Release
 

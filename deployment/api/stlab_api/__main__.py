@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from pydantic import ValidationError
 
-from exporter.environment import load_dotenv
 from exporter.errors import UsageError
-from exporter.redaction import redact
+from exporter.system.environment import load_dotenv
 from exporter.system.standard_streams import secure_standard_streams
-from exporter.terminal import block
+from exporter.text.redaction import redact
+from exporter.text.terminal import block
 from stlab_api.app import create_app
 from stlab_api.connections import bounded_connections
 from stlab_api.logs import set_up

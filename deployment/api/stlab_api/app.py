@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from exporter.asgi import AllowedHosts, PathPrefix, path_prefix, trusted_networks
 from stlab_api import __version__, tracing
 from stlab_api.auth import guard_of
 from stlab_api.docs_page import docs_routes
@@ -21,6 +20,7 @@ from stlab_api.routes import direct_routes, routes
 from stlab_api.service import Service
 from stlab_api.settings import Settings
 from stlab_api.transforms import found_transforms
+from stlab_web.asgi import AllowedHosts, PathPrefix, path_prefix, trusted_networks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -88,7 +88,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
 
 def _backend(settings: Settings, metrics: Metrics) -> Backend:
     if settings.backend == "triton":
-        from exporter.credentials import Credentials
+        from exporter.triton.credentials import Credentials
         from stlab_api.remote import TritonBackend
 
         return TritonBackend(settings.triton_url, Credentials.of())

@@ -14,7 +14,7 @@ from exporter.errors import ConflictError, UsageError
 from exporter.names import ARCHIVED
 from exporter.parity.evidence import Batching
 from exporter.parity.samples import load_samples
-from exporter.proven import recorded_for
+from exporter.proven_bundle import recorded_for
 from exporter.registry import Registry, fetch_bundle
 from stlab_api.batching import Batcher
 from triton_client.types import ModelSpec, TensorSpec

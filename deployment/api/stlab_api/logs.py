@@ -7,8 +7,8 @@ import logging
 import sys
 from typing import Any
 
-from exporter.redaction import redact, redact_each
-from exporter.terminal import block, one_line
+from exporter.text.redaction import redact, redact_each
+from exporter.text.terminal import block, one_line
 
 __all__ = ["access", "set_up"]
 

@@ -17,9 +17,9 @@ import httpx
 import jwt
 import orjson
 
-from exporter.asgi import LOOPBACK_HOSTS
 from exporter.errors import UsageError
 from stlab_api.problems import Problem
+from stlab_web.asgi import LOOPBACK_HOSTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -9,7 +9,7 @@ import orjson
 from starlette.responses import Response
 
 from exporter.errors import NotFoundError, StlabError, UnavailableError
-from exporter.redaction import redact
+from exporter.text.redaction import redact
 from triton_client.errors import (
     DeadlineExceeded,
     InvalidInput,

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.errors import NotFoundError
-from exporter.redaction import learn
+from exporter.text.redaction import learn
 from triton_client import AsyncTritonClient
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.credentials import Credentials
+    from exporter.triton.credentials import Credentials
     from stlab_api.predictor import Array, Found
     from triton_client import AsyncModel
 

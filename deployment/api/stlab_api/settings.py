@@ -7,9 +7,8 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from exporter.asgi import host_names, is_loopback, known_hosts
-from exporter.names import model_name
-from exporter.seen import LADDER
+from exporter.names import ALIAS_ORDER, model_name
+from stlab_web.asgi import host_names, is_loopback, known_hosts
 
 __all__ = ["Settings"]
 
@@ -67,8 +66,8 @@ class Settings(BaseSettings):
     @field_validator("alias")
     @classmethod
     def _known_alias(cls, alias: str) -> str:
-        if alias not in LADDER:
-            raise ValueError(f"an alias is one of {', '.join(LADDER)}")
+        if alias not in ALIAS_ORDER:
+            raise ValueError(f"an alias is one of {', '.join(ALIAS_ORDER)}")
         return alias
 
     @field_validator("log_level", mode="before")

@@ -8,11 +8,11 @@ import sys
 import uvicorn
 from pydantic import ValidationError
 
-from exporter.environment import load_dotenv
 from exporter.errors import UsageError
-from exporter.redaction import redact
+from exporter.system.environment import load_dotenv
 from exporter.system.standard_streams import secure_standard_streams
-from exporter.terminal import SafeFormatter, block
+from exporter.text.redaction import redact
+from exporter.text.terminal import SafeFormatter, block
 from stlab_dashboard.app import create_app
 from stlab_dashboard.settings import Settings
 

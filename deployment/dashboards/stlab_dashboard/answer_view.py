@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
 
-from exporter.answer import described, plain
+from exporter.commands.infer.result import described, plain
 from stlab_dashboard.elements import cell, element, row, state, table, text
 
 if TYPE_CHECKING:
-    from exporter.answer import InferResult
-    from exporter.state import AliasState
+    from exporter.commands.infer.result import InferResult
+    from exporter.commands.status.result import AliasState
     from stlab_dashboard.asking import Verdict
     from stlab_dashboard.income import Forecasts
 

@@ -13,7 +13,6 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import HTMLResponse, PlainTextResponse
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from exporter.asgi import AllowedHosts, PathPrefix, path_prefix, trusted_networks
 from exporter.errors import StlabError
 from stlab_dashboard import __version__
 from stlab_dashboard.monitor import Monitor
@@ -22,13 +21,14 @@ from stlab_dashboard.server_page import server_page
 from stlab_dashboard.settings import Settings
 from stlab_dashboard.sources import Sources
 from stlab_dashboard.try_page import try_page
+from stlab_web.asgi import AllowedHosts, PathPrefix, path_prefix, trusted_networks
 
 if TYPE_CHECKING:
     from starlette.middleware.base import RequestResponseEndpoint
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from exporter.state import StatusResult
+    from exporter.commands.status.result import StatusResult
 
 __all__ = ["create_app"]
 

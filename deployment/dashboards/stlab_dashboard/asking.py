@@ -13,14 +13,14 @@ from urllib.parse import quote
 import httpx
 import numpy as np
 
-from exporter.answer import InferResult, storable
 from exporter.arrays import as_bytes, read_npz, write_npz
-from exporter.asking import InferRequest, first_address, infer
+from exporter.commands.infer.command import InferRequest, first_address, infer
+from exporter.commands.infer.inputs import read_inputs
+from exporter.commands.infer.result import InferResult, storable
 from exporter.errors import ConflictError, StlabError, UnavailableError, ValidationFailed
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Evidence
-from exporter.question import read_inputs
-from exporter.redaction import redact
+from exporter.text.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

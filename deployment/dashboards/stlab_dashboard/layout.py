@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nicegui import context, ui
 
-from exporter.redaction import redact
+from exporter.text.redaction import redact
 from stlab_dashboard.elements import element, link, text
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from exporter.asking import first_address
-from exporter.connecting import connected
+from exporter.commands.infer.command import first_address
 from exporter.errors import StlabError
+from exporter.triton.connection import connected
 from stlab_dashboard.kept import Kept
 from stlab_dashboard.metrics import Reading, counters_of_page, counters_of_statistics, rates, total
 

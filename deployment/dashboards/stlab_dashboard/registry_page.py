@@ -9,13 +9,13 @@ from urllib.parse import quote, urlencode
 from nicegui import ui
 
 from exporter.errors import StlabError
-from exporter.seen import LADDER
+from exporter.names import ALIAS_ORDER
 from stlab_dashboard.elements import button, cell, command, element, link, row, state, table, text
 from stlab_dashboard.layout import frame, notice
 
 if TYPE_CHECKING:
-    from exporter.drift import Drift
-    from exporter.state import AliasState, ModelState, StatusResult
+    from exporter.commands.status.drift import Drift
+    from exporter.commands.status.result import AliasState, ModelState, StatusResult
     from stlab_dashboard.settings import Settings
     from stlab_dashboard.sources import Sources
 
@@ -91,7 +91,7 @@ def _draw_model(model: ModelState) -> None:
                 state("good", "as it should be")
         named = {entry.alias: entry for entry in model.aliases}
         with table(f"What the aliases of {model.model} name", _COLUMNS, hidden=True):
-            for alias in LADDER:
+            for alias in ALIAS_ORDER:
                 _draw_alias(model.model, alias, named.get(alias))
         if number:
             text("h3", "To mend")

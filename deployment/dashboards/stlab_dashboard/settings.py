@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from exporter.addresses import separated
-from exporter.asgi import known_hosts
+from exporter.triton.addresses import separated
+from stlab_web.asgi import known_hosts
 
 __all__ = ["Settings"]
 

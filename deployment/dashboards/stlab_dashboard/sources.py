@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from exporter.addresses import each_server
 from exporter.bundle import SAMPLES
+from exporter.commands.export.report import Report, write_html
+from exporter.commands.status.command import StatusRequest, status
 from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailed
 from exporter.parity.evidence import Batching
 from exporter.parity.samples import load_samples
-from exporter.proven import Recorded, fetch_proven, find_published
+from exporter.proven_bundle import Recorded, fetch_proven, find_published
 from exporter.registry import Registry
-from exporter.report import Report, write_html
 from exporter.repository import open_repository
-from exporter.status import StatusRequest, status
+from exporter.triton.addresses import each_server
 from stlab_dashboard.kept import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.bundle import Bundle
+    from exporter.commands.status.result import AliasState, StatusResult
     from exporter.interface import Tensor
     from exporter.parity.truth import Truth
-    from exporter.state import AliasState, StatusResult
     from stlab_dashboard.settings import Settings
 
 __all__ = ["Samples", "Sources"]

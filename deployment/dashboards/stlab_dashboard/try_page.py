@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from nicegui.events import UploadEventArguments
 
-    from exporter.state import AliasState
+    from exporter.commands.status.result import AliasState
     from stlab_dashboard.settings import Settings
     from stlab_dashboard.sources import Samples, Sources
 

@@ -13,19 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.cuda import CudaError, gpus
 from exporter.errors import UnavailableError, ValidationFailed
 from exporter.formats import onnx
 from exporter.formats.profiles import profiles_for, range_note
 from exporter.formats.tensorrt.available import check_available, is_typed
+from exporter.system.cuda import CudaError, gpus
 
 if TYPE_CHECKING:
-    from exporter.cuda import Gpu
     from exporter.formats.base import Conversion, Target
     from exporter.formats.profiles import Profile
     from exporter.interface import Interface
     from exporter.parity.truth import Truth
     from exporter.sources.base import Source
+    from exporter.system.cuda import Gpu
 
 __all__ = ["FILENAME", "check_available", "convert"]
 

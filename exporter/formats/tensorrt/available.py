@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from exporter.cuda import CudaError, gpus
 from exporter.errors import UsageError, ValidationFailed, first_line
+from exporter.system.cuda import CudaError, gpus
 
 if TYPE_CHECKING:
     from exporter.triton.releases import Release

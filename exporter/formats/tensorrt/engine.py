@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorrt as trt
 
-from exporter.cuda import Memory
 from exporter.errors import ValidationFailed
 from exporter.formats.tensorrt.plan import Log
 from exporter.interface import Axis, Interface, Tensor
 from exporter.parity.compare import compare_outputs
 from exporter.parity.inputs import rows_of, take_rows
+from exporter.system.cuda import Memory
 from triton_client.types import numpy_dtype
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from exporter.triton.installation import cache_directory, make_folder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporter.cuda import Gpu
     from exporter.formats.profiles import Profile
+    from exporter.system.cuda import Gpu
 
 __all__ = ["Log", "build_plan"]
 

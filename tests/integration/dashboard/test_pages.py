@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from exporter.status import StatusRequest, status
+from exporter.commands.status.command import StatusRequest, status
 from tests.integration.exporter.models import ROWS
 from triton_client import TritonClient
 

@@ -15,8 +15,8 @@ import pytest
 from mlflow import MlflowClient
 
 from examples.us_income.forecasting import ForecastRequest
-from exporter.connecting import connected
 from exporter.errors import ConflictError
+from exporter.triton.connection import connected
 from tests.integration.exporter.running import environment as bare
 from tests.integration.ports import free_port
 from tests.unit.deployment.chart_files import pods, rendered, way

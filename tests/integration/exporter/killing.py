@@ -58,7 +58,7 @@ def of_repositories(*given):
 
 for name in ("rename", "replace", "link", "mkdir", "utime"):
     around(os, name, of_repositories)
-from exporter.console import Progress
+from exporter.cli.output import Progress
 for name in ("begin", "end"):
     around(Progress, name)
 from mlflow import MlflowClient

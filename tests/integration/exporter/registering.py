@@ -16,9 +16,9 @@ import torch
 from mlflow import MlflowClient
 from mlflow.models import ModelSignature, infer_signature
 
-from exporter.pipeline import export
-from exporter.result import ExportResult
-from exporter.settings import ExportRequest
+from exporter.commands.export.pipeline import export
+from exporter.commands.export.request import ExportRequest
+from exporter.commands.export.result import ExportResult
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)
 

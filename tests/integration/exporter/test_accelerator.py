@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from exporter.config import parse
+from exporter.triton.model_config import parse
 
 from .models import ROWS, times
 from .registering import Lab

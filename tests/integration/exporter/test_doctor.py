@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.doctor import DoctorRequest, doctor
+from exporter.commands.doctor.command import DoctorRequest, doctor
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer

@@ -11,8 +11,8 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from exporter.config import parse
-from exporter.result import ExportResult
+from exporter.commands.export.result import ExportResult
+from exporter.triton.model_config import parse
 
 from .models import ROWS, times
 from .registering import Lab

@@ -37,7 +37,7 @@ setattr(owner, last, standing_still)
 from exporter.cli import main
 main(["export", *sys.argv[2:]])
 """
-PROVING = "exporter.proving:check_numbers"
+PROVING = "exporter.proving.prove:check_numbers"
 PUBLISHED = "exporter.repository.local:LocalRepository.activate"
 ACTIVATED = "exporter.registry.moving:_move"
 MOVED = "exporter.registry.moving:_close_claims"

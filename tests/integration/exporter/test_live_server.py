@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter.addresses import each_server
+from exporter.commands.export.result import ExportResult
 from exporter.errors import ValidationFailed
 from exporter.repository import LocalRepository
-from exporter.result import ExportResult
+from exporter.triton.addresses import each_server
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
@@ -209,7 +209,7 @@ def test_an_answer_out_of_budget(
     lab: Lab, server: TritonServer, promoted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = lab.repository_bytes()
-    monkeypatch.setattr("exporter.delivery.verify", answers_otherwise)
+    monkeypatch.setattr("exporter.rollout.rollout.verify", answers_otherwise)
     undone(export(lab, promoted, server, version=2), 3, "answers otherwise")
     assert (lab.alias(promoted), lab.repository_bytes()) == (1, before)
     assert factor(server, promoted) == 1.0
@@ -221,7 +221,7 @@ def test_a_new_model_out_of_budget_is_served_no_longer(
 ) -> None:
     register(lab, "never", 1.0)
     before = lab.repository_bytes()
-    monkeypatch.setattr("exporter.delivery.verify", answers_otherwise)
+    monkeypatch.setattr("exporter.rollout.rollout.verify", answers_otherwise)
     undone(export(lab, "never", server), 3, "answers otherwise")
     assert (lab.alias("never"), lab.repository_bytes()) == (None, before)
     assert ready(server, "never") == []

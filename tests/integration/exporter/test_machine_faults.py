@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter import control_model, grounds, proving
-from exporter.result import ExportResult
+from exporter.commands.export.result import ExportResult
+from exporter.proving import control_model, server
+from exporter.proving.prove import prove as proving
 from exporter.triton.runtime import Runtime, ensure_runtime
 
 from .models import ROWS, times
@@ -57,13 +58,13 @@ def test_limits_of_the_machine(
     # How far a server comes with so little differs from run to run.
     for limits in ("-n 7", "-v 600000"):
         with monkeypatch.context() as patched:
-            patched.setattr(grounds, "ensure_runtime", limit(tmp_path, limits))
+            patched.setattr(server, "ensure_runtime", limit(tmp_path, limits))
             assert re.search(
                 "the proving server|tritonserver ended", failed(lab.export(model, "dev"))
             )
     # Here a thread cannot be started, and the backend waits for it for ever.
     with monkeypatch.context() as patched:
-        patched.setattr(grounds, "ensure_runtime", limit(tmp_path, "-v 1171875"))
+        patched.setattr(server, "ensure_runtime", limit(tmp_path, "-v 1171875"))
         result = lab.export(model, "dev")
         # How much is too little depends on the machine's cores; never is it the model's fault.
         assert result.exit_code in (0, 6), result.error
@@ -93,14 +94,14 @@ def test_a_model_that_the_server_refuses_is_at_fault(
 ) -> None:
     """The same server loads the model that is known to be good."""
     lab.register_onnx("cut", times(2.0), example=ROWS)
-    original = grounds.lay_out
+    original = server.lay_out
 
     def cut(*given: object) -> None:
         original(*given)  # type: ignore[arg-type]
         (file,) = Path(str(given[1])).rglob("model.onnx")
         file.write_bytes(file.read_bytes()[:-40])
 
-    monkeypatch.setattr(grounds, "lay_out", cut)
+    monkeypatch.setattr(server, "lay_out", cut)
     result = lab.export("cut", "dev")
     assert result.exit_code == 3, result.error
     assert "what Triton serves is not what was registered: load" in (result.error or {})["message"]

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from exporter import cli
-from exporter.pruning import PruneRequest, PruneResult
-from exporter.pruning import prune as pruned
+from exporter.commands.prune import PruneRequest, PruneResult
+from exporter.commands.prune import prune as pruned
+from exporter.commands.status.command import StatusRequest, status
+from exporter.commands.status.result import StatusResult
 from exporter.repository import LocalRepository
-from exporter.state import StatusResult
-from exporter.status import StatusRequest, status
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer

@@ -17,10 +17,10 @@ from mlflow.models import infer_signature
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from exporter import isolation
-from exporter.pipeline import export
-from exporter.result import ExportResult
-from exporter.settings import ExportRequest
+from exporter.build import isolated
+from exporter.commands.export.pipeline import export
+from exporter.commands.export.request import ExportRequest
+from exporter.commands.export.result import ExportResult
 from exporter.system.sandbox import Confinement
 
 from .models import ROWS
@@ -224,7 +224,7 @@ def test_more_features_than_there_is_memory(lab: Lab) -> None:
 
 def offers(monkeypatch: pytest.MonkeyPatch, offered: Confinement) -> None:
     """Let this machine offer less than it does."""
-    monkeypatch.setattr(isolation, "confinement", lambda: offered)
+    monkeypatch.setattr(isolated, "confinement", lambda: offered)
 
 
 def nothing() -> None:
@@ -255,7 +255,7 @@ def test_what_cannot_be_confined(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_without_bubblewrap_landlock_is_enough(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = isolation.confinement()
+    here = isolated.confinement()
     if not here.landlock:
         pytest.skip("this kernel has no Landlock")
     offers(monkeypatch, Confinement("", here.landlock, here.seccomp))

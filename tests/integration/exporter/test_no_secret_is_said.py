@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter import cli, redaction
-from exporter.console import redact_stderr
-from exporter.redaction import learn
+from exporter import cli
+from exporter.cli.output import redact_stderr
 from exporter.registry import ExportRun, Registry
+from exporter.text import redaction
+from exporter.text.redaction import learn
 
 from .listening import listening
 from .models import ROWS, times
@@ -209,8 +210,8 @@ def test_a_password_that_is_a_word_changes_no_record(password: str, lab: Lab) ->
 @pytest.mark.triton
 def test_nothing_of_a_server_to_prove_on(lab: Lab) -> None:
     """The report of an export names the server that it was proven on."""
+    from exporter.commands.export.report import report_of
     from exporter.parity.evidence import Evidence
-    from exporter.report import report_of
 
     learn(f"{SECRET}@host")
     for address in (f"grpcs://joe:{SECRET}@host:8001", f"{SECRET}@host"):

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from exporter.config import parse
-from exporter.result import ExportResult
+from exporter.commands.export.result import ExportResult
+from exporter.triton.model_config import parse
 
 from .registering import Lab
 

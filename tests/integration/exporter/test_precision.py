@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.config import parse
+from exporter.commands.export.result import ExportResult
 from exporter.errors import UsageError
-from exporter.result import ExportResult
+from exporter.triton.model_config import parse
 
 from .registering import Lab
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.pulling import PullRequest, pull
-from exporter.result import ExportResult
+from exporter.commands.export.result import ExportResult
+from exporter.commands.pull import PullRequest, pull
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer

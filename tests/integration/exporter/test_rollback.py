@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from exporter.result import ExportResult
-from exporter.rollback import RollbackRequest, rollback
+from exporter.commands.export.result import ExportResult
+from exporter.commands.rollback import RollbackRequest, rollback
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.config import parse
-from exporter.result import ExportResult
+from exporter.commands.export.result import ExportResult
+from exporter.triton.model_config import parse
 
 from .models import ROWS, Layers, times
 from .registering import Lab

@@ -15,9 +15,9 @@ import safetensors.torch as safetensors_torch
 import torch
 import transformers
 
-from exporter.config import parse
-from exporter.result import ExportResult
+from exporter.commands.export.result import ExportResult
 from exporter.sources.transformers.loading import library, network_of
+from exporter.triton.model_config import parse
 
 from .registering import Lab
 

@@ -15,11 +15,11 @@ import onnx
 import pytest
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-from exporter import delivery
-from exporter.earlier import Earlier
+from exporter.commands.export.reuse import Earlier
 from exporter.errors import UnavailableError
 from exporter.registry import Registry
 from exporter.repository import LocalRepository
+from exporter.rollout import rollout
 from triton_client import errors
 
 from .models import ROWS, times
@@ -200,9 +200,9 @@ def test_no_room_to_undo(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("exporter.repository.local.replace_file", full)
         raise UnavailableError("the server went away")
 
-    monkeypatch.setattr(delivery, "verify", fail)
-    monkeypatch.setattr(delivery, "reload", lambda *_, **__: None)
-    monkeypatch.setattr("exporter.pipeline.check_servers", lambda _: None)
+    monkeypatch.setattr(rollout, "verify", fail)
+    monkeypatch.setattr(rollout, "reload", lambda *_, **__: None)
+    monkeypatch.setattr("exporter.commands.export.pipeline.check_servers", lambda _: None)
     result = lab.export("no-room", version=2, triton_urls=("127.0.0.1:9",))
     assert result.exit_code == 6
     assert lab.repository_bytes() == before
@@ -243,7 +243,7 @@ def test_a_server_that_fails_in_the_middle_is_unavailable(
     def fail(*_: Any, **__: Any) -> None:
         raise errors.Unavailable("Socket closed")
 
-    monkeypatch.setattr("exporter.proving.check_numbers", fail)
+    monkeypatch.setattr("exporter.proving.prove.check_numbers", fail)
     result = lab.export("dying")
     assert result.exit_code == 6
     assert lab.alias("dying") is None
@@ -262,7 +262,7 @@ def test_nothing_of_the_working_directory_is_imported(lab: Lab, tmp_path: Path) 
 
 
 def test_the_model_sees_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    from exporter.environment import bare_environment
+    from exporter.system.environment import bare_environment
 
     for name in ("MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "NVIDIA_API_KEY"):
         monkeypatch.setenv(name, "s3cret")
@@ -304,7 +304,7 @@ def test_a_run_that_could_not_be_kept_is_closed(lab: Lab, monkeypatch: pytest.Mo
 def test_a_second_signal_does_not_stop_the_undoing() -> None:
     program = (
         "import os, signal, time\n"
-        "from exporter.cli import _interrupt_once\n"
+        "from exporter.cli.app import _interrupt_once\n"
         "_interrupt_once()\n"
         "try:\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"

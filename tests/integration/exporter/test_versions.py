@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import parse
+from exporter.commands.export.result import ExportResult
 from exporter.errors import NotFoundError
 from exporter.registry import Registry
 from exporter.repository import LocalRepository
-from exporter.result import ExportResult
+from exporter.triton.model_config import parse
 
 from .models import ROWS, times
 from .registering import Lab

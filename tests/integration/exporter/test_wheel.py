@@ -25,7 +25,7 @@ def test_holds_the_packages_and_nothing_else(site: Path) -> None:
     names = {path.name for path in site.iterdir() if path.suffix not in {".dist-info", ".pth"}}
     assert names == {"exporter", "stlab_api", "stlab_dashboard", "triton_client"}
     assert (site / "exporter/triton/backends/onnxruntime/model.py").is_file()
-    assert (site / "exporter/report.html.j2").is_file()
+    assert (site / "exporter/commands/export/report.html.j2").is_file()
     assert (site / "triton_client/py.typed").is_file()
 
 

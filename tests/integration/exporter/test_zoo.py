@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import mlflow
 import pytest
 
-from exporter import pipeline
-from exporter.building import build
+from exporter.build.builder import build
+from exporter.commands.export import pipeline
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer

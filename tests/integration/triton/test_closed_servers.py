@@ -20,8 +20,8 @@ from test_serve import SERVE, running
 from test_server import REPOSITORY_ROOT, add_model
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from exporter.connecting import connected
 from exporter.errors import ConflictError
+from exporter.triton.connection import connected
 from exporter.triton.keys import LocalKey
 from exporter.triton.launcher import install_launcher
 from exporter.triton.releases import DEFAULT_RELEASE, release
@@ -151,7 +151,7 @@ def test_the_private_server_is_out_of_reach(runtime: Runtime, tmp_path: Path) ->
 PROVING = """
 import ctypes, os, sys
 from pathlib import Path
-from exporter.grounds import PrivateGround
+from exporter.proving.server import PrivateGround
 from exporter.triton.releases import DEFAULT_RELEASE, release
 
 with PrivateGround.open(Path(sys.argv[1]), release(DEFAULT_RELEASE), print) as ground:

@@ -26,11 +26,11 @@ from test_server import (
     wait_until,
 )
 
-from exporter.connecting import connected
+from exporter.commands.serve import serve
 from exporter.errors import NotFoundError
+from exporter.triton.connection import connected
 from exporter.triton.launcher import install_launcher
 from exporter.triton.releases import DEFAULT_RELEASE, release
-from exporter.triton.serve import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("runtime")]
 SERVE = """
 import sys
 from exporter.triton.releases import DEFAULT_RELEASE, release
-from exporter.triton.serve import serve
+from exporter.commands.serve import serve
 http, grpc, metrics = (int(port) for port in sys.argv[2:5])
 sys.exit(serve(sys.argv[1], release=release(DEFAULT_RELEASE), http_port=http, grpc_port=grpc,
                metrics_port=metrics, extra=sys.argv[5:]))

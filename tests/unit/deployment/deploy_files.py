@@ -25,7 +25,7 @@ BASE_PROGRAMS = frozenset(
 )
 # The server's own commands of packages that the images are built with.
 PACKAGE_PROGRAMS = frozenset({"mlflow"})
-# What `exporter.credentials` reads, for every client of Triton.
+# What `exporter.triton.credentials` reads, for every client of Triton.
 CREDENTIALS = frozenset(
     {"STLAB_TRITON_CA", "STLAB_TRITON_CERT", "STLAB_TRITON_CERT_KEY", "STLAB_TRITON_KEY"}
 )

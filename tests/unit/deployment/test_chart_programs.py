@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from exporter.names import ALIAS_ORDER
 from exporter.repository.address import Address
-from exporter.seen import LADDER
 from exporter.triton.releases import DEFAULT_RELEASE
 from stlab_api.settings import Settings
 
@@ -39,7 +39,7 @@ def test_the_service_takes_its_settings(case: Case, monkeypatch: pytest.MonkeyPa
         assert settings.port == pod.spec["containers"][0]["ports"][0]["containerPort"]
         assert settings.host == "0.0.0.0"
         assert settings.models
-        assert settings.alias in LADDER
+        assert settings.alias in ALIAS_ORDER
         known = {
             str(name)
             for field in Settings.model_fields.values()
@@ -67,7 +67,7 @@ def test_images_are_those_that_are_built() -> None:
 def test_verification_runs_a_command_that_exists(case: Case) -> None:
     from typer.main import get_command
 
-    from exporter.cli import app
+    from exporter.cli.app import app
 
     group: Any = get_command(app)
     items = rendered(case)
@@ -82,7 +82,7 @@ def test_verification_runs_a_command_that_exists(case: Case) -> None:
             assert container["command"][0] in scripts()
             command, *words = container["args"]
             context = group.commands[command].make_context(command, list(words))
-            assert context.params["alias"] in LADDER
+            assert context.params["alias"] in ALIAS_ORDER
             assert len(context.params["triton_url"]) == 1
             models.append(context.params["model"])
         for api in pods(items):
@@ -155,7 +155,7 @@ def test_the_key_is_given_to_those_who_ask_triton() -> None:
 def test_bundles_are_pulled_before_triton_starts() -> None:
     from typer.main import get_command
 
-    from exporter.cli import app
+    from exporter.cli.app import app
 
     group: Any = get_command(app)
     (triton,) = [pod for pod in pods(rendered(way("bundle"))) if pod.part == "triton"]

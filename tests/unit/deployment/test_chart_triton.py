@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from exporter.activation import check_servers
-from exporter.connecting import connected
 from exporter.errors import ConflictError, UnavailableError
+from exporter.rollout.live_servers import check_servers
+from exporter.triton.connection import connected
 from triton_client import TritonClient
 from triton_client.errors import ModelNotFound
 

@@ -167,7 +167,8 @@ def test_what_is_let_in_is_what_is_copied() -> None:
     for source in sources:
         assert any(f"{name}/".startswith(f"{source}/") for name in inside), source
     for package in ("exporter", "triton_client", "deployment/api/stlab_api",
-                    "deployment/dashboards/stlab_dashboard"):  # fmt: skip
+                    "deployment/dashboards/stlab_dashboard",
+                    "deployment/web/stlab_web"):  # fmt: skip
         wanted = {name for name in files if name.startswith(f"{package}/")}
         assert wanted, package
         assert wanted <= inside, sorted(wanted - inside)[:5]
@@ -204,10 +205,11 @@ def test_what_is_let_in_builds_the_wheel(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("exporter", "triton_client", "deployment/api/stlab_api",
-                   "deployment/dashboards/stlab_dashboard"):  # fmt: skip
+                   "deployment/dashboards/stlab_dashboard",
+                    "deployment/web/stlab_web"):  # fmt: skip
         for name in inside:
             if name.startswith(f"{folder}/") and name.endswith((".py", ".css", ".svg")):
-                short = name.removeprefix("deployment/api/").removeprefix("deployment/dashboards/")
+                short = re.sub(r"^deployment/(api|dashboards|web)/", "", name)
                 assert short in packed, name
 
 

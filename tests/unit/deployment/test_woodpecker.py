@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from exporter.cli import app
+from exporter.cli.app import app
 from exporter.triton.releases import DEFAULT_RELEASE
 
 from .deploy_files import DOCKER, ROOT, WOODPECKER, check_schema, pinned, scripts

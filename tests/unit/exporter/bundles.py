@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from exporter.build.configure import WarmupInput, build_config
 from exporter.bundle import CONFIG, REPORT, Bundle
-from exporter.config import render
-from exporter.configure import WarmupInput, build_config
 from exporter.formats.base import Conversion
 from exporter.interface import Interface, Tensor
+from exporter.triton.model_config import render
 
 INTERFACE = Interface((Tensor("x", "FP32", ("n", 4)),), (Tensor("y", "FP32", ("n", 2)),))
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from exporter.config import parse
 from exporter.repository import LocalRepository, Repository
+from exporter.triton.model_config import parse
 
 from .stores import S3, shared_at
 

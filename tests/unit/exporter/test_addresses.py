@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from exporter.addresses import each_server, is_loopback
+from exporter.triton.addresses import each_server, is_loopback
 
 KNOWN = {
     "one": ["10.0.0.1"],

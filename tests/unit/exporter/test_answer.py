@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from exporter.answer import InferResult, described, plain, storable
+from exporter.commands.infer.result import InferResult, described, plain, storable
 from exporter.errors import NotFoundError, UsageError
 
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from exporter.asgi import (
+from exporter.errors import UsageError
+from stlab_api.settings import Settings as ApiSettings
+from stlab_dashboard.settings import Settings as DashboardSettings
+from stlab_web.asgi import (
     LOOPBACK_HOSTS,
     AllowedHosts,
     PathPrefix,
@@ -15,9 +18,6 @@ from exporter.asgi import (
     path_prefix,
     trusted_networks,
 )
-from exporter.errors import UsageError
-from stlab_api.settings import Settings as ApiSettings
-from stlab_dashboard.settings import Settings as DashboardSettings
 
 
 def seen_by(make: Any, headers: dict[str, str], **about: Any) -> dict[str, Any] | None:

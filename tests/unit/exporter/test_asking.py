@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.asking import InferRequest, first_address, infer
+from exporter.commands.infer.command import InferRequest, first_address, infer
 
 
 @pytest.fixture

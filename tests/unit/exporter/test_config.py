@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.config import differences, parse, render, with_versions
-from exporter.configure import WarmupInput, build_config
+from exporter.build.configure import WarmupInput, build_config
 from exporter.errors import ValidationFailed
 from exporter.interface import Interface, Tensor
+from exporter.triton.model_config import differences, parse, render, with_versions
 
 from .bundles import INTERFACE, conversion
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.credentials import Credentials
 from exporter.errors import UsageError
+from exporter.triton.credentials import Credentials
 
 SECRET = "open-sesame-1234"
 

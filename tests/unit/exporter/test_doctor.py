@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from exporter import cuda
-from exporter.doctor import DoctorRequest, DoctorResult, doctor
+from exporter.commands.doctor import installed
+from exporter.commands.doctor.command import DoctorRequest, DoctorResult, doctor
+from exporter.commands.doctor.installed import Check
 from exporter.errors import UsageError
-from exporter.installed import Check
+from exporter.system import cuda
 from exporter.system.sandbox import Confinement
 
 from .fake_tensorrt import FakeDriver
@@ -36,8 +37,8 @@ class Machine:
                 raise metadata.PackageNotFoundError(name)
             return str(self.packages[name])
 
-        patch.setattr("exporter.installed.metadata.version", version)
-        patch.setattr("exporter.installed.metadata.requires", lambda name: ["torch==2.13.0"])
+        patch.setattr(installed.metadata, "version", version)
+        patch.setattr(installed.metadata, "requires", lambda name: ["torch==2.13.0"])
         patch.setenv("STLAB_CACHE", str(folder / "cache"))
 
     def look(self, **asked: Any) -> tuple[DoctorResult, dict[str, Check]]:
@@ -147,7 +148,7 @@ def test_tensorrt_is_held_against_the_release(
 
 def test_the_gpu_and_its_driver(machine: Machine) -> None:
     machine.patch.setattr(cuda, "_load", lambda: FakeDriver(most=24 << 30))
-    machine.patch.setattr("exporter.installed.driver_version", lambda: "550.54.15")
+    machine.patch.setattr("exporter.commands.doctor.installed.driver_version", lambda: "550.54.15")
     _, checks = machine.look()
     assert checks["gpu"].found == "Fake GPU (8.6, 24 GiB); driver 550.54.15"
 
@@ -157,7 +158,7 @@ def test_the_gpu_and_its_driver(machine: Machine) -> None:
     machine.patch.setattr(cuda, "_load", broken)
     _, checks = machine.look()
     assert checks["gpu"].status == "warning"
-    machine.patch.setattr("exporter.installed.driver_version", lambda: "")
+    machine.patch.setattr("exporter.commands.doctor.installed.driver_version", lambda: "")
     _, checks = machine.look()
     assert (checks["gpu"].status, checks["gpu"].found[:4]) == ("ok", "none")
 
@@ -221,7 +222,7 @@ def test_what_confines_a_model_here(machine: Machine) -> None:
         (Confinement("", 0, seccomp=True), "warning", "seccomp; no pickled model is loaded here"),
         (Confinement(), "warning", "none; no pickled model is loaded here"),
     ):
-        machine.patch.setattr("exporter.installed.confinement", lambda offered=offered: offered)
+        machine.patch.setattr(installed, "confinement", lambda offered=offered: offered)
         result, checks = machine.look()
         assert checks["confinement"].status == status
         assert found in checks["confinement"].found

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from exporter.drift import alias_drift, model_drift
-from exporter.fixes import Fixes
+from exporter.commands.status.drift import alias_drift, model_drift
+from exporter.commands.status.fixes import Fixes
+from exporter.commands.status.snapshot import Published, Seen, away, underway
 from exporter.registry import Promotion
-from exporter.seen import Published, Seen, away, underway
 
 FIXES = Fixes("net", "repository", ("a:1",))
 WHERE = "--repository repository --triton-url a:1"

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from exporter.errors import ConflictError, UnavailableError, UsageError
-from exporter.processes import Holder
 from exporter.repository.lease import LEASE_SECONDS, Lease
 from exporter.repository.store import Store
+from exporter.system.processes import Holder
 
 from .stores import CONTEXT, S3, process, store_at
 

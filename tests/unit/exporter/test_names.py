@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from exporter.commands.export.request import ExportRequest
 from exporter.errors import NotFoundError, UsageError, ValidationFailed
 from exporter.interface import Interface, Tensor, unique_names, valid_tensor_name
 from exporter.names import artifact_path, model_name, served_version
-from exporter.settings import ExportRequest
 
 
 @pytest.mark.parametrize("name", ["income", "a", "A-b_c.1", "1", "x" * 128])

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from exporter.bundle import Bundle
-from exporter.config import parse
 from exporter.errors import (
     ConflictError,
     NotFoundError,
@@ -26,6 +25,7 @@ from exporter.errors import (
 )
 from exporter.repository import Address, ObjectRepository, open_repository
 from exporter.repository.store import Store
+from exporter.triton.model_config import parse
 
 from .bundles import make_bundle
 from .stores import CREDENTIALS, S3, WRITES, open_at, process, serving, set_credentials, shared_at

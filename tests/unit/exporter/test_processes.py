@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
-from exporter.processes import Holder
+from exporter.system.processes import Holder
 
 
 def test_this_process_is_there() -> None:
@@ -16,7 +16,7 @@ def test_this_process_is_there() -> None:
 
 def test_a_process_that_has_ended_has_died() -> None:
     code = (
-        "import json, sys; from exporter.processes import Holder; "
+        "import json, sys; from exporter.system.processes import Holder; "
         "print(json.dumps(Holder.this_process().as_dict()), flush=True); sys.stdin.read()"
     )
     child = subprocess.Popen(

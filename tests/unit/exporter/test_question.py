@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from exporter.commands.infer.inputs import read_inputs
 from exporter.errors import UsageError
-from exporter.question import read_inputs
 
 
 def written(folder: Path, content: Any, name: str = "x.json") -> Path:

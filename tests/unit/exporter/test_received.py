@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from exporter.building import BuildJob
+from exporter.build.builder import BuildJob
+from exporter.build.received import read_event, read_outcome, read_truth, take_bundle
 from exporter.bundle import CONFIG, MANIFEST, SAMPLES, Bundle
 from exporter.errors import ValidationFailed
 from exporter.parity.evidence import Batching, Evidence
-from exporter.received import read_event, read_outcome, read_truth, take_bundle
 
 CONFIG_TEXT = """name: "m"
 backend: "onnxruntime"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter import redaction
 from exporter.errors import UnavailableError
-from exporter.redaction import learn, redact, redact_all, redact_each
 from exporter.registry.promotion import Promotion
+from exporter.text import redaction
+from exporter.text.redaction import learn, redact, redact_all, redact_each
 
 PASSWORDS = st.text(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/@:?#%&=+!$-_.~", min_size=6

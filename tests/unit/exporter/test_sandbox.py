@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.environment import bare_environment
 from exporter.system import limits as machine
+from exporter.system.environment import bare_environment
 from exporter.system.limits import Limits
 from exporter.system.sandbox import Confinement, confined_command, confinement, suited
 from exporter.system.view import view

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.config import parse, render
-from exporter.configure import build_config
+from exporter.build.configure import build_config
 from exporter.formats.accelerator import accelerated
 from exporter.formats.base import Conversion, Target
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Batching
 from exporter.parity.inputs import Case
 from exporter.parity.truth import Answer, Truth
+from exporter.triton.model_config import parse, render
 from exporter.triton.releases import release
 
 INTERFACE = Interface(

@@ -132,7 +132,7 @@ def test_what_needs_no_gpu_runs(bindings: Bindings, tmp_path: Path) -> None:
         f"""
 import json
 from pathlib import Path
-from exporter.cuda import Gpu
+from exporter.system.cuda import Gpu
 from exporter.errors import StlabError
 from exporter.formats.tensorrt import available, engine, plan
 

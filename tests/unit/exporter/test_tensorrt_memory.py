@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from exporter import cuda
+from exporter.system import cuda
 
 from .fake_tensorrt import FakeDriver
 

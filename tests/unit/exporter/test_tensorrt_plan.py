@@ -14,7 +14,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter import cuda
 from exporter.errors import StlabError, UnavailableError, UsageError, ValidationFailed
 from exporter.formats import check, convert
 from exporter.formats.base import Conversion, Target
@@ -23,6 +22,7 @@ from exporter.parity.evidence import Evidence
 from exporter.parity.inputs import named_samples
 from exporter.parity.reference import examine
 from exporter.parity.truth import Truth
+from exporter.system import cuda
 from exporter.triton.releases import release
 
 from .fake_tensorrt import FakeDriver, FakeTensorRT

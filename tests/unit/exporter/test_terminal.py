@@ -12,19 +12,19 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from exporter import console, console_tables
-from exporter.answer import InferResult
-from exporter.doctor import DoctorResult
-from exporter.drift import Drift
+from exporter.cli import output, tables
+from exporter.commands.doctor.command import DoctorResult
+from exporter.commands.doctor.installed import Check
+from exporter.commands.export.result import ExportResult
+from exporter.commands.infer.result import InferResult
+from exporter.commands.prune import PruneResult
+from exporter.commands.status.drift import Drift
+from exporter.commands.status.result import AliasState, ModelState, StatusResult
+from exporter.commands.status.snapshot import Published
+from exporter.commands.verify import ServerVerdict, VerifyResult
 from exporter.errors import UnavailableError
-from exporter.installed import Check
-from exporter.pruning import PruneResult
 from exporter.registry import Promotion
-from exporter.result import ExportResult
-from exporter.seen import Published
-from exporter.state import AliasState, ModelState, StatusResult
-from exporter.terminal import block, one_line
-from exporter.verifying import ServerVerdict, VerifyResult
+from exporter.text.terminal import block, one_line
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 ATTACKS = (
@@ -43,25 +43,25 @@ def everything(text: str) -> None:
     )
     bundle = {"sha256": text, "format": text, "bytes": 1, "reused": False}
     parity = {"passed": True, "margin": 0.1, "cases": 1, "batching": text, "batching_reason": text}
-    console_tables.print_status(StatusResult(text, (ModelState(text, (state,), (drift,)),)))
-    console_tables.print_verified(
+    tables.print_status(StatusResult(text, (ModelState(text, (state,), (drift,)),)))
+    tables.print_verified(
         VerifyResult(text, text, 1, bundle, (ServerVerdict(text, False, reason=text),))
     )
-    console_tables.print_pruned(PruneResult("planned", text, kept={1: text}))
-    console_tables.print_checks(DoctorResult(text, (Check(text, "ok", text, text),)))
-    console.print_result(
+    tables.print_pruned(PruneResult("planned", text, kept={1: text}))
+    tables.print_checks(DoctorResult(text, (Check(text, "ok", text, text),)))
+    output.print_result(
         ExportResult(
             "promoted", text, text, 1, None, bundle, parity, text, plan=(text,), report=text
         )
     )
     answer = np.array([text.encode("utf-8", "replace")], object)
-    console.print_answer(InferResult(text, 1, 0.1, {text: answer}))
-    console.print_error(UnavailableError(text, hint=text))
-    progress = console.Progress()
+    output.print_answer(InferResult(text, 1, 0.1, {text: answer}))
+    output.print_error(UnavailableError(text, hint=text))
+    progress = output.Progress()
     progress.end(text, 1.0, failed=False)
     progress.say(text, text)
-    console.print_traceback(RuntimeError(text))
-    console.set_up_logging()
+    output.print_traceback(RuntimeError(text))
+    output.set_up_logging()
     logging.getLogger("stlab").error("%s", text)
 
 
@@ -107,7 +107,7 @@ def test_json_keeps_every_character(capsys: pytest.CaptureFixture[str]) -> None:
     import json
 
     text: Any = "".join(ATTACKS)
-    console.print_json({"text": text})
+    output.print_json({"text": text})
     line = capsys.readouterr().out
     assert json.loads(line) == {"text": text}
     assert line.isascii()

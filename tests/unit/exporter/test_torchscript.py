@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.configure import build_config
+from exporter.build.configure import build_config
 from exporter.errors import ValidationFailed
 from exporter.formats.base import Conversion, Target
 from exporter.formats.torchscript import convert

@@ -22,15 +22,15 @@ from hypothesis import strategies as st
 from exporter import arrays, sources
 from exporter.arrays import read_npz, write_npz
 from exporter.bundle import MANIFEST, REPORT, Bundle
-from exporter.config import parse
-from exporter.environment import load_dotenv
 from exporter.errors import StlabError, UnavailableError, UsageError, ValidationFailed
 from exporter.names import artifact_path
-from exporter.processes import Holder
-from exporter.proven import vouched
+from exporter.proven_bundle import vouched
 from exporter.registry.parts import parts_of
 from exporter.registry.promotion import promoted_tag, promotion
 from exporter.sources.mlmodel import MLModel
+from exporter.system.environment import load_dotenv
+from exporter.system.processes import Holder
+from exporter.triton.model_config import parse
 from exporter.untrusted import parse_json, reading
 
 from .bundles import make_bundle

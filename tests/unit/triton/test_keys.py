@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.credentials import Credentials
 from exporter.errors import ConflictError
+from exporter.triton.credentials import Credentials
 from exporter.triton.keys import LocalKey, ServerKey
 
 PORT = 8001

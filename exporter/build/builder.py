@@ -1,0 +1,187 @@
+"""Builds a bundle from a pulled version: examine, convert, configure, seal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from exporter.build.configure import build_config, write_warmup
+from exporter.bundle import CONFIG, SAMPLES, Bundle, folder_digest
+from exporter.formats import convert
+from exporter.formats.base import Target
+from exporter.parity.inputs import named_samples
+from exporter.parity.reference import examine
+from exporter.parity.samples import load_arrays, save_samples
+from exporter.sources import open_source
+from exporter.sources.composed import ComposedSource
+from exporter.triton.model_config import render
+from exporter.triton.releases import release
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from exporter.formats.base import Conversion
+    from exporter.parity.evidence import Evidence
+    from exporter.parity.truth import Answer, Truth
+    from exporter.progress import Steps
+    from exporter.sources.base import Source
+    from exporter.triton.releases import Release
+
+__all__ = ["BuildJob", "Candidate", "build"]
+
+
+# As a request passes through them.
+_ORDER = ("preprocessing", "model", "postprocessing")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildJob:
+    """What to build, from what: plain data, so that another process can be told.
+
+    Attributes:
+        model: The registered model.
+        version: Its version.
+        artifact: A private copy of the version's artifact.
+        folder: An empty folder for the bundle.
+        settings: What decides the bundle's content beside the version; see
+            `exporter.commands.export.bundle_settings`.
+        samples: The user's npz, or None.
+        must_batch: Whether to refuse a model that cannot be batched.
+        allow_pickle: Whether pickled content may be loaded.
+        parts: Copies of the artifacts before and behind the model's own, by their place.
+        timeout: Seconds that a process of its own may take.
+        memory: Bytes of memory that such a process may take; 0 for what the machine has.
+        unconfined: Whether such a process has all of this user's rights.
+    """
+
+    model: str
+    version: int
+    artifact: Path
+    folder: Path
+    settings: Mapping[str, Any]
+    samples: Path | None
+    must_batch: bool
+    allow_pickle: bool
+    parts: Mapping[str, Path] = field(default_factory=dict)
+    timeout: float = 3600.0
+    memory: int = 0
+    unconfined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A bundle that has still to be proven, and what it must answer."""
+
+    bundle: Bundle
+    truth: Truth
+
+
+def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
+    """Build a bundle.
+
+    Args:
+        job: What to build.
+        evidence: Where checks of the reference are recorded.
+        steps: Told of every step.
+
+    Raises:
+        ValidationFailed: The version is damaged or unsafe, cannot be proven, or cannot be
+            converted.
+    """
+    settings = job.settings
+    with steps("load"):
+        source = _source(job)
+    with steps("reference"):
+        samples = named_samples(load_arrays(job.samples), source.interface) if job.samples else []
+        truth = examine(
+            source,
+            evidence,
+            max_batch_size=settings["max_batch_size"],
+            batching="require" if job.must_batch else settings["batching"],
+            samples=samples,
+            precision=settings["precision"],
+            say=steps.say,
+        )
+        evidence.notes += source.notes
+    with steps("convert"):
+        target = release(settings["release"])
+        if target.assumed:
+            evidence.notes.append(
+                f"Triton {target.name} is newer than this release knows; it is assumed to have "
+                f"ONNX Runtime {target.onnxruntime} with opset {target.max_opset}."
+            )
+        conversion = convert(
+            settings["format"],
+            source,
+            job.folder,
+            Target(
+                target,
+                settings["precision"],
+                settings.get("accelerator", ""),
+                truth.batching.max_batch_size,
+                truth.batching.rows,
+            ),
+            truth,
+        )
+        truth = truth.renamed(conversion.names)
+        evidence.notes += conversion.notes
+        evidence.precision = dict(conversion.measured)
+    with steps("configure"):
+        kept = save_samples(job.folder / SAMPLES, truth)
+        _configure(job, conversion, truth, kept[0])
+        if "max_queue_size" in settings and not truth.batching.max_batch_size:
+            evidence.notes.append(
+                "The model is not batched and so has no dynamic batcher: its queue has no bounds."
+            )
+        bundle = Bundle.seal(job.folder, _facts(job, source, conversion, truth, target))
+    return Candidate(bundle, truth)
+
+
+def _source(job: BuildJob) -> Source:
+    artifacts = {"model": job.artifact, **job.parts}
+    opened: dict[str, Source] = {
+        place: open_source(artifacts[place], allow_pickle=job.allow_pickle)
+        for place in _ORDER
+        if place in artifacts
+    }
+    return ComposedSource(opened) if job.parts else opened["model"]
+
+
+def _configure(job: BuildJob, conversion: Conversion, truth: Truth, sample: Answer) -> None:
+    most = truth.batching.max_batch_size
+    warmup = write_warmup(job.folder, conversion, sample.case.inputs, batched=most > 0)
+    config = build_config(
+        job.model,
+        job.version,
+        conversion,
+        max_batch_size=most,
+        max_queue_size=job.settings.get("max_queue_size", 0),
+        warmup=warmup,
+    )
+    (job.folder / CONFIG).write_text(render(config))
+
+
+def _facts(
+    job: BuildJob, source: Source, conversion: Conversion, truth: Truth, target: Release
+) -> dict[str, Any]:
+    return {
+        "model": job.model,
+        "version": job.version,
+        "source": {
+            "flavor": source.flavor,
+            "sha256": folder_digest(job.artifact),
+            **{place: folder_digest(path) for place, path in sorted(job.parts.items())},
+        },
+        "format": conversion.format,
+        "precision": job.settings["precision"],
+        "backend": conversion.backend,
+        "filename": conversion.filename,
+        "converter": conversion.converter,
+        "libraries": dict(sorted({**source.versions, **conversion.versions}.items())),
+        "target": {"release": target.name, "onnxruntime": target.onnxruntime},
+        "interface": conversion.interface.as_dict(),
+        "batching": truth.batching.as_dict(),
+        "settings": dict(job.settings),
+        **conversion.facts,
+    }

@@ -1,0 +1,258 @@
+"""Has a bundle built by a process of its own, kept to itself; see `exporter.build.worker`."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import site
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.build.builder import BuildJob, Candidate
+from exporter.build.received import (
+    Event,
+    garbled,
+    read_event,
+    read_outcome,
+    read_truth,
+    take_bundle,
+)
+from exporter.build.worker import JOB, RESULT, TRUTH, job_as_json
+from exporter.errors import (
+    ConflictError,
+    StlabError,
+    UnavailableError,
+    ValidationFailed,
+    error_of,
+    resource_error,
+)
+from exporter.system.bytecode import compile_modules
+from exporter.system.confined import READY
+from exporter.system.environment import bare_environment
+from exporter.system.limits import (
+    Limits,
+    exhausted,
+    memory_of_machine,
+    room_of_machine,
+    threads_within,
+)
+from exporter.system.piped import LineTooLongError, Listened
+from exporter.system.sandbox import Confinement, confined_command, confinement, hide_process, suited
+from exporter.system.view import View, view
+from exporter.text.terminal import safe_lines
+from exporter.triton.installation import cache_directory, make_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from exporter.parity.evidence import Evidence
+    from exporter.progress import Steps
+
+__all__ = ["build_apart", "check_confinement"]
+
+_CRASHES = frozenset(
+    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS,
+     signal.SIGTRAP, signal.SIGXFSZ}
+)  # fmt: skip
+# What a conversion may write beyond some multiple of what it read.
+_ROOM, _TIMES = 4 << 30, 8
+_THREADS = 4096
+
+
+def check_confinement(*, allow_pickle: bool, unconfined: bool) -> Confinement:
+    """Return what keeps a model's code to itself here.
+
+    Args:
+        allow_pickle: Whether the model may bring code.
+        unconfined: Whether it may run with all of this user's rights.
+
+    Raises:
+        ConflictError: The model may bring code, and this machine cannot confine it.
+    """
+    if unconfined:
+        return Confinement()
+    offered = confinement()
+    if allow_pickle and not offered.complete:
+        raise ConflictError(
+            f"no pickle is loaded here, since its code cannot be confined (available: {offered})",
+            hint="Install bubblewrap, or use Linux 5.13 or newer on x86_64 or aarch64; "
+            "--allow-pickle=unconfined runs the model's code with network and with all files of "
+            "this user.",
+            kind="confinement",
+        )
+    return offered
+
+
+def build_apart(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
+    """Build a bundle in another process; see `exporter.build.builder.build`.
+
+    Raises:
+        ConflictError: The process cannot be confined.
+        ValidationFailed: As `build` does; or the model crashed the process, took longer than it
+            may, or left something else than a bundle.
+        UnavailableError: The process was killed.
+        StlabError: The process died; the end of what it said is in the message.
+    """
+    offered = check_confinement(allow_pickle=job.allow_pickle, unconfined=job.unconfined)
+    # Whatever the model runs must not read this process's secrets from /proc.
+    hide_process()
+    scratch = Path(tempfile.mkdtemp(prefix="model-", dir=job.folder.parent)).absolute()
+    for name in ("bundle", "home", "tmp"):
+        (scratch / name).mkdir()
+    (scratch / JOB).write_text(job_as_json(_moved(job, scratch / "bundle")))
+    seen = _view(job, scratch)
+    offered = suited(offered, seen)
+    process = Listened(
+        confined_command(
+            offered, seen, _limits(job, seen, offered), "exporter.build.worker", str(scratch / JOB)
+        ),
+        _environment(job, scratch),
+        scratch,
+        job.timeout,
+    )
+    try:
+        _follow(process, steps, job.timeout)
+    finally:
+        process.end()
+    if process.returncode != 0:
+        raise _died(process, confined=bool(offered.bwrap))
+    outcome = read_outcome(scratch / RESULT)
+    compile_modules(outcome.uncompiled)
+    evidence.restore(outcome.evidence.model_dump())
+    if outcome.error is not None:
+        raise error_of(outcome.exit_code, **outcome.error.model_dump())
+    truth = read_truth(scratch / TRUTH, evidence.batching, slow=outcome.slow)
+    bundle = take_bundle(scratch / "bundle", scratch / TRUTH, job)
+    evidence.notes += _notes(job, offered)
+    return Candidate(bundle, truth)
+
+
+def _moved(job: BuildJob, folder: Path) -> BuildJob:
+    """Return the job for a process in another folder."""
+    return dataclasses.replace(
+        job,
+        artifact=job.artifact.absolute(),
+        samples=job.samples and job.samples.absolute(),
+        parts={place: path.absolute() for place, path in job.parts.items()},
+        folder=folder,
+    )
+
+
+def _view(job: BuildJob, scratch: Path) -> View:
+    given = [job.artifact, *job.parts.values(), *([job.samples] if job.samples else [])]
+    # What TensorRT measured of a GPU is kept for the next build, unless the model brings code.
+    timings = cache_directory() / "tensorrt"
+    kept = job.settings["format"] == "tensorrt" and not job.allow_pickle
+    if kept:
+        make_folder(timings)
+    return view([*given, timings], [scratch, *([timings] if kept else []), scratch / "tmp"])
+
+
+def _limits(job: BuildJob, seen: View, offered: Confinement) -> Limits:
+    given = [job.artifact, *job.parts.values()]
+    size = sum(file.stat().st_size for path in given for file in path.rglob("*") if file.is_file())
+    return Limits(
+        # CUDA reserves more of the address space than any machine has memory.
+        address_space=0 if seen.gpus else job.memory,
+        data=job.memory or room_of_machine(),
+        file_size=_ROOM + _TIMES * size,
+        # Without a namespace of its own, those of other processes and containers count as well.
+        threads=_THREADS if offered.bwrap else 0,
+    )
+
+
+def _environment(job: BuildJob, scratch: Path) -> dict[str, str]:
+    return {
+        # It fails, or waits without end, where it cannot reserve memory for every thread.
+        "OPENBLAS_NUM_THREADS": str(threads_within(job.memory or memory_of_machine())),
+        **bare_environment(),
+        "HOME": str(scratch / "home"),
+        "TMPDIR": str(scratch / "tmp"),
+        "PYTHONUSERBASE": site.getuserbase(),
+        "STLAB_CACHE": str(cache_directory().absolute()),
+        # It can start no processes: joblib then works in this one.
+        "JOBLIB_MULTIPROCESSING": "0",
+    }
+
+
+def _follow(process: Listened, steps: Steps, seconds: float) -> None:
+    """Pass on what the process tells, until it has ended."""
+    doing = "starting"
+    try:
+        lines = process.lines()
+        _await_confinement(process, lines)
+        for line in lines:
+            event = read_event(line)
+            doing = _pass_on(event, steps) or doing
+    except LineTooLongError as error:
+        raise garbled("sent a line without an end") from error
+    except TimeoutError as error:
+        raise ValidationFailed(
+            f"the model's process did not end within {seconds:g} seconds; it was at: {doing}",
+            hint="Give it longer with --timeout, or look at what the model does when it is loaded "
+            "and run.",
+            kind="timeout",
+        ) from error
+
+
+def _await_confinement(process: Listened, lines: Iterator[bytes]) -> None:
+    if next(lines, b"").decode(errors="replace") != READY:
+        tail = _tail(process.errors)
+        if exhausted(tail):
+            raise resource_error(tail)
+        raise ConflictError(
+            f"the model's process cannot be confined here:\n{tail}",
+            hint="stlab doctor shows what this machine offers.",
+            kind="confinement",
+        )
+
+
+def _pass_on(event: Event, steps: Steps) -> str:
+    """Tell a listener of an event, and return what is being done from then on."""
+    if event.event == "begin":
+        steps.begin(event.step)
+        return event.step
+    if event.event == "say":
+        steps.say(event.text)
+        return f"{event.step} ({event.text})"
+    steps.end(event.step, event.seconds, failed=event.failed)
+    return ""
+
+
+def _notes(job: BuildJob, offered: Confinement) -> list[str]:
+    if offered.complete:
+        return []
+    if job.unconfined:
+        return ["The model's code ran unconfined, as --allow-pickle=unconfined says."]
+    return [f"The model ran in a process that this machine cannot confine (available: {offered})."]
+
+
+def _died(process: Listened, *, confined: bool) -> StlabError:
+    code, tail = process.returncode or 0, _tail(process.errors)
+    # bubblewrap ends as shells do where what it ran was ended by a signal.
+    number = code - 128 if confined and code > 128 else -code
+    if number in _CRASHES:
+        return ValidationFailed(
+            f"the model brings down the process that loads and runs it "
+            f"({signal.Signals(number).name}): {tail or 'it said nothing'}",
+            hint="Load and run the version as it was logged; if that works, please report this.",
+            kind="artifact",
+        )
+    if number == signal.SIGKILL:
+        return UnavailableError(
+            "the model's process was killed",
+            hint="The kernel does that when memory runs out: run the export where there is more, "
+            "or bound the model with --model-memory.",
+            kind="memory",
+        )
+    if exhausted(tail):
+        return resource_error(tail)
+    return StlabError(
+        f"the process that builds the bundle ended with {code}:\n{tail}",
+        hint="This is a fault of stlab or of a library it uses; please report it with the above.",
+    )
+
+
+def _tail(errors: str) -> str:
+    return "\n".join(safe_lines(errors).strip().split("\n")[-15:])

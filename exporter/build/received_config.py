@@ -1,0 +1,100 @@
+"""Refuses a config.pbtxt that would have a server run something else than the bundle's model."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from exporter.bundle import WARMUP
+from exporter.errors import ValidationFailed
+from exporter.triton.model_config import parse
+
+if TYPE_CHECKING:
+    from exporter.bundle import Bundle
+
+__all__ = ["check_config"]
+
+# Everything that `exporter.build.configure.build_config` writes. What else there is in Triton's
+# protobuf names libraries, other backends, agents, ensembles and files.
+_FIELDS = frozenset(
+    {"name", "backend", "default_model_filename", "max_batch_size", "input", "output",
+     "version_policy", "instance_group", "parameters", "optimization", "dynamic_batching",
+     "model_warmup"}
+)  # fmt: skip
+_ONE_INSTANCE = pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)
+_BACKENDS = {"onnx": "onnxruntime", "torchscript": "pytorch", "tensorrt": "tensorrt"}
+_PARAMETERS = {
+    "intra_op_thread_count": r"\d{1,3}",
+    "inter_op_thread_count": r"\d{1,3}",
+    "INTRA_OP_THREAD_COUNT": r"\d{1,3}",
+}
+_ACCELERATOR = {
+    "precision_mode": r"[A-Z0-9]+",
+    "max_workspace_size_bytes": r"\d+",
+    "trt_engine_cache_enable": "1",
+    "trt_engine_cache_path": r"/tmp/stlab-tensorrt-[0-9a-f]{16}",  # noqa: S108 - the server's
+    "trt_timing_cache_enable": "1",
+    "trt_timing_cache_path": r"/tmp/stlab-tensorrt-[0-9a-f]{16}",  # noqa: S108
+    "trt_profile_min_shapes": r"[^\n]*",
+    "trt_profile_opt_shapes": r"[^\n]*",
+    "trt_profile_max_shapes": r"[^\n]*",
+}
+
+
+def check_config(bundle: Bundle) -> None:
+    """Compare a bundle's config.pbtxt with what this release writes.
+
+    Raises:
+        ValidationFailed: It holds anything else.
+    """
+    try:
+        config = parse(bundle.config, where="the bundle's config.pbtxt")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _refused("it cannot be read") from error
+    further = {field.name for field, _ in config.ListFields()} - _FIELDS
+    if further:
+        raise _refused(f"it sets {', '.join(sorted(further))}")
+    form = bundle.manifest["format"]
+    if config.name != bundle.model or config.backend != _BACKENDS.get(form):
+        raise _refused(f"it is of '{config.name}' with the backend '{config.backend}'")
+    if config.default_model_filename not in bundle.files:
+        raise _refused(f"'{config.default_model_filename}' is no file of the bundle")
+    if [*config.instance_group] != [_ONE_INSTANCE]:
+        raise _refused("its instances are not one of any kind")
+    if [*config.version_policy.specific.versions] != [bundle.version]:
+        raise _refused("it serves another version")
+    for setting in config.model_warmup:
+        for entry in setting.inputs.values():
+            if f"{WARMUP}/{entry.input_data_file}" not in bundle.files:
+                raise _refused(f"'{entry.input_data_file}' is no file of the bundle")
+    _check_optimization(config.optimization)
+    given = {key: value.string_value for key, value in config.parameters.items()}
+    _check_values(given, _PARAMETERS)
+
+
+def _check_optimization(optimization: Any) -> None:
+    if {field.name for field, _ in optimization.ListFields()} - {"execution_accelerators"}:
+        raise _refused("it sets an optimization of its own")
+    accelerators = optimization.execution_accelerators
+    if accelerators.cpu_execution_accelerator:
+        raise _refused("it names an accelerator of its own")
+    for entry in accelerators.gpu_execution_accelerator:
+        if entry.name != "tensorrt":
+            raise _refused("it names an accelerator of its own")
+        _check_values(dict(entry.parameters), _ACCELERATOR)
+
+
+def _check_values(given: dict[str, str], known: dict[str, str]) -> None:
+    for key, value in given.items():
+        if key not in known or not re.fullmatch(known[key], value):
+            raise _refused(f"it sets the parameter {key!r} to {value[:80]!r}")
+
+
+def _refused(reason: str) -> ValidationFailed:
+    return ValidationFailed(
+        f"the model's process left an unexpected config.pbtxt: {reason}",
+        hint="The model's own code may have written it; look at who logged this version.",
+        kind="unsafe",
+    )

@@ -1,0 +1,118 @@
+"""Builds a bundle in a process of its own; see `exporter.build.isolated`, which starts it confined.
+
+Whatever of the registry model runs, runs here: without the parent's secrets, and with memory that
+is given back whole when it ends. It reads its job as JSON from the file that its argument names,
+writes its steps in lines of JSON to stdout, and leaves plain data beside the job, never pickles.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from exporter.build.builder import BuildJob, build
+from exporter.errors import StlabError, ValidationFailed, resource_error
+from exporter.parity.evidence import Evidence
+from exporter.parity.samples import save_truth
+from exporter.progress import Steps
+from exporter.system.environment import collect_seldom, leave
+from exporter.system.limits import shortage
+
+__all__ = ["JOB", "RESULT", "TRUTH", "job_as_json"]
+
+JOB = "job.json"
+RESULT = "built.json"
+TRUTH = "truth.npz"
+
+
+def job_as_json(job: BuildJob) -> str:
+    """Return a job as a worker reads it."""
+    return json.dumps(dataclasses.asdict(job), default=str)
+
+
+def _job(text: str) -> BuildJob:
+    fields = json.loads(text)
+    for name in ("artifact", "folder", "samples"):
+        fields[name] = fields[name] and Path(fields[name])
+    fields["parts"] = {place: Path(path) for place, path in fields["parts"].items()}
+    return BuildJob(**fields)
+
+
+class _Events:
+    """Writes steps to the parent."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def begin(self, step: str) -> None:
+        """Write that a step begins."""
+        self._write(event="begin", step=step)
+
+    def say(self, step: str, text: str) -> None:
+        """Write what is being done."""
+        self._write(event="say", step=step, text=text)
+
+    def end(self, step: str, seconds: float, *, failed: bool) -> None:
+        """Write what a step took."""
+        self._write(event="end", step=step, seconds=seconds, failed=failed)
+
+    def _write(self, **event: object) -> None:
+        self._stream.write(json.dumps(event) + "\n")
+        self._stream.flush()
+
+
+def _out_of_memory(error: MemoryError) -> ValidationFailed:
+    detail = f": {error}" if str(error) else ""
+    return ValidationFailed(
+        f"the model takes more memory than its process may have{detail}",
+        hint="Give it more with --model-memory, or run the export on a larger machine.",
+        kind="memory",
+    )
+
+
+def _main() -> None:
+    collect_seldom()
+    job_file = Path(sys.argv[1])
+    # What libraries print must not look like events.
+    with os.fdopen(os.dup(1), "w") as stream:
+        os.dup2(2, 1)
+        job = _job(job_file.read_text())
+        evidence = Evidence()
+        result: dict[str, object] = {"error": None, "exit_code": 0, "slow": False}
+        try:
+            try:
+                candidate = build(job, evidence, Steps(_Events(stream)))
+            except MemoryError as error:
+                raise _out_of_memory(error) from error
+            except Exception as error:
+                # Not the model's fault, whatever was made of it on the way.
+                if lacking := shortage(error):
+                    raise resource_error(lacking) from error
+                raise
+            save_truth(job_file.parent / TRUTH, candidate.truth)
+            result["slow"] = candidate.truth.slow
+        except StlabError as error:
+            result.update(error=error.as_dict(), exit_code=error.exit_code)
+        result |= {"evidence": evidence.state(), "uncompiled": _uncompiled()}
+        (job_file.parent / RESULT).write_text(json.dumps(result))
+    leave(0)
+
+
+def _uncompiled() -> list[str]:
+    """Return the modules whose bytecode is kept nowhere, since nothing here can be written."""
+    facts = [getattr(module, "__dict__", {}) for module in [*sys.modules.values()]]
+    return [
+        found["__file__"]
+        for found in facts
+        if isinstance(found.get("__cached__"), str)
+        and isinstance(found.get("__file__"), str)
+        and not Path(found["__cached__"]).exists()
+    ]
+
+
+if __name__ == "__main__":
+    _main()

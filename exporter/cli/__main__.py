@@ -1,0 +1,5 @@
+"""``python -m exporter.cli``."""
+
+from exporter.cli.app import main
+
+main()

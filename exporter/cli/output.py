@@ -1,0 +1,212 @@
+"""The one place that prints: data on stdout, progress and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, Self, TextIO, cast
+
+from exporter.text.redaction import redact, redact_all
+from exporter.text.terminal import SafeFormatter, block, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.commands.export.result import ExportResult
+    from exporter.commands.infer.result import InferResult
+    from exporter.errors import StlabError
+
+__all__ = [
+    "Progress",
+    "print_answer",
+    "print_error",
+    "print_json",
+    "print_result",
+    "print_traceback",
+    "redact_stderr",
+    "set_up_logging",
+]
+
+logger = logging.getLogger("stlab")
+
+_STATUS = {
+    "promoted": "green", "rolled_back": "green", "pulled": "green", "unchanged": "green",
+    "planned": "yellow", "failed": "red",
+}  # fmt: skip
+
+
+class Progress:
+    """Shows the steps on stderr: a line each, with a spinner where it is a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._status = self._console.status("") if self._console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def begin(self, step: str) -> None:
+        """Show that a step begins."""
+        self._show(step)
+
+    def say(self, step: str, text: str) -> None:
+        """Show what is being done."""
+        self._show(f"{step}: {text}" if step else text)
+        logger.debug("%s: %s", step, text)
+
+    def end(self, step: str, seconds: float, *, failed: bool) -> None:
+        """Show what a step took."""
+        if _for_machines():
+            seconds = round(seconds, 3)
+            logger.info("step", extra={"step": step, "seconds": seconds, "failed": failed})
+            return
+        from rich.text import Text
+
+        mark = Text("✗", "red") if failed else Text("✓", "green")
+        self._console.print(mark, Text(f"{one_line(step):<10} {seconds:6.2f} s"))
+
+    def _show(self, text: str) -> None:
+        if self._status is not None:
+            from exporter.cli.tables import plain
+
+            self._status.update(plain(text))
+
+
+def print_result(result: ExportResult) -> None:
+    """Print a result as a table for people."""
+    from rich.table import Table
+
+    from exporter.cli.tables import console, plain
+
+    color = _STATUS[result.status]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("status", plain(result.status, color))
+    table.add_row("model", plain(f"{result.model} version {result.version or '?'}"))
+    table.add_row("alias", plain(f"{result.alias} (before: {result.previous or 'none'})"))
+    if result.bundle:
+        reused = ", reused" if result.bundle["reused"] else ""
+        table.add_row(
+            "bundle",
+            plain(
+                f"{result.bundle['sha256'][:12]} ({result.bundle['format']}, "
+                f"{result.bundle['bytes']:,} bytes{reused})"
+            ),
+        )
+    if result.parity and result.parity.get("passed"):
+        parity = result.parity
+        table.add_row(
+            "parity", f"margin {parity['margin']:.3g} of 1 over {parity['cases']} comparisons"
+        )
+        why = f" ({parity['batching_reason']})" if parity.get("batching_reason") else ""
+        table.add_row("batching", plain(f"{parity['batching']}{why}"))
+    for number, step in enumerate(result.plan):
+        table.add_row("plan" if number == 0 else "", plain(step))
+    table.add_row("repository", plain(result.repository))
+    if result.report:
+        table.add_row("report", plain(result.report))
+    table.add_row("seconds", f"{result.seconds.get('total', 0.0):.1f}")
+    console().print(table)
+
+
+def print_answer(result: InferResult) -> None:
+    """Print an inference's outputs as a table for people."""
+    from rich.table import Table
+
+    from exporter.cli.tables import console, plain
+    from exporter.commands.infer.result import described
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("output", "type", "shape", "first values"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("min", "mean", "max"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for name, array in result.outputs.items():
+        table.add_row(*map(plain, described(name, array)))
+    output = console()
+    output.print(table)
+    version = "" if result.version is None else f" version {result.version}"
+    milliseconds = (result.seconds or 0.0) * 1e3
+    output.print(plain(f"{result.model}{version} answered in {milliseconds:.1f} ms"))
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print one object for machines."""
+    sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_error(error: StlabError) -> None:
+    """Print what is wrong and what to do."""
+    if _for_machines():
+        logger.error(error.message, extra={"kind": error.kind, "hint": error.hint})
+        return
+    sys.stderr.write(f"error: {block(error.message)}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {block(error.hint)}\n")
+
+
+def print_traceback(error: Exception) -> None:
+    """Print where a fault of stlab is."""
+    sys.stderr.write(block(redact("".join(traceback.format_exception(error)).rstrip())) + "\n")
+
+
+class _Redacted:
+    """A stream whose texts lose their secrets, whoever writes them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(redact(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def redact_stderr() -> None:
+    """Let no secret through to stderr that a library warns or logs of by itself."""
+    if sys.stderr is not None:
+        sys.stderr = cast("TextIO", _Redacted(sys.stderr))
+
+
+def set_up_logging() -> None:
+    """Log to stderr as ``LOG_LEVEL`` and ``LOG_FORMAT`` say."""
+    handler = logging.StreamHandler()
+    if _for_machines():
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(SafeFormatter("%(levelname)s %(message)s"))
+    logger.handlers = [handler]
+    logger.propagate = False
+    level = os.environ.get("LOG_LEVEL", "INFO").upper()
+    logger.setLevel(level if level in logging.getLevelNamesMapping() else "INFO")
+
+
+def _for_machines() -> bool:
+    return os.environ.get("LOG_FORMAT") == "json"
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        own = {"step", "seconds", "failed", "kind", "hint"}
+        entry = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **{key: value for key, value in vars(record).items() if key in own},
+        }
+        return json.dumps(redact_all(entry))

@@ -1,0 +1,129 @@
+"""Tables for people: what `stlab status`, `verify`, `prune` and `doctor` found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from exporter.text.redaction import redact
+from exporter.text.terminal import one_line
+
+if TYPE_CHECKING:
+    from exporter.commands.doctor.command import DoctorResult
+    from exporter.commands.prune import PruneResult
+    from exporter.commands.status.result import AliasState, StatusResult
+    from exporter.commands.verify import VerifyResult
+
+__all__ = ["console", "plain", "print_checks", "print_pruned", "print_status", "print_verified"]
+
+_COLOURS = {"ok": "green", "missing": "yellow", "warning": "yellow", "failed": "red"}
+
+
+def plain(text: object, style: str = "") -> Text:
+    """Return a text from outside as rich is to draw it: in one line, without secrets or markup."""
+    return Text(one_line(redact(str(text))), style)
+
+
+def console() -> Console:
+    """Return a console for standard output that reads nothing into what it is given."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def print_status(result: StatusResult) -> None:
+    """Print a row for every alias, and under it what is wrong with the command that mends it."""
+    output = console()
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "alias", "version", "bundle", "evidence", "repository", "served"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("since, by", overflow="fold")
+    for model in result.models:
+        for state in model.aliases:
+            style = "red" if state.drift else None
+            table.add_row(plain(model.model), *map(plain, _row(state)), style=style)
+    if result.models:
+        output.print(table)
+    elif result.error is None:
+        output.print("no model was exported yet")
+    for model in result.models:
+        for drift in model.drifts:
+            output.print(plain(f"{model.model}: {drift.message}", "red"))
+            output.print(Text("  "), plain(drift.fix), sep="", soft_wrap=True)
+    if result.models and result.status == "ok":
+        output.print(Text("no drift", "green"))
+
+
+def _row(state: AliasState) -> tuple[str, ...]:
+    record, there = state.record, state.published
+    margin = "" if state.margin is None else f", margin {state.margin:.3g}"
+    if state.elsewhere:
+        where = "another one"
+    elif there is None:
+        where = "missing"
+    elif there.damage:
+        where = "damaged"
+    else:
+        where = "whole" if there.whole else "there"
+    served = ["config" if state.in_config else "-"]
+    served += [
+        f"{url}: {'silent' if ready is None else 'yes' if ready else 'no'}"
+        for url, ready in state.servers.items()
+    ]
+    return (
+        state.alias,
+        str(state.version),
+        "-" if record is None else record.bundle[:12],
+        f"{'passed' if state.passed else 'none'}{margin}",
+        where,
+        ", ".join(served),
+        "-" if record is None else f"{record.at}, {record.by}",
+    )
+
+
+def print_verified(result: VerifyResult) -> None:
+    """Print a row for every server."""
+    output = console()
+    digest = "-" if result.bundle is None else str(result.bundle["sha256"])[:12]
+    version = result.version or "?"
+    output.print(plain(f"{result.model} version {version}, '{result.alias}', bundle {digest}"))
+    table = Table(box=None, pad_edge=False)
+    for heading in ("server", "verdict", "margin", "max abs error", "cases", "worst output"):
+        table.add_column(heading, overflow="fold")
+    for server in result.servers:
+        verdict = Text("passed", "green") if server.passed else Text("failed", "red")
+        table.add_row(
+            plain(server.url),
+            verdict,
+            *("-" if v is None else f"{v:.3g}" for v in (server.margin, server.max_abs_error)),
+            str(server.cases),
+            plain(server.worst_output or server.reason),
+        )
+    if result.servers:
+        output.print(table)
+
+
+def print_pruned(result: PruneResult) -> None:
+    """Print a row for every version."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("version", "", "why"):
+        table.add_column(heading, overflow="fold")
+    word = "would go" if result.status == "planned" else "removed"
+    rows = dict.fromkeys(result.removed, (word, "nothing names it"))
+    rows |= {version: ("kept", why) for version, why in result.kept.items()}
+    for version, (what, why) in sorted(rows.items()):
+        table.add_row(str(version), what, plain(why))
+    console().print(table)
+
+
+def print_checks(result: DoctorResult) -> None:
+    """Print a row for everything that was looked at."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("what", "status", "found", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for check in result.checks:
+        colour = "red" if check.exit_code else _COLOURS[check.status]
+        status = Text(check.status, colour)
+        table.add_row(plain(check.name), status, plain(check.found or "-"), plain(check.hint))
+    console().print(table)

@@ -1,0 +1,1 @@
+"""Check what is installed, reachable and allowed."""

@@ -1,0 +1,251 @@
+"""What is installed here: packages, the GPU, the server, the cache. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import StlabError, UsageError, first_line
+from exporter.system.cuda import CudaError, driver_version, gpus
+from exporter.system.sandbox import confinement
+from exporter.triton.installation import cache_directory
+from exporter.triton.runtime import describe_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from exporter.triton.releases import Release
+
+__all__ = ["Check", "installed", "is_writable"]
+
+OLDEST_PYTHON = (3, 11)
+# A server with ONNX Runtime, torch aside.
+CACHE_BYTES = 500 * 1024 * 1024
+# What each flavor of the registry needs beside torch and onnx, each package by the names that it
+# may have been installed under; the first is the one to install.
+_FLAVORS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "sklearn": (("scikit-learn",), ("skl2onnx",), ("skops",)),
+    "xgboost": (("xgboost-cpu", "xgboost"), ("scikit-learn",)),
+    "lightgbm": (("lightgbm",), ("scikit-learn",), ("skops",)),
+    "transformers": (("transformers",), ("tokenizers",)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        status: ``ok``, ``missing``, ``warning`` or ``failed``.
+        found: What is there.
+        hint: What to do about it, with the command; empty where nothing is to do.
+        exit_code: The process's, where nothing can be done without it; else 0.
+    """
+
+    name: str
+    status: str
+    found: str
+    hint: str = ""
+    exit_code: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object that ``--json`` prints of it."""
+        return {
+            "name": self.name,
+            "status": self.status,
+            "found": self.found,
+            "hint": self.hint,
+        }
+
+
+def installed(release: Release) -> Iterator[Check]:
+    """Yield a line for everything that an export may need here.
+
+    Args:
+        release: The release that is to be served.
+    """
+    yield _python()
+    yield _torch()
+    yield _required("onnx")
+    yield _required("onnxscript")
+    yield _onnxruntime()
+    for flavor, packages in _FLAVORS.items():
+        yield _flavor(flavor, packages)
+    yield _tensorrt(release)
+    yield _gpu()
+    yield _server(release)
+    yield _confinement()
+    yield _cache()
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether a folder can be written, or be made where it is not there."""
+    return _is_writable(_existing(folder))
+
+
+def _python() -> Check:
+    found = f"{platform.python_version()} ({sys.executable})"
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        return Check("python", "failed", found, "Use Python 3.11 or newer.", 2)
+    return Check("python", "ok", found)
+
+
+def _torch() -> Check:
+    wanted = _wanted("torch")
+    check = _required("torch", f"torch{wanted}")
+    pinned = wanted.removeprefix("==")
+    if check.status == "ok" and wanted != pinned and check.found.split("+")[0] != pinned:
+        return Check(
+            "torch",
+            "warning",
+            f"{check.found}; bundles are written by {pinned}",
+            f"pip install 'torch{wanted}' (another torch may write other bundles)",
+        )
+    return check
+
+
+def _onnxruntime() -> Check:
+    builds = {name: _version(name) for name in ("onnxruntime", "onnxruntime-gpu")}
+    there = {name: version for name, version in builds.items() if version}
+    if not there:
+        return Check("onnxruntime", "missing", "", "pip install 'onnxruntime>=1.20'", 2)
+    found = ", ".join(f"{name} {version}" for name, version in there.items())
+    try:
+        import onnxruntime
+
+        providers = onnxruntime.get_available_providers()
+    except Exception as error:  # noqa: BLE001 - a broken build raises what its libraries do
+        hint = f"pip install --force-reinstall {next(iter(there))}"
+        return Check("onnxruntime", "failed", f"{found}: {first_line(error)}", hint, 2)
+    names = [name.removesuffix("ExecutionProvider") for name in providers]
+    found = f"{found} ({', '.join(names)})"
+    if len(there) > 1:
+        hint = f"pip uninstall {' '.join(there)}, then install one (their files are the same)"
+        return Check("onnxruntime", "warning", found, hint)
+    return Check("onnxruntime", "ok", found)
+
+
+def _flavor(flavor: str, packages: tuple[tuple[str, ...], ...]) -> Check:
+    found, missing = [], []
+    for names in packages:
+        versions = [f"{name} {_version(name)}" for name in names if _version(name)]
+        if versions:
+            found.append(versions[0])
+        else:
+            missing.append(names[0])
+    text = ", ".join(found)
+    name = f"flavor {flavor}"
+    if not missing:
+        return Check(name, "ok", text)
+    hint = f"pip install {' '.join(missing)} (for models of this flavor)"
+    return Check(name, "missing", text, hint)
+
+
+def _tensorrt(release: Release) -> Check:
+    from exporter.formats.tensorrt.available import installing
+
+    names = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+    version = next((found for found in map(_version, names) if found), "")
+    wanted = f"Triton {release.name} has {release.tensorrt or 'one that is not known here'}"
+    if not version:
+        hint = f"{installing(release)} (for --format tensorrt, which needs a GPU)"
+        return Check("tensorrt", "missing", f"none; {wanted}", hint)
+    if not release.tensorrt_matches(version):
+        hint = f"{installing(release)} (a plan runs on the TensorRT that built it alone)"
+        return Check("tensorrt", "warning", f"{version}; {wanted}", hint)
+    return Check("tensorrt", "ok", f"{version}; {wanted}")
+
+
+def _gpu() -> Check:
+    driver = driver_version()
+    try:
+        found = gpus()
+    except CudaError as error:
+        if not driver:
+            return Check("gpu", "ok", "none; models are proven on the CPU")
+        hint = "See what nvidia-smi says; the driver may have been updated without a restart."
+        return Check("gpu", "warning", f"driver {driver}: {error}", hint)
+    names = ", ".join(f"{g.name} ({g.capability}, {g.memory >> 30} GiB)" for g in found)
+    return Check("gpu", "ok", f"{names or 'none'}; driver {driver or 'unknown'}")
+
+
+def _server(release: Release) -> Check:
+    try:
+        return Check("tritonserver", "ok", describe_runtime(release))
+    except StlabError as error:
+        return Check("tritonserver", "failed", error.message, error.hint, 2)
+
+
+def _confinement() -> Check:
+    offered = confinement()
+    if offered.complete:
+        return Check("confinement", "ok", f"{offered}: what keeps a model's code to itself")
+    hint = (
+        "apt-get install bubblewrap, or Linux 5.13 or newer with Landlock (for pickled models; "
+        "others are not confined here either)"
+    )
+    return Check("confinement", "warning", f"{offered}; no pickled model is loaded here", hint)
+
+
+def _cache() -> Check:
+    try:
+        cache = cache_directory()
+    except UsageError as error:
+        return Check("cache", "failed", error.message, error.hint, error.exit_code)
+    there = _existing(cache)
+    free = shutil.disk_usage(there).free
+    found = f"{cache}, {free / 2**30:.1f} GiB free"
+    hint = "Set STLAB_CACHE to a folder that can be written and has 500 MB to spare."
+    if not _is_writable(there):
+        return Check("cache", "failed", f"{cache} cannot be written", hint, 2)
+    return Check(
+        "cache",
+        "ok" if free > CACHE_BYTES else "warning",
+        found,
+        "" if free > CACHE_BYTES else hint,
+    )
+
+
+def _required(name: str, requirement: str = "") -> Check:
+    version = _version(name)
+    if not version:
+        return Check(name, "missing", "", f"pip install '{requirement or name}'", 2)
+    return Check(name, "ok", version)
+
+
+def _wanted(name: str) -> str:
+    """Return which versions of a package this one asks for; empty where it does not say."""
+    try:
+        requirements = metadata.requires("stlab") or []
+    except metadata.PackageNotFoundError:
+        return ""
+    for requirement in requirements:
+        if requirement.startswith(name) and ";" not in requirement:
+            wanted = requirement.removeprefix(name)
+            if wanted[:1] in "=<>~!":
+                return wanted
+    return ""
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that is there."""
+    whole = folder.absolute()
+    return next(path for path in (whole, *whole.parents) if path.exists())
+
+
+def _is_writable(path: Path) -> bool:
+    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)

@@ -1,0 +1,105 @@
+"""The report of an export: ``report.json`` for machines, one self-contained page for people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from exporter.text.redaction import redact, redact_all
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from exporter.bundle import Bundle
+    from exporter.errors import StlabError
+    from exporter.parity.evidence import Evidence
+
+__all__ = ["Report", "report_of", "write_html"]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The content of report.json.
+
+    Attributes:
+        content: Schema, bundle, subject, parity, and the error where there is one.
+    """
+
+    content: Mapping[str, Any]
+
+    def write_json(self, path: Path) -> None:
+        """Write the report for machines."""
+        text = json.dumps(self.content, indent=1, sort_keys=True, allow_nan=False)
+        path.write_text(text + "\n")
+
+
+def report_of(
+    model: str,
+    version: int,
+    evidence: Evidence,
+    *,
+    bundle: Bundle | None = None,
+    server: str = "",
+    failure: StlabError | None = None,
+) -> Report:
+    """Put a report together.
+
+    Args:
+        model: The registered model.
+        version: The version examined.
+        evidence: What the checks measured.
+        bundle: The bundle they are about; None where none came to be.
+        server: The server that the candidate was proven on.
+        failure: Why the export was refused.
+    """
+    manifest = {} if bundle is None else bundle.manifest
+    shown = ("source", "format", "precision", "converter", "libraries", "target", "batching",
+             "interface", "settings")  # fmt: skip
+    parity = redact_all(evidence.as_dict())
+    return Report(
+        {
+            "schema": SCHEMA,
+            "model": model,
+            "version": version,
+            "bundle": None if bundle is None else bundle.sha256,
+            "bytes": None if bundle is None else bundle.size,
+            "subject": {key: manifest[key] for key in shown if key in manifest},
+            "server": redact(server),
+            "parity": {**parity, "passed": parity["passed"] and failure is None},
+            "error": None if failure is None else failure.as_dict(),
+        }
+    )
+
+
+def write_html(report: Report, path: Path) -> None:
+    """Write the report for people: one file that needs nothing else."""
+    from jinja2 import Environment, StrictUndefined
+
+    template = files("exporter.commands.export").joinpath("report.html.j2").read_text()
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["number"] = _number
+    environment.filters["plain"] = _plain
+    path.write_text(environment.from_string(template).render(**report.content))
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "beyond"
+    return f"{value:.3g}"
+
+
+def _plain(value: Any) -> str:
+    """A JSON value in words."""
+    if isinstance(value, dict):
+        if set(value) == {"name", "datatype", "shape"}:
+            return f"{value['name']} {value['datatype']} {value['shape']}"
+        parts = (f"{key}: {_plain(item)}" for key, item in value.items() if item is not None)
+        return "; ".join(parts)
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value)
+    return str(value)

@@ -1,0 +1,150 @@
+"""Writes down in MLflow what an export did: a run with bundle and report, tags on the version."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from exporter.bundle import REPORT
+from exporter.commands.export.bundle_settings import settings_digest
+from exporter.commands.export.report import report_of, write_html
+from exporter.errors import StlabError
+from exporter.registry import ExportRun
+from exporter.text.redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from exporter.bundle import Bundle
+    from exporter.commands.export.request import ExportRequest
+    from exporter.parity.evidence import Evidence
+    from exporter.registry import Registry, Selection
+
+__all__ = ["Journal"]
+
+_HTML = "report.html"
+
+
+class Journal:
+    """The records of one export."""
+
+    def __init__(self, registry: Registry, selection: Selection, request: ExportRequest) -> None:
+        self._registry = registry
+        self._selection = selection
+        self._request = request
+        self._run: ExportRun | None = None
+
+    @property
+    def report(self) -> str | None:
+        """Where the report for people lies, once there is one."""
+        return None if self._run is None else f"runs:/{self._run.run_id}/{_HTML}"
+
+    def keep(self, bundle: Bundle, evidence: Evidence, server: str, work: Path) -> None:
+        """Keep a proven bundle and its report in a run, which stays open.
+
+        Raises:
+            UnavailableError: The registry went away.
+        """
+        selection = self._selection
+        report = report_of(
+            selection.model, selection.version, evidence, bundle=bundle, server=server
+        )
+        report.write_json(bundle.path / REPORT)
+        write_html(report, work / _HTML)
+        self._run = self._begin()
+        try:
+            self._run.keep_file(work / _HTML)
+            self._run.keep_bundle(bundle)
+        except BaseException:
+            with contextlib.suppress(StlabError):
+                self._run.finish({}, succeeded=False)
+            raise
+
+    @property
+    def bundle_uri(self) -> str:
+        """Where the bundle lies that was kept; empty before."""
+        return "" if self._run is None else self._run.bundle_uri
+
+    def keep_refusal(
+        self, evidence: Evidence, error: StlabError, seconds: float, work: Path
+    ) -> None:
+        """Keep the report of a version that was refused, and tag the version so.
+
+        Raises:
+            UnavailableError: The registry went away.
+        """
+        selection = self._selection
+        report = report_of(selection.model, selection.version, evidence, failure=error)
+        report.write_json(work / REPORT)
+        write_html(report, work / _HTML)
+        self._run = self._begin()
+        self._run.keep_file(work / REPORT)
+        self._run.keep_file(work / _HTML)
+        self._run.finish({"total_seconds": seconds}, succeeded=False)
+        if selection.tags.get("stlab.parity") != "passed":
+            # Evidence for a bundle that is served already stays what it is.
+            self._registry.tag(selection.model, selection.version, {"stlab.parity": "failed"})
+
+    def vouch(self, bundle: Bundle, parity: Mapping[str, Any]) -> None:
+        """Tag the version with its bundle and the evidence, if this export is where it was proven.
+
+        Raises:
+            UnavailableError: The registry went away.
+        """
+        if self._run is None:
+            return
+        self._registry.tag(
+            self._selection.model,
+            self._selection.version,
+            {
+                "stlab.bundle.sha256": bundle.sha256,
+                "stlab.bundle.uri": self._run.bundle_uri,
+                "stlab.bundle.format": bundle.manifest["format"],
+                "stlab.bundle.settings": settings_digest(bundle.manifest["settings"]),
+                "stlab.parity.margin": f"{parity['margin']:.6g}",
+                "stlab.export.run_id": self._run.run_id,
+                # Last: who reads the other tags trusts them only beside this one.
+                "stlab.parity": "passed",
+            },
+        )
+
+    def finish(
+        self,
+        bundle: Bundle,
+        parity: Mapping[str, Any],
+        seconds: Mapping[str, float],
+        *,
+        succeeded: bool,
+    ) -> None:
+        """Close the run with what was measured.
+
+        Raises:
+            UnavailableError: The registry went away.
+        """
+        if self._run is None:
+            return
+        numbers = {f"{step}_seconds": taken for step, taken in seconds.items()}
+        for key in ("margin", "max_abs_error", "cases"):
+            if parity.get(key) is not None:
+                numbers[f"parity_{key}"] = float(parity[key])
+        numbers["bundle_bytes"] = float(bundle.size)
+        self._run.finish(numbers, succeeded=succeeded)
+
+    def _begin(self) -> ExportRun:
+        request, selection = self._request, self._selection
+        return ExportRun.begin(
+            self._registry,
+            f"{selection.model}-{selection.version}-{request.alias}",
+            {
+                "model": selection.model,
+                "version": selection.version,
+                "alias": request.alias,
+                "format": request.format,
+                "precision": request.precision,
+                "batching": request.batching,
+                "max_batch_size": request.max_batch_size,
+                "max_queue_size": request.max_queue_size,
+                "repository": redact(request.repository),
+            },
+        )

@@ -1,0 +1,1 @@
+"""Run a served model on inputs from a file."""

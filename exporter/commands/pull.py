@@ -1,0 +1,102 @@
+"""Brings the bundle that an alias took into a repository: what was proven, and nothing else.
+
+    resolve → fetch → publish → activate
+
+For a server that shares its repository with nobody: the registry keeps every bundle. No alias is
+moved, nothing is converted, and nothing is written to the registry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from exporter.commands.export.result import ExportResult, finished
+from exporter.names import ARCHIVED, alias_name, model_name
+from exporter.progress import Listener, Silent, Steps
+from exporter.proven_bundle import Proven, fetch_proven, find_published, named
+from exporter.registry import Registry
+from exporter.repository import open_repository, possibly_served
+from exporter.rollout.rollout import Delivery
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from exporter.proven_bundle import Recorded
+
+__all__ = ["PullRequest", "pull"]
+
+
+@dataclass(frozen=True, slots=True)
+class PullRequest:
+    """One pull, as asked for.
+
+    Attributes:
+        model: The registered model.
+        alias: The alias whose bundle is wanted.
+        repository: The model repository.
+        tracking_uri: The MLflow registry.
+    """
+
+    model: str
+    alias: str
+    repository: str = "model_repository"
+    tracking_uri: str = "sqlite:///mlflow.db"
+
+    def __post_init__(self) -> None:
+        model_name(self.model)
+        alias_name(self.alias)
+
+
+def pull(request: PullRequest, listener: Listener | None = None) -> ExportResult:
+    """Publish the bundle that an alias took, and let the repository serve it.
+
+    Versions that the repository serves for other aliases stay served.
+
+    Args:
+        request: What is asked for.
+        listener: Told about every step.
+
+    Returns:
+        The result, with ``status`` ``pulled``, or ``unchanged`` where it was there; on failure
+        ``failed``, with the error in it.
+    """
+    return finished(_Pull(request, Steps(listener or Silent())))
+
+
+class _Pull:
+    def __init__(self, request: PullRequest, steps: Steps) -> None:
+        self.request = request
+        self.steps = steps
+        self.repository = open_repository(request.repository)
+        self.result = ExportResult(
+            "failed", request.model, request.alias, repository=request.repository
+        )
+
+    def run(self) -> None:
+        model, repository = self.request.model, self.repository
+        with self.steps("resolve"):
+            registry = Registry.connect(self.request.tracking_uri)
+            version, recorded = named(registry, model, self.request.alias)
+            self.result = replace(self.result, version=version)
+            there = find_published(repository, model, version, recorded)
+        if there is not None and repository.serves(there.bundle):
+            repository.tidy(model)
+            self.result = self.result.concluded("unchanged", there)
+            return
+        with repository.workspace(model) as work:
+            proven = there or self._fetch(registry, version, recorded, work / "fetched")
+            beside = self._beside(registry)
+            with Delivery(repository, (), work).deliver(proven.bundle, beside, self.steps):
+                repository.check_held(model)
+            self.result = self.result.concluded("pulled", proven)
+
+    def _fetch(self, registry: Registry, version: int, recorded: Recorded, folder: Path) -> Proven:
+        with self.steps("fetch"):
+            return fetch_proven(registry, self.request.model, version, recorded, folder)
+
+    def _beside(self, registry: Registry) -> set[int]:
+        """Return what the repository serves that other aliases name, wherever they were moved."""
+        aliases = registry.aliases(self.request.model)
+        others = {v for name, v in aliases.items() if name not in {self.request.alias, ARCHIVED}}
+        return others & set(possibly_served(self.repository, self.request.model))

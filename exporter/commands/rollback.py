@@ -1,0 +1,190 @@
+"""Takes an alias back to the version that it named before: nothing is converted, all is proven.
+
+    resolve → fetch → prove → publish → activate → verify → promote
+
+It is a promotion of a version that the alias had once taken, of the very bundle that it took then.
+What it displaces becomes ``archived``, as in every promotion to ``prod``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.commands.export.result import ExportResult, finished
+from exporter.commands.policy import check_expected, check_mover, who
+from exporter.errors import ConflictError
+from exporter.names import ARCHIVED, alias_name, model_name
+from exporter.progress import Listener, Silent, Steps
+from exporter.proven_bundle import Proven, Recorded, fetch_proven, find_published, recorded_for
+from exporter.proving.prove import prove_again
+from exporter.proving.server import ground
+from exporter.registry import Promotion, Registry, Selection, clean_up, promote, promotion, stands
+from exporter.repository import open_repository
+from exporter.rollout.live_servers import answers, check_servers
+from exporter.rollout.rollout import Delivery, staying
+from exporter.triton.releases import release
+
+if TYPE_CHECKING:
+    from exporter.bundle import Bundle
+
+__all__ = ["RollbackRequest", "rollback"]
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackRequest:
+    """One rollback, as asked for.
+
+    Attributes:
+        model: The registered model.
+        alias: The alias to take back.
+        to: The version to go back to; None for the one before.
+        reason: Why, for the record.
+        repository: The model repository.
+        tracking_uri: The MLflow registry.
+        triton_urls: gRPC addresses of live servers to activate on.
+        expect_current: The version that the alias must name now.
+        allow_manual: Whether ``prod`` may be moved outside CI.
+    """
+
+    model: str
+    alias: str
+    to: int | None = None
+    reason: str = ""
+    repository: str = "model_repository"
+    tracking_uri: str = "sqlite:///mlflow.db"
+    triton_urls: tuple[str, ...] = ()
+    expect_current: int | None = None
+    allow_manual: bool = False
+
+    def __post_init__(self) -> None:
+        model_name(self.model)
+        alias_name(self.alias)
+
+
+def rollback(request: RollbackRequest, listener: Listener | None = None) -> ExportResult:
+    """Let an alias name an earlier version again, once that version is served and answers.
+
+    Args:
+        request: What is asked for.
+        listener: Told about every step.
+
+    Returns:
+        The result; on failure with ``status`` ``failed`` and the error in it.
+    """
+    return finished(_Rollback(request, Steps(listener or Silent())))
+
+
+class _Rollback:
+    def __init__(self, request: RollbackRequest, steps: Steps) -> None:
+        self.request = request
+        self.steps = steps
+        self.repository = open_repository(request.repository)
+        self.result = ExportResult(
+            "failed", request.model, request.alias, repository=request.repository
+        )
+
+    def run(self) -> None:
+        request = self.request
+        with self.steps("resolve"):
+            registry = Registry.connect(request.tracking_uri)
+            selection, recorded = self._select(registry)
+            there = find_published(self.repository, selection.model, selection.version, recorded)
+            settled = there is not None and self._settled(selection, there)
+        if there is not None and settled:
+            clean_up(registry, selection.model)
+            self.repository.tidy(selection.model)
+            self.result = self.result.concluded("unchanged", there)
+            return
+        with self.repository.workspace(request.model) as work:
+            clean_up(registry, selection.model)
+            proven = there or self._fetch(registry, selection, recorded, work)
+            if not request.triton_urls:
+                # Where a live server is told, it is the one that replays the samples.
+                whole = self.repository.fetch(proven.bundle, work / "there") if there else None
+                self._prove(whole or proven.bundle, work)
+            self._deliver(registry, selection, proven, work)
+
+    def _select(self, registry: Registry) -> tuple[Selection, Recorded]:
+        """Choose the version to go back to, and the bundle that the alias took of it."""
+        request, alias = self.request, self.request.alias
+        aliases, versions = registry.look(request.model)
+        current = aliases.get(alias)
+        self.result = replace(self.result, previous=current)
+        check_mover(alias, allow_manual=request.allow_manual)
+        check_expected(alias, current, request.expect_current)
+        if current is None:
+            raise ConflictError(
+                f"'{alias}' names no version, so there is nothing to roll back from",
+                hint=f"Export one: stlab-export {request.model} --alias {alias}",
+            )
+        target = request.to
+        if target is None and alias == "prod" and aliases.get(ARCHIVED) != current:
+            target = aliases.get(ARCHIVED)
+        if target is None:
+            # For prod: a promotion that was interrupted has moved 'archived' only.
+            record = promotion(versions.get(current, {}), alias)
+            target = None if record is None else record.previous
+        if target is None:
+            raise ConflictError(
+                f"nothing says which version '{alias}' named before version {current}",
+                hint="Choose one with --to; stlab status shows the versions.",
+            )
+        recorded = recorded_for(versions.get(target, {}), alias)
+        if recorded is None:
+            known = [v for v, tags in versions.items() if recorded_for(tags, alias)]
+            raise ConflictError(
+                f"version {target} of '{request.model}' was never in '{alias}' with passed "
+                f"evidence; these were: {', '.join(map(str, sorted(known))) or 'none'}",
+                hint=f"Choose one of them with --to, or export: stlab-export {request.model} "
+                f"--alias {alias}",
+            )
+        selection = Selection(request.model, target, current, aliases, versions)
+        self.result = replace(self.result, version=target)
+        check_servers(request.triton_urls)
+        return selection, recorded
+
+    def _settled(self, selection: Selection, proven: Proven) -> bool:
+        bundle = proven.bundle
+        if not stands(selection, self.request.alias, bundle.sha256):
+            return False
+        if not self.repository.serves(bundle):
+            return False
+        return all(answers(url, bundle) for url in self.request.triton_urls)
+
+    def _fetch(
+        self, registry: Registry, selection: Selection, recorded: Recorded, work: Path
+    ) -> Proven:
+        with self.steps("fetch"):
+            model, version = selection.model, selection.version
+            return fetch_proven(registry, model, version, recorded, work / "fetched")
+
+    def _prove(self, bundle: Bundle, work: Path) -> None:
+        target = release(bundle.release)
+        folder = Path(tempfile.mkdtemp(prefix="ground-", dir=work))
+        with ground("", folder, target, self.steps.say) as proving, self.steps("prove"):
+            prove_again(proving, bundle)
+
+    def _deliver(
+        self, registry: Registry, selection: Selection, proven: Proven, work: Path
+    ) -> None:
+        request = self.request
+
+        beside = staying(
+            self.repository, selection, request.alias, registry.aliases(selection.model)
+        )
+        delivery = Delivery(self.repository, request.triton_urls, work)
+        with delivery.deliver(proven.bundle, beside, self.steps), self.steps("promote"):
+            self.repository.check_held(selection.model)
+            record = Promotion(
+                bundle=proven.bundle.sha256,
+                uri=proven.uri,
+                by=who(),
+                previous=selection.previous,
+                repository=self.repository.identity(),
+                reason=request.reason,
+            )
+            promote(registry, selection, request.alias, record)
+        self.result = self.result.concluded("rolled_back", proven)

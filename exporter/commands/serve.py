@@ -1,0 +1,143 @@
+"""Serve a model repository in the foreground."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.errors import NotFoundError, UnavailableError
+from exporter.repository.address import Address, is_url
+from exporter.system.environment import bare_environment
+from exporter.system.sandbox import hide_process
+from exporter.text.terminal import block
+from exporter.triton.flags import flag_names, key_flags, merge_flags, safe_flags
+from exporter.triton.keys import claim_key
+from exporter.triton.process import GuardedProcess, shell_safe
+from exporter.triton.runtime import ensure_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import FrameType
+
+    from exporter.triton.releases import Release
+    from exporter.triton.runtime import Runtime
+
+__all__ = ["serve"]
+
+_EXIT_SECONDS = 30
+
+
+def serve(
+    repository: str,
+    *,
+    release: Release,
+    http_port: int = 8000,
+    grpc_port: int = 8001,
+    metrics_port: int = 8002,
+    extra: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> int:
+    """Run tritonserver until it is told to stop; SIGINT and SIGTERM stop it cleanly.
+
+    Every model of the repository is loaded, and an exporter may load and unload further versions.
+    The server listens on loopback, takes complete configurations only, and is ready when all of
+    its models are. Loading models, shared memory, tracing and logging take a key:
+    ``STLAB_TRITON_KEY``, or else a new one that this user's own commands find by the port.
+
+    Args:
+        repository: A local folder or an object-store URL such as ``s3://bucket/prefix``; its
+            credentials are read from the environment, by the server as well.
+        release: The target release, for the embedded server.
+        http_port: Of the HTTP endpoint.
+        grpc_port: Of the gRPC endpoint.
+        metrics_port: Of the Prometheus endpoint.
+        extra: Further flags of tritonserver; one that names a flag of ours wins over it.
+        progress: Told what takes time before the server starts, and what it lacks.
+
+    Returns:
+        The exit code: 0 once the server was stopped.
+
+    Raises:
+        NotFoundError: There is no such folder.
+        UsageError: The URL is not one that the server can read.
+        ConflictError: Another server of this user has the gRPC port.
+        UnavailableError: There is no server to run, or it ended without being told to.
+    """
+    # Models with code of their own run as children of this process.
+    hide_process()
+    environment = bare_environment()
+    if is_url(repository):
+        address = Address.parse(repository)
+        repository = address.for_server()
+        environment |= address.server_environment(os.environ)
+    elif not Path(repository).is_dir():
+        raise NotFoundError(
+            f"There is no model repository at {repository}.",
+            hint="Export a model into it first, or name another one with --repository.",
+        )
+    say = progress or _say
+    runtime = ensure_runtime(release, progress=say)
+    with tempfile.TemporaryDirectory(prefix="stlab-serve-", ignore_cleanup_errors=True) as scratch:
+        ours = [
+            *safe_flags(runtime),
+            f"--model-repository={shell_safe(repository, Path(scratch))}",
+            f"--http-port={http_port}",
+            f"--grpc-port={grpc_port}",
+            f"--metrics-port={metrics_port}",
+        ]
+        if not flag_names(extra) & {"--model-control-mode", "--load-model"}:
+            ours += ["--model-control-mode=explicit", "--load-model=*"]
+        key = claim_key(merge_flags(ours, extra), say=say)
+        try:
+            ours += key_flags(key.value, extra)
+            return _run(runtime, merge_flags(ours, extra), environment, Path(scratch))
+        finally:
+            key.remove()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{block(text)}\n")
+
+
+def _run(
+    runtime: Runtime,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    scratch: Path,
+) -> int:
+    stopped = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        process = GuardedProcess.start(
+            runtime, arguments, environment=environment, output=None, scratch=scratch
+        )
+        try:
+            while process.running and not stopped:
+                try:
+                    # A handler does not end the wait, which is resumed: look now and then.
+                    process.server.wait(0.2)
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            process.end(_EXIT_SECONDS)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    code = process.server.returncode
+    if not stopped and code:
+        raise UnavailableError(
+            f"tritonserver ended with exit code {code}; its log is above.",
+            hint="A model that cannot be loaded ends it too; add `-- --exit-on-error=false`. So "
+            "does an object store with nothing below the URL: export a model first.",
+        )
+    return 0

@@ -1,0 +1,1 @@
+"""Compare aliases, repository and servers, and name what differs."""

@@ -1,0 +1,1 @@
+"""Prove a candidate on a real Triton server."""

@@ -1,0 +1,204 @@
+"""Servers to prove a candidate on: a private one, or one that is lent for it."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Protocol
+
+from google.protobuf import json_format
+
+from exporter.bundle import CONFIG, WARMUP
+from exporter.errors import StlabError, UsageError
+from exporter.repository.layout import lay_out
+from exporter.system.sandbox import hide_process
+from exporter.triton.connection import client_of, connected
+from exporter.triton.model_config import parse
+from exporter.triton.runtime import ensure_runtime
+from exporter.triton.server import TritonServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from exporter.bundle import Bundle
+    from exporter.triton.releases import Release
+    from exporter.triton.runtime import Runtime
+    from triton_client import TritonClient
+
+__all__ = ["BorrowedGround", "Ground", "PrivateGround", "ground"]
+
+# A model of many gigabytes takes minutes to read; a hung server must not hold up a pipeline.
+LOAD_SECONDS = 600.0
+CALL_SECONDS = 300.0
+# One protobuf message holds less than 2 GiB, the config and the names included.
+_MOST_SENT = (1 << 31) - (1 << 20)
+
+
+class Ground(Protocol):
+    """A server on which a candidate can be loaded, and what to say of it."""
+
+    def client(self) -> TritonClient:
+        """Return a client once the server is live.
+
+        Raises:
+            UnavailableError: It does not come up.
+        """
+
+    def name(self, bundle: Bundle) -> str:
+        """Return the name under which the candidate is loaded here."""
+
+    def load(self, client: TritonClient, bundle: Bundle) -> None:
+        """Load the candidate.
+
+        Raises:
+            TritonClientError: The server refuses it.
+            UsageError: It cannot be sent there.
+        """
+
+    def description(self) -> str:
+        """Return what the server is, for the report."""
+
+    def last_words(self) -> str:
+        """Return the end of the server's log, where there is one."""
+
+
+class PrivateGround:
+    """A server of the target release with a repository of its own, started in the background."""
+
+    def __init__(self, folder: Path, starting: Future[tuple[Runtime, TritonServer]]) -> None:
+        self._folder = folder
+        self._starting = starting
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls, folder: Path, release: Release, say: Callable[[str], None]
+    ) -> Iterator[PrivateGround]:
+        """Start a server that comes up while the caller converts, and stop it at the end.
+
+        Args:
+            folder: An empty folder for the server's repository.
+            release: The target release.
+            say: Told what is being done.
+        """
+        # The server's processes are of the same user, and run what a model's file makes them run.
+        hide_process()
+
+        def start() -> tuple[Runtime, TritonServer]:
+            runtime = ensure_runtime(release, progress=say)
+            server = TritonServer.start(runtime, str(folder), private=True)
+            return runtime, server
+
+        with ThreadPoolExecutor(1) as thread:
+            starting = thread.submit(start)
+            try:
+                yield cls(folder, starting)
+            finally:
+                if starting.exception() is None:
+                    starting.result()[1].stop(timeout=0)  # nobody else uses it
+
+    def client(self) -> TritonClient:
+        """See `Ground.client`."""
+        server = self._starting.result()[1]
+        server.wait_live()
+        return server.client(timeout=CALL_SECONDS)
+
+    def name(self, bundle: Bundle) -> str:
+        """See `Ground.name`: the model's own, since nothing else is here."""
+        return bundle.model
+
+    def load(self, client: TritonClient, bundle: Bundle) -> None:
+        """See `Ground.load`."""
+        # The model's own code may have run since the server was started.
+        self._starting.result()[0].check()
+        lay_out(bundle, self._folder / bundle.model, bundle.config)
+        client.repository.load(bundle.model, deadline=LOAD_SECONDS)
+
+    def description(self) -> str:
+        """See `Ground.description`."""
+        runtime = self._starting.result()[0]
+        if runtime.embedded:
+            return f"embedded tritonserver with ONNX Runtime {runtime.onnxruntime}"
+        return f"{runtime.executable.name} on PATH"
+
+    def last_words(self) -> str:
+        """See `Ground.last_words`."""
+        return self._starting.result()[1].log_tail(20)
+
+
+class BorrowedGround:
+    """A running server in explicit mode, such as one with production's GPU.
+
+    The candidate travels inside the load request, so the server needs no share of a disk, and has
+    a name of its own there, so that it meets nothing that is served.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._loaded: str | None = None
+
+    @classmethod
+    @contextmanager
+    def open(cls, url: str) -> Iterator[BorrowedGround]:
+        """Use a server, and leave it as it was."""
+        borrowed = cls(url)
+        try:
+            yield borrowed
+        finally:
+            borrowed._unload()
+
+    def client(self) -> TritonClient:
+        """See `Ground.client`."""
+        with connected(self._url, option="--prove-on"):
+            return client_of(self._url, CALL_SECONDS)
+
+    def name(self, bundle: Bundle) -> str:
+        """See `Ground.name`."""
+        # No registered model that is exported has a name that begins so.
+        return f"_stlab-proving-{bundle.model}-{bundle.sha256[:8]}"
+
+    def load(self, client: TritonClient, bundle: Bundle) -> None:
+        """See `Ground.load`."""
+        if bundle.size > _MOST_SENT:
+            raise UsageError(
+                f"the bundle's {bundle.size:,} bytes are too many to send to {self._url}",
+                hint="Prove it on a private server: leave --prove-on out.",
+            )
+        config = parse(bundle.config, where="the candidate's config")
+        config.name = self._loaded = self.name(bundle)
+        # Warm-up data cannot travel in a load request, whose files all belong to a version.
+        config.ClearField("model_warmup")
+        files = {
+            f"{bundle.version}/{name}": (bundle.path / name).read_bytes()
+            for name in bundle.files
+            if name != CONFIG and not name.startswith(f"{WARMUP}/")
+        }
+        text = json_format.MessageToJson(config, preserving_proto_field_name=True)
+        client.repository.load(config.name, config=text, files=files, deadline=LOAD_SECONDS)
+
+    def description(self) -> str:
+        """See `Ground.description`."""
+        return f"the Triton server at {self._url}"
+
+    def last_words(self) -> str:
+        """See `Ground.last_words`: its log is not ours."""
+        return ""
+
+    def _unload(self) -> None:
+        if self._loaded is not None:
+            with suppress(StlabError), connected(self._url) as client:
+                client.repository.unload(self._loaded)
+
+
+@contextmanager
+def ground(
+    prove_on: str, folder: Path, release: Release, say: Callable[[str], None]
+) -> Iterator[Ground]:
+    """Open a private server, or a lent one where an address is given."""
+    if prove_on:
+        with BorrowedGround.open(prove_on) as borrowed:
+            yield borrowed
+    else:
+        with PrivateGround.open(folder, release, say) as private:
+            yield private

@@ -1,0 +1,1 @@
+"""Publish a bundle, activate it on live servers, verify it there, and undo all of it."""

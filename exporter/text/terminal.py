@@ -1,0 +1,52 @@
+r"""Makes text from outside safe for a terminal and for a log.
+
+Names, tags and what servers say may hold anything: escape sequences that colour, move or type, and
+marks that let a line read backwards. Every character that is not shown is written as Python writes
+it, ``\x1b`` for an escape.
+"""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+
+from exporter.text.redaction import redact
+
+__all__ = ["SafeFormatter", "block", "one_line", "safe_lines"]
+
+# Controls, marks of direction and other formats, lone surrogates, separators of lines.
+_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line, each run of blanks as one space."""
+    return _shown(" ".join(text.split()))
+
+
+def safe_lines(text: str) -> str:
+    """Return a text whose lines stay lines."""
+    return "\n".join(_shown(line) for line in text.split("\n"))
+
+
+def block(text: str) -> str:
+    """Return a text whose lines stay lines, each but the first behind two spaces.
+
+    So no line of it can pass for one that this program begins.
+    """
+    return safe_lines(text).replace("\n", "\n  ")
+
+
+class SafeFormatter(logging.Formatter):
+    """Formats a record as text without secrets, escape sequences and lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's text."""
+        return block(redact(super().format(record)))
+
+
+def _shown(line: str) -> str:
+    if line.isascii() and line.isprintable():
+        return line
+    return "".join(
+        repr(char)[1:-1] if unicodedata.category(char) in _UNSHOWN else char for char in line
+    )

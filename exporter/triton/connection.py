@@ -1,0 +1,91 @@
+"""A client of a live Triton server, whose errors are the exporter's own."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from exporter.errors import ConflictError, UnavailableError, UsageError, ValidationFailed
+from exporter.triton.addresses import check_addresses
+from exporter.triton.credentials import Credentials
+from triton_client import TritonClient
+from triton_client.errors import (
+    DeadlineExceeded,
+    PermissionDenied,
+    TritonClientError,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["client_of", "connected"]
+
+CALL_SECONDS = 60.0
+
+
+def client_of(url: str, timeout: float) -> TritonClient:
+    """Return a client of a server that the user named, with the environment's credentials for it.
+
+    Args:
+        url: The server's gRPC address; see `each_server` for what may stand behind it.
+        timeout: Seconds that a call may take.
+
+    Raises:
+        ValueError: It is not an address, or what is named as a certificate is none.
+        UsageError: It has an account in it, or the credentials make no sense.
+    """
+    check_addresses(url)
+    return TritonClient(timeout=timeout, **Credentials.of().for_server(url))
+
+
+@contextmanager
+def connected(
+    url: str, *, option: str = "--triton-url", timeout: float = CALL_SECONDS
+) -> Iterator[TritonClient]:
+    """Open a client of a server that answers.
+
+    Args:
+        url: The server's gRPC address.
+        option: Where the user named it, for hints.
+        timeout: Seconds that a call may take.
+
+    Raises:
+        UsageError: It is not an address.
+        UnavailableError: Nothing answers there, or no longer.
+        ConflictError: The server wants credentials.
+        ValidationFailed: It refuses a call that should have gone well.
+    """
+    try:
+        client = client_of(url, timeout)
+    except ValueError as error:
+        raise UsageError(
+            f"{option}: {error}", hint=f"Give {option} as HOST:PORT of the gRPC endpoint."
+        ) from error
+    with client:
+        try:
+            if not client.live():
+                raise UnavailableError(
+                    f"no Triton server answers at {url}",
+                    hint=f"Start it, or correct {option} (the gRPC port, 8001 by default). "
+                    "With TLS it wants grpcs:// or STLAB_TRITON_CA, and perhaps STLAB_TRITON_CERT.",
+                )
+            yield client
+        except (Unavailable, DeadlineExceeded) as error:
+            raise UnavailableError(
+                f"the Triton server at {url} went away: {error.message}",
+                hint="Nothing was promoted; run the same command again once it answers.",
+            ) from error
+        except PermissionDenied as error:
+            raise ConflictError(
+                f"the Triton server at {url} wants credentials: {error.message}",
+                hint="Set STLAB_TRITON_KEY to the key of its restricted protocols. Commands of the "
+                "user who started it with stlab serve on this machine need none: name it as "
+                "localhost:PORT.",
+            ) from error
+        except TritonClientError as error:
+            raise ValidationFailed(
+                f"the Triton server at {url} refuses: {error.message}",
+                hint="The message is the server's own; its log may say more.",
+                kind="target",
+            ) from error
