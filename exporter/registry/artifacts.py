@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import NotFoundError, StlabError, UnavailableError
 from exporter.names import artifact_path
-from exporter.registry.adapter import NOT_FOUND, quiet_progress, translated
 from exporter.registry.bounds import exchange
+from exporter.registry.errors import NOT_FOUND, quiet_progress, translated
 from exporter.registry.locations import locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from exporter.registry.connection import Registry
+    from exporter.registry.client import Registry
 
 __all__ = ["download"]
 

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from exporter.errors import ConflictError
-from exporter.registry.adapter import NOT_FOUND
 from exporter.registry.bounds import allowed_stores, origin
+from exporter.registry.errors import NOT_FOUND
 from exporter.text.redaction import redact
 from exporter.triton.addresses import is_loopback
 
 if TYPE_CHECKING:
-    from exporter.registry.connection import Registry
+    from exporter.registry.client import Registry
 
 __all__ = ["check_location", "locate"]
 

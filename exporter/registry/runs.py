@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from exporter.bundle import MANIFEST, Bundle
 from exporter.errors import ConflictError, ValidationFailed
-from exporter.registry.adapter import quiet_progress, translated
 from exporter.registry.artifacts import download
 from exporter.registry.bounds import exchange
+from exporter.registry.errors import quiet_progress, translated
 from exporter.registry.locations import check_location
 from exporter.system.processes import Holder
 from exporter.untrusted import UNFIT, parse_json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from exporter.registry.connection import Registry
+    from exporter.registry.client import Registry
 
 __all__ = ["EXPERIMENT", "ExportRun", "close_abandoned", "fetch_bundle"]
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.registry.promotion import claims, promotion
+from exporter.registry.promotion_record import claims, promotion
 from exporter.repository import open_repository
 from exporter.triton.server import TritonServer
 from tests.unit.exporter.stores import BUCKET, S3

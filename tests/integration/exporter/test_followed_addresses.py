@@ -19,8 +19,8 @@ from mlflow import MlflowClient
 
 from exporter.errors import ConflictError
 from exporter.registry import ExportRun, Registry, fetch_bundle
-from exporter.registry.adapter import translated
 from exporter.registry.artifacts import download
+from exporter.registry.errors import translated
 from exporter.registry.locations import check_location
 from exporter.registry.transport import install
 from tests.integration.empty_registry import copy_empty_registry

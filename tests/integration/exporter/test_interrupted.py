@@ -39,8 +39,8 @@ main(["export", *sys.argv[2:]])
 """
 PROVING = "exporter.proving.prove:check_numbers"
 PUBLISHED = "exporter.repository.local:LocalRepository.activate"
-ACTIVATED = "exporter.registry.moving:_move"
-MOVED = "exporter.registry.moving:_close_claims"
+ACTIVATED = "exporter.registry.promote:_move"
+MOVED = "exporter.registry.promote:_close_claims"
 
 
 def stop(lab: Lab, name: str, point: str, how: signal.Signals) -> tuple[int, str]:

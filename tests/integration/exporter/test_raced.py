@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from exporter.registry.promotion import claims, promotion
+from exporter.registry.promotion_record import claims, promotion
 from exporter.repository import LocalRepository, Repository, open_repository
 from tests.unit.exporter.stores import serving, set_credentials
 

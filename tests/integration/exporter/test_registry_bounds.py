@@ -284,8 +284,8 @@ def test_an_upload_that_is_taken_a_byte_at_a_time(tmp_path: Path) -> None:
     """The server's window is full, and it reads no further."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    from exporter.registry.adapter import translated
     from exporter.registry.bounds import exchange
+    from exporter.registry.errors import translated
 
     (tmp_path / "file").write_bytes(b"x" * (32 << 10))
     with speaking(HANGS["silence"]) as uri:

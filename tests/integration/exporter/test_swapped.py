@@ -33,7 +33,7 @@ NO_ROOM = (
 # Ends the registry's server once all is published and activated, before the alias is moved.
 REGISTRY_DIES = """
 import os, signal, sys
-from exporter.registry import moving
+from exporter.registry import promote as moving
 move = moving._move
 def without_registry(*given):
     os.killpg(int(os.environ["REGISTRY"]), signal.SIGKILL)

@@ -284,7 +284,7 @@ for module in sys.argv[2].split(","):
 
 
 def _image_imports() -> Iterator[tuple[str, str]]:
-    registry = "exporter.registry.connection,exporter.registry.runs,mlflow,mlflow.artifacts"
+    registry = "exporter.registry.client,exporter.registry.runs,mlflow,mlflow.artifacts"
     yield (
         "api",
         (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import UnavailableError
-from exporter.registry.promotion import Promotion
+from exporter.registry.promotion_record import Promotion
 from exporter.text import redaction
 from exporter.text.redaction import learn, redact, redact_all, redact_each
 

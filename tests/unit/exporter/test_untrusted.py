@@ -25,8 +25,8 @@ from exporter.bundle import MANIFEST, REPORT, Bundle
 from exporter.errors import StlabError, UnavailableError, UsageError, ValidationFailed
 from exporter.names import artifact_path
 from exporter.proven_bundle import vouched
-from exporter.registry.parts import parts_of
-from exporter.registry.promotion import promoted_tag, promotion
+from exporter.registry.pipeline_tags import parts_of
+from exporter.registry.promotion_record import promoted_tag, promotion
 from exporter.sources.mlmodel import MLModel
 from exporter.system.environment import load_dotenv
 from exporter.system.processes import Holder

@@ -10,7 +10,7 @@ from exporter.errors import ConflictError, ValidationFailed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.registry.connection import Registry
+    from exporter.registry.client import Registry
 
 __all__ = ["PARTS", "parts_of"]
 

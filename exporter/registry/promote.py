@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import ConflictError, OutcomeUnknown
 from exporter.names import ARCHIVED
-from exporter.registry.adapter import translated
-from exporter.registry.promotion import Promotion, claims, promoted_tag, promotion
+from exporter.registry.errors import translated
+from exporter.registry.promotion_record import Promotion, claims, promoted_tag, promotion
 from exporter.registry.runs import close_abandoned
 from exporter.text.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.registry.connection import Registry, Selection
+    from exporter.registry.client import Registry, Selection
 
 __all__ = ["clean_up", "promote", "stands"]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ConflictError, NotFoundError
-from exporter.registry.adapter import NOT_FOUND, check_reachable, translated
 from exporter.registry.artifacts import download
 from exporter.registry.bounds import every_page
+from exporter.registry.errors import NOT_FOUND, check_reachable, translated
 from exporter.registry.transport import install
 from exporter.text.redaction import learn, redact
 
