@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import NotFoundError, UnavailableError
-from exporter.repository.address import Address, is_url
+from exporter.repository.url import Address, is_url
 from exporter.system.environment import bare_environment
 from exporter.system.sandbox import hide_process
 from exporter.text.terminal import block

@@ -10,7 +10,7 @@ from google.protobuf import json_format
 
 from exporter.bundle import CONFIG, WARMUP
 from exporter.errors import StlabError, UsageError
-from exporter.repository.layout import lay_out
+from exporter.repository.model_dir import lay_out
 from exporter.system.sandbox import hide_process
 from exporter.triton.connection import client_of, connected
 from exporter.triton.model_config import parse

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.repository.address import Address, is_url
 from exporter.repository.base import Publication, Repository
-from exporter.repository.local import LocalRepository
-from exporter.repository.objects import ObjectRepository
+from exporter.repository.local_repository import LocalRepository
+from exporter.repository.object_repository import ObjectRepository
 from exporter.repository.published import possibly_served
+from exporter.repository.url import Address, is_url
 from exporter.repository.workspace import Workspace
 
 __all__ = [

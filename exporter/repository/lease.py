@@ -40,7 +40,7 @@ from exporter.untrusted import UNFIT, parse_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from exporter.repository.store import Store
+    from exporter.repository.object_store import Store
 
 __all__ = ["LEASE_SECONDS", "Lease"]
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from exporter.bundle import CONFIG, MANIFEST, REPORT
 from exporter.errors import ConflictError, ValidationFailed
 from exporter.repository.base import agreed_config
-from exporter.repository.layout import check_ours, live_config, warmup_files
+from exporter.repository.model_dir import check_ours, live_config, warmup_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from exporter.bundle import Bundle
     from exporter.repository.base import Repository
-    from exporter.repository.layout import Place
+    from exporter.repository.model_dir import Place
 
 __all__ = [
     "check_not_served",
@@ -78,7 +78,7 @@ def is_served(
         repository: The repository.
         bundle: The bundle.
         place: The model's directory in it.
-        unfinished: See `exporter.repository.layout.check_ours`.
+        unfinished: See `exporter.repository.model_dir.check_ours`.
     """
     try:
         check_ours(place, unfinished)

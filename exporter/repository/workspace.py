@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import ConflictError
-from exporter.repository.files import sync, translated
+from exporter.repository.atomic_files import sync, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

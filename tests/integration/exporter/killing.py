@@ -74,7 +74,7 @@ from triton_client._repository import Repository
 for name in ("load", "unload"):
     around(Repository, name)
 with __import__("contextlib").suppress(ImportError):
-    from exporter.repository import store
+    from exporter.repository import object_store as store
     for name in ("create", "replace", "upload", "delete"):
         around(store.Store, name)
 from exporter import cli

@@ -38,7 +38,7 @@ from exporter.cli import main
 main(["export", *sys.argv[2:]])
 """
 PROVING = "exporter.proving.prove:check_numbers"
-PUBLISHED = "exporter.repository.local:LocalRepository.activate"
+PUBLISHED = "exporter.repository.local_repository:LocalRepository.activate"
 ACTIVATED = "exporter.registry.promote:_move"
 MOVED = "exporter.registry.promote:_close_claims"
 

@@ -38,8 +38,8 @@ setattr(owner, method, together)
 from exporter.cli import main
 main(["export", *sys.argv[5:]])
 """.replace("MANY", str(MANY))
-AT_THE_LOCK = ("exporter.repository.local", "LocalRepository", "workspace")
-AT_THE_LEASE = ("exporter.repository.objects", "ObjectRepository", "workspace")
+AT_THE_LOCK = ("exporter.repository.local_repository", "LocalRepository", "workspace")
+AT_THE_LEASE = ("exporter.repository.object_repository", "ObjectRepository", "workspace")
 
 
 def race(

@@ -197,7 +197,7 @@ def test_no_room_to_undo(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(28, "No space left on device")
 
     def fail(*_: Any, **__: Any) -> None:
-        monkeypatch.setattr("exporter.repository.local.replace_file", full)
+        monkeypatch.setattr("exporter.repository.local_repository.replace_file", full)
         raise UnavailableError("the server went away")
 
     monkeypatch.setattr(rollout, "verify", fail)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlparse
 
-from exporter.repository.address import Address
+from exporter.repository.url import Address
 
 from .chart_files import (
     EVERY,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from exporter.names import ALIAS_ORDER
-from exporter.repository.address import Address
+from exporter.repository.url import Address
 from exporter.triton.releases import DEFAULT_RELEASE
 from stlab_api.settings import Settings
 

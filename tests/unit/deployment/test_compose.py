@@ -17,7 +17,7 @@ from moto import mock_aws
 from pydantic import AliasChoices
 from pydantic_settings import BaseSettings
 
-from exporter.repository.address import Address
+from exporter.repository.url import Address
 from exporter.triton.releases import DEFAULT_RELEASE
 from stlab_api.settings import Settings as ApiSettings
 from stlab_dashboard.settings import Settings as DashboardSettings

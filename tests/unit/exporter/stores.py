@@ -23,7 +23,7 @@ from moto.s3.models import s3_backends
 from werkzeug.serving import make_server
 
 from exporter.repository import Address, ObjectRepository
-from exporter.repository.store import Store
+from exporter.repository.object_store import Store
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "key",

@@ -14,7 +14,7 @@ import pytest
 
 from exporter.errors import ConflictError, UnavailableError, UsageError
 from exporter.repository.lease import LEASE_SECONDS, Lease
-from exporter.repository.store import Store
+from exporter.repository.object_store import Store
 from exporter.system.processes import Holder
 
 from .stores import CONTEXT, S3, process, store_at

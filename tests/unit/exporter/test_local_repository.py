@@ -12,7 +12,7 @@ import pytest
 
 from exporter.errors import UsageError, ValidationFailed
 from exporter.repository import LocalRepository
-from exporter.repository.local import Publication
+from exporter.repository.local_repository import Publication
 
 from .bundles import make_bundle
 

@@ -24,7 +24,7 @@ from exporter.errors import (
     ValidationFailed,
 )
 from exporter.repository import Address, ObjectRepository, open_repository
-from exporter.repository.store import Store
+from exporter.repository.object_store import Store
 from exporter.triton.model_config import parse
 
 from .bundles import make_bundle
@@ -247,7 +247,7 @@ def test_a_server_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_port_that_never_answers(monkeypatch: pytest.MonkeyPatch, s3: S3) -> None:
-    monkeypatch.setattr("exporter.repository.store.OPERATION_SECONDS", 0.5)
+    monkeypatch.setattr("exporter.repository.object_store.OPERATION_SECONDS", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -333,7 +333,7 @@ def test_an_upload_that_arrives_otherwise_is_noticed(
 def test_large_files_are_read_in_pieces(
     s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.repository.store._CHUNK", 1000)
+    monkeypatch.setattr("exporter.repository.object_store._CHUNK", 1000)
     repository = open_at(s3.url())
     bundle = make_bundle(tmp_path, weights=bytes(range(256)) * 13)
     export(repository, bundle)

@@ -13,13 +13,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ConflictError, UnavailableError
-from exporter.repository.drivers import OPERATION_SECONDS, connect, translated
+from exporter.repository.fsspec_drivers import OPERATION_SECONDS, connect, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from exporter.repository.address import Address
+    from exporter.repository.url import Address
 
 __all__ = ["Store"]
 
@@ -36,7 +36,7 @@ class Store:
     Args:
         address: Of the repository; its root's parent is where names begin.
 
-    Every method raises what `exporter.repository.drivers.translated` does.
+    Every method raises what `exporter.repository.fsspec_drivers.translated` does.
     """
 
     def __init__(self, address: Address) -> None:

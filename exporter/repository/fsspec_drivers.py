@@ -24,7 +24,7 @@ from exporter.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from exporter.repository.address import Address
+    from exporter.repository.url import Address
 
 __all__ = ["OPERATION_SECONDS", "connect", "error_code", "translated"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from exporter.bundle import CONFIG, MANIFEST, REPORT, WARMUP
 from exporter.errors import ConflictError, ValidationFailed
 from exporter.names import served_version
-from exporter.repository.files import copy_file
+from exporter.repository.atomic_files import copy_file
 from exporter.triton.model_config import parse
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from exporter.bundle import Bundle
-    from exporter.repository.store import Store
+    from exporter.repository.object_store import Store
 
 __all__ = ["StoredModel"]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """A model's directory as it was listed; see `exporter.repository.layout.Place`.
+    """A model's directory as it was listed; see `exporter.repository.model_dir.Place`.
 
     Attributes:
         store: Where it lies.

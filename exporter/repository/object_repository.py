@@ -22,14 +22,16 @@ from exporter.bundle import CONFIG, MANIFEST, REPORT, SAMPLES, WARMUP, Bundle, f
 from exporter.errors import ConflictError, StlabError, ValidationFailed
 from exporter.names import artifact_path, served_version
 from exporter.repository.base import Publication, agreed_config
-from exporter.repository.layout import (
+from exporter.repository.lease import LEASE_SECONDS, Lease
+from exporter.repository.model_dir import (
     check_ours,
     served_versions,
     version_files,
     versions_at,
     warmup_files,
 )
-from exporter.repository.lease import LEASE_SECONDS, Lease
+from exporter.repository.object_model_dir import StoredModel
+from exporter.repository.object_store import Store
 from exporter.repository.published import (
     check_not_served,
     check_replaceable,
@@ -39,8 +41,6 @@ from exporter.repository.published import (
     possibly_served,
     spare_warmup,
 )
-from exporter.repository.store import Store
-from exporter.repository.stored import StoredModel
 from exporter.repository.workspace import FORMER_IDENTITY, IDENTITY, room
 from exporter.system.environment import temporary_folder
 from exporter.triton.model_config import render
@@ -48,7 +48,7 @@ from exporter.triton.model_config import render
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from exporter.repository.address import Address
+    from exporter.repository.url import Address
 
 __all__ = ["ObjectRepository"]
 
@@ -63,7 +63,7 @@ class ObjectRepository:
         address: Where it lies.
         lease_seconds: How long a lock outlives a holder that died on another machine.
 
-    Whatever reads or writes raises what `exporter.repository.drivers.translated` does.
+    Whatever reads or writes raises what `exporter.repository.fsspec_drivers.translated` does.
     """
 
     def __init__(self, address: Address, lease_seconds: float = LEASE_SECONDS) -> None:

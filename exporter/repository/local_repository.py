@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from exporter.bundle import CONFIG, MANIFEST, Bundle, file_digest
 from exporter.errors import StlabError
-from exporter.repository.base import Publication, agreed_config
-from exporter.repository.files import (
+from exporter.repository.atomic_files import (
     copy_file,
     durable,
     open_to_readers,
@@ -24,7 +23,8 @@ from exporter.repository.files import (
     sync,
     translated,
 )
-from exporter.repository.layout import (
+from exporter.repository.base import Publication, agreed_config
+from exporter.repository.model_dir import (
     check_ours,
     lay_out,
     served_versions,
@@ -52,7 +52,7 @@ __all__ = ["LocalRepository"]
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A model's directory in a local folder; see `exporter.repository.layout.Place`."""
+    """A model's directory in a local folder; see `exporter.repository.model_dir.Place`."""
 
     path: Path
 
