@@ -9,8 +9,8 @@ from exporter.build.configure import build_config, write_warmup
 from exporter.bundle import CONFIG, SAMPLES, Bundle, folder_digest
 from exporter.formats import convert
 from exporter.formats.base import Target
-from exporter.parity.inputs import named_samples
-from exporter.parity.reference import examine
+from exporter.parity.input_generator import named_samples
+from exporter.parity.reference_checks import examine
 from exporter.parity.samples import load_arrays, save_samples
 from exporter.sources import open_source
 from exporter.sources.composed import ComposedSource
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from exporter.formats.base import Conversion
     from exporter.parity.evidence import Evidence
-    from exporter.parity.truth import Answer, Truth
+    from exporter.parity.reference_set import Answer, Truth
     from exporter.progress import Steps
     from exporter.sources.base import Source
     from exporter.triton.releases import Release

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from exporter.build.builder import BuildJob
     from exporter.parity.evidence import Batching
-    from exporter.parity.truth import Truth
+    from exporter.parity.reference_set import Truth
 
 __all__ = ["Event", "Outcome", "garbled", "read_event", "read_outcome", "read_truth", "take_bundle"]
 

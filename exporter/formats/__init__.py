@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exporter.formats.base import Conversion, Target
-    from exporter.parity.truth import Truth
+    from exporter.parity.reference_set import Truth
     from exporter.sources.base import Source
     from exporter.triton.releases import Release
 

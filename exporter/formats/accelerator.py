@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from exporter.formats.base import Conversion, Target
     from exporter.formats.profiles import Profile
-    from exporter.parity.truth import Truth
+    from exporter.parity.reference_set import Truth
 
 __all__ = ["accelerated"]
 

@@ -19,7 +19,7 @@ from triton_client.types import wire_datatype
 
 if TYPE_CHECKING:
     from exporter.formats.base import Target
-    from exporter.parity.truth import Truth
+    from exporter.parity.reference_set import Truth
     from exporter.sources.base import OnnxWay, Source
     from exporter.triton.releases import Release
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exporter.interface import Tensor
-    from exporter.parity.truth import Truth
+    from exporter.parity.reference_set import Truth
 
 __all__ = ["rehearse"]
 

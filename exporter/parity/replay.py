@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from exporter.bundle import SAMPLES, Bundle
 from exporter.parity.evidence import Batching
 from exporter.parity.samples import load_samples
-from exporter.parity.wire import calling, check_numbers
+from exporter.parity.served import calling, check_numbers
 
 if TYPE_CHECKING:
     from exporter.parity.evidence import Evidence

@@ -16,9 +16,9 @@ import numpy as np
 
 from exporter.arrays import read_npz, write_npz
 from exporter.errors import ValidationFailed
-from exporter.parity.inputs import Case
+from exporter.parity.input_generator import Case
+from exporter.parity.reference_set import Answer, Truth
 from exporter.parity.tolerances import Tolerance
-from exporter.parity.truth import Answer, Truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.parity.inputs import rows_of
+from exporter.parity.input_generator import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -10,7 +10,7 @@ from exporter.sources.base import CannotRun
 
 if TYPE_CHECKING:
     from exporter.arrays import Array
-    from exporter.parity.truth import Answer
+    from exporter.parity.reference_set import Answer
     from exporter.sources.base import Source
 
 __all__ = ["hangs_on_a_hair"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from exporter.errors import UnavailableError, ValidationFailed
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.replay import replay_samples
-from exporter.parity.wire import calling, check_batching, check_numbers
+from exporter.parity.served import calling, check_batching, check_numbers
 from exporter.proving.control_model import check_server
 from exporter.system.limits import exhausted, oom_kills
 from exporter.triton.model_config import differences, parse

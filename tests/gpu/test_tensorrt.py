@@ -15,7 +15,7 @@ from exporter.formats import convert
 from exporter.formats.base import Conversion, Target
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
-from exporter.parity.reference import examine
+from exporter.parity.reference_checks import examine
 from exporter.system.cuda import Memory, gpus
 from exporter.triton.installation import cache_directory
 from exporter.triton.releases import RELEASES, Release

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from exporter.bundle import Bundle
     from exporter.commands.status.result import AliasState, StatusResult
     from exporter.interface import Tensor
-    from exporter.parity.truth import Truth
+    from exporter.parity.reference_set import Truth
     from stlab_dashboard.settings import Settings
 
 __all__ = ["Samples", "Sources"]

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from exporter.bundle import file_digest
-from exporter.parity.inputs import SEED
+from exporter.parity.input_generator import SEED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.commands.export.bundle_settings import settings_digest
 from exporter.errors import ConflictError, ValidationFailed
-from exporter.parity.truth import cannot_be_batched
+from exporter.parity.reference_set import cannot_be_batched
 from exporter.proven_bundle import Proven, Recorded, fetch_proven, recorded_for, vouched
 from exporter.registry import stands
 from exporter.rollout.live_servers import answers

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from exporter.formats.base import Conversion, Target
     from exporter.formats.precision.bench import Verdict
     from exporter.formats.precision.reduced import Reduced
-    from exporter.parity.truth import Truth
+    from exporter.parity.reference_set import Truth
 
 __all__ = ["reduce"]
 

@@ -14,8 +14,8 @@ from exporter.errors import UsageError, first_line
 from exporter.formats.precision.files import write
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Evidence
-from exporter.parity.inputs import rows_of, take_rows
-from exporter.parity.truth import Answer
+from exporter.parity.input_generator import rows_of, take_rows
+from exporter.parity.reference_set import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from exporter.arrays import Array, Arrays
     from exporter.interface import Tensor
-    from exporter.parity.truth import Truth
+    from exporter.parity.reference_set import Truth
 
 __all__ = ["Bench", "Verdict"]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from exporter.formats.base import Conversion, Target
     from exporter.formats.profiles import Profile
     from exporter.interface import Interface
-    from exporter.parity.truth import Truth
+    from exporter.parity.reference_set import Truth
     from exporter.sources.base import Source
     from exporter.system.cuda import Gpu
 

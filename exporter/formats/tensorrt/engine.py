@@ -11,13 +11,13 @@ from exporter.errors import ValidationFailed
 from exporter.formats.tensorrt.plan import Log
 from exporter.interface import Axis, Interface, Tensor
 from exporter.parity.compare import compare_outputs
-from exporter.parity.inputs import rows_of, take_rows
+from exporter.parity.input_generator import rows_of, take_rows
 from exporter.system.cuda import Memory
 from triton_client.types import numpy_dtype
 
 if TYPE_CHECKING:
     from exporter.arrays import Array, Arrays
-    from exporter.parity.truth import Truth
+    from exporter.parity.reference_set import Truth
 
 __all__ = ["Engine", "checked_interface"]
 

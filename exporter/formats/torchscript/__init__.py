@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from exporter.formats.base import Target
-    from exporter.parity.truth import Truth
+    from exporter.parity.reference_set import Truth
     from exporter.sources.base import Source
 
 __all__ = ["FILENAME", "TorchScriptSource", "convert"]

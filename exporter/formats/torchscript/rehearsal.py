@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from exporter.arrays import Array, Arrays
     from exporter.interface import Interface
-    from exporter.parity.truth import Truth
+    from exporter.parity.reference_set import Truth
 
 __all__ = ["rehearse"]
 

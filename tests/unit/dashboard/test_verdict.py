@@ -9,9 +9,9 @@ import pytest
 
 from exporter.interface import Tensor
 from exporter.parity.evidence import Batching
-from exporter.parity.inputs import Case
+from exporter.parity.input_generator import Case
+from exporter.parity.reference_set import Answer, Truth
 from exporter.parity.tolerances import Tolerance
-from exporter.parity.truth import Answer, Truth
 from stlab_dashboard.asking import judge
 from stlab_dashboard.sources import Samples
 

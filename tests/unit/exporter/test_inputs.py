@@ -10,10 +10,10 @@ import pytest
 from exporter.errors import ValidationFailed
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Batching
-from exporter.parity.inputs import Case, Drawing, named_samples
+from exporter.parity.input_generator import Case, Drawing, named_samples
+from exporter.parity.reference_set import Answer, Truth
 from exporter.parity.samples import load_arrays, load_samples, save_samples
 from exporter.parity.tolerances import Tolerance
-from exporter.parity.truth import Answer, Truth
 
 OUTPUTS = (Tensor("y", "FP32", ("n",)),)
 TOKENS = Interface((Tensor("tokens", "INT64", ("n", "length")),), OUTPUTS)

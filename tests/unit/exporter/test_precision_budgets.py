@@ -11,10 +11,10 @@ import pytest
 from exporter.interface import Tensor
 from exporter.parity.compare import compare
 from exporter.parity.evidence import Batching, Evidence
-from exporter.parity.inputs import Case
+from exporter.parity.input_generator import Case
+from exporter.parity.reference_set import Answer, Truth
 from exporter.parity.samples import load_samples, save_samples
 from exporter.parity.tolerances import Tolerance, measure
-from exporter.parity.truth import Answer, Truth
 
 TABLE = Tensor("y", "FP32", ("n", 2))
 CLASSES = Tensor("y", "FP32", ("n", 3))

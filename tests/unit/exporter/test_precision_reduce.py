@@ -17,9 +17,9 @@ from exporter.formats.base import Conversion, Target
 from exporter.formats.precision import reduce
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Batching
-from exporter.parity.inputs import Case, take_rows
+from exporter.parity.input_generator import Case, take_rows
+from exporter.parity.reference_set import Answer, Truth
 from exporter.parity.tolerances import measure
-from exporter.parity.truth import Answer, Truth
 from exporter.triton.releases import release
 
 node = helper.make_node

@@ -12,8 +12,8 @@ import pytest
 from exporter.arrays import Array
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
-from exporter.parity.reference import examine
-from exporter.parity.truth import Truth
+from exporter.parity.reference_checks import examine
+from exporter.parity.reference_set import Truth
 from exporter.sources.base import CannotRun, Source
 
 X = np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32)

@@ -15,8 +15,8 @@ from exporter.formats.accelerator import accelerated
 from exporter.formats.base import Conversion, Target
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Batching
-from exporter.parity.inputs import Case
-from exporter.parity.truth import Answer, Truth
+from exporter.parity.input_generator import Case
+from exporter.parity.reference_set import Answer, Truth
 from exporter.triton.model_config import parse, render
 from exporter.triton.releases import release
 

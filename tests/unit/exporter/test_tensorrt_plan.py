@@ -19,9 +19,9 @@ from exporter.formats import check, convert
 from exporter.formats.base import Conversion, Target
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
-from exporter.parity.inputs import named_samples
-from exporter.parity.reference import examine
-from exporter.parity.truth import Truth
+from exporter.parity.input_generator import named_samples
+from exporter.parity.reference_checks import examine
+from exporter.parity.reference_set import Truth
 from exporter.system import cuda
 from exporter.triton.releases import release
 

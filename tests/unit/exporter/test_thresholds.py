@@ -24,7 +24,7 @@ from exporter.arrays import Arrays
 from exporter.formats.rehearsal import rehearse
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
-from exporter.parity.reference import examine
+from exporter.parity.reference_checks import examine
 from exporter.parity.thresholds import on_thresholds
 from exporter.sources.base import CannotRun, Source
 from exporter.sources.sklearn.trees import splits

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from exporter.interface import Interface, Tensor
-from exporter.parity.inputs import Case
+from exporter.parity.input_generator import Case
+from exporter.parity.reference_set import Answer
 from exporter.parity.ties import hangs_on_a_hair
-from exporter.parity.truth import Answer
 
 
 class Best:

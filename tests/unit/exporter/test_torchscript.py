@@ -21,7 +21,7 @@ from exporter.formats.torchscript.archive import write_archive
 from exporter.formats.torchscript.graph import NotWritable, script_of_graph
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
-from exporter.parity.reference import examine
+from exporter.parity.reference_checks import examine
 from exporter.sources.base import Source
 from exporter.sources.pytorch.module_source import ModuleSource
 from exporter.triton.releases import DEFAULT_RELEASE, release

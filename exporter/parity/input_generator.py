@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.errors import ValidationFailed
-from exporter.parity.values import EDGES, differ, draw, edge
+from exporter.parity.value_generators import EDGES, differ, draw, edge
 from triton_client.types import numpy_dtype
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import ValidationFailed
 from exporter.parity.evidence import Batching, Evidence
-from exporter.parity.inputs import Case, Drawing, equal_rows, mixed_in, rows_of, take_rows
+from exporter.parity.input_generator import Case, Drawing, equal_rows, mixed_in, rows_of, take_rows
+from exporter.parity.reference_set import Answer
 from exporter.parity.thresholds import on_thresholds
 from exporter.parity.ties import hangs_on_a_hair
-from exporter.parity.truth import Answer
-from exporter.parity.values import VARIETIES
+from exporter.parity.value_generators import VARIETIES
 from exporter.sources.base import CannotRun, Source
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import numpy as np
 from exporter.errors import ValidationFailed
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Batching, Check, Evidence
-from exporter.parity.inputs import Case, Drawing, rows_of, take_rows
-from exporter.parity.questions import CUTS, Questions
+from exporter.parity.input_generator import Case, Drawing, rows_of, take_rows
+from exporter.parity.reference_run import CUTS, Questions
+from exporter.parity.reference_set import Answer, Truth, cannot_be_batched
 from exporter.parity.tolerances import OWN_PRECISION, Tolerance, measure, tighter
-from exporter.parity.truth import Answer, Truth, cannot_be_batched
 from exporter.sources.base import CannotRun, Source
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ import numpy as np
 from exporter.arrays import Array, Arrays
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Check, Evidence
-from exporter.parity.inputs import Case, rows_of, take_rows
-from exporter.parity.truth import Answer
+from exporter.parity.input_generator import Case, rows_of, take_rows
+from exporter.parity.reference_set import Answer
 from triton_client.errors import TritonClientError
 
 if TYPE_CHECKING:
     from exporter.interface import Tensor
-    from exporter.parity.truth import Truth
+    from exporter.parity.reference_set import Truth
     from triton_client import Model
 
 __all__ = ["Infer", "calling", "check_batching", "check_numbers"]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from exporter.arrays import Arrays
     from exporter.parity.evidence import Batching
-    from exporter.parity.inputs import Case
+    from exporter.parity.input_generator import Case
     from exporter.parity.tolerances import Tolerance
 
 __all__ = ["Answer", "Truth", "cannot_be_batched"]
