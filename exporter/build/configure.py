@@ -135,7 +135,7 @@ def _tensorrt(config: pb.ModelConfig, conversion: Conversion) -> None:
 
 
 def _accelerator(config: pb.ModelConfig, conversion: Conversion) -> None:
-    """Have the GPU's accelerator run the model; see `exporter.formats.accelerator`."""
+    """Have the GPU's accelerator run the model; see `exporter.formats.tensorrt_accelerator`."""
     accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
     entry = accelerators.add(name=conversion.accelerator)
     for key, value in conversion.facts["accelerator"].items():

@@ -42,7 +42,7 @@ def check(name: str, target: Release, prove_on: str = "") -> None:
         ValidationFailed: What is installed writes it for another release.
     """
     if name == "tensorrt":
-        from exporter.formats.tensorrt.available import check_available
+        from exporter.formats.tensorrt.requirements import check_available
 
         check_available(target, provable=bool(prove_on) or find_tritonserver() is not None)
 

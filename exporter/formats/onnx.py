@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from exporter.errors import ValidationFailed, first_line
-from exporter.formats.accelerator import accelerated
 from exporter.formats.base import Conversion
-from exporter.formats.rehearsal import rehearse
+from exporter.formats.precheck import rehearse
+from exporter.formats.tensorrt_accelerator import accelerated
 from exporter.interface import Axis, Interface, Tensor
 from exporter.sources.base import OnnxTarget
 from triton_client.types import wire_datatype

@@ -29,7 +29,7 @@ ROWS = np.random.default_rng(1).normal(size=(4, WIDTH)).astype(np.float32)
 @pytest.fixture(scope="module")
 def target() -> Release:
     """The newest release that has the TensorRT installed here."""
-    from exporter.formats.tensorrt.available import check_available
+    from exporter.formats.tensorrt.requirements import check_available
 
     refused: StlabError | None = None
     for release in reversed(RELEASES.values()):

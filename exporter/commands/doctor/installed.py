@@ -149,7 +149,7 @@ def _flavor(flavor: str, packages: tuple[tuple[str, ...], ...]) -> Check:
 
 
 def _tensorrt(release: Release) -> Check:
-    from exporter.formats.tensorrt.available import installing
+    from exporter.formats.tensorrt.requirements import installing
 
     names = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
     version = next((found for found in map(_version, names) if found), "")

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import ValidationFailed, first_line
-from exporter.formats.precision.bench import Bench
-from exporter.formats.precision.files import read, write
+from exporter.formats.precision.evaluator import Bench
 from exporter.formats.precision.fp16 import to_float16
 from exporter.formats.precision.int8 import to_int8
+from exporter.formats.precision.onnx_io import read, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from exporter.formats.base import Conversion, Target
-    from exporter.formats.precision.bench import Verdict
-    from exporter.formats.precision.reduced import Reduced
+    from exporter.formats.precision.evaluator import Verdict
+    from exporter.formats.precision.result import Reduced
     from exporter.parity.reference_set import Truth
 
 __all__ = ["reduce"]

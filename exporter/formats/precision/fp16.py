@@ -1,6 +1,6 @@
 """float16: weights and computation, with float32 kept where it overflows or loses too much.
 
-The models that are tried out are simulations; see `exporter.formats.precision.half.halve`.
+The models that are tried out are simulations; see `exporter.formats.precision.float16_graph.halve`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import numpy_helper
 
-from exporter.formats.precision.bisect import find_kept
-from exporter.formats.precision.files import inner_graphs, opset_of
-from exporter.formats.precision.half import FLOAT, Halved, halve
-from exporter.formats.precision.inside import brought_in, largest
-from exporter.formats.precision.reduced import HEAVY, Reduced, kept_note, refused
+from exporter.formats.precision.activation_errors import brought_in, largest
+from exporter.formats.precision.float16_graph import FLOAT, Halved, halve
+from exporter.formats.precision.node_search import find_kept
+from exporter.formats.precision.onnx_io import inner_graphs, opset_of
+from exporter.formats.precision.result import HEAVY, Reduced, kept_note, refused
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from onnx import GraphProto, ModelProto, NodeProto
 
-    from exporter.formats.precision.bench import Bench
+    from exporter.formats.precision.evaluator import Bench
     from exporter.triton.releases import Release
 
 __all__ = ["to_float16"]
@@ -52,7 +52,7 @@ def to_float16(plain: ModelProto, bench: Bench, release: Release) -> Reduced:
     """Return a model in float16.
 
     Args:
-        plain: The model, as `exporter.formats.precision.files.read` returns it.
+        plain: The model, as `exporter.formats.precision.onnx_io.read` returns it.
         bench: What it must answer.
         release: What is to serve it.
 

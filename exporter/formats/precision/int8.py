@@ -17,11 +17,11 @@ import onnx
 from onnx import version_converter
 
 from exporter.errors import ValidationFailed, first_line
-from exporter.formats.precision.bisect import find_kept
-from exporter.formats.precision.files import EXTERNAL_DATA_BYTES, opset_of, size, types_of, write
-from exporter.formats.precision.inside import brought_in
+from exporter.formats.precision.activation_errors import brought_in
+from exporter.formats.precision.node_search import find_kept
+from exporter.formats.precision.onnx_io import EXTERNAL_DATA_BYTES, opset_of, size, types_of, write
 from exporter.formats.precision.qdq import QUANTIZED, WEIGHTED, seen_in, settled, with_ends
-from exporter.formats.precision.reduced import Reduced, kept_note, refused
+from exporter.formats.precision.result import Reduced, kept_note, refused
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-    from exporter.formats.precision.bench import Bench
+    from exporter.formats.precision.evaluator import Bench
 
 __all__ = ["to_int8"]
 
@@ -42,7 +42,7 @@ def to_int8(plain: ModelProto, bench: Bench, *, symmetric: bool) -> Reduced:
     """Return a model in int8, with pairs of quantize and dequantize nodes.
 
     Args:
-        plain: The model, as `exporter.formats.precision.files.read` returns it.
+        plain: The model, as `exporter.formats.precision.onnx_io.read` returns it.
         bench: What it must answer.
         symmetric: Whether activations are centred around zero, as TensorRT needs them.
 

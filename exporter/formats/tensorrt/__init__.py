@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from exporter.errors import UnavailableError, ValidationFailed
 from exporter.formats import onnx
 from exporter.formats.profiles import profiles_for, range_note
-from exporter.formats.tensorrt.available import check_available, is_typed
+from exporter.formats.tensorrt.requirements import check_available, is_typed
 from exporter.system.cuda import CudaError, gpus
 
 if TYPE_CHECKING:

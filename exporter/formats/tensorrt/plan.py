@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tensorrt as trt
 
 from exporter.errors import UnavailableError, ValidationFailed
-from exporter.formats.tensorrt.available import is_typed
+from exporter.formats.tensorrt.requirements import is_typed
 from exporter.triton.installation import cache_directory, make_folder
 
 if TYPE_CHECKING:

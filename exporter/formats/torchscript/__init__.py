@@ -80,8 +80,8 @@ def _write_first_right(source: _TorchSource, folder: Path, truth: Truth) -> str:
         ValidationFailed: No way leads to a file.
     """
     from exporter.formats.torchscript.archive import write_archive
-    from exporter.formats.torchscript.rehearsal import rehearse
-    from exporter.formats.torchscript.ways import script_ways
+    from exporter.formats.torchscript.exporters import script_ways
+    from exporter.formats.torchscript.precheck import rehearse
 
     module, example = source.torchscript_module()
     # What decides by values for a whole batch does not look alike for all values either.

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from exporter.formats.precision.files import read, types_of, write
-from exporter.formats.precision.half import halve
+from exporter.formats.precision.float16_graph import halve
+from exporter.formats.precision.onnx_io import read, types_of, write
 
 FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 X = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
@@ -245,7 +245,7 @@ def test_functions_are_written_out(tmp_path: Path) -> None:
 
 
 def test_many_weights_lie_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.formats.precision.files.EXTERNAL_DATA_BYTES", 1000)
+    monkeypatch.setattr("exporter.formats.precision.onnx_io.EXTERNAL_DATA_BYTES", 1000)
     given = model(LAYERS.graph.node, {"w": np.eye(4, dtype=np.float32)})
     ballast = np.ones((1000, 4), np.float32)
     given.graph.initializer.append(numpy_helper.from_array(ballast, "more"))

@@ -236,8 +236,8 @@ def test_only_what_loses_too_much_keeps_float32(tmp_path: Path) -> None:
 
 def test_a_node_that_keeps_float32_is_given_the_activation(tmp_path: Path) -> None:
     """The quantizer makes activations part of the rounding, and leaves them out."""
-    from exporter.formats.precision.files import read
     from exporter.formats.precision.int8 import _Quantizer
+    from exporter.formats.precision.onnx_io import read
     from exporter.formats.precision.qdq import with_ends
 
     class Folder:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from exporter.formats.precision.bench import Verdict
-from exporter.formats.precision.bisect import fewest, find_kept
-from exporter.formats.precision.reduced import kept_note, refused
+from exporter.formats.precision.evaluator import Verdict
+from exporter.formats.precision.node_search import fewest, find_kept
+from exporter.formats.precision.result import kept_note, refused
 
 NODES = tuple(f"node {number}" for number in range(100))
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from exporter.build.configure import build_config
-from exporter.formats.accelerator import accelerated
 from exporter.formats.base import Conversion, Target
+from exporter.formats.tensorrt_accelerator import accelerated
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Batching
 from exporter.parity.input_generator import Case

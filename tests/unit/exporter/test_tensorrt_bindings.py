@@ -134,7 +134,8 @@ import json
 from pathlib import Path
 from exporter.system.cuda import Gpu
 from exporter.errors import StlabError
-from exporter.formats.tensorrt import available, engine, plan
+from exporter.formats.tensorrt import engine, plan
+from exporter.formats.tensorrt import requirements as available
 
 log = plan.Log()
 log.log(tensorrt.ILogger.Severity.WARNING, "well")

@@ -282,7 +282,7 @@ def test_what_is_missing_is_named(setup: Setup, monkeypatch: pytest.MonkeyPatch)
     assert "a server to prove it on" in caught.value.message
     assert "TensorRT" not in caught.value.message
     monkeypatch.delitem(sys.modules, "tensorrt")
-    monkeypatch.setattr("exporter.formats.tensorrt.available.find_spec", lambda name: None)
+    monkeypatch.setattr("exporter.formats.tensorrt.requirements.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="the Python package tensorrt; a GPU"):
         check("tensorrt", target, "gpu:8001")
     check("onnx", target)

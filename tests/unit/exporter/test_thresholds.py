@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from exporter.arrays import Arrays
-from exporter.formats.rehearsal import rehearse
+from exporter.formats.precheck import rehearse
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
 from exporter.parity.reference_checks import examine

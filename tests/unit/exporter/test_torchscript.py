@@ -18,7 +18,7 @@ from exporter.errors import ValidationFailed
 from exporter.formats.base import Conversion, Target
 from exporter.formats.torchscript import convert
 from exporter.formats.torchscript.archive import write_archive
-from exporter.formats.torchscript.graph import NotWritable, script_of_graph
+from exporter.formats.torchscript.fx_to_script import NotWritable, script_of_graph
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
 from exporter.parity.reference_checks import examine

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
-from exporter.formats.precision.files import types_of
+from exporter.formats.precision.onnx_io import types_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
     from exporter.arrays import Array
-    from exporter.formats.precision.bench import Bench
+    from exporter.formats.precision.evaluator import Bench
 
 __all__ = ["brought_in", "largest"]
 
@@ -25,7 +25,7 @@ def largest(plain: ModelProto, bench: Bench) -> dict[str, float]:
     """Return the largest finite magnitude of every float32 tensor of a model's graph.
 
     Args:
-        plain: The model in float32, as `exporter.formats.precision.files.read` returns it.
+        plain: The model in float32, as `exporter.formats.precision.onnx_io.read` returns it.
         bench: What it is asked.
     """
     names = _given(plain)

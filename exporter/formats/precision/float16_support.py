@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import NodeProto, TensorProto
 
-from exporter.formats.precision.files import inner_graphs
+from exporter.formats.precision.onnx_io import inner_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-    from exporter.formats.precision.bench import Verdict
+    from exporter.formats.precision.evaluator import Verdict
 
 __all__ = ["HEAVY", "Reduced", "kept_note", "refused"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from exporter.formats.precision.bench import Verdict
+    from exporter.formats.precision.evaluator import Verdict
 
 __all__ = ["Found", "fewest", "find_kept"]
 

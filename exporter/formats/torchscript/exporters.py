@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
-from exporter.formats.torchscript.graph import script_of_graph
+from exporter.formats.torchscript.fx_to_script import script_of_graph
 from exporter.interface import Interface
 
 if TYPE_CHECKING:

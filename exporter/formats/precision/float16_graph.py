@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from exporter.formats.precision.files import inner_graphs, opset_of, types_of
-from exporter.formats.precision.schemas import moves_rows, takes_halves
+from exporter.formats.precision.float16_support import moves_rows, takes_halves
+from exporter.formats.precision.onnx_io import inner_graphs, opset_of, types_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -51,7 +51,7 @@ def halve(plain: ModelProto, kept: Collection[str], *, simulated: bool = False) 
     in it is rounded by a cast there and back, which no optimizer may take out.
 
     Args:
-        plain: The model, as `exporter.formats.precision.files.read` returns it; it stays as it is.
+        plain: The model, as `onnx_io.read` returns it; it stays as it is.
         kept: The names of nodes that are to keep float32.
         simulated: Whether to round only.
     """

@@ -11,7 +11,7 @@ import numpy as np
 
 from exporter.arrays import as_bytes, as_text
 from exporter.errors import UsageError, first_line
-from exporter.formats.precision.files import write
+from exporter.formats.precision.onnx_io import write
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Evidence
 from exporter.parity.input_generator import rows_of, take_rows
