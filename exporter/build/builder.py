@@ -13,7 +13,7 @@ from exporter.parity.input_generator import named_samples
 from exporter.parity.reference_checks import examine
 from exporter.parity.samples import load_arrays, save_samples
 from exporter.sources import open_source
-from exporter.sources.composed import ComposedSource
+from exporter.sources.pipeline import ComposedSource
 from exporter.triton.model_config import render
 from exporter.triton.releases import release
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import UsageError, ValidationFailed, first_line
-from exporter.sources.pickles import refuse_pickle, trusted_load
+from exporter.sources.safe_loading import refuse_pickle, trusted_load
 from exporter.sources.sklearn import classes_of, predictor
 from exporter.sources.tabular.boosters import BoosterConverter
 from exporter.sources.tabular.lightgbm_trees import prediction, probabilities

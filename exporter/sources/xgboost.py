@@ -12,7 +12,7 @@ from exporter.sources.tabular.source import TabularSource
 
 if TYPE_CHECKING:
     from exporter.sources.mlmodel import MLModel
-    from exporter.sources.tabular.ensembles import Sink
+    from exporter.sources.tabular.tree_ensemble import Sink
 
 __all__ = ["open_source"]
 

@@ -10,7 +10,7 @@ from onnx.external_data_helper import ExternalDataInfo
 from exporter.errors import ValidationFailed, first_line
 from exporter.names import artifact_path
 from exporter.sources.onnx.checks import damaged, refuse_foreign_operators, refuse_noise
-from exporter.sources.onnx.facts import Facts
+from exporter.sources.onnx.file_info import Facts
 from exporter.sources.onnx.graphs import external_tensors
 from exporter.sources.onnx.source import OnnxSource
 

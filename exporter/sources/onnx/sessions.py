@@ -8,7 +8,7 @@ import onnx
 
 from exporter.errors import UsageError, ValidationFailed, first_line
 from exporter.sources.onnx.checks import damaged
-from exporter.sources.onnx.locales import use_everywhere
+from exporter.sources.onnx.string_locale import use_everywhere
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ def open_session(path: Path, *, english: bool) -> tuple[Any, str]:
     Args:
         path: The file.
         english: Whether it needs a locale that this system may lack; see
-            `exporter.sources.onnx.locales`.
+            `exporter.sources.onnx.string_locale`.
 
     Raises:
         ValidationFailed: ONNX Runtime cannot load the file.

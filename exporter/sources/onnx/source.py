@@ -10,21 +10,21 @@ from exporter.arrays import Array, Arrays, as_bytes, as_text
 from exporter.interface import Interface
 from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
 from exporter.sources.mlmodel import MLModel, check_signature
+from exporter.sources.onnx.declared_shapes import of_other_rows, with_own_sizes, with_rows
 from exporter.sources.onnx.examples import logged_example
-from exporter.sources.onnx.locales import EVERYWHERE
-from exporter.sources.onnx.lowering import lower, lower_by_converter, too_new
 from exporter.sources.onnx.naming import renamed_fields, served_names
+from exporter.sources.onnx.opset_downgrade import lower, lower_by_converter, too_new
 from exporter.sources.onnx.sessions import open_session
-from exporter.sources.onnx.sizes import of_other_rows, with_own_sizes, with_rows
+from exporter.sources.onnx.string_locale import EVERYWHERE
 from exporter.sources.onnx.tensors import tensor_of
-from exporter.sources.onnx.writing import Writing
+from exporter.sources.onnx.writer import Writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from exporter.interface import Tensor
-    from exporter.sources.onnx.facts import Facts
+    from exporter.sources.onnx.file_info import Facts
 
 __all__ = ["OnnxSource"]
 

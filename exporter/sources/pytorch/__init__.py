@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.errors import ValidationFailed
-from exporter.sources.pytorch.archive import load_program
+from exporter.sources.pytorch.determinism import refuse_impurity
 from exporter.sources.pytorch.module_source import ModuleSource
-from exporter.sources.pytorch.pickled import load_module
+from exporter.sources.pytorch.pickle_loader import load_module
 from exporter.sources.pytorch.program_source import ExportedProgramSource
-from exporter.sources.pytorch.purity import refuse_impurity
+from exporter.sources.pytorch.pt2_archive import load_program
 
 if TYPE_CHECKING:
     from exporter.sources.mlmodel import MLModel

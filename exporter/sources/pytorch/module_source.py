@@ -15,23 +15,23 @@ from exporter.errors import ValidationFailed, first_line
 from exporter.interface import Interface, unique_names
 from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
 from exporter.sources.mlmodel import Field, MLModel, check_signature
-from exporter.sources.pytorch.calling import Positional, positional
-from exporter.sources.pytorch.examples import logged_example
+from exporter.sources.pytorch.call_convention import Positional, positional
+from exporter.sources.pytorch.determinism import refuse_impurity, steers_by_values
+from exporter.sources.pytorch.dynamic_axes import probe, tensors_of
+from exporter.sources.pytorch.export_program import programs_of
 from exporter.sources.pytorch.float64 import run_in_float64
-from exporter.sources.pytorch.memory import refuse_first_impressions, refuse_memory, unasked
+from exporter.sources.pytorch.input_example import logged_example
 from exporter.sources.pytorch.naming import output_names
-from exporter.sources.pytorch.packed import OutputsToo, is_recurrent
-from exporter.sources.pytorch.probing import probe, tensors_of
-from exporter.sources.pytorch.purity import refuse_impurity, steers_by_values
-from exporter.sources.pytorch.scripts import branches_on_values, flattened, scripted
-from exporter.sources.pytorch.to_onnx import by_dynamo, by_tracing
-from exporter.sources.pytorch.to_program import programs_of
-from exporter.sources.pytorch.watching import (
+from exporter.sources.pytorch.onnx_export import by_dynamo, by_tracing
+from exporter.sources.pytorch.packed_sequences import OutputsToo, is_recurrent
+from exporter.sources.pytorch.side_effects import (
     generators,
     reads_values,
     refuse_chance,
     refuse_world,
 )
+from exporter.sources.pytorch.statefulness import refuse_first_impressions, refuse_memory, unasked
+from exporter.sources.pytorch.torchscript import branches_on_values, flattened, scripted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,7 +112,7 @@ class ModuleSource:
 
     @classmethod
     def of_signature(cls, model: MLModel, module: torch.nn.Module) -> ModuleSource:
-        """Return a logged module as reference; see `exporter.sources.pytorch.examples`.
+        """Return a logged module as reference; see `exporter.sources.pytorch.input_example`.
 
         Raises:
             ValidationFailed: It does not say what it takes, or the signature does not fit it.

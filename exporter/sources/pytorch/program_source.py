@@ -13,11 +13,11 @@ from exporter.errors import ValidationFailed, first_line
 from exporter.interface import Interface
 from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
 from exporter.sources.mlmodel import MLModel, check_signature
+from exporter.sources.pytorch.decompositions import with_known_forms
+from exporter.sources.pytorch.determinism import steers_by_values
 from exporter.sources.pytorch.float64 import run_in_float64
-from exporter.sources.pytorch.forms import with_known_forms
 from exporter.sources.pytorch.naming import names_of, output_names, tensor_of
-from exporter.sources.pytorch.purity import steers_by_values
-from exporter.sources.pytorch.to_onnx import by_dynamo, by_tracing
+from exporter.sources.pytorch.onnx_export import by_dynamo, by_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,8 +8,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import UsageError, ValidationFailed, first_line
-from exporter.sources.pickles import refuse_pickle, trusted_load
-from exporter.sources.sklearn.exact_steps import use_exact_steps
+from exporter.sources.safe_loading import refuse_pickle, trusted_load
+from exporter.sources.sklearn.converters import use_exact_steps
 from exporter.sources.sklearn.trees import splits
 from exporter.sources.tabular.source import TabularSource
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.sources.sklearn.steps import Step
+from exporter.sources.sklearn.operator_graph import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable

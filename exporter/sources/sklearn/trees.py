@@ -13,13 +13,13 @@ import numpy as np
 from onnx import TensorProto
 
 from exporter.errors import ValidationFailed
-from exporter.sources.tabular.ensembles import Ensemble, Tree, cast
+from exporter.sources.tabular.tree_ensemble import Ensemble, Tree, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exporter.arrays import Array
-    from exporter.sources.tabular.ensembles import Sink
+    from exporter.sources.tabular.tree_ensemble import Sink
 
 __all__ = ["FAMILIES", "Fitted", "fitted_trees", "known_features", "loss_of", "splits"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.sources.tabular.ensembles import Graph, chosen, largest
+from exporter.sources.tabular.tree_ensemble import Graph, chosen, largest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from exporter.arrays import Array
     from exporter.sources.base import OnnxTarget
-    from exporter.sources.tabular.ensembles import Sink
+    from exporter.sources.tabular.tree_ensemble import Sink
 
 __all__ = ["BoosterConverter"]
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from exporter.errors import ValidationFailed
-from exporter.sources.tabular.ensembles import Ensemble, Tree, binary, divided, scores, whole
+from exporter.sources.tabular.tree_ensemble import Ensemble, Tree, binary, divided, scores, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exporter.arrays import Array
-    from exporter.sources.tabular.ensembles import Sink
+    from exporter.sources.tabular.tree_ensemble import Sink
 
 __all__ = ["prediction", "probabilities"]
 

@@ -12,7 +12,7 @@ from exporter.arrays import Array, Arrays, as_bytes
 from exporter.errors import ValidationFailed, first_line
 from exporter.interface import Axis, Interface, Tensor
 from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
-from exporter.sources.tabular.borders import Result, element_type, fit
+from exporter.sources.tabular.graph_io import Result, element_type, fit
 from exporter.sources.tabular.tables import ROWS, Table
 from triton_client.types import wire_datatype
 

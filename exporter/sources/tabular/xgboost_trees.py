@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.errors import ValidationFailed
-from exporter.sources.tabular.ensembles import Ensemble, Tree, binary, cast, scores
+from exporter.sources.tabular.tree_ensemble import Ensemble, Tree, binary, cast, scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from exporter.arrays import Array
-    from exporter.sources.tabular.ensembles import Sink
+    from exporter.sources.tabular.tree_ensemble import Sink
 
 __all__ = ["prediction", "probabilities", "rounds_of", "without_missing"]
 

@@ -12,9 +12,9 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailed
-from exporter.sources.transformers.files import check_files
+from exporter.sources.transformers.example_inputs import Asked, pixels, strings_of, tokens
+from exporter.sources.transformers.file_checks import check_files
 from exporter.sources.transformers.loading import library, network_of, tokenizer_of
-from exporter.sources.transformers.tokens import Asked, pixels, strings_of, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,7 +69,7 @@ def _asked(transformers: Any, model: MLModel, facts: Mapping[str, Any], network:
 def _source(network: Any, asked: Asked) -> ModuleSource:
     # torch is loaded when a model is, and not to look at its files.
     from exporter.sources.pytorch import ModuleSource
-    from exporter.sources.transformers.tensors import Tensors
+    from exporter.sources.transformers.tensor_outputs import Tensors
 
     module = Tensors(network, list(asked.arrays))
     try:

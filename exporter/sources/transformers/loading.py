@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import UsageError, ValidationFailed, first_line
-from exporter.sources.transformers.files import check_words, damaged, is_safe
+from exporter.sources.transformers.file_checks import check_words, damaged, is_safe
 
 if TYPE_CHECKING:
     from pathlib import Path

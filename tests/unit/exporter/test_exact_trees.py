@@ -37,7 +37,7 @@ from exporter.sources.base import OnnxTarget
 from exporter.sources.sklearn import _Converter
 from exporter.sources.tabular import lightgbm_trees, xgboost_trees
 from exporter.sources.tabular.boosters import BoosterConverter
-from exporter.sources.tabular.borders import Result, fit
+from exporter.sources.tabular.graph_io import Result, fit
 
 TARGET = OnnxTarget(opset=18, ir=8, max_opset=18, max_ir=8)
 FLOAT, DOUBLE = 1, 11

@@ -14,7 +14,7 @@ from exporter.errors import ValidationFailed
 from exporter.sources.base import OnnxTarget
 from exporter.sources.mlmodel import Field
 from exporter.sources.onnx import open_source
-from exporter.sources.onnx.locales import needs_english
+from exporter.sources.onnx.string_locale import needs_english
 
 from .onnx_files import ROWS, graph_of, logged, model_of, opened
 

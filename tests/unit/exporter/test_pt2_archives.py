@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from exporter.errors import ValidationFailed
 from exporter.sources.base import CannotRun
 from exporter.sources.mlmodel import MLModel
-from exporter.sources.pytorch.archive import load_program
 from exporter.sources.pytorch.program_source import ExportedProgramSource
+from exporter.sources.pytorch.pt2_archive import load_program
 from exporter.sources.pytorch.pt2_expressions import check_guard, check_size
 from exporter.sources.pytorch.pt2_operators import is_arithmetic
 from exporter.sources.pytorch.pt2_rules import RULES

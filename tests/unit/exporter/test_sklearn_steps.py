@@ -28,8 +28,8 @@ from sklearn.preprocessing import (
 from exporter.errors import ValidationFailed
 from exporter.sources.base import OnnxTarget
 from exporter.sources.sklearn import _Converter
-from exporter.sources.sklearn.functions import applied
-from exporter.sources.tabular.ensembles import Graph
+from exporter.sources.sklearn.ufuncs import applied
+from exporter.sources.tabular.tree_ensemble import Graph
 
 TARGET = OnnxTarget(opset=18, ir=8, max_opset=18, max_ir=8)
 FLOAT, STRING, DOUBLE = 1, 8, 11

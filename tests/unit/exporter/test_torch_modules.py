@@ -23,19 +23,20 @@ from torch.utils import _pytree as pytree
 
 from exporter.errors import ValidationFailed
 from exporter.sources.base import OnnxTarget
-from exporter.sources.pytorch import forms
-from exporter.sources.pytorch.calling import positional
-from exporter.sources.pytorch.forms import complexes, wide
-from exporter.sources.pytorch.memory import refuse_first_impressions, refuse_memory, unasked
+from exporter.sources.pytorch import decompositions as forms
+from exporter.sources.pytorch.call_convention import positional
+from exporter.sources.pytorch.decompositions import complex_ops as complexes
+from exporter.sources.pytorch.decompositions import float64_ops as wide
+from exporter.sources.pytorch.determinism import steers_by_values
+from exporter.sources.pytorch.dynamic_axes import probe
 from exporter.sources.pytorch.module_source import ModuleSource
-from exporter.sources.pytorch.probing import probe
-from exporter.sources.pytorch.purity import steers_by_values
-from exporter.sources.pytorch.watching import (
+from exporter.sources.pytorch.side_effects import (
     generators,
     reads_values,
     refuse_chance,
     refuse_world,
 )
+from exporter.sources.pytorch.statefulness import refuse_first_impressions, refuse_memory, unasked
 
 X = torch.arange(12.0).reshape(4, 3)
 TARGET = OnnxTarget(opset=18, ir=8, max_opset=18, max_ir=8)

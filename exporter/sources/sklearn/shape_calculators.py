@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from exporter.sources.sklearn.encoders import encoded_width
-from exporter.sources.sklearn.number_steps import imputed_columns
+from exporter.sources.sklearn.numeric_converters import imputed_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import onnx
 
 from exporter.sources.onnx.graphs import external_tensors
-from exporter.sources.onnx.locales import use_everywhere
 from exporter.sources.onnx.naming import rename
+from exporter.sources.onnx.string_locale import use_everywhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from exporter.sources.onnx.facts import Facts
+    from exporter.sources.onnx.file_info import Facts
 
 __all__ = ["Writing"]
 
-# One protobuf holds no 2 GB; see `exporter.sources.pytorch.to_onnx` for the figure.
+# One protobuf holds no 2 GB; see `exporter.sources.pytorch.onnx_export` for the figure.
 _MOST_INLINE = 128 * 1024 * 1024
 
 

@@ -12,7 +12,7 @@ from exporter.errors import ValidationFailed, first_line
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from exporter.sources.pytorch.calling import Positional
+    from exporter.sources.pytorch.call_convention import Positional
 
 __all__ = ["branches_on_values", "flattened", "scripted"]
 

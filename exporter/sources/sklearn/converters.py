@@ -10,19 +10,19 @@ from onnx import TensorProto
 
 from exporter.errors import ValidationFailed
 from exporter.sources.sklearn.encoders import ENCODERS
-from exporter.sources.sklearn.neighbours import NEIGHBOURS
-from exporter.sources.sklearn.number_steps import NUMBERS
-from exporter.sources.sklearn.shapes import use_exact_shapes
-from exporter.sources.sklearn.steps import Exact, Step
-from exporter.sources.sklearn.targets import use_transformed_targets
+from exporter.sources.sklearn.neighbors import NEIGHBOURS
+from exporter.sources.sklearn.numeric_converters import NUMBERS
+from exporter.sources.sklearn.operator_graph import Exact, Step
+from exporter.sources.sklearn.shape_calculators import use_exact_shapes
+from exporter.sources.sklearn.target_transform import use_transformed_targets
 from exporter.sources.sklearn.trees import FAMILIES, fitted_trees, known_features, loss_of
 from exporter.sources.tabular import lightgbm_trees, xgboost_trees
-from exporter.sources.tabular.ensembles import binary, cast, divided, largest, scores
+from exporter.sources.tabular.tree_ensemble import binary, cast, divided, largest, scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.sources.tabular.ensembles import Sink
+    from exporter.sources.tabular.tree_ensemble import Sink
 
 __all__ = ["use_exact_steps"]
 

@@ -8,12 +8,12 @@ import numpy as np
 from onnx import helper
 
 from exporter.errors import ValidationFailed
-from exporter.sources.sklearn.functions import applied
-from exporter.sources.sklearn.number_steps import SCALERS, operations
-from exporter.sources.sklearn.steps import Step
+from exporter.sources.sklearn.numeric_converters import SCALERS, operations
+from exporter.sources.sklearn.operator_graph import Step
+from exporter.sources.sklearn.ufuncs import applied
 
 if TYPE_CHECKING:
-    from exporter.sources.tabular.ensembles import Sink
+    from exporter.sources.tabular.tree_ensemble import Sink
 
 __all__ = ["use_transformed_targets"]
 

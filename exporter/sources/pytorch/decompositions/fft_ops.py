@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from exporter.sources.pytorch.forms.nodes import has_dtype
+from exporter.sources.pytorch.decompositions.nodes import has_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from exporter.sources.pytorch.forms import along, complexes, others, spectra, wide
-from exporter.sources.pytorch.forms.nodes import has_dtype
+from exporter.sources.pytorch.decompositions import complex_ops as complexes
+from exporter.sources.pytorch.decompositions import fft_ops as spectra
+from exporter.sources.pytorch.decompositions import float64_ops as wide
+from exporter.sources.pytorch.decompositions import misc_ops as others
+from exporter.sources.pytorch.decompositions import scan_ops as along
+from exporter.sources.pytorch.decompositions.nodes import has_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

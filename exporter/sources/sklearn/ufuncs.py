@@ -11,7 +11,7 @@ from exporter.errors import ValidationFailed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.sources.tabular.ensembles import Sink
+    from exporter.sources.tabular.tree_ensemble import Sink
 
 __all__ = ["applied"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.sources.onnx.graphs import external_tensors, opsets_of
-from exporter.sources.onnx.locales import needs_english
-from exporter.sources.onnx.maps import Maps
+from exporter.sources.onnx.string_locale import needs_english
+from exporter.sources.onnx.zipmap import Maps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

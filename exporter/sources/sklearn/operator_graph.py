@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from exporter.errors import ValidationFailed
-from exporter.sources.tabular.ensembles import chosen
+from exporter.sources.tabular.tree_ensemble import chosen
 
 if TYPE_CHECKING:
     from collections.abc import Callable

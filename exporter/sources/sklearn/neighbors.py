@@ -11,8 +11,8 @@ import numpy as np
 from onnx import TensorProto
 
 from exporter.errors import ValidationFailed
-from exporter.sources.sklearn.steps import Step
-from exporter.sources.tabular.ensembles import cast, largest
+from exporter.sources.sklearn.operator_graph import Step
+from exporter.sources.tabular.tree_ensemble import cast, largest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 if TYPE_CHECKING:
-    from exporter.sources.pytorch.calling import Positional
+    from exporter.sources.pytorch.call_convention import Positional
 
 __all__ = ["OutputsToo", "is_recurrent"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from exporter.errors import first_line
-from exporter.sources.pytorch.forms import with_known_forms
+from exporter.sources.pytorch.decompositions import with_known_forms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailed
 from exporter.names import artifact_path
-from exporter.sources.pickles import refuse_pickle
+from exporter.sources.safe_loading import refuse_pickle
 from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:

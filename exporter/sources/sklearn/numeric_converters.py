@@ -8,9 +8,9 @@ import numpy as np
 from onnx import TensorProto
 
 from exporter.errors import ValidationFailed
-from exporter.sources.sklearn.functions import applied
-from exporter.sources.sklearn.steps import Step
-from exporter.sources.tabular.ensembles import cast, widened
+from exporter.sources.sklearn.operator_graph import Step
+from exporter.sources.sklearn.ufuncs import applied
+from exporter.sources.tabular.tree_ensemble import cast, widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
