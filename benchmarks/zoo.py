@@ -141,7 +141,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"
     # In one process: the zoo is ours, and a process for each of its models would take minutes more.
-    pipeline.build_apart = build
+    pipeline.build_isolated = build
     chosen = [model for model in ZOO if not names or model.name in names]
     ways: dict[str, dict[str, Outcome]] = {"bare script": {}, "stlab-export": {}}
     with tempfile.TemporaryDirectory() as scratch, guarded():

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from exporter.repository import Repository
 
 __all__ = [
-    "Proven",
-    "Recorded",
+    "BundleRef",
+    "ProvenBundle",
+    "bundle_for_alias",
     "fetch_proven",
     "find_published",
-    "named",
-    "recorded_for",
-    "vouched",
+    "load_passed",
+    "recorded_bundle",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Proven:
+class ProvenBundle:
     """A bundle with passed evidence.
 
     Attributes:
@@ -48,7 +48,7 @@ class Proven:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class BundleRef:
     """The bundle that a version's tags name as proven.
 
     Attributes:
@@ -60,16 +60,16 @@ class Recorded:
     uri: str
 
 
-def recorded_for(tags: Mapping[str, str], alias: str) -> Recorded | None:
+def recorded_bundle(tags: Mapping[str, str], alias: str) -> BundleRef | None:
     """Return the bundle that an alias took of a version, if its evidence passed.
 
     Not the one that the version's other tags name: it may have been exported again since.
     """
     taken = promotion(tags, alias) if tags.get("stlab.parity") == "passed" else None
-    return None if taken is None else Recorded(taken.bundle, taken.uri)
+    return None if taken is None else BundleRef(taken.bundle, taken.uri)
 
 
-def named(registry: Registry, model: str, alias: str) -> tuple[int, Recorded]:
+def bundle_for_alias(registry: Registry, model: str, alias: str) -> tuple[int, BundleRef]:
     """Return the version that an alias names, and the bundle that it took of it.
 
     Raises:
@@ -77,14 +77,14 @@ def named(registry: Registry, model: str, alias: str) -> tuple[int, Recorded]:
         ConflictError: The version was not proven for the alias.
         UnavailableError: The registry does not answer.
     """
-    aliases, versions = registry.look(model)
+    aliases, versions = registry.get_model(model)
     version = aliases.get(alias)
     if version is None:
         raise NotFoundError(
             f"'{alias}' of '{model}' names no version",
             hint=f"Export one: stlab-export {model} --alias {alias}",
         )
-    recorded = recorded_for(versions.get(version, {}), alias)
+    recorded = recorded_bundle(versions.get(version, {}), alias)
     if recorded is None:
         raise ConflictError(
             f"nothing says that version {version} of '{model}' was proven for '{alias}'",
@@ -94,7 +94,7 @@ def named(registry: Registry, model: str, alias: str) -> tuple[int, Recorded]:
     return version, recorded
 
 
-def vouched(bundle: Bundle, uri: str) -> Proven:
+def load_passed(bundle: Bundle, uri: str) -> ProvenBundle:
     """Return a bundle with the evidence that lies with it.
 
     Raises:
@@ -113,12 +113,12 @@ def vouched(bundle: Bundle, uri: str) -> Proven:
         hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
         kind="bundle",
     ):
-        return Proven(bundle, in_short(report["parity"]), uri, reused=True)
+        return ProvenBundle(bundle, in_short(report["parity"]), uri, reused=True)
 
 
 def find_published(
-    repository: Repository, model: str, version: int, recorded: Recorded
-) -> Proven | None:
+    repository: Repository, model: str, version: int, recorded: BundleRef
+) -> ProvenBundle | None:
     """Return the bundle that an alias took, as a repository keeps it, if it does, whole.
 
     Raises:
@@ -129,14 +129,14 @@ def find_published(
         if bundle is None or bundle.sha256 != recorded.sha256:
             return None
         repository.verify(bundle)
-        return vouched(bundle, recorded.uri)
+        return load_passed(bundle, recorded.uri)
     except ValidationFailed:
         return None
 
 
 def fetch_proven(
-    registry: Registry, model: str, version: int, recorded: Recorded, folder: Path
-) -> Proven:
+    registry: Registry, model: str, version: int, recorded: BundleRef, folder: Path
+) -> ProvenBundle:
     """Download a bundle, every file of it checked, with the evidence that it passed.
 
     Raises:
@@ -148,6 +148,6 @@ def fetch_proven(
         bundle = fetch_bundle(
             registry, model, version, uri=recorded.uri, sha256=recorded.sha256, folder=folder
         )
-        return vouched(bundle, recorded.uri)
+        return load_passed(bundle, recorded.uri)
     except ValidationFailed as error:
         raise ConflictError(error.message, hint=error.hint, kind="bundle") from error

@@ -47,7 +47,7 @@ class BuildJob:
         settings: What decides the bundle's content beside the version; see
             `exporter.commands.export.bundle_settings`.
         samples: The user's npz, or None.
-        must_batch: Whether to refuse a model that cannot be batched.
+        require_batching: Whether to refuse a model that cannot be batched.
         allow_pickle: Whether pickled content may be loaded.
         parts: Copies of the artifacts before and behind the model's own, by their place.
         timeout: Seconds that a process of its own may take.
@@ -61,7 +61,7 @@ class BuildJob:
     folder: Path
     settings: Mapping[str, Any]
     samples: Path | None
-    must_batch: bool
+    require_batching: bool
     allow_pickle: bool
     parts: Mapping[str, Path] = field(default_factory=dict)
     timeout: float = 3600.0
@@ -98,7 +98,7 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
             source,
             evidence,
             max_batch_size=settings["max_batch_size"],
-            batching="require" if job.must_batch else settings["batching"],
+            batching="require" if job.require_batching else settings["batching"],
             samples=samples,
             precision=settings["precision"],
             say=steps.say,

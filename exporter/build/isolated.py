@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from exporter.parity.evidence import Evidence
     from exporter.progress import Steps
 
-__all__ = ["build_apart", "check_confinement"]
+__all__ = ["build_isolated", "check_confinement"]
 
 _CRASHES = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS,
@@ -84,7 +84,7 @@ def check_confinement(*, allow_pickle: bool, unconfined: bool) -> Confinement:
     return offered
 
 
-def build_apart(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
+def build_isolated(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
     """Build a bundle in another process; see `exporter.build.builder.build`.
 
     Raises:

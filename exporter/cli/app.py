@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from exporter.errors import StlabError, UsageError, resource_error
-from exporter.system.environment import collect_seldom, leave
+from exporter.system.environment import exit_now, raise_gc_thresholds
 from exporter.system.standard_streams import secure_standard_streams
 
 if TYPE_CHECKING:
@@ -278,8 +278,9 @@ def verify(
 def prune(
     model: _Model,
     keep: Annotated[int, typer.Option(help="So many of the newest versions stay.")] = 2,
-    nameless: Annotated[
-        bool, typer.Option("--nameless", help="Stop serving versions that no alias names.")
+    unaliased: Annotated[
+        bool,
+        typer.Option("--unaliased", "--nameless", help="Stop serving versions without an alias."),
     ] = False,
     repository: _Repository = "model_repository",
     triton_url: _TritonUrls = None,
@@ -294,7 +295,7 @@ def prune(
     request = PruneRequest(
         model=model,
         keep=keep,
-        nameless=nameless,
+        unaliased=unaliased,
         repository=repository,
         tracking_uri=_tracking_uri(),
         triton_urls=_servers(triton_url),
@@ -446,8 +447,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     secure_standard_streams()
     redact_stderr()
-    collect_seldom()
-    leave(_run(sys.argv[1:] if arguments is None else arguments))
+    raise_gc_thresholds()
+    exit_now(_run(sys.argv[1:] if arguments is None else arguments))
 
 
 def export_main() -> None:

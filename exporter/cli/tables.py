@@ -65,7 +65,7 @@ def _row(state: AliasState) -> tuple[str, ...]:
     elif there.damage:
         where = "damaged"
     else:
-        where = "whole" if there.whole else "there"
+        where = "whole" if there.files_intact else "there"
     served = ["config" if state.in_config else "-"]
     served += [
         f"{url}: {'silent' if ready is None else 'yes' if ready else 'no'}"

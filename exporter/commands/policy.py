@@ -6,7 +6,7 @@ import os
 
 from exporter.errors import ConflictError, UsageError
 
-__all__ = ["check_expected", "check_mover", "in_ci", "who"]
+__all__ = ["check_expected", "check_prod_allowed", "in_ci", "triggered_by"]
 
 
 def in_ci() -> bool:
@@ -14,7 +14,7 @@ def in_ci() -> bool:
     return os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
 
-def who() -> str:
+def triggered_by() -> str:
     """Return who or what runs the command, for the record."""
     for name in ("CI_PIPELINE_URL", "CI_JOB_URL", "BUILD_URL", "GITHUB_RUN_ID"):
         if os.environ.get(name):
@@ -22,7 +22,7 @@ def who() -> str:
     return "CI" if in_ci() else "manual"
 
 
-def check_mover(alias: str, *, allow_manual: bool) -> None:
+def check_prod_allowed(alias: str, *, allow_manual: bool) -> None:
     """Refuse to move ``prod`` by hand.
 
     Raises:

@@ -1,6 +1,6 @@
 """Deletes versions of a repository that nothing names, and nothing goes back to.
 
-What is deleted is out of the live config already, so no server has to be told; with ``nameless``
+What is deleted is out of the live config already, so no server has to be told; with ``unaliased``
 those that are given are.
 """
 
@@ -13,7 +13,7 @@ from exporter.commands.export.result import interrupted
 from exporter.errors import ConflictError, StlabError, UsageError, ValidationFailed
 from exporter.names import ALIASES, model_name
 from exporter.progress import Listener, Silent, Steps
-from exporter.registry import Registry, claims, promotion
+from exporter.registry import Registry, open_records, promotion
 from exporter.repository import open_repository
 from exporter.rollout.live_servers import check_servers, reload
 from exporter.triton.connection import connected
@@ -36,7 +36,7 @@ class PruneRequest:
     Attributes:
         model: The registered model.
         keep: How many of the newest versions stay in any case.
-        nameless: Whether versions that are served without an alias are taken out of service.
+        unaliased: Whether versions that are served without an alias are taken out of service.
         repository: The model repository.
         tracking_uri: The MLflow registry.
         triton_urls: gRPC addresses of live servers, which are told where the config changes.
@@ -45,7 +45,7 @@ class PruneRequest:
 
     model: str
     keep: int = 2
-    nameless: bool = False
+    unaliased: bool = False
     repository: str = "model_repository"
     tracking_uri: str = "sqlite:///mlflow.db"
     triton_urls: tuple[str, ...] = ()
@@ -130,7 +130,7 @@ class _Pruning:
         request = self.request
         with self.steps("resolve"):
             registry = Registry.connect(request.tracking_uri)
-            registry.look(request.model)
+            registry.get_model(request.model)
             check_servers(request.triton_urls)
             repository = open_repository(request.repository)
         if request.dry_run:
@@ -138,14 +138,14 @@ class _Pruning:
             self.result = replace(self.result, status="planned", removed=planned)
             return
         with repository.workspace(request.model) as work:
-            if request.nameless:
+            if request.unaliased:
                 with self.steps("activate"):
-                    self._drop_nameless(registry, repository, work)
+                    self._drop_unaliased(registry, repository, work)
             # Under the lock: nobody publishes or activates meanwhile.
             planned = self._plan(registry, repository)
             with self.steps("remove"):
                 for version in planned:
-                    repository.check_held(request.model)
+                    repository.ensure_locked(request.model)
                     self._remove(repository, version, work)
         self.result = replace(self.result, status="pruned" if self.result.removed else "unchanged")
 
@@ -161,7 +161,7 @@ class _Pruning:
     def _plan(self, registry: Registry, repository: Repository) -> tuple[int, ...]:
         model = self.request.model
         published = repository.versions(model)
-        served = repository.served(model)
+        served = repository.served_versions(model)
         if published and not served:
             raise ConflictError(
                 f"the live config of '{model}' names no version, so nobody can tell which of "
@@ -170,9 +170,9 @@ class _Pruning:
             )
         why = dict.fromkeys(self._newest(published), "one of the newest")
         why |= dict.fromkeys(served, "served")
-        aliases, versions = registry.look(model)
+        aliases, versions = registry.get_model(model)
         for alias in ALIASES:
-            records = claims(versions, alias)
+            records = open_records(versions, alias)
             for version in records:
                 # Where the alias names another, a promotion was interrupted and may be finished.
                 why.setdefault(version, f"its record says that '{alias}' names it")
@@ -190,10 +190,10 @@ class _Pruning:
     def _newest(self, published: tuple[int, ...]) -> tuple[int, ...]:
         return published[-self.request.keep :] if self.request.keep else ()
 
-    def _drop_nameless(self, registry: Registry, repository: Repository, work: Path) -> None:
+    def _drop_unaliased(self, registry: Registry, repository: Repository, work: Path) -> None:
         """Take versions out of the live config that no alias names; one at least must stay."""
         model = self.request.model
-        served = set(repository.served(model))
+        served = set(repository.served_versions(model))
         named = served & set(registry.aliases(model).values())
         unaware = [url for url in self.request.triton_urls if self._ready(url) - named]
         if named == served and not unaware:

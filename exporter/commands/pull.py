@@ -11,18 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from exporter.commands.export.result import ExportResult, finished
+from exporter.commands.export.result import ExportResult, run_job
 from exporter.names import ARCHIVED, alias_name, model_name
 from exporter.progress import Listener, Silent, Steps
-from exporter.proven_bundle import Proven, fetch_proven, find_published, named
+from exporter.proven_bundle import ProvenBundle, bundle_for_alias, fetch_proven, find_published
 from exporter.registry import Registry
 from exporter.repository import open_repository, possibly_served
-from exporter.rollout.rollout import Delivery
+from exporter.rollout.rollout import Rollout
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from exporter.proven_bundle import Recorded
+    from exporter.proven_bundle import BundleRef
 
 __all__ = ["PullRequest", "pull"]
 
@@ -61,7 +61,7 @@ def pull(request: PullRequest, listener: Listener | None = None) -> ExportResult
         The result, with ``status`` ``pulled``, or ``unchanged`` where it was there; on failure
         ``failed``, with the error in it.
     """
-    return finished(_Pull(request, Steps(listener or Silent())))
+    return run_job(_Pull(request, Steps(listener or Silent())))
 
 
 class _Pull:
@@ -77,21 +77,23 @@ class _Pull:
         model, repository = self.request.model, self.repository
         with self.steps("resolve"):
             registry = Registry.connect(self.request.tracking_uri)
-            version, recorded = named(registry, model, self.request.alias)
+            version, recorded = bundle_for_alias(registry, model, self.request.alias)
             self.result = replace(self.result, version=version)
             there = find_published(repository, model, version, recorded)
-        if there is not None and repository.serves(there.bundle):
-            repository.tidy(model)
-            self.result = self.result.concluded("unchanged", there)
+        if there is not None and repository.is_serving(there.bundle):
+            repository.clean_up(model)
+            self.result = self.result.with_bundle("unchanged", there)
             return
         with repository.workspace(model) as work:
             proven = there or self._fetch(registry, version, recorded, work / "fetched")
-            beside = self._beside(registry)
-            with Delivery(repository, (), work).deliver(proven.bundle, beside, self.steps):
-                repository.check_held(model)
-            self.result = self.result.concluded("pulled", proven)
+            other_versions = self._beside(registry)
+            with Rollout(repository, (), work).apply(proven.bundle, other_versions, self.steps):
+                repository.ensure_locked(model)
+            self.result = self.result.with_bundle("pulled", proven)
 
-    def _fetch(self, registry: Registry, version: int, recorded: Recorded, folder: Path) -> Proven:
+    def _fetch(
+        self, registry: Registry, version: int, recorded: BundleRef, folder: Path
+    ) -> ProvenBundle:
         with self.steps("fetch"):
             return fetch_proven(registry, self.request.model, version, recorded, folder)
 

@@ -13,18 +13,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.commands.export.result import ExportResult, finished
-from exporter.commands.policy import check_expected, check_mover, who
+from exporter.commands.export.result import ExportResult, run_job
+from exporter.commands.policy import check_expected, check_prod_allowed, triggered_by
 from exporter.errors import ConflictError
 from exporter.names import ARCHIVED, alias_name, model_name
 from exporter.progress import Listener, Silent, Steps
-from exporter.proven_bundle import Proven, Recorded, fetch_proven, find_published, recorded_for
+from exporter.proven_bundle import (
+    BundleRef,
+    ProvenBundle,
+    fetch_proven,
+    find_published,
+    recorded_bundle,
+)
 from exporter.proving.prove import prove_again
-from exporter.proving.server import ground
-from exporter.registry import Promotion, Registry, Selection, clean_up, promote, promotion, stands
+from exporter.proving.server import open_server
+from exporter.registry import (
+    PromotionRecord,
+    Registry,
+    Selection,
+    clean_up,
+    is_current,
+    promote,
+    promotion,
+)
 from exporter.repository import open_repository
 from exporter.rollout.live_servers import answers, check_servers
-from exporter.rollout.rollout import Delivery, staying
+from exporter.rollout.rollout import Rollout, versions_to_keep
 from exporter.triton.releases import release
 
 if TYPE_CHECKING:
@@ -74,7 +88,7 @@ def rollback(request: RollbackRequest, listener: Listener | None = None) -> Expo
     Returns:
         The result; on failure with ``status`` ``failed`` and the error in it.
     """
-    return finished(_Rollback(request, Steps(listener or Silent())))
+    return run_job(_Rollback(request, Steps(listener or Silent())))
 
 
 class _Rollback:
@@ -95,8 +109,8 @@ class _Rollback:
             settled = there is not None and self._settled(selection, there)
         if there is not None and settled:
             clean_up(registry, selection.model)
-            self.repository.tidy(selection.model)
-            self.result = self.result.concluded("unchanged", there)
+            self.repository.clean_up(selection.model)
+            self.result = self.result.with_bundle("unchanged", there)
             return
         with self.repository.workspace(request.model) as work:
             clean_up(registry, selection.model)
@@ -107,13 +121,13 @@ class _Rollback:
                 self._prove(whole or proven.bundle, work)
             self._deliver(registry, selection, proven, work)
 
-    def _select(self, registry: Registry) -> tuple[Selection, Recorded]:
+    def _select(self, registry: Registry) -> tuple[Selection, BundleRef]:
         """Choose the version to go back to, and the bundle that the alias took of it."""
         request, alias = self.request, self.request.alias
-        aliases, versions = registry.look(request.model)
+        aliases, versions = registry.get_model(request.model)
         current = aliases.get(alias)
         self.result = replace(self.result, previous=current)
-        check_mover(alias, allow_manual=request.allow_manual)
+        check_prod_allowed(alias, allow_manual=request.allow_manual)
         check_expected(alias, current, request.expect_current)
         if current is None:
             raise ConflictError(
@@ -132,9 +146,9 @@ class _Rollback:
                 f"nothing says which version '{alias}' named before version {current}",
                 hint="Choose one with --to; stlab status shows the versions.",
             )
-        recorded = recorded_for(versions.get(target, {}), alias)
+        recorded = recorded_bundle(versions.get(target, {}), alias)
         if recorded is None:
-            known = [v for v, tags in versions.items() if recorded_for(tags, alias)]
+            known = [v for v, tags in versions.items() if recorded_bundle(tags, alias)]
             raise ConflictError(
                 f"version {target} of '{request.model}' was never in '{alias}' with passed "
                 f"evidence; these were: {', '.join(map(str, sorted(known))) or 'none'}",
@@ -146,45 +160,45 @@ class _Rollback:
         check_servers(request.triton_urls)
         return selection, recorded
 
-    def _settled(self, selection: Selection, proven: Proven) -> bool:
+    def _settled(self, selection: Selection, proven: ProvenBundle) -> bool:
         bundle = proven.bundle
-        if not stands(selection, self.request.alias, bundle.sha256):
+        if not is_current(selection, self.request.alias, bundle.sha256):
             return False
-        if not self.repository.serves(bundle):
+        if not self.repository.is_serving(bundle):
             return False
         return all(answers(url, bundle) for url in self.request.triton_urls)
 
     def _fetch(
-        self, registry: Registry, selection: Selection, recorded: Recorded, work: Path
-    ) -> Proven:
+        self, registry: Registry, selection: Selection, recorded: BundleRef, work: Path
+    ) -> ProvenBundle:
         with self.steps("fetch"):
             model, version = selection.model, selection.version
             return fetch_proven(registry, model, version, recorded, work / "fetched")
 
     def _prove(self, bundle: Bundle, work: Path) -> None:
         target = release(bundle.release)
-        folder = Path(tempfile.mkdtemp(prefix="ground-", dir=work))
-        with ground("", folder, target, self.steps.say) as proving, self.steps("prove"):
+        folder = Path(tempfile.mkdtemp(prefix="proving-", dir=work))
+        with open_server("", folder, target, self.steps.say) as proving, self.steps("prove"):
             prove_again(proving, bundle)
 
     def _deliver(
-        self, registry: Registry, selection: Selection, proven: Proven, work: Path
+        self, registry: Registry, selection: Selection, proven: ProvenBundle, work: Path
     ) -> None:
         request = self.request
 
-        beside = staying(
+        other_versions = versions_to_keep(
             self.repository, selection, request.alias, registry.aliases(selection.model)
         )
-        delivery = Delivery(self.repository, request.triton_urls, work)
-        with delivery.deliver(proven.bundle, beside, self.steps), self.steps("promote"):
-            self.repository.check_held(selection.model)
-            record = Promotion(
+        rollout = Rollout(self.repository, request.triton_urls, work)
+        with rollout.apply(proven.bundle, other_versions, self.steps), self.steps("promote"):
+            self.repository.ensure_locked(selection.model)
+            record = PromotionRecord(
                 bundle=proven.bundle.sha256,
                 uri=proven.uri,
-                by=who(),
+                by=triggered_by(),
                 previous=selection.previous,
                 repository=self.repository.identity(),
                 reason=request.reason,
             )
             promote(registry, selection, request.alias, record)
-        self.result = self.result.concluded("rolled_back", proven)
+        self.result = self.result.with_bundle("rolled_back", proven)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import NotFoundError, UnavailableError
-from exporter.repository.url import Address, is_url
+from exporter.repository.url import StoreUrl, is_url
 from exporter.system.environment import bare_environment
 from exporter.system.sandbox import hide_process
 from exporter.text.terminal import block
@@ -72,7 +72,7 @@ def serve(
     hide_process()
     environment = bare_environment()
     if is_url(repository):
-        address = Address.parse(repository)
+        address = StoreUrl.parse(repository)
         repository = address.for_server()
         environment |= address.server_environment(os.environ)
     elif not Path(repository).is_dir():

@@ -25,7 +25,13 @@ from exporter.names import alias_name, model_name
 from exporter.parity.evidence import Evidence
 from exporter.parity.replay import replay_samples
 from exporter.progress import Listener, Silent, Steps
-from exporter.proven_bundle import Proven, Recorded, fetch_proven, find_published, named
+from exporter.proven_bundle import (
+    BundleRef,
+    ProvenBundle,
+    bundle_for_alias,
+    fetch_proven,
+    find_published,
+)
 from exporter.registry import Registry
 from exporter.repository import open_repository
 from exporter.triton.connection import connected
@@ -186,7 +192,7 @@ class _Verification:
     def run(self, folder: Path) -> None:
         with self.steps("resolve"):
             registry = Registry.connect(self.request.tracking_uri)
-            version, recorded = named(registry, self.request.model, self.request.alias)
+            version, recorded = bundle_for_alias(registry, self.request.model, self.request.alias)
             self.result = replace(self.result, version=version)
         with self.steps("fetch"):
             proven = self._find(registry, version, recorded, folder)
@@ -201,7 +207,9 @@ class _Verification:
                 min(errors, key=lambda error: _WORST_FIRST.index(error.exit_code))
             )
 
-    def _find(self, registry: Registry, version: int, recorded: Recorded, folder: Path) -> Proven:
+    def _find(
+        self, registry: Registry, version: int, recorded: BundleRef, folder: Path
+    ) -> ProvenBundle:
         """Return the bundle, from the repository where it is whole there."""
         model = self.request.model
         try:

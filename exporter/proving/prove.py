@@ -1,4 +1,4 @@
-"""Loads a candidate on a proving ground and compares what is served with the truth."""
+"""Loads a candidate on a proving server and compares what is served with the truth."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from exporter.build.builder import Candidate
     from exporter.bundle import Bundle
-    from exporter.proving.server import Ground
+    from exporter.proving.server import ProvingServer
     from triton_client import Model, TritonClient
 
-__all__ = ["prove", "prove_again", "refuse"]
+__all__ = ["prove", "prove_again", "raise_if_failed"]
 
 # A load that takes longer is suspected to hang, as a backend does whose threads cannot start.
 _SUSPECT_SECONDS = 60.0
@@ -31,7 +31,7 @@ _SUSPECT_SECONDS = 60.0
 _OURS_ALONE = ("name", "model_warmup")
 
 
-def prove(ground: Ground, candidate: Candidate, evidence: Evidence) -> None:
+def prove(server: ProvingServer, candidate: Candidate, evidence: Evidence) -> None:
     """Load a candidate with its config and compare what is served with the truth.
 
     The checks go into the evidence; the verdict is its.
@@ -41,7 +41,7 @@ def prove(ground: Ground, candidate: Candidate, evidence: Evidence) -> None:
     """
     bundle, truth = candidate.bundle, candidate.truth
     evidence.expect(bundle.outputs)
-    with _served(ground, bundle, evidence) as served:
+    with _served(server, bundle, evidence) as served:
         if served is None:
             return
         client, model = served
@@ -56,7 +56,7 @@ def prove(ground: Ground, candidate: Candidate, evidence: Evidence) -> None:
             check_batching(infer, truth, bundle.outputs, evidence, executed)
 
 
-def prove_again(ground: Ground, bundle: Bundle) -> None:
+def prove_again(server: ProvingServer, bundle: Bundle) -> None:
     """Load a bundle that was proven before and replay its samples.
 
     Raises:
@@ -64,10 +64,10 @@ def prove_again(ground: Ground, bundle: Bundle) -> None:
         UnavailableError: The server died or hangs.
     """
     evidence = Evidence()
-    with _served(ground, bundle, evidence) as served:
+    with _served(server, bundle, evidence) as served:
         if served is not None:
             replay_samples(served[1], bundle, evidence)
-    refuse(evidence)
+    raise_if_failed(evidence)
 
 
 def _check_config(bundle: Bundle, model: Model) -> Check:
@@ -82,19 +82,19 @@ def _check_config(bundle: Bundle, model: Model) -> Check:
 
 @contextmanager
 def _served(
-    ground: Ground, bundle: Bundle, evidence: Evidence
+    server: ProvingServer, bundle: Bundle, evidence: Evidence
 ) -> Iterator[tuple[TritonClient, Model] | None]:
-    with ground.client() as client:
-        loaded = _load(ground, client, bundle, evidence)
+    with server.client() as client:
+        loaded = _load(server, client, bundle, evidence)
         try:
-            yield (client, client.model(ground.name(bundle), bundle.version)) if loaded else None
+            yield (client, client.model(server.name(bundle), bundle.version)) if loaded else None
             client.metadata()  # a server that is gone has not answered wrongly
             if not evidence.passed:
                 check_server(client, _backend(bundle))  # nor has one whose machine is at fault
         except TritonClientError as error:
             raise UnavailableError(
                 f"the proving server failed while it was asked: {error.message}\n"
-                f"{ground.last_words()}",
+                f"{server.log_tail()}",
                 hint="Run the export again; if it fails again, the model brings it down.",
             ) from error
 
@@ -103,14 +103,14 @@ def _backend(bundle: Bundle) -> str:
     return str(parse(bundle.config, where="the candidate's config").backend)
 
 
-def _load(ground: Ground, client: TritonClient, bundle: Bundle, evidence: Evidence) -> bool:
+def _load(server: ProvingServer, client: TritonClient, bundle: Bundle, evidence: Evidence) -> bool:
     killed = oom_kills()
     try:
-        _load_unless_stuck(ground, client, bundle)
+        _load_unless_stuck(server, client, bundle)
     except TritonClientError as error:
         if not client.live():
             raise UnavailableError(
-                f"the proving server died while it loaded the model:\n{ground.last_words()}",
+                f"the proving server died while it loaded the model:\n{server.log_tail()}",
                 hint="Is there memory enough for the model? Run the export again.",
             ) from error
         said = " ".join(error.message.split())
@@ -125,7 +125,7 @@ def _load(ground: Ground, client: TritonClient, bundle: Bundle, evidence: Eviden
     return True
 
 
-def _load_unless_stuck(ground: Ground, client: TritonClient, bundle: Bundle) -> None:
+def _load_unless_stuck(server: ProvingServer, client: TritonClient, bundle: Bundle) -> None:
     """Load the candidate; where that takes long, find out whether the server loads anything.
 
     Raises:
@@ -134,7 +134,7 @@ def _load_unless_stuck(ground: Ground, client: TritonClient, bundle: Bundle) -> 
     """
     thread = ThreadPoolExecutor(1)
     try:
-        loading = thread.submit(ground.load, client, bundle)
+        loading = thread.submit(server.load, client, bundle)
         try:
             return loading.result(_SUSPECT_SECONDS)
         except TimeoutError:
@@ -145,7 +145,7 @@ def _load_unless_stuck(ground: Ground, client: TritonClient, bundle: Bundle) -> 
         thread.shutdown(wait=False)
 
 
-def refuse(evidence: Evidence) -> None:
+def raise_if_failed(evidence: Evidence) -> None:
     """Turn a failed verdict into the error that ends the export.
 
     Raises:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from exporter.triton.runtime import Runtime
     from triton_client import TritonClient
 
-__all__ = ["BorrowedGround", "Ground", "PrivateGround", "ground"]
+__all__ = ["PrivateServer", "ProvingServer", "RemoteServer", "open_server"]
 
 # A model of many gigabytes takes minutes to read; a hung server must not hold up a pipeline.
 LOAD_SECONDS = 600.0
@@ -35,7 +35,7 @@ CALL_SECONDS = 300.0
 _MOST_SENT = (1 << 31) - (1 << 20)
 
 
-class Ground(Protocol):
+class ProvingServer(Protocol):
     """A server on which a candidate can be loaded, and what to say of it."""
 
     def client(self) -> TritonClient:
@@ -59,11 +59,11 @@ class Ground(Protocol):
     def description(self) -> str:
         """Return what the server is, for the report."""
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """Return the end of the server's log, where there is one."""
 
 
-class PrivateGround:
+class PrivateServer:
     """A server of the target release with a repository of its own, started in the background."""
 
     def __init__(self, folder: Path, starting: Future[tuple[Runtime, TritonServer]]) -> None:
@@ -74,7 +74,7 @@ class PrivateGround:
     @contextmanager
     def open(
         cls, folder: Path, release: Release, say: Callable[[str], None]
-    ) -> Iterator[PrivateGround]:
+    ) -> Iterator[PrivateServer]:
         """Start a server that comes up while the caller converts, and stop it at the end.
 
         Args:
@@ -99,35 +99,35 @@ class PrivateGround:
                     starting.result()[1].stop(timeout=0)  # nobody else uses it
 
     def client(self) -> TritonClient:
-        """See `Ground.client`."""
+        """See `ProvingServer.client`."""
         server = self._starting.result()[1]
         server.wait_live()
         return server.client(timeout=CALL_SECONDS)
 
     def name(self, bundle: Bundle) -> str:
-        """See `Ground.name`: the model's own, since nothing else is here."""
+        """See `ProvingServer.name`: the model's own, since nothing else is here."""
         return bundle.model
 
     def load(self, client: TritonClient, bundle: Bundle) -> None:
-        """See `Ground.load`."""
+        """See `ProvingServer.load`."""
         # The model's own code may have run since the server was started.
         self._starting.result()[0].check()
         lay_out(bundle, self._folder / bundle.model, bundle.config)
         client.repository.load(bundle.model, deadline=LOAD_SECONDS)
 
     def description(self) -> str:
-        """See `Ground.description`."""
+        """See `ProvingServer.description`."""
         runtime = self._starting.result()[0]
         if runtime.embedded:
             return f"embedded tritonserver with ONNX Runtime {runtime.onnxruntime}"
         return f"{runtime.executable.name} on PATH"
 
-    def last_words(self) -> str:
-        """See `Ground.last_words`."""
+    def log_tail(self) -> str:
+        """See `ProvingServer.log_tail`."""
         return self._starting.result()[1].log_tail(20)
 
 
-class BorrowedGround:
+class RemoteServer:
     """A running server in explicit mode, such as one with production's GPU.
 
     The candidate travels inside the load request, so the server needs no share of a disk, and has
@@ -140,7 +140,7 @@ class BorrowedGround:
 
     @classmethod
     @contextmanager
-    def open(cls, url: str) -> Iterator[BorrowedGround]:
+    def open(cls, url: str) -> Iterator[RemoteServer]:
         """Use a server, and leave it as it was."""
         borrowed = cls(url)
         try:
@@ -149,17 +149,17 @@ class BorrowedGround:
             borrowed._unload()
 
     def client(self) -> TritonClient:
-        """See `Ground.client`."""
+        """See `ProvingServer.client`."""
         with connected(self._url, option="--prove-on"):
             return client_of(self._url, CALL_SECONDS)
 
     def name(self, bundle: Bundle) -> str:
-        """See `Ground.name`."""
+        """See `ProvingServer.name`."""
         # No registered model that is exported has a name that begins so.
         return f"_stlab-proving-{bundle.model}-{bundle.sha256[:8]}"
 
     def load(self, client: TritonClient, bundle: Bundle) -> None:
-        """See `Ground.load`."""
+        """See `ProvingServer.load`."""
         if bundle.size > _MOST_SENT:
             raise UsageError(
                 f"the bundle's {bundle.size:,} bytes are too many to send to {self._url}",
@@ -178,11 +178,11 @@ class BorrowedGround:
         client.repository.load(config.name, config=text, files=files, deadline=LOAD_SECONDS)
 
     def description(self) -> str:
-        """See `Ground.description`."""
+        """See `ProvingServer.description`."""
         return f"the Triton server at {self._url}"
 
-    def last_words(self) -> str:
-        """See `Ground.last_words`: its log is not ours."""
+    def log_tail(self) -> str:
+        """See `ProvingServer.log_tail`: its log is not ours."""
         return ""
 
     def _unload(self) -> None:
@@ -192,13 +192,13 @@ class BorrowedGround:
 
 
 @contextmanager
-def ground(
+def open_server(
     prove_on: str, folder: Path, release: Release, say: Callable[[str], None]
-) -> Iterator[Ground]:
+) -> Iterator[ProvingServer]:
     """Open a private server, or a lent one where an address is given."""
     if prove_on:
-        with BorrowedGround.open(prove_on) as borrowed:
+        with RemoteServer.open(prove_on) as borrowed:
             yield borrowed
     else:
-        with PrivateGround.open(folder, release, say) as private:
+        with PrivateServer.open(folder, release, say) as private:
             yield private

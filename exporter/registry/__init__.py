@@ -1,22 +1,27 @@
 """The MLflow Model Registry: versions, aliases, tags, and bundles in runs."""
 
 from exporter.registry.client import Registry, Selection
-from exporter.registry.pipeline_tags import parts_of
-from exporter.registry.promote import clean_up, promote, stands
-from exporter.registry.promotion_record import Promotion, claims, kept_in, promotion
+from exporter.registry.pipeline_tags import pipeline_models
+from exporter.registry.promote import clean_up, is_current, promote
+from exporter.registry.promotion_record import (
+    PromotionRecord,
+    open_records,
+    promotion,
+    repository_of,
+)
 from exporter.registry.runs import ExportRun, fetch_bundle
 
 __all__ = [
     "ExportRun",
-    "Promotion",
+    "PromotionRecord",
     "Registry",
     "Selection",
-    "claims",
     "clean_up",
     "fetch_bundle",
-    "kept_in",
-    "parts_of",
+    "is_current",
+    "open_records",
+    "pipeline_models",
     "promote",
     "promotion",
-    "stands",
+    "repository_of",
 ]

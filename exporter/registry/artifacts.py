@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.errors import NotFoundError, StlabError, UnavailableError
 from exporter.names import artifact_path
 from exporter.registry.bounds import exchange
-from exporter.registry.errors import NOT_FOUND, quiet_progress, translated
+from exporter.registry.errors import NOT_FOUND, quiet_progress, translate_errors
 from exporter.registry.locations import locate
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def download(registry: Registry, address: str, folder: Path, what: str, hint: st
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    with translated(registry.uri), quiet_progress():
+    with translate_errors(registry.uri), quiet_progress():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             location = locate(registry, address, what)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.errors import ConflictError, NotFoundError
 from exporter.registry.artifacts import download
 from exporter.registry.bounds import every_page
-from exporter.registry.errors import NOT_FOUND, check_reachable, translated
+from exporter.registry.errors import NOT_FOUND, check_reachable, translate_errors
 from exporter.registry.transport import install
 from exporter.text.redaction import learn, redact
 
@@ -81,7 +81,7 @@ class Registry:
             from mlflow import MlflowClient
 
             install()
-        with translated(uri):
+        with translate_errors(uri):
             mlflow.set_tracking_uri(uri)
             return cls(uri, MlflowClient(tracking_uri=uri))
 
@@ -96,7 +96,7 @@ class Registry:
             ConflictError: ``prod`` is asked for a version that ``staging`` does not name.
             UnavailableError: The registry went away.
         """
-        aliases, versions = self.look(model)
+        aliases, versions = self.get_model(model)
         chosen = version or _default_version(alias, aliases, versions)
         if chosen not in versions:
             raise NotFoundError(
@@ -111,14 +111,14 @@ class Registry:
             )
         return Selection(model, chosen, aliases.get(alias), aliases, versions)
 
-    def look(self, model: str) -> tuple[Mapping[str, int], Mapping[int, Mapping[str, str]]]:
+    def get_model(self, model: str) -> tuple[Mapping[str, int], Mapping[int, Mapping[str, str]]]:
         """Return what every alias of a model names, and the tags of every version.
 
         Raises:
             NotFoundError: There is no such model, or it has no versions.
             UnavailableError: The registry went away.
         """
-        with translated(self.uri):
+        with translate_errors(self.uri):
             aliases = self._aliases(model)
             found = {
                 int(entry.version): dict(entry.tags or {})
@@ -141,7 +141,7 @@ class Registry:
         Raises:
             UnavailableError: The registry went away.
         """
-        with translated(self.uri):
+        with translate_errors(self.uri):
             return self._models()
 
     def pull(self, model: str, version: int, folder: Path) -> Path:
@@ -161,7 +161,7 @@ class Registry:
         )
 
     def artifact_roots(self) -> set[str]:
-        """Return where the artifacts of the registry's experiments are, for `translated` blocks."""
+        """Return the artifact locations of the registry's experiments."""
         from mlflow.entities import ViewType
 
         return {
@@ -175,7 +175,7 @@ class Registry:
 
     def tag(self, model: str, version: int, tags: Mapping[str, object]) -> None:
         """Set tags of a version, whose values are free of secrets."""
-        with translated(self.uri):
+        with translate_errors(self.uri):
             for key, value in tags.items():
                 self.client.set_model_version_tag(model, str(version), key, str(value))
 
@@ -186,17 +186,17 @@ class Registry:
             NotFoundError: There is no such model.
             UnavailableError: The registry went away.
         """
-        with translated(self.uri):
+        with translate_errors(self.uri):
             return self._aliases(model)
 
-    def named(self, model: str, alias: str) -> tuple[int, Mapping[str, str]]:
+    def version_by_alias(self, model: str, alias: str) -> tuple[int, Mapping[str, str]]:
         """Return the version that an alias names, with its tags, in one question.
 
         Raises:
             NotFoundError: There is no such model or alias.
             UnavailableError: The registry went away.
         """
-        with translated(self.uri):
+        with translate_errors(self.uri):
             try:
                 found = self.client.get_model_version_by_alias(model, alias)
             except Exception as error:

@@ -24,7 +24,7 @@ from exporter.text.redaction import redact
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["NOT_FOUND", "check_reachable", "quiet_progress", "translated"]
+__all__ = ["NOT_FOUND", "check_reachable", "quiet_progress", "translate_errors"]
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 8.0
@@ -34,7 +34,7 @@ _REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENT
 
 
 @contextlib.contextmanager
-def translated(uri: str) -> Iterator[None]:
+def translate_errors(uri: str) -> Iterator[None]:
     """Bound what is exchanged with a registry, and translate what its libraries raise.
 
     Raises:

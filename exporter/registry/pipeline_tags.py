@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from exporter.registry.client import Registry
 
-__all__ = ["PARTS", "parts_of"]
+__all__ = ["PARTS", "pipeline_models"]
 
 PARTS = ("preprocessing", "postprocessing")
 """The places in a pipeline beside the model's own, with tags ``stlab.<place>``."""
@@ -22,7 +22,7 @@ _NAMED = re.compile(
 )
 
 
-def parts_of(registry: Registry, tags: Mapping[str, str]) -> dict[str, tuple[str, int]]:
+def pipeline_models(registry: Registry, tags: Mapping[str, str]) -> dict[str, tuple[str, int]]:
     """Return the registered model and version in each place that a version's tags fill.
 
     Args:

@@ -14,8 +14,13 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import ConflictError, OutcomeUnknown
 from exporter.names import ARCHIVED
-from exporter.registry.errors import translated
-from exporter.registry.promotion_record import Promotion, claims, promoted_tag, promotion
+from exporter.registry.errors import translate_errors
+from exporter.registry.promotion_record import (
+    PromotionRecord,
+    open_records,
+    promoted_tag,
+    promotion,
+)
 from exporter.registry.runs import close_abandoned
 from exporter.text.redaction import redact
 
@@ -24,10 +29,10 @@ if TYPE_CHECKING:
 
     from exporter.registry.client import Registry, Selection
 
-__all__ = ["clean_up", "promote", "stands"]
+__all__ = ["clean_up", "is_current", "promote"]
 
 
-def promote(registry: Registry, selection: Selection, alias: str, record: Promotion) -> None:
+def promote(registry: Registry, selection: Selection, alias: str, record: PromotionRecord) -> None:
     """Let an alias name the selected version; ``prod`` leaves ``archived`` at what it displaces.
 
     Args:
@@ -41,7 +46,7 @@ def promote(registry: Registry, selection: Selection, alias: str, record: Promot
         OutcomeUnknown: The registry went away before it said whether the alias was moved.
         UnavailableError: The registry went away before.
     """
-    with translated(registry.uri):
+    with translate_errors(registry.uri):
         _move(registry, selection, alias, record)
 
 
@@ -51,13 +56,13 @@ def clean_up(registry: Registry, model: str) -> None:
     Raises:
         UnavailableError: The registry went away.
     """
-    aliases, versions = registry.look(model)
-    with translated(registry.uri):
+    aliases, versions = registry.get_model(model)
+    with translate_errors(registry.uri):
         _close_claims(registry, model, versions, aliases)
         close_abandoned(registry, model)
 
 
-def _move(registry: Registry, selection: Selection, alias: str, record: Promotion) -> None:
+def _move(registry: Registry, selection: Selection, alias: str, record: PromotionRecord) -> None:
     model, version = selection.model, selection.version
     aliases = registry.aliases(model)
     if aliases.get(alias) != selection.previous:
@@ -100,7 +105,7 @@ def _move(registry: Registry, selection: Selection, alias: str, record: Promotio
         return
 
 
-def stands(selection: Selection, alias: str, bundle: str) -> bool:
+def is_current(selection: Selection, alias: str, bundle: str) -> bool:
     """Return whether an alias names the selected version, and its open record says this bundle.
 
     An alias that was moved by hand has no open record, whatever is served.
@@ -127,7 +132,7 @@ def _close_claims(
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     for name, current in named.items():
-        for version, record in claims(versions, name).items():
+        for version, record in open_records(versions, name).items():
             if version != current:
                 closed = replace(record, until=now).as_tag()
                 registry.tag(model, version, {promoted_tag(name): closed})
@@ -147,7 +152,7 @@ class _Writing:
         self._done = ExitStack()
         self.pointed: dict[str, int] = {}
 
-    def record(self, version: int, alias: str, record: Promotion) -> None:
+    def record(self, version: int, alias: str, record: PromotionRecord) -> None:
         """Write a record."""
         name = promoted_tag(alias)
         before = self._selection.versions[version].get(name)
@@ -189,7 +194,7 @@ def _displaced(selection: Selection, alias: str) -> int | None:
     return before if displaces else None
 
 
-def _renewed(selection: Selection, alias: str, record: Promotion) -> Promotion:
+def _renewed(selection: Selection, alias: str, record: PromotionRecord) -> PromotionRecord:
     """Return what to record: where the alias stays with the version, it came there when it did."""
     if selection.previous != selection.version:
         return record

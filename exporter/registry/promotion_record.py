@@ -18,7 +18,7 @@ from exporter.untrusted import UNFIT, parse_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Promotion", "claims", "kept_in", "promoted_tag", "promotion"]
+__all__ = ["PromotionRecord", "open_records", "promoted_tag", "promotion", "repository_of"]
 
 _PROMOTED = "stlab.promoted."
 
@@ -28,7 +28,7 @@ def _now() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Promotion:
+class PromotionRecord:
     """One record.
 
     Attributes:
@@ -75,12 +75,12 @@ def promoted_tag(alias: str) -> str:
     return f"{_PROMOTED}{alias}"
 
 
-def promotion(tags: Mapping[str, str], alias: str) -> Promotion | None:
+def promotion(tags: Mapping[str, str], alias: str) -> PromotionRecord | None:
     """Read a version's record of an alias; None where there is none that can be read."""
     try:
         record = parse_json(tags[promoted_tag(alias)])
         previous = record["from"]
-        return Promotion(
+        return PromotionRecord(
             bundle=str(record["bundle"]),
             uri=str(record["uri"]),
             by=str(record["by"]),
@@ -94,13 +94,15 @@ def promotion(tags: Mapping[str, str], alias: str) -> Promotion | None:
         return None
 
 
-def kept_in(tags: Mapping[str, str], alias: str) -> str:
+def repository_of(tags: Mapping[str, str], alias: str) -> str:
     """Return the identity of the repository that a version was published to for an alias."""
     record = promotion(tags, alias)
     return "" if record is None else record.repository
 
 
-def claims(versions: Mapping[int, Mapping[str, str]], alias: str) -> dict[int, Promotion]:
+def open_records(
+    versions: Mapping[int, Mapping[str, str]], alias: str
+) -> dict[int, PromotionRecord]:
     """Return the open records of an alias, by version; more than one is one too many.
 
     Args:

@@ -10,7 +10,7 @@ from exporter.bundle import MANIFEST, Bundle
 from exporter.errors import ConflictError, ValidationFailed
 from exporter.registry.artifacts import download
 from exporter.registry.bounds import exchange
-from exporter.registry.errors import quiet_progress, translated
+from exporter.registry.errors import quiet_progress, translate_errors
 from exporter.registry.locations import check_location
 from exporter.system.processes import Holder
 from exporter.untrusted import UNFIT, parse_json
@@ -52,7 +52,7 @@ class ExportRun:
         from mlflow.entities import Param
 
         client = registry.client
-        with translated(registry.uri):
+        with translate_errors(registry.uri):
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
                 experiment_id = _create_experiment(registry)
@@ -93,7 +93,7 @@ class ExportRun:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         uri = self._registry.uri
-        with translated(uri), quiet_progress(), exchange(uri, transfer=True):
+        with translate_errors(uri), quiet_progress(), exchange(uri, transfer=True):
             yield get_artifact_repository(self._location, tracking_uri=uri)
 
     def finish(self, metrics: Mapping[str, float], *, succeeded: bool) -> None:
@@ -104,7 +104,7 @@ class ExportRun:
 
         now = int(time.time() * 1000)
         client = self._registry.client
-        with translated(self._registry.uri):
+        with translate_errors(self._registry.uri):
             client.log_batch(
                 self.run_id,
                 metrics=[Metric(key, float(value), now, 0) for key, value in metrics.items()],
@@ -119,7 +119,7 @@ def close_abandoned(registry: Registry, model: str) -> None:
         UnavailableError: The registry went away.
     """
     client = registry.client
-    with translated(registry.uri):
+    with translate_errors(registry.uri):
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             return

@@ -8,15 +8,15 @@ from exporter.repository.base import Publication, Repository
 from exporter.repository.local_repository import LocalRepository
 from exporter.repository.object_repository import ObjectRepository
 from exporter.repository.published import possibly_served
-from exporter.repository.url import Address, is_url
+from exporter.repository.url import StoreUrl, is_url
 from exporter.repository.workspace import Workspace
 
 __all__ = [
-    "Address",
     "LocalRepository",
     "ObjectRepository",
     "Publication",
     "Repository",
+    "StoreUrl",
     "Workspace",
     "is_url",
     "open_repository",
@@ -33,4 +33,4 @@ def open_repository(url: str) -> Repository:
     Raises:
         UsageError: There is no such store, or the URL cannot be a repository's.
     """
-    return ObjectRepository(Address.parse(url)) if is_url(url) else LocalRepository(Path(url))
+    return ObjectRepository(StoreUrl.parse(url)) if is_url(url) else LocalRepository(Path(url))

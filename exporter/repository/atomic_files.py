@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["copy_file", "durable", "open_to_readers", "replace_file", "sync", "translated"]
+__all__ = ["copy_file", "durable", "open_to_readers", "replace_file", "sync", "translate_errors"]
 
 
 def replace_file(path: Path, content: bytes, staging: Path) -> None:
@@ -72,7 +72,7 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def translated(root: Path) -> Iterator[None]:
+def translate_errors(root: Path) -> Iterator[None]:
     """Translate what the filesystem raises.
 
     Raises:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from exporter.bundle import Bundle
 
-__all__ = ["Publication", "Repository", "agreed_config"]
+__all__ = ["Publication", "Repository", "merged_config"]
 
 _AGREEING = ("interface", "backend", "filename", "batching")
 
@@ -25,11 +25,11 @@ class Publication:
     """What publishing changed, to undo it.
 
     Attributes:
-        fresh: Whether the model's directory was not there before.
+        is_new_model: Whether the model's directory was not there before.
         displaced: Where what lay in the version's place lies now, or None.
     """
 
-    fresh: bool = False
+    is_new_model: bool = False
     displaced: Path | None = None
 
 
@@ -49,10 +49,10 @@ class Repository(Protocol):
             UnavailableError: The disk or the store fails.
         """
 
-    def tidy(self, model: str) -> None:
+    def clean_up(self, model: str) -> None:
         """Delete what a killed command prepared and nobody needs, unless somebody is at work."""
 
-    def check_held(self, model: str) -> None:
+    def ensure_locked(self, model: str) -> None:
         """Make sure, just before something is moved that others see, that the lock is still ours.
 
         Raises:
@@ -98,14 +98,14 @@ class Repository(Protocol):
             ValidationFailed: A file is missing, differs, or was never proven; it is named.
         """
 
-    def served(self, model: str) -> tuple[int, ...]:
+    def served_versions(self, model: str) -> tuple[int, ...]:
         """Return the versions that the live config names.
 
         Raises:
             ValidationFailed: The config cannot be read.
         """
 
-    def serves(self, bundle: Bundle) -> bool:
+    def is_serving(self, bundle: Bundle) -> bool:
         """Whether exactly this bundle lies here, unharmed, and is served."""
 
     def publish(self, bundle: Bundle, work: Path) -> Publication | None:
@@ -125,10 +125,10 @@ class Repository(Protocol):
                 directory holds what no export put there.
         """
 
-    def withdraw(self, bundle: Bundle, publication: Publication, work: Path) -> None:
+    def unpublish(self, bundle: Bundle, publication: Publication, work: Path) -> None:
         """Undo `publish`. A version that the live config names stays."""
 
-    def check_agreement(self, bundle: Bundle, beside: Iterable[int]) -> None:
+    def check_compatible(self, bundle: Bundle, beside: Iterable[int]) -> None:
         """Refuse a version that cannot be served beside the others.
 
         Raises:
@@ -150,7 +150,7 @@ class Repository(Protocol):
             ConflictError: A version that stays has another interface.
         """
 
-    def go_back(self, model: str, kept: Path | None) -> None:
+    def restore_config(self, model: str, kept: Path | None) -> None:
         """Undo `activate`."""
 
     def remove(self, model: str, version: int, work: Path) -> None:
@@ -161,7 +161,7 @@ class Repository(Protocol):
         """
 
 
-def agreed_config(repository: Repository, bundle: Bundle, beside: Iterable[int]) -> Any:
+def merged_config(repository: Repository, bundle: Bundle, beside: Iterable[int]) -> Any:
     """Return the config that serves a bundle together with versions published beside it.
 
     Raises:

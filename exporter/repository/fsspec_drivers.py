@@ -24,9 +24,9 @@ from exporter.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from exporter.repository.url import Address
+    from exporter.repository.url import StoreUrl
 
-__all__ = ["OPERATION_SECONDS", "connect", "error_code", "translated"]
+__all__ = ["OPERATION_SECONDS", "connect", "error_code", "translate_errors"]
 
 OPERATION_SECONDS = 15.0
 """How long one small request may take, with whatever is tried again below."""
@@ -131,7 +131,7 @@ _DRIVERS = {
 }
 
 
-def connect(address: Address) -> Any:
+def connect(address: StoreUrl) -> Any:
     """Return a filesystem of fsspec of our own, which remembers no listings.
 
     Raises:
@@ -147,7 +147,7 @@ def connect(address: Address) -> Any:
         ) from error
     import fsspec
 
-    with translated(address):
+    with translate_errors(address):
         filesystem = fsspec.filesystem(
             driver.protocol,
             use_listings_cache=False,
@@ -160,7 +160,7 @@ def connect(address: Address) -> Any:
     return filesystem
 
 
-def _options(address: Address) -> dict[str, Any]:
+def _options(address: StoreUrl) -> dict[str, Any]:
     if address.scheme == "s3":
         region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION")
         return {
@@ -184,7 +184,7 @@ def _options(address: Address) -> dict[str, Any]:
 
 
 @contextmanager
-def translated(address: Address, *, writes: bool = False) -> Iterator[None]:
+def translate_errors(address: StoreUrl, *, writes: bool = False) -> Iterator[None]:
     """Translate what a driver raises.
 
     A missing object and one that is in the way are the caller's matter, and pass.
@@ -238,7 +238,7 @@ def error_code(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _meaning(address: Address, code: str) -> StlabError:
+def _meaning(address: StoreUrl, code: str) -> StlabError:
     meaning = next((one for one in _MEANINGS if code in one.codes), _SILENT)
     credentials = _DRIVERS[address.scheme].credentials
     names = {"address": address, "code": code, "bucket": address.bucket, "keys": credentials}

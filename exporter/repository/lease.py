@@ -40,7 +40,7 @@ from exporter.untrusted import UNFIT, parse_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from exporter.repository.object_store import Store
+    from exporter.repository.object_store import ObjectStore
 
 __all__ = ["LEASE_SECONDS", "Lease"]
 
@@ -68,7 +68,7 @@ class Lease:
     @classmethod
     @contextmanager
     def open(
-        cls, store: Store, folder: str, model: str, seconds: float = LEASE_SECONDS
+        cls, store: ObjectStore, folder: str, model: str, seconds: float = LEASE_SECONDS
     ) -> Iterator[Lease]:
         """Take the lock of a model, renew it in the background, and give it back at the end.
 
@@ -152,7 +152,7 @@ class Lease:
 class _Locks:
     """The locks of one model."""
 
-    def __init__(self, store: Store, folder: str, model: str) -> None:
+    def __init__(self, store: ObjectStore, folder: str, model: str) -> None:
         self.store = store
         self.folder = folder
         self.model = model

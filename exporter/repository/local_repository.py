@@ -21,12 +21,12 @@ from exporter.repository.atomic_files import (
     open_to_readers,
     replace_file,
     sync,
-    translated,
+    translate_errors,
 )
-from exporter.repository.base import Publication, agreed_config
+from exporter.repository.base import Publication, merged_config
 from exporter.repository.model_dir import (
-    check_ours,
     lay_out,
+    reject_foreign_files,
     served_versions,
     versions_at,
     warmup_files,
@@ -36,9 +36,9 @@ from exporter.repository.published import (
     check_replaceable,
     is_remnant,
     is_served,
-    lies_here,
     possibly_served,
-    spare_warmup,
+    published_state,
+    unused_warmup_files,
 )
 from exporter.repository.workspace import Workspace, has_leftovers, read_identity
 from exporter.triton.model_config import render
@@ -52,7 +52,7 @@ __all__ = ["LocalRepository"]
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A model's directory in a local folder; see `exporter.repository.model_dir.Place`."""
+    """A model's directory in a local folder; see `exporter.repository.model_dir.ModelDir`."""
 
     path: Path
 
@@ -60,24 +60,24 @@ class Folder:
         return str(self.path)
 
     def entries(self, folder: str = "") -> Collection[str]:
-        """See `Place.entries`."""
+        """See `ModelDir.entries`."""
         path = self.path / folder
         return [entry.name for entry in path.iterdir()] if path.is_dir() else []
 
     def has(self, name: str) -> bool:
-        """See `Place.has`."""
+        """See `ModelDir.has`."""
         return (self.path / name).is_file()
 
     def read(self, name: str) -> bytes | None:
-        """See `Place.read`."""
+        """See `ModelDir.read`."""
         return (self.path / name).read_bytes() if self.has(name) else None
 
     def holds(self, bundle: Bundle, name: str, at: str) -> bool:
-        """See `Place.holds`."""
+        """See `ModelDir.holds`."""
         return bundle.holds(name, self.path / at)
 
     def begins(self, bundle: Bundle, name: str, at: str) -> bool:
-        """See `Place.begins`."""
+        """See `ModelDir.begins`."""
         path = self.path / at
         return path.is_file() and bundle.begins_with(name, path.stat().st_size, file_digest(path))
 
@@ -102,14 +102,14 @@ class LocalRepository:
         """See `Repository.identity`."""
         return read_identity(self.root)
 
-    def tidy(self, model: str) -> None:
-        """See `Repository.tidy`."""
+    def clean_up(self, model: str) -> None:
+        """See `Repository.clean_up`."""
         if has_leftovers(self.root, model):
             with suppress(StlabError), self.workspace(model):
                 pass  # it begins with that
 
-    def check_held(self, model: str) -> None:
-        """See `Repository.check_held`; the kernel takes no lock from a living holder."""
+    def ensure_locked(self, model: str) -> None:
+        """See `Repository.ensure_locked`; the kernel takes no lock from a living holder."""
 
     def versions(self, model: str) -> tuple[int, ...]:
         """See `Repository.versions`."""
@@ -133,12 +133,12 @@ class LocalRepository:
         """See `Repository.verify`."""
         Bundle(self._place(bundle.model, bundle.version), bundle.manifest).verify()
 
-    def served(self, model: str) -> tuple[int, ...]:
-        """See `Repository.served`."""
+    def served_versions(self, model: str) -> tuple[int, ...]:
+        """See `Repository.served_versions`."""
         return served_versions(self._folder(model))
 
-    def serves(self, bundle: Bundle) -> bool:
-        """See `Repository.serves`."""
+    def is_serving(self, bundle: Bundle) -> bool:
+        """See `Repository.is_serving`."""
         return is_served(self, bundle, self._folder(bundle.model))
 
     def publish(self, bundle: Bundle, work: Path) -> Publication | None:
@@ -147,11 +147,11 @@ class LocalRepository:
         A model that is new here arrives with its config in one rename, since it has nothing to
         switch from.
         """
-        with translated(self.root):
+        with translate_errors(self.root):
             place = self._folder(bundle.model)
-            check_ours(place)
+            reject_foreign_files(place)
             target = self._place(bundle.model, bundle.version)
-            ours, whole = lies_here(self, bundle)
+            ours, whole = published_state(self, bundle)
             ours = ours or is_remnant(bundle, place)
             if whole:
                 self._add_warmup(bundle)
@@ -168,22 +168,22 @@ class LocalRepository:
                     self.root.chmod(0o755)
                 folder.rename(target.parent)
                 sync(self.root)
-                return Publication(fresh=True)
+                return Publication(is_new_model=True)
             publication = Publication(displaced=self._set_aside(target, work))
             try:
                 self._add_warmup(bundle)
                 (folder / target.name).rename(target)
                 sync(target.parent)
             except BaseException:
-                self.withdraw(bundle, publication, work)
+                self.unpublish(bundle, publication, work)
                 raise
             return None if ours else publication
 
-    def withdraw(self, bundle: Bundle, publication: Publication, work: Path) -> None:
-        """See `Repository.withdraw`: without the version that it names the server had nothing."""
-        with translated(self.root):
+    def unpublish(self, bundle: Bundle, publication: Publication, work: Path) -> None:
+        """See `Repository.unpublish`: without the version that it names the server had nothing."""
+        with translate_errors(self.root):
             target = self._place(bundle.model, bundle.version)
-            if publication.fresh:
+            if publication.is_new_model:
                 self._remove(target.parent, work)
                 return
             if bundle.version in possibly_served(self, bundle.model):
@@ -194,15 +194,15 @@ class LocalRepository:
                 sync(target.parent)
             self._drop_warmup(bundle.model, list(warmup_files(bundle)))
 
-    def check_agreement(self, bundle: Bundle, beside: Iterable[int]) -> None:
-        """See `Repository.check_agreement`."""
-        agreed_config(self, bundle, beside)
+    def check_compatible(self, bundle: Bundle, beside: Iterable[int]) -> None:
+        """See `Repository.check_compatible`."""
+        merged_config(self, bundle, beside)
 
     def activate(self, bundle: Bundle, beside: Iterable[int], work: Path) -> Path | None:
         """See `Repository.activate`."""
-        with translated(self.root):
+        with translate_errors(self.root):
             path = self.root / bundle.model / CONFIG
-            text = render(agreed_config(self, bundle, beside))
+            text = render(merged_config(self, bundle, beside))
             kept = None
             if path.is_file():
                 kept = work / f"config-{uuid.uuid4().hex}"
@@ -211,9 +211,9 @@ class LocalRepository:
                 replace_file(path, text.encode(), work)
             return kept
 
-    def go_back(self, model: str, kept: Path | None) -> None:
+    def restore_config(self, model: str, kept: Path | None) -> None:
         """Undo `activate`; it takes no room on the disk."""
-        with translated(self.root):
+        with translate_errors(self.root):
             path = self.root / model / CONFIG
             if kept is None:
                 path.unlink(missing_ok=True)
@@ -226,7 +226,7 @@ class LocalRepository:
     def remove(self, model: str, version: int, work: Path) -> None:
         """See `Repository.remove`."""
         check_not_served(self, model, version)
-        with translated(self.root):
+        with translate_errors(self.root):
             bundle = self.bundle(model, version)
             self._remove(self._place(model, version), work)
             self._drop_warmup(model, () if bundle is None else list(warmup_files(bundle)))
@@ -238,7 +238,7 @@ class LocalRepository:
         return self.root / model / str(version)
 
     def _drop_warmup(self, model: str, names: Collection[str]) -> None:
-        for name in spare_warmup(self, model, self._folder(model), names):
+        for name in unused_warmup_files(self, model, self._folder(model), names):
             (self.root / model / name).unlink(missing_ok=True)
 
     def _add_warmup(self, bundle: Bundle) -> None:

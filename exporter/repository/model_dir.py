@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from exporter.bundle import Bundle
 
 __all__ = [
-    "Place",
-    "check_ours",
+    "ModelDir",
     "lay_out",
     "live_config",
+    "reject_foreign_files",
     "served_versions",
     "version_files",
     "versions_at",
@@ -31,7 +31,7 @@ __all__ = [
 _CODE = frozenset({"so", "py"})
 
 
-class Place(Protocol):
+class ModelDir(Protocol):
     """A model's directory, wherever it lies."""
 
     def __str__(self) -> str: ...
@@ -88,7 +88,7 @@ def lay_out(bundle: Bundle, folder: Path, config: str) -> None:
     (folder / CONFIG).write_text(config)
 
 
-def versions_at(place: Place) -> tuple[int, ...]:
+def versions_at(place: ModelDir) -> tuple[int, ...]:
     """Return the versions that lie in a model's directory, in order."""
     found = {name: served_version(name) for name in place.entries()}
     return tuple(
@@ -96,7 +96,7 @@ def versions_at(place: Place) -> tuple[int, ...]:
     )
 
 
-def live_config(place: Place) -> Any:
+def live_config(place: ModelDir) -> Any:
     """Return a model directory's configuration, or None where there is none.
 
     Raises:
@@ -116,7 +116,7 @@ def live_config(place: Place) -> Any:
     return config
 
 
-def served_versions(place: Place) -> tuple[int, ...]:
+def served_versions(place: ModelDir) -> tuple[int, ...]:
     """Return the versions that a model's live config names.
 
     Raises:
@@ -126,7 +126,7 @@ def served_versions(place: Place) -> tuple[int, ...]:
     return () if config is None else tuple(config.version_policy.specific.versions)
 
 
-def check_ours(place: Place, unfinished: Collection[int] = ()) -> None:
+def reject_foreign_files(place: ModelDir, unfinished: Collection[int] = ()) -> None:
     """Reject a model directory that stlab did not create.
 
     A config that is damaged passes: the next export writes it again.

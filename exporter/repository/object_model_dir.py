@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from exporter.bundle import Bundle
-    from exporter.repository.object_store import Store
+    from exporter.repository.object_store import ObjectStore
 
-__all__ = ["StoredModel"]
+__all__ = ["ObjectModelDir"]
 
 
 @dataclass(frozen=True, slots=True)
-class StoredModel:
-    """A model's directory as it was listed; see `exporter.repository.model_dir.Place`.
+class ObjectModelDir:
+    """A model's directory as it was listed; see `exporter.repository.model_dir.ModelDir`.
 
     Attributes:
         store: Where it lies.
@@ -26,12 +26,12 @@ class StoredModel:
         sizes: The files below it by relative name, with their bytes.
     """
 
-    store: Store
+    store: ObjectStore
     folder: str
     sizes: Mapping[str, int]
 
     @classmethod
-    def look(cls, store: Store, folder: str) -> Self:
+    def list(cls, store: ObjectStore, folder: str) -> Self:
         """List a model's directory, as it is now."""
         return cls(store, folder, store.list(folder))
 
@@ -39,28 +39,28 @@ class StoredModel:
         return f"{self.store.address}/{self.folder.partition('/')[2]}"
 
     def entries(self, folder: str = "") -> Collection[str]:
-        """See `Place.entries`."""
+        """See `ModelDir.entries`."""
         prefix = f"{folder}/" if folder else ""
         below = (name.removeprefix(prefix) for name in self.sizes if name.startswith(prefix))
         return {name.partition("/")[0] for name in below}
 
     def has(self, name: str) -> bool:
-        """See `Place.has`."""
+        """See `ModelDir.has`."""
         return name in self.sizes
 
     def read(self, name: str) -> bytes | None:
-        """See `Place.read`."""
+        """See `ModelDir.read`."""
         return self.store.read(f"{self.folder}/{name}")
 
     def holds(self, bundle: Bundle, name: str, at: str) -> bool:
-        """See `Place.holds`."""
+        """See `ModelDir.holds`."""
         size = self.sizes.get(at)
         if size is None or (name != MANIFEST and size != bundle.files[name]["bytes"]):
             return False
         return self.store.digest(f"{self.folder}/{at}", size) == bundle.digest(name)
 
     def begins(self, bundle: Bundle, name: str, at: str) -> bool:
-        """See `Place.begins`."""
+        """See `ModelDir.begins`."""
         size = self.sizes.get(at)
         return size is not None and bundle.begins_with(
             name, size, self.store.digest(f"{self.folder}/{at}", size)

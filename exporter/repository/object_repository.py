@@ -21,34 +21,34 @@ from typing import TYPE_CHECKING
 from exporter.bundle import CONFIG, MANIFEST, REPORT, SAMPLES, WARMUP, Bundle, file_digest
 from exporter.errors import ConflictError, StlabError, ValidationFailed
 from exporter.names import artifact_path, served_version
-from exporter.repository.base import Publication, agreed_config
+from exporter.repository.base import Publication, merged_config
 from exporter.repository.lease import LEASE_SECONDS, Lease
 from exporter.repository.model_dir import (
-    check_ours,
+    reject_foreign_files,
     served_versions,
     version_files,
     versions_at,
     warmup_files,
 )
-from exporter.repository.object_model_dir import StoredModel
-from exporter.repository.object_store import Store
+from exporter.repository.object_model_dir import ObjectModelDir
+from exporter.repository.object_store import ObjectStore
 from exporter.repository.published import (
     check_not_served,
     check_replaceable,
     is_remnant,
     is_served,
-    lies_here,
     possibly_served,
-    spare_warmup,
+    published_state,
+    unused_warmup_files,
 )
-from exporter.repository.workspace import FORMER_IDENTITY, IDENTITY, room
+from exporter.repository.workspace import FORMER_IDENTITY, IDENTITY, explain_full_disk
 from exporter.system.environment import temporary_folder
 from exporter.triton.model_config import render
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from exporter.repository.url import Address
+    from exporter.repository.url import StoreUrl
 
 __all__ = ["ObjectRepository"]
 
@@ -63,11 +63,11 @@ class ObjectRepository:
         address: Where it lies.
         lease_seconds: How long a lock outlives a holder that died on another machine.
 
-    Whatever reads or writes raises what `exporter.repository.fsspec_drivers.translated` does.
+    Whatever reads or writes raises what `exporter.repository.fsspec_drivers.translate_errors` does.
     """
 
-    def __init__(self, address: Address, lease_seconds: float = LEASE_SECONDS) -> None:
-        self.store = Store(address)
+    def __init__(self, address: StoreUrl, lease_seconds: float = LEASE_SECONDS) -> None:
+        self.store = ObjectStore(address)
         self._root = address.name
         self._beside = f".{address.name}.stlab"
         self._lease_seconds = lease_seconds
@@ -81,19 +81,22 @@ class ObjectRepository:
             try:
                 self._keep_identity()
                 self._clean(model)
-                with tempfile.TemporaryDirectory(prefix="stlab-work-") as work, room(Path(work)):
+                with (
+                    tempfile.TemporaryDirectory(prefix="stlab-work-") as work,
+                    explain_full_disk(Path(work)),
+                ):
                     yield Path(work)
             finally:
                 del self._leases[model]
 
-    def tidy(self, model: str) -> None:
-        """See `Repository.tidy`."""
+    def clean_up(self, model: str) -> None:
+        """See `Repository.clean_up`."""
         if self._unfinished(model):
             with suppress(StlabError), self.workspace(model):
                 pass  # it begins with that
 
-    def check_held(self, model: str) -> None:
-        """See `Repository.check_held`."""
+    def ensure_locked(self, model: str) -> None:
+        """See `Repository.ensure_locked`."""
         if model not in self._leases:
             raise ConflictError(
                 f"the lock of '{model}' is not held",
@@ -138,12 +141,12 @@ class ObjectRepository:
             place.version(version), lambda name: place.holds(bundle, name, f"{version}/{name}")
         )
 
-    def served(self, model: str) -> tuple[int, ...]:
-        """See `Repository.served`."""
+    def served_versions(self, model: str) -> tuple[int, ...]:
+        """See `Repository.served_versions`."""
         return served_versions(self._look(model))
 
-    def serves(self, bundle: Bundle) -> bool:
-        """See `Repository.serves`."""
+    def is_serving(self, bundle: Bundle) -> bool:
+        """See `Repository.is_serving`."""
         place = self._look(bundle.model)
         return is_served(self, bundle, place, self._unfinished(bundle.model))
 
@@ -159,8 +162,8 @@ class ObjectRepository:
         """
         model, version = bundle.model, bundle.version
         place = self._look(model)
-        check_ours(place, self._unfinished(model))
-        ours, whole = lies_here(self, bundle)
+        reject_foreign_files(place, self._unfinished(model))
+        ours, whole = published_state(self, bundle)
         ours = ours or is_remnant(bundle, place)
         if whole:
             self._add_warmup(bundle)
@@ -177,38 +180,38 @@ class ObjectRepository:
                 with suppress(StlabError):
                     self._take_away(model, version)
             raise
-        return None if ours else Publication(fresh=not place.sizes)
+        return None if ours else Publication(is_new_model=not place.sizes)
 
-    def withdraw(
+    def unpublish(
         self,
         bundle: Bundle,
         publication: Publication,  # noqa: ARG002 - nothing was set aside
         work: Path,  # noqa: ARG002
     ) -> None:
-        """See `Repository.withdraw`."""
+        """See `Repository.unpublish`."""
         if bundle.version not in possibly_served(self, bundle.model):
             self._take_away(bundle.model, bundle.version)
 
-    def check_agreement(self, bundle: Bundle, beside: Iterable[int]) -> None:
-        """See `Repository.check_agreement`."""
-        agreed_config(self, bundle, beside)
+    def check_compatible(self, bundle: Bundle, beside: Iterable[int]) -> None:
+        """See `Repository.check_compatible`."""
+        merged_config(self, bundle, beside)
 
     def activate(self, bundle: Bundle, beside: Iterable[int], work: Path) -> Path | None:
         """See `Repository.activate`."""
-        content = render(agreed_config(self, bundle, beside)).encode()
+        content = render(merged_config(self, bundle, beside)).encode()
         before = self._look(bundle.model).read(CONFIG)
         kept = None
         if before is not None:
             kept = work / f"config-{uuid.uuid4().hex}"
             kept.write_bytes(before)
         if content != before:
-            self.check_held(bundle.model)
+            self.ensure_locked(bundle.model)
             self.store.replace(self._config(bundle.model), content)
         return kept
 
-    def go_back(self, model: str, kept: Path | None) -> None:
-        """See `Repository.go_back`."""
-        self.check_held(model)
+    def restore_config(self, model: str, kept: Path | None) -> None:
+        """See `Repository.restore_config`."""
+        self.ensure_locked(model)
         if kept is None:
             self.store.delete(self._config(model))
         else:
@@ -251,8 +254,8 @@ class ObjectRepository:
     def _note(self, model: str, version: int) -> str:
         return f"{self._notes(model)}/{_UNFINISHED}{version}"
 
-    def _look(self, model: str) -> StoredModel:
-        return StoredModel.look(self.store, self._folder(model))
+    def _look(self, model: str) -> ObjectModelDir:
+        return ObjectModelDir.list(self.store, self._folder(model))
 
     def _unfinished(self, model: str) -> Collection[int]:
         """Return the versions that were under way when an export ended."""
@@ -268,7 +271,7 @@ class ObjectRepository:
                 self.store.delete(self._note(model, version))
                 continue
             with suppress(ValidationFailed):  # whether it is served nobody can tell: it stays
-                if version not in self.served(model):
+                if version not in self.served_versions(model):
                     self._take_away(model, version)
 
     def _read_into(self, folder: Path, model: str, name: str) -> bool:
@@ -278,10 +281,10 @@ class ObjectRepository:
             (folder / name).write_bytes(content)
         return content is not None
 
-    def _put_version(self, bundle: Bundle, place: StoredModel) -> None:
+    def _put_version(self, bundle: Bundle, place: ObjectModelDir) -> None:
         """Upload what is missing or damaged of a version, its manifest last."""
         model, version = bundle.model, bundle.version
-        self.check_held(model)
+        self.ensure_locked(model)
         note = self._note(model, version)
         self.store.replace(note, b"")
         wanted = version_files(bundle)
@@ -292,7 +295,7 @@ class ObjectRepository:
             if not (bundle.path / name).is_file():
                 bundle.verify()
             if name == MANIFEST:
-                self.check_held(model)
+                self.ensure_locked(model)
             digest = file_digest(bundle.path / name) if name == REPORT else bundle.digest(name)
             self.store.upload(f"{place.folder}/{at}", bundle.path / name, digest)
         for name in {*place.version(version)} - {*wanted, REPORT}:
@@ -308,12 +311,12 @@ class ObjectRepository:
 
     def _take_away(self, model: str, version: int) -> None:
         """Delete a version, its manifest first, and the warm-up data that nobody needs then."""
-        self.check_held(model)
+        self.ensure_locked(model)
         note, place = self._note(model, version), self._look(model)
         self.store.replace(note, b"")
         for name in sorted(place.version(version), key=lambda name: name != MANIFEST):
             self.store.delete(f"{place.folder}/{version}/{name}")
         warmup = [f"{WARMUP}/{name}" for name in place.entries(WARMUP)]
-        for name in spare_warmup(self, model, place, warmup):
+        for name in unused_warmup_files(self, model, place, warmup):
             self.store.delete(f"{place.folder}/{name}")
         self.store.delete(note)

@@ -13,15 +13,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ConflictError, UnavailableError
-from exporter.repository.fsspec_drivers import OPERATION_SECONDS, connect, translated
+from exporter.repository.fsspec_drivers import OPERATION_SECONDS, connect, translate_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from exporter.repository.url import Address
+    from exporter.repository.url import StoreUrl
 
-__all__ = ["Store"]
+__all__ = ["ObjectStore"]
 
 _CHUNK = 16 * 2**20
 # A line slower than this many bytes a second is taken for a dead one.
@@ -30,16 +30,16 @@ _TRIES, _PAUSE_SECONDS = 5, 0.1
 _TIMES = ("LastModified", "last_modified", "mtime", "updated")
 
 
-class Store:
+class ObjectStore:
     """The objects below one folder of a bucket.
 
     Args:
         address: Of the repository; its root's parent is where names begin.
 
-    Every method raises what `exporter.repository.fsspec_drivers.translated` does.
+    Every method raises what `exporter.repository.fsspec_drivers.translate_errors` does.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: StoreUrl) -> None:
         self.address = address
 
     @cached_property
@@ -49,7 +49,7 @@ class Store:
     def read(self, name: str) -> bytes | None:
         """Return an object's content; None where there is none."""
         try:
-            with translated(self.address):
+            with translate_errors(self.address):
                 return bytes(self._files.cat_file(self._path(name), timeout=OPERATION_SECONDS))
         except FileNotFoundError:
             return None
@@ -67,7 +67,7 @@ class Store:
         """
         for rest in reversed(range(_TRIES)):
             try:
-                with translated(self.address, writes=True):
+                with translate_errors(self.address, writes=True):
                     self._files.pipe_file(
                         self._path(name), content, mode="create", timeout=OPERATION_SECONDS
                     )
@@ -83,7 +83,7 @@ class Store:
 
     def replace(self, name: str, content: bytes) -> None:
         """Write an object, whatever is there."""
-        with translated(self.address, writes=True):
+        with translate_errors(self.address, writes=True):
             self._files.pipe_file(self._path(name), content, timeout=_limit(len(content)))
 
     def upload(self, name: str, path: Path, sha256: str) -> None:
@@ -98,7 +98,7 @@ class Store:
             UnavailableError: The object is not what was sent.
         """
         size = path.stat().st_size
-        with translated(self.address, writes=True):
+        with translate_errors(self.address, writes=True):
             self._files.put_file(str(path), self._path(name), timeout=_limit(size))
         if self.digest(name, size) != sha256:
             raise UnavailableError(
@@ -130,7 +130,7 @@ class Store:
         path = f"{self._path(folder)}/"
         self._files.invalidate_cache()
         try:
-            with translated(self.address):
+            with translate_errors(self.address):
                 found = self._files.find(path[:-1], detail=True, timeout=OPERATION_SECONDS)
         except FileNotFoundError:
             return {}
@@ -144,7 +144,7 @@ class Store:
     def delete(self, name: str) -> None:
         """Delete an object, if it is there."""
         try:
-            with translated(self.address):
+            with translate_errors(self.address):
                 self._files.rm_file(self._path(name), timeout=OPERATION_SECONDS)
         except FileNotFoundError:
             return
@@ -153,7 +153,7 @@ class Store:
         """Return when an object was written, by the store's own clock; None where it is not."""
         self._files.invalidate_cache()
         try:
-            with translated(self.address):
+            with translate_errors(self.address):
                 found = self._files.info(self._path(name), timeout=OPERATION_SECONDS)
         except FileNotFoundError:
             return None
@@ -163,7 +163,7 @@ class Store:
     def _chunks(self, name: str, size: int) -> Iterator[bytes]:
         for start in range(0, size, _CHUNK):
             end = min(start + _CHUNK, size)
-            with translated(self.address):
+            with translate_errors(self.address):
                 yield self._files.cat_file(
                     self._path(name), start=start, end=end, timeout=_limit(end - start)
                 )

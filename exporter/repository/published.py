@@ -6,28 +6,28 @@ from typing import TYPE_CHECKING
 
 from exporter.bundle import CONFIG, MANIFEST, REPORT
 from exporter.errors import ConflictError, ValidationFailed
-from exporter.repository.base import agreed_config
-from exporter.repository.model_dir import check_ours, live_config, warmup_files
+from exporter.repository.base import merged_config
+from exporter.repository.model_dir import live_config, reject_foreign_files, warmup_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from exporter.bundle import Bundle
     from exporter.repository.base import Repository
-    from exporter.repository.model_dir import Place
+    from exporter.repository.model_dir import ModelDir
 
 __all__ = [
     "check_not_served",
     "check_replaceable",
     "is_remnant",
     "is_served",
-    "lies_here",
     "possibly_served",
-    "spare_warmup",
+    "published_state",
+    "unused_warmup_files",
 ]
 
 
-def lies_here(repository: Repository, bundle: Bundle) -> tuple[bool, bool]:
+def published_state(repository: Repository, bundle: Bundle) -> tuple[bool, bool]:
     """Return whether a version that is published is this bundle, and whether it is whole.
 
     Without the evidence that it passed, it is not.
@@ -46,7 +46,7 @@ def lies_here(repository: Repository, bundle: Bundle) -> tuple[bool, bool]:
     return True, not proven or published.passed_report() is not None
 
 
-def is_remnant(bundle: Bundle, place: Place) -> bool:
+def is_remnant(bundle: Bundle, place: ModelDir) -> bool:
     """Whether a version in a model's directory is what damage left of this bundle.
 
     A manifest that is cut short does not say whose it is; the files do.
@@ -64,13 +64,13 @@ def is_remnant(bundle: Bundle, place: Place) -> bool:
 def possibly_served(repository: Repository, model: str) -> tuple[int, ...]:
     """Return the versions that the live config names; all published ones where it is damaged."""
     try:
-        return repository.served(model)
+        return repository.served_versions(model)
     except ValidationFailed:
         return repository.versions(model)
 
 
 def is_served(
-    repository: Repository, bundle: Bundle, place: Place, unfinished: Collection[int] = ()
+    repository: Repository, bundle: Bundle, place: ModelDir, unfinished: Collection[int] = ()
 ) -> bool:
     """Whether exactly this bundle lies in a model's directory, unharmed, and is served.
 
@@ -78,24 +78,24 @@ def is_served(
         repository: The repository.
         bundle: The bundle.
         place: The model's directory in it.
-        unfinished: See `exporter.repository.model_dir.check_ours`.
+        unfinished: See `exporter.repository.model_dir.reject_foreign_files`.
     """
     try:
-        check_ours(place, unfinished)
-        if lies_here(repository, bundle) != (True, True):
+        reject_foreign_files(place, unfinished)
+        if published_state(repository, bundle) != (True, True):
             return False
         live = live_config(place)
         served = [] if live is None else list(live.version_policy.specific.versions)
         # With another version beside it, the config may be that of the other's bundle.
         bundles = [repository.bundle(bundle.model, version) for version in served]
-        configs = [agreed_config(repository, one, served) for one in bundles if one is not None]
+        configs = [merged_config(repository, one, served) for one in bundles if one is not None]
     except (ConflictError, ValidationFailed):
         return False
     whole = all(place.holds(bundle, name, name) for name in warmup_files(bundle))
     return whole and bundle.version in served and live in configs
 
 
-def check_replaceable(repository: Repository, bundle: Bundle, place: Place) -> None:
+def check_replaceable(repository: Repository, bundle: Bundle, place: ModelDir) -> None:
     """Refuse to put a bundle in place of another one that is served.
 
     Raises:
@@ -115,15 +115,15 @@ def check_not_served(repository: Repository, model: str, version: int) -> None:
     Raises:
         ConflictError: It is.
     """
-    if version in repository.served(model):
+    if version in repository.served_versions(model):
         raise ConflictError(
             f"version {version} of '{model}' is served from this repository",
             hint="Export or roll back to another version first.",
         )
 
 
-def spare_warmup(
-    repository: Repository, model: str, place: Place, names: Collection[str]
+def unused_warmup_files(
+    repository: Repository, model: str, place: ModelDir, names: Collection[str]
 ) -> Collection[str]:
     """Return which of a model's warm-up files belong to no published version.
 

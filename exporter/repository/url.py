@@ -25,7 +25,7 @@ from exporter.text.redaction import redact
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Address", "is_url"]
+__all__ = ["StoreUrl", "is_url"]
 
 _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "as": "az"}
 _ENDPOINT = re.compile(r"(https?)://([0-9A-Za-z.\-]+)(?::([0-9]{1,5}))?/?")
@@ -54,7 +54,7 @@ def is_url(repository: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class StoreUrl:
     """A model repository on an object store.
 
     Attributes:
@@ -72,7 +72,7 @@ class Address:
     prefix: str
 
     @classmethod
-    def parse(cls, url: str, environment: Mapping[str, str] = os.environ) -> Address:
+    def parse(cls, url: str, environment: Mapping[str, str] = os.environ) -> StoreUrl:
         """Read a URL.
 
         Args:

@@ -20,12 +20,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import ConflictError
-from exporter.repository.atomic_files import sync, translated
+from exporter.repository.atomic_files import sync, translate_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FORMER_IDENTITY", "IDENTITY", "Workspace", "has_leftovers", "read_identity", "room"]
+__all__ = [
+    "FORMER_IDENTITY",
+    "IDENTITY",
+    "Workspace",
+    "explain_full_disk",
+    "has_leftovers",
+    "read_identity",
+]
 
 IDENTITY = ".identity"
 """Where a repository's name is kept; no model's name begins with a dot."""
@@ -57,21 +64,21 @@ class Workspace:
             ConflictError: Another exporter works on the model; it is named.
         """
         folder = _beside(root) / model
-        with translated(root):
+        with translate_errors(root):
             _beside(root).mkdir(parents=True, exist_ok=True)
             _move_identity(root, make_room=model == FORMER_IDENTITY)
             folder.mkdir(exist_ok=True)
             lock = (folder / "lock").open("a+")
         with lock:
-            with translated(root):
+            with translate_errors(root):
                 _take(lock.fileno(), folder / "lock", model)
             try:
-                with translated(root):
+                with translate_errors(root):
                     for leftover in folder.glob("work-*"):
                         shutil.rmtree(leftover, ignore_errors=True)
                     work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
                     _name(root, work)
-                with room(root):
+                with explain_full_disk(root):
                     yield cls(work)
             finally:
                 for leftover in folder.glob("work-*"):
@@ -127,7 +134,7 @@ def _beside(root: Path) -> Path:
 
 
 @contextmanager
-def room(root: Path) -> Iterator[None]:
+def explain_full_disk(root: Path) -> Iterator[None]:
     """Explain a full disk, whoever met it first in this folder.
 
     Raises:
@@ -138,7 +145,7 @@ def room(root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        with translated(root):
+        with translate_errors(root):
             raise
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import OutcomeUnknown, StlabError
 from exporter.names import ARCHIVED
-from exporter.registry import kept_in
+from exporter.registry import repository_of
 from exporter.repository import possibly_served
 from exporter.rollout.live_servers import reload, unload, verify
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from exporter.registry import Selection
     from exporter.repository import Repository
 
-__all__ = ["Delivery", "staying"]
+__all__ = ["Rollout", "versions_to_keep"]
 
 
-def staying(
+def versions_to_keep(
     repository: Repository, selection: Selection, alias: str, aliases: Mapping[str, int]
 ) -> set[int]:
     """Return the other versions that a repository serves for an alias that still names them.
@@ -43,32 +43,34 @@ def staying(
         version
         for name, version in aliases.items()
         if name not in {alias, ARCHIVED}
-        and kept_in(selection.versions.get(version, {}), name) in {"", here}
+        and repository_of(selection.versions.get(version, {}), name) in {"", here}
     }
     return (set(possibly_served(repository, selection.model)) & named) - {selection.version}
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class Rollout:
     """Where bundles go.
 
     Attributes:
         repository: Where they are published.
         urls: gRPC addresses of the servers to activate them on.
-        work: The folder that the repository's workspace lent.
+        workdir: The folder that the repository's workspace lent.
     """
 
     repository: Repository
     urls: Sequence[str]
-    work: Path
+    workdir: Path
 
     @contextlib.contextmanager
-    def deliver(self, bundle: Bundle, beside: Collection[int], steps: Steps) -> Iterator[None]:
+    def apply(
+        self, bundle: Bundle, other_versions: Collection[int], steps: Steps
+    ) -> Iterator[None]:
         """Publish, activate and verify; undone where that fails, or the block.
 
         Args:
             bundle: What was proven.
-            beside: Other versions that stay served.
+            other_versions: Other versions that stay served.
             steps: Told of every step.
 
         Raises:
@@ -77,16 +79,16 @@ class Delivery:
             StlabError: A step failed; repository and servers are as before.
         """
         repository = self.repository
-        fresh = not possibly_served(repository, bundle.model)
+        is_new_model = not possibly_served(repository, bundle.model)
         with contextlib.ExitStack() as undo:
             with steps("publish"):
-                repository.check_agreement(bundle, beside)
-                publication = repository.publish(bundle, self.work)
+                repository.check_compatible(bundle, other_versions)
+                publication = repository.publish(bundle, self.workdir)
                 if publication is not None:
-                    undo.callback(repository.withdraw, bundle, publication, self.work)
+                    undo.callback(repository.unpublish, bundle, publication, self.workdir)
             with steps("activate"):
-                kept = repository.activate(bundle, beside, self.work)
-                undo.callback(self._go_back, bundle, kept, fresh=fresh)
+                kept = repository.activate(bundle, other_versions, self.workdir)
+                undo.callback(self._go_back, bundle, kept, is_new_model=is_new_model)
                 for url in self.urls:
                     reload(url, bundle)
             with steps("verify"):
@@ -99,11 +101,11 @@ class Delivery:
                 raise
             undo.pop_all()
 
-    def _go_back(self, bundle: Bundle, kept: Path | None, *, fresh: bool) -> None:
-        self.repository.go_back(bundle.model, kept)
+    def _go_back(self, bundle: Bundle, kept: Path | None, *, is_new_model: bool) -> None:
+        self.repository.restore_config(bundle.model, kept)
         for url in self.urls:
             with contextlib.suppress(StlabError):
-                if fresh:
+                if is_new_model:
                     unload(url, bundle.model)
                 else:
                     reload(url, bundle, must_serve=False)

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from exporter.errors import UsageError
 
-__all__ = ["bare_environment", "collect_seldom", "leave", "load_dotenv", "temporary_folder"]
+__all__ = ["bare_environment", "exit_now", "load_dotenv", "raise_gc_thresholds", "temporary_folder"]
 
 _temporary: list[Path] = []
 
@@ -49,7 +49,7 @@ def load_dotenv() -> None:
             ) from error
 
 
-def collect_seldom() -> None:
+def raise_gc_thresholds() -> None:
     """Let the collector run more seldom than by default.
 
     Importing MLflow and torch makes a million objects that all stay, and looking through them again
@@ -66,7 +66,7 @@ def temporary_folder(prefix: str) -> Path:
     return _temporary[-1]
 
 
-def leave(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """End the process at once: taking down MLflow or torch in order takes most of a second."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

@@ -196,7 +196,7 @@ class TritonServer:
                     continue
                 code = self._process.server.returncode if self._process is not None else None
                 raise UnavailableError(
-                    f"tritonserver ended on start (exit code {code}):\n{self._last_words()}",
+                    f"tritonserver ended on start (exit code {code}):\n{self._log_end()}",
                     hint=self._what_to_do(),
                 )
             if time.monotonic() > deadline:
@@ -288,7 +288,7 @@ class TritonServer:
         tail = self.log_tail(20)
         return 0 in self._ports.asked and any(sign in tail for sign in _IN_USE)
 
-    def _last_words(self) -> str:
+    def _log_end(self) -> str:
         # A wrong flag makes the server print all that it knows after the one line that matters.
         complaint, usage, _ = self.log_tail(1000).partition("Usage: tritonserver")
         return complaint.strip() if usage else self.log_tail()

@@ -14,7 +14,7 @@ from exporter.errors import ConflictError, UsageError
 from exporter.names import ARCHIVED
 from exporter.parity.evidence import Batching
 from exporter.parity.samples import load_samples
-from exporter.proven_bundle import recorded_for
+from exporter.proven_bundle import recorded_bundle
 from exporter.registry import Registry, fetch_bundle
 from stlab_api.batching import Batcher
 from triton_client.types import ModelSpec, TensorSpec
@@ -60,7 +60,7 @@ class LocalBackend:
 
     def _open(self, name: str, version: int, found: Found) -> LocalPredictor:
         alias = self._settings.alias
-        recorded = recorded_for(found.tags, "prod" if alias == ARCHIVED else alias)
+        recorded = recorded_bundle(found.tags, "prod" if alias == ARCHIVED else alias)
         if recorded is None:
             raise ConflictError(
                 f"'{alias}' of '{name}' names version {version}, which has no passed evidence",

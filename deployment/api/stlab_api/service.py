@@ -252,4 +252,4 @@ class Service:
     def _ask_registry(self, name: str) -> Found:
         if self._registry is None:
             self._registry = Registry.connect(self._settings.tracking_uri)
-        return Found(*self._registry.named(name, self._settings.alias))
+        return Found(*self._registry.version_by_alias(name, self._settings.alias))

@@ -13,7 +13,7 @@ from exporter.commands.status.command import StatusRequest, status
 from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailed
 from exporter.parity.evidence import Batching
 from exporter.parity.samples import load_samples
-from exporter.proven_bundle import Recorded, fetch_proven, find_published
+from exporter.proven_bundle import BundleRef, fetch_proven, find_published
 from exporter.registry import Registry
 from exporter.repository import open_repository
 from exporter.triton.addresses import each_server
@@ -138,7 +138,7 @@ class Sources:
         )
 
     def _with_bundle(
-        self, model: str, version: int, recorded: Recorded, read: Callable[[Bundle], T]
+        self, model: str, version: int, recorded: BundleRef, read: Callable[[Bundle], T]
     ) -> T:
         """Read the bundle where it lies whole: in the repository, else in the registry."""
         try:
@@ -153,7 +153,7 @@ class Sources:
             return read(fetch_proven(registry, model, version, recorded, Path(folder)).bundle)
 
 
-def _recorded(model: str, state: AliasState) -> Recorded:
+def _recorded(model: str, state: AliasState) -> BundleRef:
     if state.record is None:
         raise ConflictError(
             f"nothing says that version {state.version} of '{model}' was proven for "
@@ -161,7 +161,7 @@ def _recorded(model: str, state: AliasState) -> Recorded:
             hint=next((drift.fix for drift in state.drift), ""),
             kind="evidence",
         )
-    return Recorded(state.record.bundle, state.record.uri)
+    return BundleRef(state.record.bundle, state.record.uri)
 
 
 def _page(bundle: Bundle) -> str:

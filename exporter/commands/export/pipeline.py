@@ -16,31 +16,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.build.builder import BuildJob, Candidate, build
-from exporter.build.isolated import build_apart, check_confinement
+from exporter.build.isolated import build_isolated, check_confinement
 from exporter.commands.export.bundle_settings import settings_of
-from exporter.commands.export.result import ExportResult, finished
-from exporter.commands.export.reuse import Earlier
-from exporter.commands.export.run_log import Journal
-from exporter.commands.policy import check_expected, check_mover, who
+from exporter.commands.export.result import ExportResult, run_job
+from exporter.commands.export.reuse import ReusableExport
+from exporter.commands.export.run_log import ExportLog
+from exporter.commands.policy import check_expected, check_prod_allowed, triggered_by
 from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailed
 from exporter.formats import check as check_format
 from exporter.parity.evidence import Evidence
 from exporter.progress import Listener, Silent, Steps
-from exporter.proven_bundle import Proven
-from exporter.proving.prove import prove, prove_again, refuse
-from exporter.proving.server import ground as open_ground
-from exporter.registry import Promotion, Registry, Selection, clean_up, parts_of, promote
+from exporter.proven_bundle import ProvenBundle
+from exporter.proving.prove import prove, prove_again, raise_if_failed
+from exporter.proving.server import open_server
+from exporter.registry import (
+    PromotionRecord,
+    Registry,
+    Selection,
+    clean_up,
+    pipeline_models,
+    promote,
+)
 from exporter.repository import open_repository
 from exporter.rollout.live_servers import check_servers
-from exporter.rollout.rollout import Delivery, staying
+from exporter.rollout.rollout import Rollout, versions_to_keep
 from exporter.triton.releases import DEFAULT_RELEASE, release
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from exporter.commands.export.request import ExportRequest
-    from exporter.proven_bundle import Recorded
-    from exporter.proving.server import Ground
+    from exporter.proven_bundle import BundleRef
+    from exporter.proving.server import ProvingServer
 
 __all__ = ["export"]
 
@@ -63,7 +70,9 @@ def export(
         The result; on failure with ``status`` ``failed`` and the error in it.
     """
     apart = isolated or request.allow_pickle
-    return finished(_Export(request, Steps(listener or Silent()), build_apart if apart else build))
+    return run_job(
+        _Export(request, Steps(listener or Silent()), build_isolated if apart else build)
+    )
 
 
 class _Export:
@@ -84,33 +93,33 @@ class _Export:
         return settings_of(self.request, self.release.name, self.parts)
 
     @property
-    def earlier(self) -> Earlier:
+    def earlier(self) -> ReusableExport:
         """What can be taken over of an earlier export."""
-        return Earlier(self.request, self.settings, self.repository)
+        return ReusableExport(self.request, self.settings, self.repository)
 
     def run(self) -> None:
         with self.steps("resolve"):
             registry = Registry.connect(self.request.tracking_uri)
             selection = self._select(registry)
-            self.parts = parts_of(registry, selection.tags)
-            recorded = self.earlier.recorded(selection)
-            settled = self.earlier.settled(selection, recorded)
+            self.parts = pipeline_models(registry, selection.tags)
+            recorded = self.earlier.find_bundle(selection)
+            settled = self.earlier.find_up_to_date(selection, recorded)
             if settled is None and recorded is None:
                 check_format(self.request.format, self.release, self.request.prove_on)
                 self._check_confinement()
         if settled is not None:
             if not self.request.dry_run:
                 clean_up(registry, selection.model)
-                self.repository.tidy(selection.model)
-            self.result = self.result.concluded("unchanged", settled)
+                self.repository.clean_up(selection.model)
+            self.result = self.result.with_bundle("unchanged", settled)
         elif self.request.dry_run:
             self.result = replace(self.result, status="planned", plan=self._plan(recorded))
         else:
             with self.repository.workspace(self.request.model) as work:
                 clean_up(registry, selection.model)
-                journal = Journal(registry, selection, self.request)
-                proven = self._prove(registry, selection, recorded, journal, work)
-                self._deliver(registry, selection, proven, journal, work)
+                log = ExportLog(registry, selection, self.request)
+                proven = self._prove(registry, selection, recorded, log, work)
+                self._deliver(registry, selection, proven, log, work)
 
     def _check_confinement(self) -> None:
         """Refuse before anything is pulled what would be refused before it is loaded."""
@@ -123,12 +132,12 @@ class _Export:
         request = self.request
         selection = registry.select(request.model, request.alias, request.version)
         self.result = replace(self.result, version=selection.version, previous=selection.previous)
-        check_mover(request.alias, allow_manual=request.allow_manual)
+        check_prod_allowed(request.alias, allow_manual=request.allow_manual)
         check_expected(request.alias, selection.previous, request.expect_current)
         check_servers(request.triton_urls)
         return selection
 
-    def _plan(self, recorded: Recorded | None) -> tuple[str, ...]:
+    def _plan(self, recorded: BundleRef | None) -> tuple[str, ...]:
         begin = (
             (f"reuse bundle {recorded.sha256[:12]}", "replay its samples")
             if recorded
@@ -142,34 +151,39 @@ class _Export:
         self,
         registry: Registry,
         selection: Selection,
-        recorded: Recorded | None,
-        journal: Journal,
+        recorded: BundleRef | None,
+        log: ExportLog,
         work: Path,
-    ) -> Proven:
+    ) -> ProvenBundle:
         """Prove the recorded bundle again, or a new one."""
         if recorded is not None:
             try:
                 with self.steps("fetch"):
                     proven = self.earlier.fetch(registry, selection, recorded, work / "fetched")
                 target = proven.bundle.release
-                with self._ground(target, work) as ground, self.steps("prove"):
-                    prove_again(ground, proven.bundle)
+                with self._open_server(target, work) as server, self.steps("prove"):
+                    prove_again(server, proven.bundle)
             except (NotFoundError, ValidationFailed, ConflictError) as error:
                 lost = not isinstance(error, ConflictError) or error.kind == "bundle"
                 if self.request.alias == "prod" or error.kind == "batching" or not lost:
                     raise  # built once: what staging proved, or nothing
             else:
                 return proven
-        with self._ground(self.settings["release"], work) as ground:
-            return self._build(registry, selection, ground, journal, work)
+        with self._open_server(self.settings["release"], work) as server:
+            return self._build(registry, selection, server, log, work)
 
-    def _ground(self, release_name: str, work: Path) -> AbstractContextManager[Ground]:
-        folder = Path(tempfile.mkdtemp(prefix="ground-", dir=work))
-        return open_ground(self.request.prove_on, folder, release(release_name), self.steps.say)
+    def _open_server(self, release_name: str, work: Path) -> AbstractContextManager[ProvingServer]:
+        folder = Path(tempfile.mkdtemp(prefix="proving-", dir=work))
+        return open_server(self.request.prove_on, folder, release(release_name), self.steps.say)
 
     def _build(
-        self, registry: Registry, selection: Selection, ground: Ground, journal: Journal, work: Path
-    ) -> Proven:
+        self,
+        registry: Registry,
+        selection: Selection,
+        server: ProvingServer,
+        log: ExportLog,
+        work: Path,
+    ) -> ProvenBundle:
         evidence = Evidence()
         (work / "bundle").mkdir()
         try:
@@ -195,50 +209,50 @@ class _Export:
             )
             candidate = self.builder(job, evidence, self.steps)
             with self.steps("prove"):
-                prove(ground, candidate, evidence)
-                refuse(evidence)
+                prove(server, candidate, evidence)
+                raise_if_failed(evidence)
         except ValidationFailed as error:
             with contextlib.suppress(StlabError):
-                journal.keep_refusal(evidence, error, self.steps.seconds["total"], work)
-            self.result = replace(
-                self.result, parity=evidence.failed_summary(), report=journal.report
-            )
+                log.save_rejection(evidence, error, self.steps.seconds["total"], work)
+            self.result = replace(self.result, parity=evidence.failed_summary(), report=log.report)
             raise
         with self.steps("record"):
             bundle = candidate.bundle.with_facts(
                 evidence={"passed": True, "checks": [check.name for check in evidence.checks]}
             )
-            journal.keep(bundle, evidence, ground.description(), work)
-            self.result = replace(self.result, report=journal.report)
-        return Proven(bundle, evidence.summary(), journal.bundle_uri, reused=False)
+            log.save(bundle, evidence, server.description(), work)
+            self.result = replace(self.result, report=log.report)
+        return ProvenBundle(bundle, evidence.summary(), log.bundle_uri, reused=False)
 
     def _deliver(
         self,
         registry: Registry,
         selection: Selection,
-        proven: Proven,
-        journal: Journal,
+        proven: ProvenBundle,
+        log: ExportLog,
         work: Path,
     ) -> None:
         """Publish, activate and verify; then vouch for the bundle and move the alias."""
         bundle, parity = proven.bundle, proven.parity
 
-        delivery = Delivery(self.repository, self.request.triton_urls, work)
+        rollout = Rollout(self.repository, self.request.triton_urls, work)
         succeeded = False
         try:
             # Under the lock: other aliases may have been moved while this version was proven.
-            beside = staying(
+            other_versions = versions_to_keep(
                 self.repository, selection, self.request.alias, registry.aliases(selection.model)
             )
-            with delivery.deliver(bundle, beside, self.steps), self.steps("promote"):
-                self.repository.check_held(selection.model)
-                journal.vouch(bundle, parity)
+            with rollout.apply(bundle, other_versions, self.steps), self.steps("promote"):
+                self.repository.ensure_locked(selection.model)
+                log.tag_version(bundle, parity)
                 here = self.repository.identity()
-                record = Promotion(bundle.sha256, proven.uri, who(), selection.previous, here)
+                record = PromotionRecord(
+                    bundle.sha256, proven.uri, triggered_by(), selection.previous, here
+                )
                 promote(registry, selection, self.request.alias, record)
             succeeded = True
-            self.result = self.result.concluded("promoted", proven)
+            self.result = self.result.with_bundle("promoted", proven)
         finally:
             # Whatever came of it, it is done by now: a record that fails changes nothing.
             with contextlib.suppress(StlabError):
-                journal.finish(bundle, parity, self.steps.seconds, succeeded=succeeded)
+                log.finish(bundle, parity, self.steps.seconds, succeeded=succeeded)

@@ -90,7 +90,7 @@ class ExportRequest:
 
     def __post_init__(self) -> None:
         from exporter.formats import FORMATS
-        from exporter.repository import Address, is_url
+        from exporter.repository import StoreUrl, is_url
         from exporter.triton.addresses import check_addresses
 
         model_name(self.model)
@@ -133,7 +133,7 @@ class ExportRequest:
         if self.samples is not None and not self.samples.is_file():
             raise UsageError(f"there is no file {self.samples}", hint="Check --samples.")
         if is_url(self.repository):
-            Address.parse(self.repository)
+            StoreUrl.parse(self.repository)
         check_addresses(*self.triton_urls, self.prove_on)
 
 

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from exporter.bundle import Bundle
     from exporter.progress import Steps
-    from exporter.proven_bundle import Proven
+    from exporter.proven_bundle import ProvenBundle
 
-__all__ = ["ExportResult", "Job", "bundle_summary", "finished", "interrupted"]
+__all__ = ["ExportResult", "Job", "bundle_summary", "interrupted", "run_job"]
 
 SCHEMA = 1
 
@@ -60,7 +60,7 @@ class ExportResult:
         """Return the result with an error in it."""
         return replace(self, status="failed", error=error.as_dict(), exit_code=error.exit_code)
 
-    def concluded(self, status: str, proven: Proven) -> ExportResult:
+    def with_bundle(self, status: str, proven: ProvenBundle) -> ExportResult:
         """Return the result with what is served under the alias now."""
         return replace(
             self,
@@ -114,7 +114,7 @@ class Job(Protocol):
         """
 
 
-def finished(job: Job) -> ExportResult:
+def run_job(job: Job) -> ExportResult:
     """Do a job, and return its result; what went wrong is in it."""
     try:
         job.run()

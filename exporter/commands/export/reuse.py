@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 from exporter.commands.export.bundle_settings import settings_digest
 from exporter.errors import ConflictError, ValidationFailed
 from exporter.parity.reference_set import cannot_be_batched
-from exporter.proven_bundle import Proven, Recorded, fetch_proven, recorded_for, vouched
-from exporter.registry import stands
+from exporter.proven_bundle import (
+    BundleRef,
+    ProvenBundle,
+    fetch_proven,
+    load_passed,
+    recorded_bundle,
+)
+from exporter.registry import is_current
 from exporter.rollout.live_servers import answers
 
 if TYPE_CHECKING:
@@ -20,11 +26,11 @@ if TYPE_CHECKING:
     from exporter.registry import Registry, Selection
     from exporter.repository import Repository
 
-__all__ = ["Earlier"]
+__all__ = ["ReusableExport"]
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
+class ReusableExport:
     """Looks for what one request can take over.
 
     Attributes:
@@ -38,7 +44,7 @@ class Earlier:
     settings: Mapping[str, Any]
     repository: Repository
 
-    def recorded(self, selection: Selection) -> Recorded | None:
+    def find_bundle(self, selection: Selection) -> BundleRef | None:
         """Return the bundle that the version's tags name, if it is what is asked for.
 
         Raises:
@@ -47,7 +53,7 @@ class Earlier:
         tags = selection.tags
         if self.request.alias == "prod":
             # The very bundle that staging took: the version may have been exported again since.
-            taken = recorded_for(tags, "staging")
+            taken = recorded_bundle(tags, "staging")
             if taken is None:
                 raise ConflictError(
                     f"version {selection.version} has no passed evidence",
@@ -56,34 +62,36 @@ class Earlier:
             return taken
         passed = tags.get("stlab.parity") == "passed"
         if passed and tags.get("stlab.bundle.settings") == settings_digest(self.settings):
-            return Recorded(tags.get("stlab.bundle.sha256", ""), tags.get("stlab.bundle.uri", ""))
+            return BundleRef(tags.get("stlab.bundle.sha256", ""), tags.get("stlab.bundle.uri", ""))
         return None
 
-    def settled(self, selection: Selection, recorded: Recorded | None) -> Proven | None:
+    def find_up_to_date(
+        self, selection: Selection, recorded: BundleRef | None
+    ) -> ProvenBundle | None:
         """Return what is proven, published, served and promoted already, if all of it is.
 
         Raises:
             ValidationFailed: Batching is required of a version that cannot be batched.
             UnavailableError: A server does not answer.
         """
-        if recorded is None or not stands(selection, self.request.alias, recorded.sha256):
+        if recorded is None or not is_current(selection, self.request.alias, recorded.sha256):
             return None
         try:
             bundle = self.repository.bundle(selection.model, selection.version)
             if bundle is None or bundle.sha256 != recorded.sha256:
                 return None
-            proven = self._asked_for(vouched(bundle, recorded.uri))
+            proven = self._asked_for(load_passed(bundle, recorded.uri))
         except ValidationFailed as error:
             if error.kind == "batching":
                 raise
             return None
-        served = self.repository.serves(bundle)
+        served = self.repository.is_serving(bundle)
         answered = served and all(answers(url, bundle) for url in self.request.triton_urls)
         return proven if answered else None
 
     def fetch(
-        self, registry: Registry, selection: Selection, recorded: Recorded, folder: Path
-    ) -> Proven:
+        self, registry: Registry, selection: Selection, recorded: BundleRef, folder: Path
+    ) -> ProvenBundle:
         """Download a recorded bundle, every file of it checked.
 
         Raises:
@@ -95,7 +103,7 @@ class Earlier:
         model, version = selection.model, selection.version
         return self._asked_for(fetch_proven(registry, model, version, recorded, folder))
 
-    def _asked_for(self, proven: Proven) -> Proven:
+    def _asked_for(self, proven: ProvenBundle) -> ProvenBundle:
         bundle = proven.bundle
         # A killed export may have left tags of which some are older than others.
         if self.request.alias != "prod" and bundle.manifest.get("settings") != self.settings:

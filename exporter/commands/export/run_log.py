@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from exporter.parity.evidence import Evidence
     from exporter.registry import Registry, Selection
 
-__all__ = ["Journal"]
+__all__ = ["ExportLog"]
 
 _HTML = "report.html"
 
 
-class Journal:
+class ExportLog:
     """The records of one export."""
 
     def __init__(self, registry: Registry, selection: Selection, request: ExportRequest) -> None:
@@ -40,7 +40,7 @@ class Journal:
         """Where the report for people lies, once there is one."""
         return None if self._run is None else f"runs:/{self._run.run_id}/{_HTML}"
 
-    def keep(self, bundle: Bundle, evidence: Evidence, server: str, work: Path) -> None:
+    def save(self, bundle: Bundle, evidence: Evidence, server: str, work: Path) -> None:
         """Keep a proven bundle and its report in a run, which stays open.
 
         Raises:
@@ -66,7 +66,7 @@ class Journal:
         """Where the bundle lies that was kept; empty before."""
         return "" if self._run is None else self._run.bundle_uri
 
-    def keep_refusal(
+    def save_rejection(
         self, evidence: Evidence, error: StlabError, seconds: float, work: Path
     ) -> None:
         """Keep the report of a version that was refused, and tag the version so.
@@ -86,7 +86,7 @@ class Journal:
             # Evidence for a bundle that is served already stays what it is.
             self._registry.tag(selection.model, selection.version, {"stlab.parity": "failed"})
 
-    def vouch(self, bundle: Bundle, parity: Mapping[str, Any]) -> None:
+    def tag_version(self, bundle: Bundle, parity: Mapping[str, Any]) -> None:
         """Tag the version with its bundle and the evidence, if this export is where it was proven.
 
         Raises:

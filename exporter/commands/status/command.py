@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from exporter.bundle import REPORT
 from exporter.commands.status.drift import alias_drift, model_drift
-from exporter.commands.status.fixes import Fixes
+from exporter.commands.status.fixes import FixCommands
 from exporter.commands.status.result import AliasState, ModelState, StatusResult
-from exporter.commands.status.snapshot import Published, Seen, away, record_of
+from exporter.commands.status.snapshot import ModelSnapshot, Published, aliases_elsewhere, record_of
 from exporter.errors import NotFoundError, StlabError, UsageError, ValidationFailed
 from exporter.names import ALIAS_ORDER, ARCHIVED, model_name, served_version
-from exporter.proven_bundle import recorded_for
+from exporter.proven_bundle import recorded_bundle
 from exporter.registry import Registry
 from exporter.repository import open_repository
 from exporter.triton.connection import connected
@@ -70,7 +70,7 @@ def status(request: StatusRequest) -> StatusResult:
         registry = Registry.connect(request.tracking_uri)
         repository = open_repository(request.repository)
         for model, aliases, versions in _models(registry, request.model):
-            seen = _look(request, repository, Seen(model, aliases, versions), servers)
+            seen = _look(request, repository, ModelSnapshot(model, aliases, versions), servers)
             result = replace(result, models=(*result.models, _judge(request, seen)))
     except StlabError as failure:
         error = failure
@@ -100,12 +100,12 @@ def _models(
     registry: Registry, model: str | None
 ) -> Iterator[tuple[str, Mapping[str, int], Mapping[int, Mapping[str, str]]]]:
     if model is not None:
-        yield (model, *registry.look(model))
+        yield (model, *registry.get_model(model))
         return
     for name in registry.models():
         try:
             model_name(name)
-            aliases, versions = registry.look(name)
+            aliases, versions = registry.get_model(name)
         except (UsageError, NotFoundError):
             continue  # it cannot be exported, or has no versions
         tagged = any(key.startswith(_TOUCHED) for tags in versions.values() for key in tags)
@@ -113,7 +113,9 @@ def _models(
             yield name, aliases, versions
 
 
-def _look(request: StatusRequest, repository: Repository, seen: Seen, servers: _Ready) -> Seen:
+def _look(
+    request: StatusRequest, repository: Repository, seen: ModelSnapshot, servers: _Ready
+) -> ModelSnapshot:
     """Look at the repository, and pick what concerns the model from what the servers said."""
     model, asked = (
         seen.model,
@@ -125,10 +127,10 @@ def _look(request: StatusRequest, repository: Repository, seen: Seen, servers: _
     }
     seen = replace(seen, asked=asked, here=repository.identity(), ready=ready)
     try:
-        seen = replace(seen, in_config=repository.served(model))
+        seen = replace(seen, in_config=repository.served_versions(model))
     except ValidationFailed as error:
         seen = replace(seen, config_damage=error.message)
-    elsewhere = away(seen)
+    elsewhere = aliases_elsewhere(seen)
     wanted = {v for a, v in seen.aliases.items() if a in asked and a not in elsewhere}
     found = {v: _published(repository, model, v, quick=request.quick) for v in sorted(wanted)}
     return replace(seen, published={v: there for v, there in found.items() if there is not None})
@@ -141,28 +143,28 @@ def _published(
         bundle = repository.bundle(model, version)
     except ValidationFailed as error:
         damage = f"what lies of version {version}: {error.message}"
-        return Published(damage=damage, whole=False, replaceable=False)
+        return Published(damage=damage, files_intact=False, replaceable=False)
     if bundle is None:
         return None
     if bundle.passed_report() is None:
         damage = f"version {version} of {model}: its {REPORT} does not say that it passed"
-        return Published(bundle.sha256, damage, whole=False, replaceable=False)
+        return Published(bundle.sha256, damage, files_intact=False, replaceable=False)
     return Published(bundle.sha256) if quick else _read(repository, bundle)
 
 
 def _read(repository: Repository, bundle: Bundle) -> Published:
-    if repository.serves(bundle):
-        return Published(bundle.sha256, whole=True, intact=True)
+    if repository.is_serving(bundle):
+        return Published(bundle.sha256, files_intact=True, intact=True)
     try:
         repository.verify(bundle)
     except ValidationFailed as error:
-        return Published(bundle.sha256, error.message, whole=False)
-    return Published(bundle.sha256, whole=True, intact=False)
+        return Published(bundle.sha256, error.message, files_intact=False)
+    return Published(bundle.sha256, files_intact=True, intact=False)
 
 
-def _judge(request: StatusRequest, seen: Seen) -> ModelState:
-    fixes = Fixes(seen.model, request.repository, request.triton_urls)
-    elsewhere = away(seen)
+def _judge(request: StatusRequest, seen: ModelSnapshot) -> ModelState:
+    fixes = FixCommands(seen.model, request.repository, request.triton_urls)
+    elsewhere = aliases_elsewhere(seen)
     return ModelState(
         seen.model,
         tuple(
@@ -175,7 +177,7 @@ def _judge(request: StatusRequest, seen: Seen) -> ModelState:
 
 
 def _alias_state(
-    seen: Seen, alias: str, drift: tuple[Drift, ...], *, elsewhere: bool
+    seen: ModelSnapshot, alias: str, drift: tuple[Drift, ...], *, elsewhere: bool
 ) -> AliasState:
     version, tags = seen.aliases[alias], seen.tags(alias)
     record = record_of(tags, alias)
@@ -187,7 +189,7 @@ def _alias_state(
         alias,
         version,
         record,
-        passed=recorded_for(tags, "prod" if alias == ARCHIVED else alias) is not None,
+        passed=recorded_bundle(tags, "prod" if alias == ARCHIVED else alias) is not None,
         margin=margin,
         published=seen.published.get(version),
         in_config=version in seen.in_config,

@@ -10,15 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.commands.status.snapshot import Seen, away, claimants, underway
+from exporter.commands.status.snapshot import (
+    ModelSnapshot,
+    aliases_elsewhere,
+    interrupted_target,
+    stale_records,
+)
 from exporter.names import ALIASES, ARCHIVED
-from exporter.proven_bundle import recorded_for
-from exporter.registry import claims, kept_in, promotion
+from exporter.proven_bundle import recorded_bundle
+from exporter.registry import open_records, promotion, repository_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from exporter.commands.status.fixes import Fixes
+    from exporter.commands.status.fixes import FixCommands
 
 __all__ = ["Drift", "alias_drift", "model_drift"]
 
@@ -42,7 +47,7 @@ class Drift:
         return {"kind": self.kind, "message": self.message, "fix": self.fix}
 
 
-def alias_drift(seen: Seen, alias: str, fixes: Fixes) -> tuple[Drift, ...]:
+def alias_drift(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> tuple[Drift, ...]:
     """Return what is wrong with an alias.
 
     Args:
@@ -55,7 +60,7 @@ def alias_drift(seen: Seen, alias: str, fixes: Fixes) -> tuple[Drift, ...]:
         if found:
             return found
     stale = tuple(_stale_claims(seen, alias, fixes))
-    if alias == ARCHIVED or alias in away(seen):
+    if alias == ARCHIVED or alias in aliases_elsewhere(seen):
         return stale
     return (
         *stale,
@@ -64,12 +69,12 @@ def alias_drift(seen: Seen, alias: str, fixes: Fixes) -> tuple[Drift, ...]:
     )
 
 
-def model_drift(seen: Seen, fixes: Fixes) -> tuple[Drift, ...]:
+def model_drift(seen: ModelSnapshot, fixes: FixCommands) -> tuple[Drift, ...]:
     """Return what is wrong with a model beside its aliases."""
-    return (*_unset_claims(seen, fixes), *_nameless(seen, fixes))
+    return (*_unset_claims(seen, fixes), *_unaliased(seen, fixes))
 
 
-def _registry_drift(seen: Seen, alias: str, fixes: Fixes) -> Iterator[Drift]:
+def _registry_drift(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
     version = seen.aliases[alias]
     if version not in seen.versions:
         yield Drift(
@@ -79,8 +84,8 @@ def _registry_drift(seen: Seen, alias: str, fixes: Fixes) -> Iterator[Drift]:
         )
         return
     tags = seen.tags(alias)
-    others = claimants(seen, alias)
-    taken = recorded_for(tags, "prod" if alias == ARCHIVED else alias)
+    others = stale_records(seen, alias)
+    taken = recorded_bundle(tags, "prod" if alias == ARCHIVED else alias)
     record = promotion(tags, alias)
     if taken is None:
         since = f", the record says {_join(others)}" if others else ""
@@ -95,30 +100,29 @@ def _registry_drift(seen: Seen, alias: str, fixes: Fixes) -> Iterator[Drift]:
             f"'{alias}' names version {version}, whose record ended at {record.until}",
             fixes.restore(alias, version),
         )
-    elif alias != ARCHIVED and (target := underway(seen, alias)):
+    elif alias != ARCHIVED and (target := interrupted_target(seen, alias)):
         yield Drift(
             "interrupted",
             f"'{alias}' names version {version}, and its promotion to version {target} was not "
-            "finished",
+            "run_job",
             fixes.restore(alias, target),
         )
 
 
-def _archived_drift(seen: Seen, alias: str, fixes: Fixes) -> Iterator[Drift]:
+def _archived_drift(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
     prod = seen.aliases.get("prod")
     if alias != ARCHIVED or seen.aliases[alias] != prod:
         return
-    target = underway(seen, "prod")
+    target = interrupted_target(seen, "prod")
     yield Drift(
         "interrupted",
-        f"'{ARCHIVED}' names version {prod}, which 'prod' still names: a promotion was not "
-        "finished",
+        f"'{ARCHIVED}' names version {prod}, which 'prod' still names: a promotion was not run_job",
         fixes.restore("prod", target) if target else fixes.forget(ARCHIVED),
     )
 
 
-def _stale_claims(seen: Seen, alias: str, fixes: Fixes) -> Iterator[Drift]:
-    others = claimants(seen, alias)
+def _stale_claims(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
+    others = stale_records(seen, alias)
     holder = "prod" if alias == ARCHIVED else alias
     if others and holder in seen.aliases:
         yield Drift(
@@ -129,12 +133,12 @@ def _stale_claims(seen: Seen, alias: str, fixes: Fixes) -> Iterator[Drift]:
         )
 
 
-def _repository_drift(seen: Seen, alias: str, fixes: Fixes) -> Iterator[Drift]:
+def _repository_drift(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
     version, tags = seen.aliases[alias], seen.tags(alias)
     record, there = promotion(tags, alias), seen.published.get(version)
     fix = fixes.restore(alias, version)
     if there is None:
-        home = kept_in(tags, alias)
+        home = repository_of(tags, alias)
         other = "" if home in {"", seen.here} else "; it was published to another one"
         yield Drift("not_published", f"version {version} is not in the repository{other}", fix)
         return
@@ -158,7 +162,7 @@ def _repository_drift(seen: Seen, alias: str, fixes: Fixes) -> Iterator[Drift]:
             f"the live config serves {_versions(seen.in_config)}, not version {version}",
             fix,
         )
-    elif there.whole and there.intact is False:
+    elif there.files_intact and there.intact is False:
         yield Drift(
             "config_differs",
             f"the live config, or another file beside version {version}, is not what was proven",
@@ -166,7 +170,7 @@ def _repository_drift(seen: Seen, alias: str, fixes: Fixes) -> Iterator[Drift]:
         )
 
 
-def _server_drift(seen: Seen, alias: str, fixes: Fixes) -> Iterator[Drift]:
+def _server_drift(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
     version = seen.aliases[alias]
     for url, ready in seen.ready.items():
         if ready is not None and version not in ready:
@@ -177,9 +181,9 @@ def _server_drift(seen: Seen, alias: str, fixes: Fixes) -> Iterator[Drift]:
             )
 
 
-def _unset_claims(seen: Seen, fixes: Fixes) -> Iterator[Drift]:
+def _unset_claims(seen: ModelSnapshot, fixes: FixCommands) -> Iterator[Drift]:
     for alias in ALIASES:
-        others = {} if alias in seen.aliases else claims(seen.versions, alias)
+        others = {} if alias in seen.aliases else open_records(seen.versions, alias)
         if alias not in seen.asked or not others:
             continue
         version = max(others, key=lambda version: others[version].at)
@@ -191,7 +195,7 @@ def _unset_claims(seen: Seen, fixes: Fixes) -> Iterator[Drift]:
         )
 
 
-def _nameless(seen: Seen, fixes: Fixes) -> Iterator[Drift]:
+def _unaliased(seen: ModelSnapshot, fixes: FixCommands) -> Iterator[Drift]:
     """Find what is served without a name: who asks for no version gets the highest one."""
     serving = {f"the server at {url}": ready for url, ready in seen.ready.items() if ready}
     # What mends an alias serves what has a name, and nothing else; a claim is only closed.
@@ -202,7 +206,7 @@ def _nameless(seen: Seen, fixes: Fixes) -> Iterator[Drift]:
         for drift in alias_drift(seen, alias, fixes)
         if drift.kind != "claimed"
     ]
-    fix = next(iter(mending), fixes.drop_nameless())
+    fix = next(iter(mending), fixes.drop_unaliased())
     for who, versions in {"the live config": seen.in_config, **serving}.items():
         nameless = sorted(set(versions) - seen.named)
         if nameless:
@@ -210,22 +214,22 @@ def _nameless(seen: Seen, fixes: Fixes) -> Iterator[Drift]:
             yield Drift("nameless", message, fix)
 
 
-def _proven(seen: Seen, alias: str, fixes: Fixes) -> str:
+def _proven(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> str:
     """Return what lets an alias name a proven version, at best the one that it names now."""
     version, tags = seen.aliases[alias], seen.tags(alias)
     if alias == ARCHIVED:
         return fixes.forget(alias)
-    if recorded_for(tags, alias):
+    if recorded_bundle(tags, alias):
         return fixes.restore(alias, version)
     if alias != "prod" or (
-        seen.aliases.get("staging") == version and recorded_for(tags, "staging")
+        seen.aliases.get("staging") == version and recorded_bundle(tags, "staging")
     ):
         return fixes.prove(alias, version)
-    before = [v for v in claimants(seen, alias) if recorded_for(seen.versions[v], alias)]
+    before = [v for v in stale_records(seen, alias) if recorded_bundle(seen.versions[v], alias)]
     return fixes.restore(alias, max(before)) if before else fixes.prove("staging", version)
 
 
-def _instead_of_gone(seen: Seen, alias: str, fixes: Fixes) -> str:
+def _instead_of_gone(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> str:
     """Return what takes an alias to the version that it should name, or was the last to name."""
     if alias in {"prod", ARCHIVED}:
         return fixes.forget(alias)
@@ -233,7 +237,7 @@ def _instead_of_gone(seen: Seen, alias: str, fixes: Fixes) -> str:
     proven = {
         version: (not record.until, record.at)
         for version, record in records.items()
-        if record is not None and recorded_for(seen.versions[version], alias)
+        if record is not None and recorded_bundle(seen.versions[version], alias)
     }
     if proven:
         return fixes.restore(alias, max(proven, key=lambda version: proven[version]))

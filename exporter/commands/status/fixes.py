@@ -9,11 +9,11 @@ from pathlib import Path
 
 from exporter.repository import is_url
 
-__all__ = ["Fixes"]
+__all__ = ["FixCommands"]
 
 
 @dataclass(frozen=True, slots=True)
-class Fixes:
+class FixCommands:
     """Commands about one model, one repository and its servers.
 
     Attributes:
@@ -63,7 +63,7 @@ class Fixes:
         )
         return shlex.join(["python", "-c", code])
 
-    def drop_nameless(self) -> str:
+    def drop_unaliased(self) -> str:
         """Return the command that takes versions out of service that no alias names."""
         return shlex.join(["stlab", "prune", self.model, "--nameless", *self._where()])
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from exporter.commands.status.drift import Drift
     from exporter.commands.status.snapshot import Published
     from exporter.errors import StlabError
-    from exporter.registry import Promotion
+    from exporter.registry import PromotionRecord
 
 __all__ = ["AliasState", "ModelState", "StatusResult"]
 
@@ -38,7 +38,7 @@ class AliasState:
 
     alias: str
     version: int
-    record: Promotion | None
+    record: PromotionRecord | None
     passed: bool
     margin: float | None
     published: Published | None
@@ -64,7 +64,7 @@ class AliasState:
             },
             "repository": {
                 "published": there is not None,
-                "whole": there.whole if there else None,
+                "whole": there.files_intact if there else None,
                 "served": self.in_config,
                 "elsewhere": self.elsewhere,
             },

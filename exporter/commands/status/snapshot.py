@@ -6,16 +6,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from exporter.names import ALIAS_ORDER, ALIASES, ARCHIVED
-from exporter.registry import claims, kept_in, promotion
+from exporter.registry import open_records, promotion, repository_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.registry import Promotion
+    from exporter.registry import PromotionRecord
 
-__all__ = ["Published", "Seen", "away", "claimants", "record_of", "underway"]
-
-"""The aliases that are looked at, in the order in which a version climbs them."""
+__all__ = [
+    "ModelSnapshot",
+    "Published",
+    "aliases_elsewhere",
+    "interrupted_target",
+    "record_of",
+    "stale_records",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +30,20 @@ class Published:
     Attributes:
         sha256: The digest of the bundle; empty where none can be read.
         damage: Which file is missing or differs, in a sentence; empty where none.
-        whole: Whether every file was read and is the one that was proven; None where nobody looked.
+        files_intact: Whether every file is the one that was proven; None where none was read.
         intact: Whether the live config and the warm-up data are what serves it; None likewise.
         replaceable: Whether the command that restores the bundle would overwrite what is damaged.
     """
 
     sha256: str = ""
     damage: str = ""
-    whole: bool | None = None
+    files_intact: bool | None = None
     intact: bool | None = None
     replaceable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ModelSnapshot:
     """What was seen of one model.
 
     Attributes:
@@ -73,19 +78,19 @@ class Seen:
         return frozenset(self.aliases.values())
 
 
-def record_of(tags: Mapping[str, str], alias: str) -> Promotion | None:
+def record_of(tags: Mapping[str, str], alias: str) -> PromotionRecord | None:
     """Return a version's record of an alias; of ``archived``, which goes back to ``prod``, both."""
     record = promotion(tags, alias)
     return promotion(tags, "prod") if record is None and alias == ARCHIVED else record
 
 
-def away(seen: Seen) -> frozenset[str]:
+def aliases_elsewhere(seen: ModelSnapshot) -> frozenset[str]:
     """Return the aliases that are kept in another repository, and so not looked for in this one.
 
     Where none is kept in this one, all of them are looked for: it is the wrong one, or a copy.
     """
     kept = {
-        alias: kept_in(seen.tags(alias), alias)
+        alias: repository_of(seen.tags(alias), alias)
         for alias in ALIASES
         if alias in seen.asked and alias in seen.aliases
     }
@@ -93,13 +98,13 @@ def away(seen: Seen) -> frozenset[str]:
     return frozenset() if len(elsewhere) == len(kept) else elsewhere
 
 
-def claimants(seen: Seen, alias: str) -> dict[int, Promotion]:
+def stale_records(seen: ModelSnapshot, alias: str) -> dict[int, PromotionRecord]:
     """Return the open records of an alias on versions that it does not name."""
-    found = claims(seen.versions, alias)
+    found = open_records(seen.versions, alias)
     return {version: found[version] for version in found if version != seen.aliases.get(alias)}
 
 
-def underway(seen: Seen, alias: str) -> int | None:
+def interrupted_target(seen: ModelSnapshot, alias: str) -> int | None:
     """Return the version that an alias was being moved to when somebody was interrupted.
 
     The record is written first: it names as the version before the one that the alias names now.
@@ -109,7 +114,7 @@ def underway(seen: Seen, alias: str) -> int | None:
     now = promotion(seen.versions.get(current or 0, {}), alias)
     later = {
         version: record
-        for version, record in claimants(seen, alias).items()
+        for version, record in stale_records(seen, alias).items()
         if record.previous == current
         and (now is None or now.previous != version or record.at > now.at)
     }

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.registry.promotion_record import claims, promotion
+from exporter.registry.promotion_record import open_records, promotion
 from exporter.repository import open_repository
 from exporter.triton.server import TritonServer
 from tests.unit.exporter.stores import BUCKET, S3
@@ -76,13 +76,13 @@ for name in ("load", "unload"):
 with __import__("contextlib").suppress(ImportError):
     from exporter.repository import object_store as store
     for name in ("create", "replace", "upload", "delete"):
-        around(store.Store, name)
-from exporter import cli
-leave = cli.leave
+        around(store.ObjectStore, name)
+from exporter.cli import app as cli
+exit_now = cli.exit_now
 def told(code):
     print(count, file=sys.stderr, flush=True)
-    leave(code)
-cli.leave = told
+    exit_now(code)
+cli.exit_now = told
 cli.main(sys.argv[2:])
 """
 
@@ -191,7 +191,7 @@ class Stage:
         assert tags[named]["stlab.parity"] == "passed"
         assert record is not None, tags[named]
         repository = open_repository(self.repository)
-        served = repository.served(self.model)
+        served = repository.served_versions(self.model)
         assert set(served) <= versions, served
         for version in repository.versions(self.model):
             bundle = repository.bundle(self.model, version)
@@ -207,8 +207,8 @@ class Stage:
         aliases, tags = self.lab_registry()
         assert aliases[alias] == version
         for name, named in aliases.items():
-            assert set(claims(tags, name)) == {named}, (name, aliases)
-        assert open_repository(self.repository).served(self.model) == (version,)
+            assert set(open_records(tags, name)) == {named}, (name, aliases)
+        assert open_repository(self.repository).served_versions(self.model) == (version,)
         assert self.litter() == []
         experiment = self.lab.client.get_experiment_by_name("stlab-export")
         assert experiment is not None

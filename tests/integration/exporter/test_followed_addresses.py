@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from exporter.errors import ConflictError
 from exporter.registry import ExportRun, Registry, fetch_bundle
 from exporter.registry.artifacts import download
-from exporter.registry.errors import translated
+from exporter.registry.errors import translate_errors
 from exporter.registry.locations import check_location
 from exporter.registry.transport import install
 from tests.integration.empty_registry import copy_empty_registry
@@ -291,7 +291,7 @@ def test_no_request_leaves_for_another_host_even_where_mlflow_would(scene: Scene
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     store = get_artifact_repository(f"{scene.thief.url}{ARTIFACTS}/x")
-    with pytest.raises(ConflictError), translated(scene.own.url):
+    with pytest.raises(ConflictError), translate_errors(scene.own.url):
         store.list_artifacts()
     assert scene.thief.requests == []
     # And outside of what is exchanged with a registry, MLflow is left alone.

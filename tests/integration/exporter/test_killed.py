@@ -15,7 +15,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from exporter.repository import Address
+from exporter.repository import StoreUrl
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
@@ -78,7 +78,7 @@ def stages(lab: Lab, request: pytest.FixtureRequest) -> Iterator[dict[str, Stage
             # To Triton a folder without anything in it is none.
             s3.put("production/models/README", b"Triton models")
             repository = s3.url()
-            address = Address.parse(repository)
+            address = StoreUrl.parse(repository)
             for_server, environment = address.for_server(), address.server_environment(os.environ)
         else:
             (lab.folder / "repository").mkdir()

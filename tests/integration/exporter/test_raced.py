@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from exporter.registry.promotion_record import claims, promotion
+from exporter.registry.promotion_record import open_records, promotion
 from exporter.repository import LocalRepository, Repository, open_repository
 from tests.unit.exporter.stores import serving, set_credentials
 
@@ -91,8 +91,8 @@ def check_state(lab: Lab, name: str, kept: Repository) -> None:
     found = lab.client.search_model_versions(f"name = '{name}'")
     tags = {int(entry.version): entry.tags for entry in found}
     for alias, version in aliases.items():
-        assert set(claims(tags, alias)) == {version}
-    assert set(kept.served(name)) == set(aliases.values())
+        assert set(open_records(tags, alias)) == {version}
+    assert set(kept.served_versions(name)) == set(aliases.values())
     for version in aliases.values():
         bundle = kept.bundle(name, version)
         assert bundle is not None

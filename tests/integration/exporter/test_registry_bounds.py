@@ -285,14 +285,14 @@ def test_an_upload_that_is_taken_a_byte_at_a_time(tmp_path: Path) -> None:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     from exporter.registry.bounds import exchange
-    from exporter.registry.errors import translated
+    from exporter.registry.errors import translate_errors
 
     (tmp_path / "file").write_bytes(b"x" * (32 << 10))
     with speaking(HANGS["silence"]) as uri:
         store = get_artifact_repository("mlflow-artifacts:/net", tracking_uri=uri)
         with (
             pytest.raises(UnavailableError),
-            translated(uri),
+            translate_errors(uri),
             exchange(uri, transfer=True),
         ):
             store.log_artifact(str(tmp_path / "file"))

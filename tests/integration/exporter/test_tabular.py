@@ -64,7 +64,7 @@ def server(lab: Lab) -> Iterator[TritonServer]:
 @pytest.fixture(autouse=True)
 def here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, which trusts these models: that pickles are kept apart has its own tests."""
-    monkeypatch.setattr(pipeline, "build_apart", build)
+    monkeypatch.setattr(pipeline, "build_isolated", build)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
     mlflow.set_tracking_uri(lab.uri)
 

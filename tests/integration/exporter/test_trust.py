@@ -15,7 +15,7 @@ import onnx
 import pytest
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-from exporter.commands.export.reuse import Earlier
+from exporter.commands.export.reuse import ReusableExport
 from exporter.errors import UnavailableError
 from exporter.registry import Registry
 from exporter.repository import LocalRepository
@@ -39,7 +39,7 @@ def live_config(lab: Lab, name: str) -> str:
 
 
 def served(lab: Lab, name: str) -> tuple[int, ...]:
-    return LocalRepository(lab.folder / "repository").served(name)
+    return LocalRepository(lab.folder / "repository").served_versions(name)
 
 
 def external(lab: Lab, name: str, location: str) -> Path:
@@ -133,7 +133,7 @@ def test_aliases_that_move_during_a_proof_keep_what_they_name(
     def promote() -> None:
         assert lab.export("raced", "prod", allow_manual=True).version == 2
 
-    after(monkeypatch, Earlier, "settled", promote)
+    after(monkeypatch, ReusableExport, "find_up_to_date", promote)
     assert lab.export("raced", version=3).status == "promoted"
     assert (lab.alias("raced"), lab.alias("raced", "prod")) == (3, 2)
     assert served(lab, "raced") == (2, 3)

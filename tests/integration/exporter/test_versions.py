@@ -299,7 +299,7 @@ def test_what_an_alias_names_in_one_question(lab: Lab) -> None:
     lab.client.set_registered_model_alias("asked-for", "dev", str(version))
     lab.client.set_model_version_tag("asked-for", str(version), "colour", "blue")
     registry = Registry.connect(lab.uri)
-    assert registry.named("asked-for", "dev") == (version, {"colour": "blue"})
+    assert registry.version_by_alias("asked-for", "dev") == (version, {"colour": "blue"})
     for model, alias in (("asked-for", "prod"), ("nobody", "dev")):
         with pytest.raises(NotFoundError, match=f"no version of '{model}' is called '{alias}'"):
-            registry.named(model, alias)
+            registry.version_by_alias(model, alias)

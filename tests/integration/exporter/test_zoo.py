@@ -34,7 +34,7 @@ def test_served_or_refused(
     lab: Lab, server: TritonServer, entry: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In this process, which trusts the zoo: that pickles are kept apart is tested by itself.
-    monkeypatch.setattr(pipeline, "build_apart", build)
+    monkeypatch.setattr(pipeline, "build_isolated", build)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
     mlflow.set_tracking_uri(lab.uri)
     entry.register()

@@ -151,10 +151,10 @@ def test_the_private_server_is_out_of_reach(runtime: Runtime, tmp_path: Path) ->
 PROVING = """
 import ctypes, os, sys
 from pathlib import Path
-from exporter.proving.server import PrivateGround
+from exporter.proving.server import PrivateServer
 from exporter.triton.releases import DEFAULT_RELEASE, release
 
-with PrivateGround.open(Path(sys.argv[1]), release(DEFAULT_RELEASE), print) as ground:
+with PrivateServer.open(Path(sys.argv[1]), release(DEFAULT_RELEASE), print) as ground:
     with ground.client() as client:
         assert client.live()
     print(ctypes.CDLL(None).prctl(3))  # PR_GET_DUMPABLE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlparse
 
-from exporter.repository.url import Address
+from exporter.repository.url import StoreUrl
 
 from .chart_files import (
     EVERY,
@@ -157,7 +157,7 @@ def _asks(pod: Pod) -> set[int]:
         if name == "--triton-url":
             ports.add(_port(value))
         if name == "--model-repository" and value.startswith("s3://"):
-            endpoint = Address.parse(value, {}).endpoint
+            endpoint = StoreUrl.parse(value, {}).endpoint
             ports.add(_port(endpoint or "https://s3.amazonaws.com"))
     return ports
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from exporter.names import ALIAS_ORDER
-from exporter.repository.url import Address
+from exporter.repository.url import StoreUrl
 from exporter.triton.releases import DEFAULT_RELEASE
 from stlab_api.settings import Settings
 
@@ -96,10 +96,10 @@ def test_the_repository_is_told_as_the_exporter_tells_it() -> None:
     url, endpoint = "s3://models/triton/prod", "https://store.example.com:9000"
     (triton,) = [pod for pod in pods(rendered(way("production"))) if pod.part == "triton"]
     told = triton.spec["containers"][0]["args"][0].partition("=")[2]
-    assert told == Address.parse(url, {"AWS_ENDPOINT_URL": endpoint}).for_server()
+    assert told == StoreUrl.parse(url, {"AWS_ENDPOINT_URL": endpoint}).for_server()
     (triton,) = [pod for pod in pods(rendered(way("identity"))) if pod.part == "triton"]
     told = triton.spec["containers"][0]["args"][0].partition("=")[2]
-    assert told == Address.parse("s3://models/triton", {}).for_server()
+    assert told == StoreUrl.parse("s3://models/triton", {}).for_server()
 
 
 def test_a_volume_is_mounted_for_reading() -> None:

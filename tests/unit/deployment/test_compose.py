@@ -17,7 +17,7 @@ from moto import mock_aws
 from pydantic import AliasChoices
 from pydantic_settings import BaseSettings
 
-from exporter.repository.url import Address
+from exporter.repository.url import StoreUrl
 from exporter.triton.releases import DEFAULT_RELEASE
 from stlab_api.settings import Settings as ApiSettings
 from stlab_dashboard.settings import Settings as DashboardSettings
@@ -389,11 +389,11 @@ def test_only_those_have_keys() -> None:
 
 def test_all_mean_the_same_repository() -> None:
     exporter = SERVICES["exporter"]["environment"]
-    address = Address.parse(exporter["STLAB_MODEL_REPOSITORY"], exporter)
+    address = StoreUrl.parse(exporter["STLAB_MODEL_REPOSITORY"], exporter)
     assert f"--model-repository={address.for_server()}" in SERVICES["triton-cpu"]["command"]
     assert f"{address.bucket}/{address.prefix}" in SERVICES["buckets"]["command"]
     dashboard = SERVICES["dashboard"]["environment"]
-    assert Address.parse(dashboard["STLAB_MODEL_REPOSITORY"], dashboard) == address
+    assert StoreUrl.parse(dashboard["STLAB_MODEL_REPOSITORY"], dashboard) == address
     assert exporter["STLAB_TRITON_RELEASE"] in SERVICES["triton-cpu"]["image"]
 
 

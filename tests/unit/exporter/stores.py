@@ -22,8 +22,8 @@ from moto.moto_server.werkzeug_app import (
 from moto.s3.models import s3_backends
 from werkzeug.serving import make_server
 
-from exporter.repository import Address, ObjectRepository
-from exporter.repository.object_store import Store
+from exporter.repository import ObjectRepository, StoreUrl
+from exporter.repository.object_store import ObjectStore
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "key",
@@ -121,7 +121,7 @@ def serving() -> Iterator[S3]:
 
 
 def open_at(url: str, lease_seconds: float = 60.0) -> ObjectRepository:
-    return ObjectRepository(Address.parse(url), lease_seconds)
+    return ObjectRepository(StoreUrl.parse(url), lease_seconds)
 
 
 @cache
@@ -130,8 +130,8 @@ def shared_at(url: str) -> ObjectRepository:
     return open_at(url)
 
 
-def store_at(url: str) -> Store:
-    return Store(Address.parse(url))
+def store_at(url: str) -> ObjectStore:
+    return ObjectStore(StoreUrl.parse(url))
 
 
 def process(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:

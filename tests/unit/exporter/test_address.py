@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from exporter.errors import UsageError
-from exporter.repository import Address
+from exporter.repository import StoreUrl
 
 MINIO = {"AWS_ENDPOINT_URL": "http://minio:9000"}
 ACCOUNT = {"AZURE_STORAGE_ACCOUNT_NAME": "account"}
@@ -38,9 +38,9 @@ ACCOUNT = {"AZURE_STORAGE_ACCOUNT_NAME": "account"}
     ],
 )
 def test_what_a_server_is_told(url: str, environment: dict[str, str], told: str) -> None:
-    address = Address.parse(url, environment)
+    address = StoreUrl.parse(url, environment)
     assert address.for_server() == told
-    assert Address.parse(told, {}) == address, "written so, it is the same"
+    assert StoreUrl.parse(told, {}) == address, "written so, it is the same"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_what_a_server_is_told(url: str, environment: dict[str, str], told: str)
 )
 def test_what_is_no_repository(url: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
-        Address.parse(url, {})
+        StoreUrl.parse(url, {})
     assert caught.value.hint
     assert "guarded" not in caught.value.message + caught.value.hint
 
@@ -76,12 +76,12 @@ def test_what_is_no_repository(url: str, words: str) -> None:
 )
 def test_an_endpoint_that_triton_cannot_be_told(endpoint: str) -> None:
     with pytest.raises(UsageError, match="the S3 endpoint in AWS_ENDPOINT_URL ") as caught:
-        Address.parse("s3://bucket/models", {"AWS_ENDPOINT_URL": endpoint})
+        StoreUrl.parse("s3://bucket/models", {"AWS_ENDPOINT_URL": endpoint})
     assert "guarded" not in caught.value.message
 
 
 def test_triton_must_know_the_account() -> None:
-    address = Address.parse("az://container/models", {})
+    address = StoreUrl.parse("az://container/models", {})
     with pytest.raises(UsageError, match="which storage account"):
         address.for_server()
 
@@ -93,7 +93,7 @@ def test_a_server_gets_the_names_that_it_knows_and_no_other_secret() -> None:
         "AZURE_STORAGE_ACCOUNT_KEY": "key",
         "HTTPS_PROXY": "http://proxy:3128",
     }
-    told = Address.parse("as://account/container/m", {}).server_environment(environment)
+    told = StoreUrl.parse("as://account/container/m", {}).server_environment(environment)
     assert told == {
         "AZURE_STORAGE_ACCOUNT_KEY": "key",
         "AZURE_STORAGE_KEY": "key",
@@ -104,5 +104,5 @@ def test_a_server_gets_the_names_that_it_knows_and_no_other_secret() -> None:
         "AWS_REGION": "eu-north-1",
         "AWS_SECRET_ACCESS_KEY": "secret",
     }
-    told = Address.parse("s3://bucket/m", {}).server_environment(environment)
+    told = StoreUrl.parse("s3://bucket/m", {}).server_environment(environment)
     assert told == {**environment, "AWS_DEFAULT_REGION": "eu-north-1"}

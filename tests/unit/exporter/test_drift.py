@@ -9,38 +9,43 @@ from typing import Any
 import pytest
 
 from exporter.commands.status.drift import alias_drift, model_drift
-from exporter.commands.status.fixes import Fixes
-from exporter.commands.status.snapshot import Published, Seen, away, underway
-from exporter.registry import Promotion
+from exporter.commands.status.fixes import FixCommands
+from exporter.commands.status.snapshot import (
+    ModelSnapshot,
+    Published,
+    aliases_elsewhere,
+    interrupted_target,
+)
+from exporter.registry import PromotionRecord
 
-FIXES = Fixes("net", "repository", ("a:1",))
+FIXES = FixCommands("net", "repository", ("a:1",))
 WHERE = "--repository repository --triton-url a:1"
 
 
-def tags(bundle: str = "", **records: Promotion) -> dict[str, str]:
+def tags(bundle: str = "", **records: PromotionRecord) -> dict[str, str]:
     promoted = {f"stlab.promoted.{alias}": record.as_tag() for alias, record in records.items()}
     return {**promoted, "stlab.parity": "passed", "stlab.bundle.sha256": bundle}
 
 
-def record(previous: int | None = None, at: str = "2026-01-01", **more: str) -> Promotion:
-    return Promotion(more.pop("bundle", "b"), "runs:/1/bundle", "CI", previous, at=at, **more)
+def record(previous: int | None = None, at: str = "2026-01-01", **more: str) -> PromotionRecord:
+    return PromotionRecord(more.pop("bundle", "b"), "runs:/1/bundle", "CI", previous, at=at, **more)
 
 
 def seen(
     aliases: dict[str, int], versions: dict[int, dict[str, str]] | None = None, **more: Any
-) -> Seen:
+) -> ModelSnapshot:
     """A model of which everything is as it should be, but for what is given."""
     if versions is None:
         named = {v: {a for a in aliases if aliases[a] == v} for v in aliases.values()}
         versions = {v: tags(**{alias: record() for alias in named[v]}) for v in named}
-    whole = Published("b", whole=True, intact=True)
+    whole = Published("b", files_intact=True, intact=True)
     here = dict.fromkeys(aliases.values(), whole)
     served = tuple(sorted({v for a, v in aliases.items() if a != "archived"}))
     given = {"published": here, "in_config": served, "ready": {"a:1": frozenset(served)}, **more}
-    return Seen("net", aliases, versions, **given)
+    return ModelSnapshot("net", aliases, versions, **given)
 
 
-def kinds(state: Seen) -> dict[str, str]:
+def kinds(state: ModelSnapshot) -> dict[str, str]:
     """What is found, with the command that is named for it."""
     found = [drift for alias in state.aliases for drift in alias_drift(state, alias, FIXES)]
     return {drift.kind: drift.fix for drift in [*found, *model_drift(state, FIXES)]}
@@ -64,7 +69,11 @@ MOVED_AWAY = f"mv repository/net/2 net-2-aside && {RESTORED}"
         ({"published": {2: Published("other")}}, "other_bundle", MOVED_AWAY),
         ({"in_config": ()}, "not_in_config", RESTORED),
         ({"in_config": (), "config_damage": "it cannot be read"}, "config_damaged", RESTORED),
-        ({"published": {2: Published("b", whole=True, intact=False)}}, "config_differs", RESTORED),
+        (
+            {"published": {2: Published("b", files_intact=True, intact=False)}},
+            "config_differs",
+            RESTORED,
+        ),
         ({"ready": {"a:1": frozenset({1})}}, "not_served", RESTORED),
         ({"in_config": (1, 2)}, "nameless", f"stlab prune net --nameless {WHERE}"),
     ],
@@ -127,7 +136,7 @@ def test_a_promotion_that_was_interrupted_is_finished() -> None:
         1: tags(prod=record(), archived=record()),
         2: tags(staging=record(), prod=record(1, "2026-01-02")),
     }
-    assert underway(seen(aliases, versions), "prod") == 2
+    assert interrupted_target(seen(aliases, versions), "prod") == 2
     finish = f"stlab rollback net --alias prod --to 2 {WHERE}"
     found = [
         drift for alias in aliases for drift in alias_drift(seen(aliases, versions), alias, FIXES)
@@ -137,7 +146,7 @@ def test_a_promotion_that_was_interrupted_is_finished() -> None:
 
 def test_a_record_that_was_only_not_closed() -> None:
     versions = {1: tags(staging=record()), 2: tags(staging=record(1, "2026-01-02"))}
-    assert underway(seen({"staging": 2}, versions), "staging") is None
+    assert interrupted_target(seen({"staging": 2}, versions), "staging") is None
     assert kinds(seen({"staging": 2}, versions)) == {
         "claimed": f"stlab rollback net --alias staging --to 2 {WHERE}"
     }
@@ -146,7 +155,7 @@ def test_a_record_that_was_only_not_closed() -> None:
         1: tags(staging=record(2, "2026-01-03")),
         2: tags(staging=record(1, "2026-01-02")),
     }
-    assert underway(seen({"staging": 1}, versions), "staging") is None
+    assert interrupted_target(seen({"staging": 1}, versions), "staging") is None
 
 
 def test_a_record_of_an_alias_that_names_nothing() -> None:
@@ -182,12 +191,12 @@ def test_aliases_that_are_kept_in_another_repository() -> None:
         "published": {1: Published("b")}, "in_config": (1,), "ready": {}, "here": "here",
     }  # fmt: skip
     state = seen(aliases, versions, **nothing_of_2)
-    assert away(state) == {"staging"}
+    assert aliases_elsewhere(state) == {"staging"}
     assert kinds(state) == {}
     # Asked for alone, or looked for in a repository that keeps neither, it is missing.
     alone = seen({"staging": 2}, versions, asked=("staging",), **nothing_of_2)
     assert "it was published to another one" in alias_drift(alone, "staging", FIXES)[0].message
-    assert away(seen(aliases, versions, here="")) == set()
+    assert aliases_elsewhere(seen(aliases, versions, here="")) == set()
 
 
 def test_aliases_that_are_not_asked_about_change_no_fix() -> None:
@@ -202,14 +211,16 @@ def test_aliases_that_are_not_asked_about_change_no_fix() -> None:
 
 
 def test_what_is_moved_away_moves_into_nothing(tmp_path: Path) -> None:
-    fixes = Fixes("net", str(tmp_path / "models"))
+    fixes = FixCommands("net", str(tmp_path / "models"))
     for name in ("net-1-aside", "net-1-aside1", "net-1-aside2"):
         assert f"{tmp_path / name} && stlab rollback" in fixes.replace("dev", 1)
         (tmp_path / name).mkdir()
 
 
 def test_commands_are_as_a_shell_takes_them() -> None:
-    fixes = Fixes("net", "my models")
+    fixes = FixCommands("net", "my models")
     assert fixes.restore("dev", 1).endswith("--to 1 --repository 'my models'")
     # On an object store nothing can be moved away, and the command says what is in the way.
-    assert Fixes("net", "s3://bucket/models").replace("dev", 1).startswith("stlab rollback net")
+    assert (
+        FixCommands("net", "s3://bucket/models").replace("dev", 1).startswith("stlab rollback net")
+    )

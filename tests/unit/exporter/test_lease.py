@@ -14,7 +14,7 @@ import pytest
 
 from exporter.errors import ConflictError, UnavailableError, UsageError
 from exporter.repository.lease import LEASE_SECONDS, Lease
-from exporter.repository.object_store import Store
+from exporter.repository.object_store import ObjectStore
 from exporter.system.processes import Holder
 
 from .stores import CONTEXT, S3, process, store_at
@@ -28,11 +28,11 @@ def locks(s3: S3) -> list[str]:
 
 
 @pytest.fixture
-def store(s3: S3) -> Store:
+def store(s3: S3) -> ObjectStore:
     return store_at(s3.url())
 
 
-def take(store: Store, seconds: float = 60.0) -> Any:
+def take(store: ObjectStore, seconds: float = 60.0) -> Any:
     return Lease.open(store, FOLDER, "net", seconds)
 
 
@@ -78,7 +78,7 @@ def others() -> Iterator[ExitStack]:
         yield stack
 
 
-def test_one_at_a_time(s3: S3, store: Store) -> None:
+def test_one_at_a_time(s3: S3, store: ObjectStore) -> None:
     with take(store) as lease:
         lease.check()
         with pytest.raises(ConflictError) as caught, take(store_at(s3.url())):
@@ -95,7 +95,7 @@ def test_one_at_a_time(s3: S3, store: Store) -> None:
     assert locks(s3) == ["lock-000002"], "a tombstone, and no probes"
 
 
-def test_an_error_gives_it_back(store: Store) -> None:
+def test_an_error_gives_it_back(store: ObjectStore) -> None:
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), take(store):
             raise ZeroDivisionError
@@ -132,7 +132,7 @@ def test_many_at_once(s3: S3) -> None:
     assert len(locks(s3)) == 1
 
 
-def test_a_holder_that_was_killed_here_blocks_nobody(s3: S3, store: Store) -> None:
+def test_a_holder_that_was_killed_here_blocks_nobody(s3: S3, store: ObjectStore) -> None:
     other = Other(s3)
     other.kill()
     before = time.monotonic()
@@ -142,7 +142,9 @@ def test_a_holder_that_was_killed_here_blocks_nobody(s3: S3, store: Store) -> No
     assert locks(s3) == ["lock-000002"]
 
 
-def test_a_number_that_another_process_has_now_is_not_the_holder(s3: S3, store: Store) -> None:
+def test_a_number_that_another_process_has_now_is_not_the_holder(
+    s3: S3, store: ObjectStore
+) -> None:
     me = Holder.this_process()
     assert not me.has_died()
     earlier = Holder.read({**me.as_dict(), "started": "1"})
@@ -152,7 +154,9 @@ def test_a_number_that_another_process_has_now_is_not_the_holder(s3: S3, store: 
     assert not Holder.read({}).has_died()
 
 
-def test_a_holder_elsewhere_that_is_silent_for_a_lease_is_followed(s3: S3, store: Store) -> None:
+def test_a_holder_elsewhere_that_is_silent_for_a_lease_is_followed(
+    s3: S3, store: ObjectStore
+) -> None:
     lock = f"production/{FOLDER}/lock-000041"
     s3.put(lock, b'{"pid": 7, "host": "elsewhere", "seconds": 60}')
     with pytest.raises(ConflictError, match="process 7 on elsewhere"), take(store):
@@ -163,13 +167,13 @@ def test_a_holder_elsewhere_that_is_silent_for_a_lease_is_followed(s3: S3, store
         assert locks(s3) == ["lock-000042"]
 
 
-def test_a_lock_that_nobody_can_read_is_somebodys(s3: S3, store: Store) -> None:
+def test_a_lock_that_nobody_can_read_is_somebodys(s3: S3, store: ObjectStore) -> None:
     s3.put(f"production/{FOLDER}/lock-000001", b"\xff")
     with pytest.raises(ConflictError, match="an unknown machine"), take(store):
         pytest.fail("it may be held")
 
 
-def test_a_lease_is_renewed(s3: S3, store: Store, others: ExitStack) -> None:
+def test_a_lease_is_renewed(s3: S3, store: ObjectStore, others: ExitStack) -> None:
     other = Other(s3, seconds=8.0)
     others.callback(other.kill)
     time.sleep(8.2)
@@ -181,7 +185,7 @@ def test_a_lease_is_renewed(s3: S3, store: Store, others: ExitStack) -> None:
         lease.check()
 
 
-def test_a_holder_that_stood_still_notices(s3: S3, store: Store, others: ExitStack) -> None:
+def test_a_holder_that_stood_still_notices(s3: S3, store: ObjectStore, others: ExitStack) -> None:
     other = Other(s3, seconds=1.0)
     others.callback(other.kill)
     other.signal(signal.SIGSTOP)
@@ -207,26 +211,26 @@ def test_a_lease_that_ended_is_not_renewed_though_nobody_took_it(s3: S3, others:
 
 
 def test_a_slow_one_that_creates_an_old_number_does_not_hold_it(
-    s3: S3, store: Store, monkeypatch: pytest.MonkeyPatch
+    s3: S3, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with take(store):
         pass
-    create = Store.create
+    create = ObjectStore.create
 
-    def slowly(self: Store, name: str, content: bytes) -> bool:
-        monkeypatch.setattr(Store, "create", create)
+    def slowly(self: ObjectStore, name: str, content: bytes) -> bool:
+        monkeypatch.setattr(ObjectStore, "create", create)
         for _ in range(2):  # meanwhile two others came and went
             with take(store_at(s3.url())):
                 pass
         return create(self, name, content)
 
-    monkeypatch.setattr(Store, "create", slowly)
+    monkeypatch.setattr(ObjectStore, "create", slowly)
     with take(store):
         assert locks(s3) == ["lock-000004"]
 
 
 def test_a_lost_answer_is_not_taken_for_another_holder(
-    s3: S3, store: Store, monkeypatch: pytest.MonkeyPatch
+    s3: S3, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = store._files
     pipe_file = files.pipe_file
@@ -245,7 +249,7 @@ def test_a_lost_answer_is_not_taken_for_another_holder(
 
 
 def test_a_store_without_conditional_writes_is_refused(
-    s3: S3, store: Store, monkeypatch: pytest.MonkeyPatch
+    s3: S3, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = store._files
     pipe_file = files.pipe_file
@@ -259,7 +263,7 @@ def test_a_store_without_conditional_writes_is_refused(
         pytest.fail("nobody could be told apart")
 
 
-def test_a_silent_store_does_not_keep_the_holder_from_ending(s3: S3, store: Store) -> None:
+def test_a_silent_store_does_not_keep_the_holder_from_ending(s3: S3, store: ObjectStore) -> None:
     with take(store, 1.0) as lease:
         s3.is_silent = True
         with pytest.raises((UnavailableError, ConflictError)):

@@ -40,7 +40,7 @@ def test_a_new_model_arrives_whole(
     repository: LocalRepository, staging: Path, tmp_path: Path
 ) -> None:
     bundle = make_bundle(tmp_path)
-    assert repository.publish(bundle, staging) == Publication(fresh=True)
+    assert repository.publish(bundle, staging) == Publication(is_new_model=True)
     assert set(content(repository)) == {
         "net/config.pbtxt",
         "net/warmup/00000000.bin",
@@ -50,7 +50,7 @@ def test_a_new_model_arrives_whole(
         "net/1/report.json",
         "net/1/warmup/00000000.bin",
     }
-    assert repository.serves(bundle)
+    assert repository.is_serving(bundle)
     assert repository.publish(bundle, staging) is None
 
 
@@ -80,7 +80,7 @@ def test_a_version_that_is_not_served_makes_way_and_comes_back(
     publication = repository.publish(again, staging)
     assert publication is not None
     assert (repository.root / "net" / "2" / "model.onnx").read_bytes() == b"new"
-    repository.withdraw(again, publication, staging)
+    repository.unpublish(again, publication, staging)
     assert content(repository) == before
 
 
@@ -137,8 +137,8 @@ def test_a_config_that_is_cut_anywhere_is_damaged_and_healed(
     for size in range(len(whole) - 1):
         path.write_bytes(whole[:size])
         with pytest.raises(ValidationFailed):
-            repository.served("net")
-        assert not repository.serves(bundle)
+            repository.served_versions("net")
+        assert not repository.is_serving(bundle)
     assert repository.publish(bundle, staging) is None
     repository.activate(bundle, [], staging)
-    assert repository.serves(bundle)
+    assert repository.is_serving(bundle)

@@ -23,8 +23,8 @@ from exporter.errors import (
     UsageError,
     ValidationFailed,
 )
-from exporter.repository import Address, ObjectRepository, open_repository
-from exporter.repository.object_store import Store
+from exporter.repository import ObjectRepository, StoreUrl, open_repository
+from exporter.repository.object_store import ObjectStore
 from exporter.triton.model_config import parse
 
 from .bundles import make_bundle
@@ -103,9 +103,9 @@ def test_nothing_is_changed_without_the_lock(
     before = s3.objects()
     for change in (
         lambda: repository.publish(make_bundle(tmp_path, 2), tmp_path),
-        lambda: repository.go_back("net", None),
+        lambda: repository.restore_config("net", None),
         lambda: repository.remove("net", 7, tmp_path),
-        lambda: repository.check_held("net"),
+        lambda: repository.ensure_locked("net"),
     ):
         with pytest.raises(ConflictError, match="is not held"):
             change()
@@ -124,16 +124,16 @@ def test_who_lost_the_lock_changes_nothing(
         before = s3.objects()
         for change in (
             lambda: repository.activate(second, [], work),
-            lambda: repository.go_back("net", None),
-            lambda: repository.withdraw(second, publication, work),
+            lambda: repository.restore_config("net", None),
+            lambda: repository.unpublish(second, publication, work),
             lambda: repository.remove("net", 2, work),
             lambda: repository.publish(make_bundle(tmp_path, 3), work),
-            lambda: repository.check_held("net"),
+            lambda: repository.ensure_locked("net"),
         ):
             with pytest.raises(ConflictError, match="was lost"):
                 change()
         assert s3.objects() == before
-    assert repository.serves(first)
+    assert repository.is_serving(first)
 
 
 def work_and_die(url: str, bundle: Bundle, at: int) -> None:
@@ -151,7 +151,7 @@ def work_and_die(url: str, bundle: Bundle, at: int) -> None:
         return write
 
     for name in WRITES:
-        setattr(Store, name, counted(getattr(Store, name)))
+        setattr(ObjectStore, name, counted(getattr(ObjectStore, name)))
     export(open_at(url), bundle)
 
 
@@ -175,7 +175,7 @@ def test_an_export_that_is_killed_anywhere_is_finished_by_the_next(
         seen.add((served(s3)[0], repository.bundle("net", 2) is not None, len(beside(s3))))
         assert f"production/models/net/{served(s3)[0]}/manifest.json" in s3.objects()
         export(repository, second)
-        assert repository.serves(second)
+        assert repository.is_serving(second)
         repository.verify(first)
         assert beside(s3) == []
     else:
@@ -241,7 +241,7 @@ def test_a_server_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
         url = server.url()
     begin = time.monotonic()
     with pytest.raises(UnavailableError) as caught:
-        open_at(url).served("net")
+        open_at(url).served_versions("net")
     assert time.monotonic() - begin < 15
     assert caught.value.hint
 
@@ -364,11 +364,11 @@ def test_folder_markers_are_no_files(s3: S3, repository: ObjectRepository, tmp_p
     for name in ("net/", "net/1/", "net/1/warmup/"):
         s3.put(f"production/models/{name}", b"")
     repository.verify(bundle)
-    assert repository.serves(bundle)
+    assert repository.is_serving(bundle)
 
 
 def test_every_error_has_a_hint() -> None:
     for url in ("s3://bucket", "ftp://host/models"):
         with pytest.raises(StlabError) as caught:
-            ObjectRepository(Address.parse(url))
+            ObjectRepository(StoreUrl.parse(url))
         assert caught.value.hint

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import UnavailableError
-from exporter.registry.promotion_record import Promotion
+from exporter.registry.promotion_record import PromotionRecord
 from exporter.text import redaction
 from exporter.text.redaction import learn, redact, redact_all, redact_each
 
@@ -72,7 +72,9 @@ def test_a_password_that_is_a_word_changes_no_fact(password: str) -> None:
     assert redact_all(record) == record
     assert redact_all({"model": "income", "at": "123"}) == {"model": "income", "at": "123"}
     assert (
-        json.loads(Promotion("123", "runs:/123/bundle", "prod passed", 123, "123").as_tag())["uri"]
+        json.loads(PromotionRecord("123", "runs:/123/bundle", "prod passed", 123, "123").as_tag())[
+            "uri"
+        ]
         == "runs:/123/bundle"
     )
     for text in ("passed", "models:/income@prod", "the model 'mlflow-iris' is in 'prod'", "12345",

@@ -50,8 +50,8 @@ def test_a_new_model(shelf: Shelf, tmp_path: Path) -> None:
         "net/config.pbtxt",
         "net/warmup/00000000.bin",
     }
-    assert repository.serves(bundle)
-    assert (repository.versions("net"), repository.served("net")) == ((1,), (1,))
+    assert repository.is_serving(bundle)
+    assert (repository.versions("net"), repository.served_versions("net")) == ((1,), (1,))
     before = shelf.content()
     assert repository.publish(bundle, shelf.work) is None
     assert shelf.content() == before
@@ -84,7 +84,7 @@ def test_publishing_alone_serves_nothing(shelf: Shelf, tmp_path: Path) -> None:
     assert shelf.repository.publish(second, shelf.work) is not None
     assert shelf.content()["net/config.pbtxt"] == before
     repository = shelf.repository
-    assert (repository.serves(first), repository.serves(second)) == (True, False)
+    assert (repository.is_serving(first), repository.is_serving(second)) == (True, False)
 
 
 def test_what_the_manifest_does_not_name_is_not_published(shelf: Shelf, tmp_path: Path) -> None:
@@ -104,12 +104,12 @@ def test_switching_and_going_back(shelf: Shelf, tmp_path: Path) -> None:
     assert publication is not None
     kept = repository.activate(second, [], shelf.work)
     assert served(shelf) == [2]
-    assert repository.serves(second)
-    repository.withdraw(second, publication, shelf.work)
-    assert repository.serves(second), "what the live config names stays"
-    repository.go_back("net", kept)
+    assert repository.is_serving(second)
+    repository.unpublish(second, publication, shelf.work)
+    assert repository.is_serving(second), "what the live config names stays"
+    repository.restore_config("net", kept)
     assert served(shelf) == [1]
-    repository.withdraw(second, publication, shelf.work)
+    repository.unpublish(second, publication, shelf.work)
     assert shelf.content() == before
 
 
@@ -125,10 +125,10 @@ def test_a_new_model_that_is_taken_back_leaves_nothing(shelf: Shelf, tmp_path: P
     bundle, repository = make_bundle(tmp_path), shelf.repository
     publication = repository.publish(bundle, shelf.work)
     assert publication is not None
-    assert publication.fresh
+    assert publication.is_new_model
     repository.activate(bundle, [], shelf.work)
-    repository.go_back("net", None)
-    repository.withdraw(bundle, publication, shelf.work)
+    repository.restore_config("net", None)
+    repository.unpublish(bundle, publication, shelf.work)
     assert shelf.content() == {}
 
 
@@ -139,7 +139,7 @@ def test_a_shared_warmup_file_survives_a_withdrawal(shelf: Shelf, tmp_path: Path
     for bundle in (shared, own):
         publication = shelf.repository.publish(bundle, shelf.work)
         assert publication is not None
-        shelf.repository.withdraw(bundle, publication, shelf.work)
+        shelf.repository.unpublish(bundle, publication, shelf.work)
     assert shelf.content() == before
 
 
@@ -149,17 +149,17 @@ def test_two_versions_are_served_side_by_side(shelf: Shelf, tmp_path: Path) -> N
     export(shelf, first)
     export(shelf, second, (1,))
     assert served(shelf) == [1, 2]
-    assert shelf.repository.serves(first)
-    assert shelf.repository.serves(second)
+    assert shelf.repository.is_serving(first)
+    assert shelf.repository.is_serving(second)
 
 
 def test_other_interfaces_cannot_be_served_together(shelf: Shelf, tmp_path: Path) -> None:
     wider = Interface((Tensor("x", "FP32", ("n", 5)),), INTERFACE.outputs)
     first, second = make_bundle(tmp_path), make_bundle(tmp_path, 2, interface=wider)
     export(shelf, first)
-    shelf.repository.check_agreement(second, [])
+    shelf.repository.check_compatible(second, [])
     with pytest.raises(ConflictError, match=r"version 1 .* its interface is not"):
-        shelf.repository.check_agreement(second, [1])
+        shelf.repository.check_compatible(second, [1])
     with pytest.raises(ConflictError):
         shelf.repository.activate(second, [1], shelf.work)
     assert served(shelf) == [1]
@@ -189,10 +189,10 @@ def test_a_served_version_that_was_harmed_is_mended(shelf: Shelf, tmp_path: Path
     shelf.put("net/1/model.onnx", b"damage!")
     shelf.put("net/1/other.bin", b"more")
     shelf.put("net/warmup/00000000.bin", b"")
-    assert not shelf.repository.serves(bundle)
+    assert not shelf.repository.is_serving(bundle)
     assert shelf.repository.publish(bundle, shelf.work) is None, "nothing to take back"
     assert shelf.content() == before
-    assert shelf.repository.serves(bundle)
+    assert shelf.repository.is_serving(bundle)
 
 
 def test_a_file_that_is_cut_short_is_healed_by_the_same_export(
@@ -214,8 +214,8 @@ def test_a_file_that_is_cut_short_is_healed_by_the_same_export(
             assert shelf.repository.publish(bundle, shelf.work) is None, (name, size)
             shelf.repository.activate(bundle, beside, shelf.work)
             assert shelf.content() == before, (name, size)
-            assert shelf.repository.serves(bundle)
-            assert shelf.repository.serves(kept)
+            assert shelf.repository.is_serving(bundle)
+            assert shelf.repository.is_serving(kept)
 
 
 def test_another_bundle_without_its_manifest_is_not_replaced(shelf: Shelf, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_what_others_made_is_left_alone(shelf: Shelf, tmp_path: Path, what: str)
     before = shelf.content()
     with pytest.raises(ConflictError, match="was not made by stlab alone"):
         shelf.repository.publish(make_bundle(tmp_path, 2), shelf.work)
-    assert not shelf.repository.serves(bundle)
+    assert not shelf.repository.is_serving(bundle)
     assert shelf.content() == before
 
 
@@ -264,7 +264,7 @@ def test_what_was_harmed_is_not_served(shelf: Shelf, tmp_path: Path, harm: str) 
         shelf.put("net/config.pbtxt", config.replace(b"count: 1\n", b"count: 2\n", 1))
     else:
         shelf.put("net/config.pbtxt", config.replace(b"versions: 1", b"versions: 2"))
-    assert not shelf.repository.serves(bundle)
+    assert not shelf.repository.is_serving(bundle)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "config.pbtxt", "manifest.json"])
@@ -308,12 +308,12 @@ def test_a_version_is_removed(shelf: Shelf, tmp_path: Path) -> None:
     shelf.repository.remove("net", 1, shelf.work)
     assert shelf.repository.versions("net") == (2,)
     assert not [name for name in shelf.content() if "/1/" in name or "01010101" in name]
-    assert shelf.repository.served("net") == (2,)
+    assert shelf.repository.served_versions("net") == (2,)
 
 
 def test_a_version_without_manifest_is_nobodys(shelf: Shelf, tmp_path: Path) -> None:
     shelf.put("net/1/model.onnx", b"theirs")
     assert shelf.repository.bundle("net", 1) is None
     assert shelf.repository.versions("net") == ()
-    assert shelf.repository.served("net") == ()
-    assert not shelf.repository.serves(make_bundle(tmp_path))
+    assert shelf.repository.served_versions("net") == ()
+    assert not shelf.repository.is_serving(make_bundle(tmp_path))

@@ -23,7 +23,7 @@ from exporter.commands.status.result import AliasState, ModelState, StatusResult
 from exporter.commands.status.snapshot import Published
 from exporter.commands.verify import ServerVerdict, VerifyResult
 from exporter.errors import UnavailableError
-from exporter.registry import Promotion
+from exporter.registry import PromotionRecord
 from exporter.text.terminal import block, one_line
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -36,7 +36,7 @@ ATTACKS = (
 
 def everything(text: str) -> None:
     """Print all that is printed for people, with a text in every place from outside."""
-    record = Promotion(text, text, text, 1, text, text, text, text)
+    record = PromotionRecord(text, text, text, 1, text, text, text, text)
     drift = Drift("damaged", text, text)
     state = AliasState(
         text, 1, record, True, 0.5, Published(text, text, True), True, False, {text: None}, (drift,)

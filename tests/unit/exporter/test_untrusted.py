@@ -24,8 +24,8 @@ from exporter.arrays import read_npz, write_npz
 from exporter.bundle import MANIFEST, REPORT, Bundle
 from exporter.errors import StlabError, UnavailableError, UsageError, ValidationFailed
 from exporter.names import artifact_path
-from exporter.proven_bundle import vouched
-from exporter.registry.pipeline_tags import parts_of
+from exporter.proven_bundle import load_passed
+from exporter.registry.pipeline_tags import pipeline_models
 from exporter.registry.promotion_record import promoted_tag, promotion
 from exporter.sources.mlmodel import MLModel
 from exporter.system.environment import load_dotenv
@@ -209,7 +209,7 @@ def test_a_report_that_says_it_passed_and_no_more(tmp_path: Path) -> None:
         report = {"bundle": bundle.sha256, "parity": {"passed": True, **parity}}
         (bundle.path / REPORT).write_text(json.dumps(report))
         with pytest.raises(ValidationFailed, match=r"report\.json of version 1 cannot be read"):
-            vouched(bundle, "")
+            load_passed(bundle, "")
 
 
 @settings(max_examples=150, deadline=None)
@@ -289,7 +289,7 @@ def test_any_text_in_a_tag(value: Any, text: str) -> None:
 def test_a_version_that_no_registry_has() -> None:
     for version in ("9" * 5000, "\u0663", "1e9"):
         with pytest.raises(ValidationFailed, match=r"stlab\.preprocessing"):
-            parts_of(None, {"stlab.preprocessing": f"models:/a/{version}"})  # type: ignore[arg-type]
+            pipeline_models(None, {"stlab.preprocessing": f"models:/a/{version}"})  # type: ignore[arg-type]
 
 
 def test_json_that_a_reader_could_not_walk() -> None:
