@@ -11,6 +11,8 @@ __all__ = [
     "ALIASES",
     "ALIAS_ORDER",
     "ARCHIVED",
+    "DEFAULT_REPOSITORY",
+    "DEFAULT_TRACKING_URI",
     "alias_name",
     "artifact_path",
     "model_name",
@@ -25,6 +27,12 @@ ARCHIVED = "archived"
 
 ALIAS_ORDER = (*ALIASES, ARCHIVED)
 """All aliases, in the order of a version's life."""
+
+DEFAULT_REPOSITORY = "model_repository"
+"""The model repository where none is given: a folder of the working directory."""
+
+DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+"""The MLflow registry where none is given: a file of the working directory."""
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
 # Triton reads a version directory with stoll(), so that "3.tmp" would be version 3.

@@ -16,27 +16,18 @@ from exporter.text.terminal import SafeFormatter, block, one_line
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.commands.export.result import ExportResult
-    from exporter.commands.infer.result import InferResult
     from exporter.errors import StlabError
 
 __all__ = [
     "Progress",
-    "print_answer",
     "print_error",
     "print_json",
-    "print_result",
     "print_traceback",
     "redact_stderr",
     "set_up_logging",
 ]
 
 logger = logging.getLogger("stlab")
-
-_STATUS = {
-    "promoted": "green", "rolled_back": "green", "pulled": "green", "unchanged": "green",
-    "planned": "yellow", "failed": "red",
-}  # fmt: skip
 
 
 class Progress:
@@ -82,65 +73,6 @@ class Progress:
             from exporter.cli.tables import plain
 
             self._status.update(plain(text))
-
-
-def print_result(result: ExportResult) -> None:
-    """Print a result as a table for people."""
-    from rich.table import Table
-
-    from exporter.cli.tables import console, plain
-
-    color = _STATUS[result.status]
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    table.add_row("status", plain(result.status, color))
-    table.add_row("model", plain(f"{result.model} version {result.version or '?'}"))
-    table.add_row("alias", plain(f"{result.alias} (before: {result.previous or 'none'})"))
-    if result.bundle:
-        reused = ", reused" if result.bundle["reused"] else ""
-        table.add_row(
-            "bundle",
-            plain(
-                f"{result.bundle['sha256'][:12]} ({result.bundle['format']}, "
-                f"{result.bundle['bytes']:,} bytes{reused})"
-            ),
-        )
-    if result.parity and result.parity.get("passed"):
-        parity = result.parity
-        table.add_row(
-            "parity", f"margin {parity['margin']:.3g} of 1 over {parity['cases']} comparisons"
-        )
-        why = f" ({parity['batching_reason']})" if parity.get("batching_reason") else ""
-        table.add_row("batching", plain(f"{parity['batching']}{why}"))
-    for number, step in enumerate(result.plan):
-        table.add_row("plan" if number == 0 else "", plain(step))
-    table.add_row("repository", plain(result.repository))
-    if result.report:
-        table.add_row("report", plain(result.report))
-    table.add_row("seconds", f"{result.seconds.get('total', 0.0):.1f}")
-    console().print(table)
-
-
-def print_answer(result: InferResult) -> None:
-    """Print an inference's outputs as a table for people."""
-    from rich.table import Table
-
-    from exporter.cli.tables import console, plain
-    from exporter.commands.infer.result import described
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("output", "type", "shape", "first values"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("min", "mean", "max"):
-        table.add_column(heading, justify="right", overflow="fold")
-    for name, array in result.outputs.items():
-        table.add_row(*map(plain, described(name, array)))
-    output = console()
-    output.print(table)
-    version = "" if result.version is None else f" version {result.version}"
-    milliseconds = (result.seconds or 0.0) * 1e3
-    output.print(plain(f"{result.model}{version} answered in {milliseconds:.1f} ms"))
 
 
 def print_json(content: Mapping[str, Any]) -> None:

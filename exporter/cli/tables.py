@@ -1,4 +1,4 @@
-"""Tables for people: what `stlab status`, `verify`, `prune` and `doctor` found."""
+"""Tables for people, one for each kind of result."""
 
 from __future__ import annotations
 
@@ -13,11 +13,27 @@ from exporter.text.terminal import one_line
 
 if TYPE_CHECKING:
     from exporter.commands.doctor.command import DoctorResult
+    from exporter.commands.export.result import ExportResult
+    from exporter.commands.infer.result import InferResult
     from exporter.commands.prune import PruneResult
     from exporter.commands.status.result import AliasState, StatusResult
     from exporter.commands.verify import VerifyResult
 
-__all__ = ["console", "plain", "print_checks", "print_pruned", "print_status", "print_verified"]
+__all__ = [
+    "console",
+    "plain",
+    "print_answer",
+    "print_checks",
+    "print_pruned",
+    "print_result",
+    "print_status",
+    "print_verified",
+]
+
+_STATUS = {
+    "promoted": "green", "rolled_back": "green", "pulled": "green", "unchanged": "green",
+    "planned": "yellow", "failed": "red",
+}  # fmt: skip
 
 _COLOURS = {"ok": "green", "missing": "yellow", "warning": "yellow", "failed": "red"}
 
@@ -30,6 +46,60 @@ def plain(text: object, style: str = "") -> Text:
 def console() -> Console:
     """Return a console for standard output that reads nothing into what it is given."""
     return Console(highlight=False, markup=False, emoji=False)
+
+
+def print_result(result: ExportResult) -> None:
+    """Print a result as a table for people."""
+    color = _STATUS[result.status]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("status", plain(result.status, color))
+    table.add_row("model", plain(f"{result.model} version {result.version or '?'}"))
+    table.add_row("alias", plain(f"{result.alias} (before: {result.previous or 'none'})"))
+    if result.bundle:
+        reused = ", reused" if result.bundle["reused"] else ""
+        table.add_row(
+            "bundle",
+            plain(
+                f"{result.bundle['sha256'][:12]} ({result.bundle['format']}, "
+                f"{result.bundle['bytes']:,} bytes{reused})"
+            ),
+        )
+    if result.parity and result.parity.get("passed"):
+        parity = result.parity
+        table.add_row(
+            "parity", f"margin {parity['margin']:.3g} of 1 over {parity['cases']} comparisons"
+        )
+        why = f" ({parity['batching_reason']})" if parity.get("batching_reason") else ""
+        table.add_row("batching", plain(f"{parity['batching']}{why}"))
+    for number, step in enumerate(result.plan):
+        table.add_row("plan" if number == 0 else "", plain(step))
+    table.add_row("repository", plain(result.repository))
+    if result.report:
+        table.add_row("report", plain(result.report))
+    table.add_row("seconds", f"{result.seconds.get('total', 0.0):.1f}")
+    console().print(table)
+
+
+def print_answer(result: InferResult) -> None:
+    """Print an inference's outputs as a table for people."""
+    if result.error is not None:
+        return
+    from exporter.commands.infer.result import described
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("output", "type", "shape", "first values"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("min", "mean", "max"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for name, array in result.outputs.items():
+        table.add_row(*map(plain, described(name, array)))
+    output = console()
+    output.print(table)
+    version = "" if result.version is None else f" version {result.version}"
+    milliseconds = (result.seconds or 0.0) * 1e3
+    output.print(plain(f"{result.model}{version} answered in {milliseconds:.1f} ms"))
 
 
 def print_status(result: StatusResult) -> None:

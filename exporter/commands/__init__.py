@@ -1,1 +1,107 @@
-"""What the commands do, each from a request to a result: the Python API, without Typer and rich."""
+"""What stlab's commands do, as functions: a request in, a result out, nothing printed.
+
+    from exporter.commands import ExportRequest, export
+
+    result = export(ExportRequest("income", "staging"))
+    if result.error is not None:
+        ...
+
+A function and its types are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from exporter.commands.doctor.command import DoctorRequest, DoctorResult, doctor
+    from exporter.commands.export.pipeline import export
+    from exporter.commands.export.request import ExportRequest
+    from exporter.commands.export.result import ExportResult
+    from exporter.commands.infer.command import InferRequest, infer
+    from exporter.commands.infer.result import InferResult
+    from exporter.commands.prune import PruneRequest, PruneResult, prune
+    from exporter.commands.pull import PullRequest, pull
+    from exporter.commands.result import CommandResult
+    from exporter.commands.rollback import RollbackRequest, rollback
+    from exporter.commands.serve import ServeRequest, serve
+    from exporter.commands.status.command import StatusRequest, status
+    from exporter.commands.status.result import StatusResult
+    from exporter.commands.verify import ServerVerdict, VerifyRequest, VerifyResult, verify
+
+__all__ = [
+    "CommandResult",
+    "DoctorRequest",
+    "DoctorResult",
+    "ExportRequest",
+    "ExportResult",
+    "InferRequest",
+    "InferResult",
+    "PruneRequest",
+    "PruneResult",
+    "PullRequest",
+    "RollbackRequest",
+    "ServeRequest",
+    "ServerVerdict",
+    "StatusRequest",
+    "StatusResult",
+    "VerifyRequest",
+    "VerifyResult",
+    "doctor",
+    "export",
+    "infer",
+    "prune",
+    "pull",
+    "rollback",
+    "serve",
+    "status",
+    "verify",
+]
+
+_MODULES = {
+    "CommandResult": "result",
+    "DoctorRequest": "doctor.command",
+    "DoctorResult": "doctor.command",
+    "ExportRequest": "export.request",
+    "ExportResult": "export.result",
+    "InferRequest": "infer.command",
+    "InferResult": "infer.result",
+    "PruneRequest": "prune",
+    "PruneResult": "prune",
+    "PullRequest": "pull",
+    "RollbackRequest": "rollback",
+    "ServeRequest": "serve",
+    "ServerVerdict": "verify",
+    "StatusRequest": "status.command",
+    "StatusResult": "status.result",
+    "VerifyRequest": "verify",
+    "VerifyResult": "verify",
+    "doctor": "doctor.command",
+    "export": "export.pipeline",
+    "infer": "infer.command",
+    "prune": "prune",
+    "pull": "pull",
+    "rollback": "rollback",
+    "serve": "serve",
+    "status": "status.command",
+    "verify": "verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+class _Commands(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing exporter.commands.export binds that module here, where the function belongs.
+        if not (name in _MODULES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Commands

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from exporter.commands.export.result import interrupted
-from exporter.errors import ConflictError, StlabError, UsageError, ValidationFailed
-from exporter.names import ALIASES, model_name
+from exporter.commands.result import JobResult, run_job
+from exporter.errors import ConflictError, UsageError, ValidationFailed
+from exporter.names import ALIASES, DEFAULT_REPOSITORY, DEFAULT_TRACKING_URI, model_name
 from exporter.progress import Listener, Silent, Steps
 from exporter.registry import Registry, open_records, promotion
 from exporter.repository import open_repository
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from exporter.repository import Repository
 
 __all__ = ["PruneRequest", "PruneResult", "prune"]
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +44,8 @@ class PruneRequest:
     model: str
     keep: int = 2
     unaliased: bool = False
-    repository: str = "model_repository"
-    tracking_uri: str = "sqlite:///mlflow.db"
+    repository: str = DEFAULT_REPOSITORY
+    tracking_uri: str = DEFAULT_TRACKING_URI
     triton_urls: tuple[str, ...] = ()
     dry_run: bool = False
 
@@ -58,7 +56,7 @@ class PruneRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class PruneResult:
+class PruneResult(JobResult):
     """The object that ``--json`` prints.
 
     Attributes:
@@ -67,35 +65,22 @@ class PruneResult:
         repository: The model repository.
         removed: The versions that were deleted, or would be.
         kept: Why each other version stays.
-        seconds: By step, with ``total``.
-        error: Kind, message and hint.
-        exit_code: The process's.
     """
 
-    status: str
-    model: str
+    model: str = ""
     repository: str = ""
     removed: tuple[int, ...] = ()
     kept: Mapping[int, str] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    error: Mapping[str, str] | None = None
-    exit_code: int = 0
 
-    def failed(self, error: StlabError) -> PruneResult:
-        """Return the result with an error in it."""
-        return replace(self, status="failed", error=error.as_dict(), exit_code=error.exit_code)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the object, with the same keys in every case."""
+    def content(self) -> dict[str, Any]:
+        """See `CommandResult.content`."""
         return {
-            "schema": SCHEMA,
             "status": self.status,
             "model": self.model,
             "repository": self.repository,
             "removed": list(self.removed),
             "kept": [{"version": version, "why": why} for version, why in self.kept.items()],
             "seconds": dict(self.seconds),
-            "error": self.error,
         }
 
 
@@ -109,22 +94,14 @@ def prune(request: PruneRequest, listener: Listener | None = None) -> PruneResul
     Returns:
         The result; on failure with ``status`` ``failed`` and the error in it.
     """
-    steps = Steps(listener or Silent())
-    job = _Pruning(request, steps)
-    try:
-        job.run()
-    except StlabError as error:
-        job.result = job.result.failed(error)
-    except KeyboardInterrupt:
-        job.result = job.result.failed(interrupted())
-    return replace(job.result, seconds=steps.seconds)
+    return run_job(_Pruning(request, Steps(listener or Silent())))
 
 
 class _Pruning:
     def __init__(self, request: PruneRequest, steps: Steps) -> None:
         self.request = request
         self.steps = steps
-        self.result = PruneResult("failed", request.model, request.repository)
+        self.result = PruneResult(model=request.model, repository=request.repository)
 
     def run(self) -> None:
         request = self.request

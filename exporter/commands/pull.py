@@ -11,8 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from exporter.commands.export.result import ExportResult, run_job
-from exporter.names import ARCHIVED, alias_name, model_name
+from exporter.commands.export.result import ExportResult
+from exporter.commands.result import run_job
+from exporter.names import (
+    ARCHIVED,
+    DEFAULT_REPOSITORY,
+    DEFAULT_TRACKING_URI,
+    alias_name,
+    model_name,
+)
 from exporter.progress import Listener, Silent, Steps
 from exporter.proven_bundle import ProvenBundle, bundle_for_alias, fetch_proven, find_published
 from exporter.registry import Registry
@@ -40,8 +47,8 @@ class PullRequest:
 
     model: str
     alias: str
-    repository: str = "model_repository"
-    tracking_uri: str = "sqlite:///mlflow.db"
+    repository: str = DEFAULT_REPOSITORY
+    tracking_uri: str = DEFAULT_TRACKING_URI
 
     def __post_init__(self) -> None:
         model_name(self.model)
@@ -70,7 +77,7 @@ class _Pull:
         self.steps = steps
         self.repository = open_repository(request.repository)
         self.result = ExportResult(
-            "failed", request.model, request.alias, repository=request.repository
+            model=request.model, alias=request.alias, repository=request.repository
         )
 
     def run(self) -> None:

@@ -13,10 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.commands.export.result import ExportResult, run_job
+from exporter.commands.export.result import ExportResult
 from exporter.commands.policy import check_expected, check_prod_allowed, triggered_by
+from exporter.commands.result import run_job
 from exporter.errors import ConflictError
-from exporter.names import ARCHIVED, alias_name, model_name
+from exporter.names import (
+    ARCHIVED,
+    DEFAULT_REPOSITORY,
+    DEFAULT_TRACKING_URI,
+    alias_name,
+    model_name,
+)
 from exporter.progress import Listener, Silent, Steps
 from exporter.proven_bundle import (
     BundleRef,
@@ -67,8 +74,8 @@ class RollbackRequest:
     alias: str
     to: int | None = None
     reason: str = ""
-    repository: str = "model_repository"
-    tracking_uri: str = "sqlite:///mlflow.db"
+    repository: str = DEFAULT_REPOSITORY
+    tracking_uri: str = DEFAULT_TRACKING_URI
     triton_urls: tuple[str, ...] = ()
     expect_current: int | None = None
     allow_manual: bool = False
@@ -97,7 +104,7 @@ class _Rollback:
         self.steps = steps
         self.repository = open_repository(request.repository)
         self.result = ExportResult(
-            "failed", request.model, request.alias, repository=request.repository
+            model=request.model, alias=request.alias, repository=request.repository
         )
 
     def run(self) -> None:

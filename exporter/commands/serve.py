@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import NotFoundError, UnavailableError
+from exporter.names import DEFAULT_REPOSITORY
 from exporter.repository.url import StoreUrl, is_url
 from exporter.system.environment import bare_environment
 from exporter.system.sandbox import hide_process
@@ -18,56 +20,65 @@ from exporter.text.terminal import block
 from exporter.triton.flags import flag_names, key_flags, merge_flags, safe_flags
 from exporter.triton.keys import claim_key
 from exporter.triton.process import GuardedProcess, shell_safe
+from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
-    from exporter.triton.releases import Release
     from exporter.triton.runtime import Runtime
 
-__all__ = ["serve"]
+__all__ = ["ServeRequest", "serve"]
 
 _EXIT_SECONDS = 30
 
 
-def serve(
-    repository: str,
-    *,
-    release: Release,
-    http_port: int = 8000,
-    grpc_port: int = 8001,
-    metrics_port: int = 8002,
-    extra: Sequence[str] = (),
-    progress: Callable[[str], None] | None = None,
-) -> int:
-    """Run tritonserver until it is told to stop; SIGINT and SIGTERM stop it cleanly.
+@dataclass(frozen=True, slots=True)
+class ServeRequest:
+    """A server to run.
 
-    Every model of the repository is loaded, and an exporter may load and unload further versions.
-    The server listens on loopback, takes complete configurations only, and is ready when all of
-    its models are. Loading models, shared memory, tracing and logging take a key:
-    ``STLAB_TRITON_KEY``, or else a new one that this user's own commands find by the port.
-
-    Args:
+    Attributes:
         repository: A local folder or an object-store URL such as ``s3://bucket/prefix``; its
             credentials are read from the environment, by the server as well.
-        release: The target release, for the embedded server.
+        triton_release: The release to serve as; the default where empty.
         http_port: Of the HTTP endpoint.
         grpc_port: Of the gRPC endpoint.
         metrics_port: Of the Prometheus endpoint.
-        extra: Further flags of tritonserver; one that names a flag of ours wins over it.
-        progress: Told what takes time before the server starts, and what it lacks.
+        flags: Further flags of tritonserver; they override those that stlab sets.
+    """
+
+    repository: str = DEFAULT_REPOSITORY
+    triton_release: str = ""
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    flags: tuple[str, ...] = ()
+
+
+def serve(request: ServeRequest, progress: Callable[[str], None] | None = None) -> int:
+    """Run tritonserver until SIGINT or SIGTERM stops it cleanly.
+
+    Every model of the repository is loaded, and an exporter may load and unload further versions.
+    The server listens on loopback, takes complete configurations only, and is ready when all of
+    its models are. Loading models, shared memory, tracing and logging require a key:
+    ``STLAB_TRITON_KEY``, or else a new one that this user's own commands find by the port.
+
+    Args:
+        request: The server to run.
+        progress: Called with what takes time before the server starts.
 
     Returns:
         The exit code: 0 once the server was stopped.
 
     Raises:
         NotFoundError: There is no such folder.
-        UsageError: The URL is not one that the server can read.
+        UsageError: There is no such release, or the server cannot read the URL.
         ConflictError: Another server of this user has the gRPC port.
-        UnavailableError: There is no server to run, or it ended without being told to.
+        UnavailableError: There is no server to run, or it ended by itself.
     """
+    target = release(request.triton_release or DEFAULT_RELEASE)
+    repository, extra = request.repository, request.flags
     # Models with code of their own run as children of this process.
     hide_process()
     environment = bare_environment()
@@ -81,14 +92,14 @@ def serve(
             hint="Export a model into it first, or name another one with --repository.",
         )
     say = progress or _say
-    runtime = ensure_runtime(release, progress=say)
+    runtime = ensure_runtime(target, progress=say)
     with tempfile.TemporaryDirectory(prefix="stlab-serve-", ignore_cleanup_errors=True) as scratch:
         ours = [
             *safe_flags(runtime),
             f"--model-repository={shell_safe(repository, Path(scratch))}",
-            f"--http-port={http_port}",
-            f"--grpc-port={grpc_port}",
-            f"--metrics-port={metrics_port}",
+            f"--http-port={request.http_port}",
+            f"--grpc-port={request.grpc_port}",
+            f"--metrics-port={request.metrics_port}",
         ]
         if not flag_names(extra) & {"--model-control-mode", "--load-model"}:
             ours += ["--model-control-mode=explicit", "--load-model=*"]

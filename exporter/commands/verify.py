@@ -8,12 +8,12 @@ Nothing is changed anywhere, and no lock is taken.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.bundle import json_number
-from exporter.commands.export.result import bundle_summary, interrupted
+from exporter.commands.result import JobResult, bundle_summary, run_job
 from exporter.errors import (
     ConflictError,
     StlabError,
@@ -21,7 +21,7 @@ from exporter.errors import (
     UsageError,
     ValidationFailed,
 )
-from exporter.names import alias_name, model_name
+from exporter.names import DEFAULT_REPOSITORY, DEFAULT_TRACKING_URI, alias_name, model_name
 from exporter.parity.evidence import Evidence
 from exporter.parity.replay import replay_samples
 from exporter.progress import Listener, Silent, Steps
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerVerdict", "VerifyRequest", "VerifyResult", "verify"]
 
-SCHEMA = 1
 DEFAULT_URL = "localhost:8001"
 # Of several servers the worst decides: a wrong answer, then none of this version, then none at all.
 _WORST_FIRST = (3, 5, 6)
@@ -65,8 +64,8 @@ class VerifyRequest:
 
     model: str
     alias: str
-    repository: str = "model_repository"
-    tracking_uri: str = "sqlite:///mlflow.db"
+    repository: str = DEFAULT_REPOSITORY
+    tracking_uri: str = DEFAULT_TRACKING_URI
     triton_urls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -112,42 +111,27 @@ class ServerVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class VerifyResult:
+class VerifyResult(JobResult):
     """The object that ``--json`` prints.
 
     Attributes:
+        status: ``passed``, or ``failed``: a server did, or no server could be checked.
         model: The registered model.
         alias: The alias.
-        version: The version that it names.
+        version: The version that it points to.
         bundle: Digest, format and size of what it took, and where that was read from.
         servers: What each server answered.
-        seconds: By step, with ``total``.
-        error: Kind, message and hint.
-        exit_code: The process's.
     """
 
-    model: str
-    alias: str
+    model: str = ""
+    alias: str = ""
     version: int | None = None
     bundle: Mapping[str, Any] | None = None
     servers: tuple[ServerVerdict, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    error: Mapping[str, str] | None = None
-    exit_code: int = 0
 
-    @property
-    def status(self) -> str:
-        """``passed``, or ``failed``: a server did, or there was nothing to ask it."""
-        return "passed" if self.error is None else "failed"
-
-    def failed(self, error: StlabError) -> VerifyResult:
-        """Return the result with an error in it."""
-        return replace(self, error=error.as_dict(), exit_code=error.exit_code)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the object, with the same keys in every case."""
+    def content(self) -> dict[str, Any]:
+        """See `CommandResult.content`."""
         return {
-            "schema": SCHEMA,
             "status": self.status,
             "model": self.model,
             "alias": self.alias,
@@ -155,7 +139,6 @@ class VerifyResult:
             "bundle": self.bundle,
             "servers": [server.as_dict() for server in self.servers],
             "seconds": dict(self.seconds),
-            "error": self.error,
         }
 
 
@@ -169,33 +152,26 @@ def verify(request: VerifyRequest, listener: Listener | None = None) -> VerifyRe
     Returns:
         The result; what went wrong is in it.
     """
-    steps = Steps(listener or Silent())
-    job = _Verification(request, steps)
-    try:
-        with tempfile.TemporaryDirectory(prefix="stlab-verify-") as folder:
-            job.run(Path(folder))
-    except StlabError as error:
-        job.result = job.result.failed(error)
-    except KeyboardInterrupt:
-        job.result = job.result.failed(interrupted())
-    return replace(job.result, seconds=steps.seconds)
+    with tempfile.TemporaryDirectory(prefix="stlab-verify-") as folder:
+        return run_job(_Verification(request, Steps(listener or Silent()), Path(folder)))
 
 
 class _Verification:
-    def __init__(self, request: VerifyRequest, steps: Steps) -> None:
+    def __init__(self, request: VerifyRequest, steps: Steps, folder: Path) -> None:
         self.request = request
         self.steps = steps
-        self.result = VerifyResult(request.model, request.alias)
+        self.folder = folder
+        self.result = VerifyResult(model=request.model, alias=request.alias)
         # What was read of an object store stays as long as this does.
         self.repository: Repository | None = None
 
-    def run(self, folder: Path) -> None:
+    def run(self) -> None:
         with self.steps("resolve"):
             registry = Registry.connect(self.request.tracking_uri)
             version, recorded = bundle_for_alias(registry, self.request.model, self.request.alias)
             self.result = replace(self.result, version=version)
         with self.steps("fetch"):
-            proven = self._find(registry, version, recorded, folder)
+            proven = self._find(registry, version, recorded)
         with self.steps("replay"):
             for url in self.request.triton_urls or (DEFAULT_URL,):
                 self.steps.say(url)
@@ -203,13 +179,10 @@ class _Verification:
                 self.result = replace(self.result, servers=(*self.result.servers, verdict))
         errors = [server.error for server in self.result.servers if server.error is not None]
         if errors:
-            self.result = self.result.failed(
-                min(errors, key=lambda error: _WORST_FIRST.index(error.exit_code))
-            )
+            raise min(errors, key=lambda error: _WORST_FIRST.index(error.exit_code))
+        self.result = replace(self.result, status="passed")
 
-    def _find(
-        self, registry: Registry, version: int, recorded: BundleRef, folder: Path
-    ) -> ProvenBundle:
+    def _find(self, registry: Registry, version: int, recorded: BundleRef) -> ProvenBundle:
         """Return the bundle, from the repository where it is whole there."""
         model = self.request.model
         try:
@@ -218,10 +191,8 @@ class _Verification:
         except UnavailableError:
             published = None  # what is asked about are the servers, and the registry has it too
         source = "registry" if published is None else "repository"
-        proven = published or fetch_proven(registry, model, version, recorded, folder)
-        bundle = {**bundle_summary(proven.bundle, reused=True), "source": source}
-        del bundle["reused"]
-        self.result = replace(self.result, bundle=bundle)
+        proven = published or fetch_proven(registry, model, version, recorded, self.folder)
+        self.result = replace(self.result, bundle=bundle_summary(proven.bundle, source=source))
         return proven
 
 

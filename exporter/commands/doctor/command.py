@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.commands.doctor.installed import Check, installed, is_writable
+from exporter.commands.result import CommandResult
 from exporter.errors import ConflictError, StlabError, UnavailableError, UsageError
+from exporter.names import DEFAULT_REPOSITORY, DEFAULT_TRACKING_URI
 from exporter.repository import ObjectRepository, open_repository
 from exporter.rollout.live_servers import check_servers
 from exporter.text.redaction import redact
@@ -15,13 +17,10 @@ from exporter.triton.connection import connected
 from exporter.triton.releases import DEFAULT_RELEASE, RELEASES, release
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from exporter.triton.releases import Release
 
 __all__ = ["DoctorRequest", "DoctorResult", "doctor"]
 
-SCHEMA = 1
 _KINDS = {error.exit_code: error.default_kind for error in (UsageError, UnavailableError)}
 ANSWER_SECONDS = 10.0
 # What is asked of a store that it must be able to do: write an object, and delete it.
@@ -40,41 +39,31 @@ class DoctorRequest:
         triton_release: The Triton release that is to serve; the default where empty.
     """
 
-    repository: str = "model_repository"
-    tracking_uri: str = "sqlite:///mlflow.db"
+    repository: str = DEFAULT_REPOSITORY
+    tracking_uri: str = DEFAULT_TRACKING_URI
     registry_named: bool = False
     triton_urls: tuple[str, ...] = ()
     triton_release: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class DoctorResult:
+class DoctorResult(CommandResult):
     """The object that ``--json`` prints.
 
     Attributes:
         release: The release that was looked for.
         checks: What was looked at.
-        error: Why nothing can be exported: kind, message and hint.
-        exit_code: The process's.
     """
 
     release: str = ""
     checks: tuple[Check, ...] = ()
-    error: Mapping[str, str] | None = None
-    exit_code: int = 0
 
-    def failed(self, error: StlabError) -> DoctorResult:
-        """Return the result with an error in it."""
-        return replace(self, error=error.as_dict(), exit_code=error.exit_code)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the object, with the same keys in every case."""
+    def content(self) -> dict[str, Any]:
+        """See `CommandResult.content`."""
         return {
-            "schema": SCHEMA,
             "status": "failed" if self.exit_code else "ok",
             "release": self.release,
             "checks": [check.as_dict() for check in self.checks],
-            "error": self.error,
         }
 
 
@@ -103,7 +92,7 @@ def doctor(request: DoctorRequest) -> DoctorResult:
         "message": f"what is needed, or was named, is not there: {names}",
         "hint": first.hint,
     }
-    return DoctorResult(target.name, checks, error, first.exit_code)
+    return DoctorResult(target.name, checks, error=error, exit_code=first.exit_code)
 
 
 def _target(target: Release) -> Check:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 from exporter.build.builder import BuildJob, Candidate, build
 from exporter.build.isolated import build_isolated, check_confinement
 from exporter.commands.export.bundle_settings import settings_of
-from exporter.commands.export.result import ExportResult, run_job
+from exporter.commands.export.result import ExportResult
 from exporter.commands.export.reuse import ReusableExport
 from exporter.commands.export.run_log import ExportLog
 from exporter.commands.policy import check_expected, check_prod_allowed, triggered_by
+from exporter.commands.result import run_job
 from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailed
 from exporter.formats import check as check_format
 from exporter.parity.evidence import Evidence
@@ -84,7 +85,7 @@ class _Export:
         self.parts: dict[str, tuple[str, int]] = {}
         self.repository = open_repository(request.repository)
         self.result = ExportResult(
-            "failed", request.model, request.alias, repository=request.repository
+            model=request.model, alias=request.alias, repository=request.repository
         )
 
     @property

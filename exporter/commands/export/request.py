@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.errors import UsageError
-from exporter.names import alias_name, model_name
+from exporter.names import DEFAULT_REPOSITORY, DEFAULT_TRACKING_URI, alias_name, model_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,8 +68,8 @@ class ExportRequest:
     model: str
     alias: str
     version: int | None = None
-    repository: str = "model_repository"
-    tracking_uri: str = "sqlite:///mlflow.db"
+    repository: str = DEFAULT_REPOSITORY
+    tracking_uri: str = DEFAULT_TRACKING_URI
     triton_urls: tuple[str, ...] = ()
     triton_release: str = ""
     prove_on: str = ""

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from exporter.errors import StlabError
+from exporter.commands.result import JobResult, bundle_summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from exporter.bundle import Bundle
-    from exporter.progress import Steps
     from exporter.proven_bundle import ProvenBundle
 
-__all__ = ["ExportResult", "Job", "bundle_summary", "interrupted", "run_job"]
-
-SCHEMA = 1
+__all__ = ["ExportResult"]
 
 
 @dataclass(frozen=True, slots=True)
-class ExportResult:
+class ExportResult(JobResult):
     """The object that ``--json`` prints.
 
     Attributes:
@@ -34,31 +30,20 @@ class ExportResult:
         parity: The evidence in short.
         repository: Where it was published.
         served_version: The version served under the alias now.
-        seconds: By step, with ``total``.
         plan: The steps that would be taken, with ``--dry-run``.
         report: Where the report lies.
-        error: Kind, message and hint.
-        exit_code: The process's.
     """
 
-    status: str
-    model: str
-    alias: str
+    model: str = ""
+    alias: str = ""
     version: int | None = None
     previous: int | None = None
     bundle: Mapping[str, Any] | None = None
     parity: Mapping[str, Any] | None = None
     repository: str = ""
     served_version: int | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
     plan: tuple[str, ...] = ()
     report: str | None = None
-    error: Mapping[str, str] | None = None
-    exit_code: int = 0
-
-    def failed(self, error: StlabError) -> ExportResult:
-        """Return the result with an error in it."""
-        return replace(self, status="failed", error=error.as_dict(), exit_code=error.exit_code)
 
     def with_bundle(self, status: str, proven: ProvenBundle) -> ExportResult:
         """Return the result with what is served under the alias now."""
@@ -70,10 +55,9 @@ class ExportResult:
             served_version=proven.bundle.version,
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the object, with the same keys in every case."""
+    def content(self) -> dict[str, Any]:
+        """See `CommandResult.content`."""
         return {
-            "schema": SCHEMA,
             "status": self.status,
             "model": self.model,
             "version": self.version,
@@ -86,50 +70,4 @@ class ExportResult:
             "seconds": dict(self.seconds),
             "plan": list(self.plan),
             "report": self.report,
-            "error": self.error,
         }
-
-
-def bundle_summary(bundle: Bundle, *, reused: bool) -> dict[str, Any]:
-    """Return the ``bundle`` object of ``--json``."""
-    return {
-        "sha256": bundle.sha256,
-        "format": bundle.manifest["format"],
-        "bytes": bundle.size,
-        "reused": reused,
-    }
-
-
-class Job(Protocol):
-    """What ends with an `ExportResult`, kept up to date while it goes on."""
-
-    result: ExportResult
-    steps: Steps
-
-    def run(self) -> None:
-        """Do it.
-
-        Raises:
-            StlabError: It failed; what was begun is undone.
-        """
-
-
-def run_job(job: Job) -> ExportResult:
-    """Do a job, and return its result; what went wrong is in it."""
-    try:
-        job.run()
-    except StlabError as error:
-        job.result = job.result.failed(error)
-    except KeyboardInterrupt:
-        if job.result.status == "failed":
-            job.result = job.result.failed(interrupted())
-    return replace(job.result, seconds=job.steps.seconds)
-
-
-def interrupted() -> StlabError:
-    """Return what a command ends with that was told to stop."""
-    return StlabError(
-        "interrupted; what was begun is undone",
-        hint="Run the same command again.",
-        kind="interrupted",
-    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.commands.result import CommandResult
 from exporter.errors import UsageError
 from triton_client.types import wire_datatype
 
@@ -15,16 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from exporter.arrays import Array
-    from exporter.errors import StlabError
 
 __all__ = ["InferResult", "described", "plain", "storable"]
 
-SCHEMA = 1
 FIRST = 5
 
 
 @dataclass(frozen=True, slots=True)
-class InferResult:
+class InferResult(CommandResult):
     """The object that ``--json`` prints.
 
     Attributes:
@@ -32,25 +31,16 @@ class InferResult:
         version: The version asked for, or the newest one that is served.
         seconds: What the inference took, there and back.
         outputs: By name.
-        error: Kind, message and hint.
-        exit_code: The process's.
     """
 
-    model: str
+    model: str = ""
     version: int | None = None
     seconds: float | None = None
     outputs: Mapping[str, Array] = field(default_factory=dict)
-    error: Mapping[str, str] | None = None
-    exit_code: int = 0
 
-    def failed(self, error: StlabError) -> InferResult:
-        """Return the result with an error in it."""
-        return replace(self, error=error.as_dict(), exit_code=error.exit_code)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the object, with the same keys in every case."""
+    def content(self) -> dict[str, Any]:
+        """See `CommandResult.content`."""
         return {
-            "schema": SCHEMA,
             "model": self.model,
             "version": self.version,
             "seconds": self.seconds,
@@ -62,7 +52,6 @@ class InferResult:
                 }
                 for name, array in self.outputs.items()
             },
-            "error": self.error,
         }
 
 

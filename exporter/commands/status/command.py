@@ -10,8 +10,15 @@ from exporter.commands.status.drift import alias_drift, model_drift
 from exporter.commands.status.fixes import FixCommands
 from exporter.commands.status.result import AliasState, ModelState, StatusResult
 from exporter.commands.status.snapshot import ModelSnapshot, Published, aliases_elsewhere, record_of
-from exporter.errors import NotFoundError, StlabError, UsageError, ValidationFailed
-from exporter.names import ALIAS_ORDER, ARCHIVED, model_name, served_version
+from exporter.errors import ConflictError, NotFoundError, StlabError, UsageError, ValidationFailed
+from exporter.names import (
+    ALIAS_ORDER,
+    ARCHIVED,
+    DEFAULT_REPOSITORY,
+    DEFAULT_TRACKING_URI,
+    model_name,
+    served_version,
+)
 from exporter.proven_bundle import recorded_bundle
 from exporter.registry import Registry
 from exporter.repository import open_repository
@@ -45,8 +52,8 @@ class StatusRequest:
 
     model: str | None = None
     aliases: tuple[str, ...] = ()
-    repository: str = "model_repository"
-    tracking_uri: str = "sqlite:///mlflow.db"
+    repository: str = DEFAULT_REPOSITORY
+    tracking_uri: str = DEFAULT_TRACKING_URI
     triton_urls: tuple[str, ...] = ()
     check: bool = False
     quick: bool = False
@@ -64,7 +71,7 @@ class StatusRequest:
 
 def status(request: StatusRequest) -> StatusResult:
     """Look at models; what could not be looked at is in the result, beside what could."""
-    result = StatusResult(request.repository, check=request.check)
+    result = StatusResult(request.repository)
     try:
         servers, error = _servers(request.triton_urls)
         registry = Registry.connect(request.tracking_uri)
@@ -74,7 +81,10 @@ def status(request: StatusRequest) -> StatusResult:
             result = replace(result, models=(*result.models, _judge(request, seen)))
     except StlabError as failure:
         error = failure
-    return result if error is None else result.failed(error)
+    if error is not None:
+        return result.failed(error)
+    drifted = request.check and result.status == "drift"
+    return replace(result, exit_code=ConflictError.exit_code) if drifted else result
 
 
 _Ready = dict[str, frozenset[tuple[str, str]] | None]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from exporter.commands.result import CommandResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exporter.commands.status.drift import Drift
     from exporter.commands.status.snapshot import Published
-    from exporter.errors import StlabError
     from exporter.registry import PromotionRecord
 
 __all__ = ["AliasState", "ModelState", "StatusResult"]
-
-SCHEMA = 1
-DRIFTED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +94,16 @@ class ModelState:
 
 
 @dataclass(frozen=True, slots=True)
-class StatusResult:
+class StatusResult(CommandResult):
     """The object that ``--json`` prints.
 
     Attributes:
         repository: The repository that was looked at.
         models: What was found, by model.
-        check: Whether drift is a failure.
-        error: What could not be looked at: kind, message and hint.
-        error_code: The exit code of that.
     """
 
     repository: str = ""
     models: tuple[ModelState, ...] = ()
-    check: bool = False
-    error: Mapping[str, str] | None = None
-    error_code: int = 0
 
     @property
     def status(self) -> str:
@@ -120,21 +112,10 @@ class StatusResult:
             return "failed"
         return "drift" if any(model.drifts for model in self.models) else "ok"
 
-    @property
-    def exit_code(self) -> int:
-        """The process's."""
-        return self.error_code or (DRIFTED if self.check and self.status == "drift" else 0)
-
-    def failed(self, error: StlabError) -> StatusResult:
-        """Return the result with an error in it."""
-        return replace(self, error=error.as_dict(), error_code=error.exit_code)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the object, with the same keys in every case."""
+    def content(self) -> dict[str, Any]:
+        """See `CommandResult.content`."""
         return {
-            "schema": SCHEMA,
             "status": self.status,
             "models": [model.as_dict() for model in self.models],
             "repository": self.repository,
-            "error": self.error,
         }

@@ -15,6 +15,7 @@ import onnx
 import pytest
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
+from exporter.commands.export import pipeline
 from exporter.commands.export.reuse import ReusableExport
 from exporter.errors import UnavailableError
 from exporter.registry import Registry
@@ -202,7 +203,7 @@ def test_no_room_to_undo(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(rollout, "verify", fail)
     monkeypatch.setattr(rollout, "reload", lambda *_, **__: None)
-    monkeypatch.setattr("exporter.commands.export.pipeline.check_servers", lambda _: None)
+    monkeypatch.setattr(pipeline, "check_servers", lambda _: None)
     result = lab.export("no-room", version=2, triton_urls=("127.0.0.1:9",))
     assert result.exit_code == 6
     assert lab.repository_bytes() == before

@@ -26,11 +26,10 @@ from test_server import (
     wait_until,
 )
 
-from exporter.commands.serve import serve
+from exporter.commands import ServeRequest, serve
 from exporter.errors import NotFoundError
 from exporter.triton.connection import connected
 from exporter.triton.launcher import install_launcher
-from exporter.triton.releases import DEFAULT_RELEASE, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,11 +41,9 @@ pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("runtime")]
 
 SERVE = """
 import sys
-from exporter.triton.releases import DEFAULT_RELEASE, release
-from exporter.commands.serve import serve
-http, grpc, metrics = (int(port) for port in sys.argv[2:5])
-sys.exit(serve(sys.argv[1], release=release(DEFAULT_RELEASE), http_port=http, grpc_port=grpc,
-               metrics_port=metrics, extra=sys.argv[5:]))
+from exporter.commands import ServeRequest, serve
+ports = (int(port) for port in sys.argv[2:5])
+sys.exit(serve(ServeRequest(sys.argv[1], "", *ports, tuple(sys.argv[5:]))))
 """
 
 
@@ -116,7 +113,7 @@ def answers_beyond(port: int) -> bool:
 
 def test_a_missing_repository(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
-        serve(str(tmp_path / "missing"), release=release(DEFAULT_RELEASE))
+        serve(ServeRequest(str(tmp_path / "missing")))
 
 
 def test_the_launcher_is_tritonserver(

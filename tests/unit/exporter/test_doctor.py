@@ -148,7 +148,7 @@ def test_tensorrt_is_held_against_the_release(
 
 def test_the_gpu_and_its_driver(machine: Machine) -> None:
     machine.patch.setattr(cuda, "_load", lambda: FakeDriver(most=24 << 30))
-    machine.patch.setattr("exporter.commands.doctor.installed.driver_version", lambda: "550.54.15")
+    machine.patch.setattr(installed, "driver_version", lambda: "550.54.15")
     _, checks = machine.look()
     assert checks["gpu"].found == "Fake GPU (8.6, 24 GiB); driver 550.54.15"
 
@@ -158,7 +158,7 @@ def test_the_gpu_and_its_driver(machine: Machine) -> None:
     machine.patch.setattr(cuda, "_load", broken)
     _, checks = machine.look()
     assert checks["gpu"].status == "warning"
-    machine.patch.setattr("exporter.commands.doctor.installed.driver_version", lambda: "")
+    machine.patch.setattr(installed, "driver_version", lambda: "")
     _, checks = machine.look()
     assert (checks["gpu"].status, checks["gpu"].found[:4]) == ("ok", "none")
 

@@ -45,17 +45,17 @@ def everything(text: str) -> None:
     parity = {"passed": True, "margin": 0.1, "cases": 1, "batching": text, "batching_reason": text}
     tables.print_status(StatusResult(text, (ModelState(text, (state,), (drift,)),)))
     tables.print_verified(
-        VerifyResult(text, text, 1, bundle, (ServerVerdict(text, False, reason=text),))
+        VerifyResult("failed", text, text, 1, bundle, (ServerVerdict(text, False, reason=text),))
     )
     tables.print_pruned(PruneResult("planned", text, kept={1: text}))
     tables.print_checks(DoctorResult(text, (Check(text, "ok", text, text),)))
-    output.print_result(
+    tables.print_result(
         ExportResult(
             "promoted", text, text, 1, None, bundle, parity, text, plan=(text,), report=text
         )
     )
     answer = np.array([text.encode("utf-8", "replace")], object)
-    output.print_answer(InferResult(text, 1, 0.1, {text: answer}))
+    tables.print_answer(InferResult(text, 1, 0.1, {text: answer}))
     output.print_error(UnavailableError(text, hint=text))
     progress = output.Progress()
     progress.end(text, 1.0, failed=False)

@@ -1,0 +1,80 @@
+"""Options that several commands take, and how each command ends."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from exporter.errors import StlabError
+from exporter.names import DEFAULT_TRACKING_URI
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from exporter.commands.result import CommandResult
+
+    R = TypeVar("R", bound=CommandResult)
+
+__all__ = [
+    "AllowManual",
+    "AsJson",
+    "ExpectCurrent",
+    "Model",
+    "Repository",
+    "TritonRelease",
+    "TritonUrls",
+    "finish",
+    "server_addresses",
+    "tracking_uri",
+]
+
+Model = Annotated[str, typer.Argument(envvar="MLFLOW_MODEL_NAME", help="The registered model.")]
+Repository = Annotated[
+    str, typer.Option(envvar="STLAB_MODEL_REPOSITORY", help="The Triton model repository.")
+]
+TritonUrls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--triton-url", envvar="STLAB_TRITON_URL", help="HOST:PORT (gRPC) of a server; repeatable."
+    ),
+]
+TritonRelease = Annotated[
+    str, typer.Option(envvar="STLAB_TRITON_RELEASE", help="The Triton release to serve with.")
+]
+ExpectCurrent = Annotated[
+    int | None, typer.Option(help="Refuse unless the alias points to this version now; 0: none.")
+]
+AllowManual = Annotated[bool, typer.Option(help="Move prod outside CI, on record.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def tracking_uri() -> str:
+    """Return the address of the MLflow registry."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+
+
+def server_addresses(urls: list[str] | None) -> tuple[str, ...]:
+    """Return the address of each server, where a name may stand for several."""
+    from exporter.triton.addresses import each_server
+
+    return each_server(urls or ())
+
+
+def finish(
+    result: R, show: Callable[[R], None], *, as_json: bool, redacted: bool = True
+) -> NoReturn:
+    """Print a result, as a table or as JSON, and its error; then end with its exit code."""
+    from exporter.cli.output import print_error, print_json
+    from exporter.text.redaction import redact_all
+
+    if as_json:
+        content = result.as_dict()
+        print_json(redact_all(content) if redacted else content)
+    else:
+        show(result)
+    if result.error is not None:
+        print_error(StlabError(**result.error))
+    raise typer.Exit(result.exit_code)

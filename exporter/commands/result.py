@@ -1,0 +1,109 @@
+"""What a command ends with: a result that is the same object on success and on failure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+from exporter.errors import StlabError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporter.bundle import Bundle
+    from exporter.progress import Steps
+
+__all__ = ["CommandResult", "Job", "JobResult", "bundle_summary", "run_job"]
+
+SCHEMA = 1
+FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandResult:
+    """The object that ``--json`` prints, with the process's exit code.
+
+    Attributes:
+        error: Kind, message and hint; None on success.
+        exit_code: The process's.
+    """
+
+    error: Mapping[str, str] | None = None
+    exit_code: int = 0
+
+    def failed(self, error: StlabError) -> Self:
+        """Return the result with an error in it."""
+        return replace(self, error=error.as_dict(), exit_code=error.exit_code)
+
+    def content(self) -> dict[str, Any]:
+        """Return what this command prints between ``schema`` and ``error``."""
+        raise NotImplementedError
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object for JSON, with the same keys in every case."""
+        return {"schema": SCHEMA, **self.content(), "error": self.error}
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult(CommandResult):
+    """The result of a command that goes through steps.
+
+    Attributes:
+        status: ``failed`` until the job has succeeded.
+        seconds: By step, with ``total``.
+    """
+
+    status: str = FAILED
+    seconds: Mapping[str, float] = field(default_factory=dict, kw_only=True)
+
+    def failed(self, error: StlabError) -> Self:
+        """Return the result with an error in it."""
+        return replace(CommandResult.failed(self, error), status=FAILED)
+
+
+Result = TypeVar("Result", bound=JobResult)
+
+
+class Job(Protocol[Result]):
+    """Steps that lead to a result, which is kept up to date meanwhile."""
+
+    result: Result
+    steps: Steps
+
+    def run(self) -> None:
+        """Take the steps.
+
+        Raises:
+            StlabError: A step failed; what was begun is undone.
+        """
+
+
+def run_job(job: Job[Result]) -> Result:
+    """Run a job, and return its result; an error is in the result.
+
+    An interrupt after the job has succeeded does not turn it into a failure.
+    """
+    try:
+        job.run()
+    except StlabError as error:
+        job.result = job.result.failed(error)
+    except KeyboardInterrupt:
+        if job.result.status == FAILED:
+            job.result = job.result.failed(
+                StlabError(
+                    "interrupted; what was begun is undone",
+                    hint="Run the same command again.",
+                    kind="interrupted",
+                )
+            )
+    return replace(job.result, seconds=job.steps.seconds)
+
+
+def bundle_summary(bundle: Bundle, **more: Any) -> dict[str, Any]:
+    """Return the ``bundle`` object of ``--json``: digest, format, bytes and what a command adds."""
+    return {
+        "sha256": bundle.sha256,
+        "format": bundle.manifest["format"],
+        "bytes": bundle.size,
+        **more,
+    }
