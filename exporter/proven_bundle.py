@@ -9,6 +9,7 @@ from exporter.bundle import REPORT
 from exporter.errors import ConflictError, NotFoundError, ValidationFailed
 from exporter.parity.evidence import in_short
 from exporter.registry import fetch_bundle, promotion
+from exporter.registry.version_tags import has_passed
 from exporter.untrusted import reading
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def recorded_bundle(tags: Mapping[str, str], alias: str) -> BundleRef | None:
 
     Not the one that the version's other tags name: it may have been exported again since.
     """
-    taken = promotion(tags, alias) if tags.get("stlab.parity") == "passed" else None
+    taken = promotion(tags, alias) if has_passed(tags) else None
     return None if taken is None else BundleRef(taken.bundle, taken.uri)
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from exporter.commands.export.result import ExportResult
 from exporter.commands.result import run_job
 from exporter.names import (
-    ARCHIVED,
     DEFAULT_REPOSITORY,
     DEFAULT_TRACKING_URI,
     alias_name,
@@ -23,8 +22,8 @@ from exporter.names import (
 from exporter.progress import Listener, Silent, Steps
 from exporter.proven_bundle import ProvenBundle, bundle_for_alias, fetch_proven, find_published
 from exporter.registry import Registry
-from exporter.repository import open_repository, possibly_served
-from exporter.rollout.rollout import Rollout
+from exporter.repository import open_repository
+from exporter.rollout.rollout import Rollout, versions_to_keep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +92,9 @@ class _Pull:
             return
         with repository.workspace(model) as work:
             proven = there or self._fetch(registry, version, recorded, work / "fetched")
-            other_versions = self._beside(registry)
+            other_versions = versions_to_keep(
+                repository, model, self.request.alias, registry.aliases(model)
+            )
             with Rollout(repository, (), work).apply(proven.bundle, other_versions, self.steps):
                 repository.ensure_locked(model)
             self.result = self.result.with_bundle("pulled", proven)
@@ -103,9 +104,3 @@ class _Pull:
     ) -> ProvenBundle:
         with self.steps("fetch"):
             return fetch_proven(registry, self.request.model, version, recorded, folder)
-
-    def _beside(self, registry: Registry) -> set[int]:
-        """Return what the repository serves that other aliases name, wherever they were moved."""
-        aliases = registry.aliases(self.request.model)
-        others = {v for name, v in aliases.items() if name not in {self.request.alias, ARCHIVED}}
-        return others & set(possibly_served(self.repository, self.request.model))

@@ -39,13 +39,12 @@ from exporter.registry import (
     Registry,
     Selection,
     clean_up,
-    is_current,
     promote,
     promotion,
 )
 from exporter.repository import open_repository
-from exporter.rollout.live_servers import answers, check_servers
-from exporter.rollout.rollout import Rollout, versions_to_keep
+from exporter.rollout.live_servers import check_servers
+from exporter.rollout.rollout import Rollout, is_rolled_out, versions_to_keep
 from exporter.triton.releases import release
 
 if TYPE_CHECKING:
@@ -113,7 +112,9 @@ class _Rollback:
             registry = Registry.connect(request.tracking_uri)
             selection, recorded = self._select(registry)
             there = find_published(self.repository, selection.model, selection.version, recorded)
-            settled = there is not None and self._settled(selection, there)
+            settled = there is not None and is_rolled_out(
+                self.repository, selection, request.alias, there.bundle, request.triton_urls
+            )
         if there is not None and settled:
             clean_up(registry, selection.model)
             self.repository.clean_up(selection.model)
@@ -167,14 +168,6 @@ class _Rollback:
         check_servers(request.triton_urls)
         return selection, recorded
 
-    def _settled(self, selection: Selection, proven: ProvenBundle) -> bool:
-        bundle = proven.bundle
-        if not is_current(selection, self.request.alias, bundle.sha256):
-            return False
-        if not self.repository.is_serving(bundle):
-            return False
-        return all(answers(url, bundle) for url in self.request.triton_urls)
-
     def _fetch(
         self, registry: Registry, selection: Selection, recorded: BundleRef, work: Path
     ) -> ProvenBundle:
@@ -194,7 +187,11 @@ class _Rollback:
         request = self.request
 
         other_versions = versions_to_keep(
-            self.repository, selection, request.alias, registry.aliases(selection.model)
+            self.repository,
+            selection.model,
+            request.alias,
+            registry.aliases(selection.model),
+            selection.versions,
         )
         rollout = Rollout(self.repository, request.triton_urls, work)
         with rollout.apply(proven.bundle, other_versions, self.steps), self.steps("promote"):

@@ -19,7 +19,6 @@ from exporter.errors import (
     StlabError,
     UnavailableError,
     UsageError,
-    ValidationFailed,
 )
 from exporter.names import DEFAULT_REPOSITORY, DEFAULT_TRACKING_URI, alias_name, model_name
 from exporter.parity.evidence import Evidence
@@ -34,6 +33,7 @@ from exporter.proven_bundle import (
 )
 from exporter.registry import Registry
 from exporter.repository import open_repository
+from exporter.rollout.live_servers import wrong_answers
 from exporter.triton.connection import connected
 from triton_client.errors import ModelNotFound, NotReady
 
@@ -215,14 +215,7 @@ def _ask(url: str, bundle: Bundle) -> ServerVerdict:
         raise
     except StlabError as error:
         return ServerVerdict(url, passed=False, reason=error.message, error=error)
-    wrong = None
-    if not evidence.passed:
-        wrong = ValidationFailed(
-            f"the server at {url} does not answer as version {bundle.version} of "
-            f"'{bundle.model}' was proven: {evidence.reason}",
-            hint="Compare its GPU, driver and Triton release with the proven ones.",
-            kind="parity",
-        )
+    wrong = None if evidence.passed else wrong_answers(url, bundle, evidence)
     worst = max(evidence.outputs.values(), key=lambda output: output.margin)
     return ServerVerdict(
         url,

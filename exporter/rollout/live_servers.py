@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from exporter.bundle import Bundle
     from triton_client import TritonClient
 
-__all__ = ["answers", "check_servers", "reload", "unload", "verify"]
+__all__ = ["answers", "check_servers", "reload", "unload", "verify", "wrong_answers"]
 
 LOAD_SECONDS = 600.0
 # No registered model that is exported has a name that begins so.
@@ -91,13 +91,18 @@ def verify(url: str, bundle: Bundle) -> Evidence:
         if not evidence.passed:
             client.metadata()  # a server that is gone has not answered wrongly
     if not evidence.passed:
-        raise ValidationFailed(
-            f"the server at {url} does not answer as version {bundle.version} of "
-            f"'{bundle.model}' was proven: {evidence.reason}",
-            hint="Compare its GPU, driver and Triton release with the proven ones.",
-            kind="parity",
-        )
+        raise wrong_answers(url, bundle, evidence)
     return evidence
+
+
+def wrong_answers(url: str, bundle: Bundle, evidence: Evidence) -> ValidationFailed:
+    """Return the error for a server whose answers are out of budget."""
+    return ValidationFailed(
+        f"the server at {url} does not answer as version {bundle.version} of "
+        f"'{bundle.model}' was proven: {evidence.reason}",
+        hint="Compare its GPU, driver and Triton release with the proven ones.",
+        kind="parity",
+    )
 
 
 def check_servers(urls: Sequence[str]) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import OutcomeUnknown, StlabError
 from exporter.names import ARCHIVED
-from exporter.registry import repository_of
+from exporter.registry import is_current, repository_of
 from exporter.repository import possibly_served
-from exporter.rollout.live_servers import reload, unload, verify
+from exporter.rollout.live_servers import answers, reload, unload, verify
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,31 +21,49 @@ if TYPE_CHECKING:
     from exporter.registry import Selection
     from exporter.repository import Repository
 
-__all__ = ["Rollout", "versions_to_keep"]
+__all__ = ["Rollout", "is_rolled_out", "versions_to_keep"]
+
+
+def is_rolled_out(
+    repository: Repository, selection: Selection, alias: str, bundle: Bundle, urls: Sequence[str]
+) -> bool:
+    """Whether the alias, the repository and every server already have exactly this bundle.
+
+    Raises:
+        UnavailableError: The repository or a server does not answer.
+    """
+    return (
+        is_current(selection, alias, bundle.sha256)
+        and repository.is_serving(bundle)
+        and all(answers(url, bundle) for url in urls)
+    )
 
 
 def versions_to_keep(
-    repository: Repository, selection: Selection, alias: str, aliases: Mapping[str, int]
+    repository: Repository,
+    model: str,
+    alias: str,
+    aliases: Mapping[str, int],
+    versions: Mapping[int, Mapping[str, str]] | None = None,
 ) -> set[int]:
-    """Return the other versions that a repository serves for an alias that still names them.
-
-    An alias that is kept in another repository keeps nothing here, or a rollback would leave
-    served what it takes back.
+    """Return the versions that a repository serves for other aliases, which stay served.
 
     Args:
         repository: The repository.
-        selection: The version that is to be served.
-        alias: The alias that is to name it.
-        aliases: What every alias names now.
+        model: The model.
+        alias: The alias that is rolled out.
+        aliases: The version that every alias points to now.
+        versions: The tags of every version. With them, an alias that was rolled out to another
+            repository keeps nothing here: a rollback must not leave served what it takes back.
     """
-    here = repository.identity()
+    here = {"", repository.identity()}
     named = {
         version
         for name, version in aliases.items()
         if name not in {alias, ARCHIVED}
-        and repository_of(selection.versions.get(version, {}), name) in {"", here}
+        and (versions is None or repository_of(versions.get(version, {}), name) in here)
     }
-    return (set(possibly_served(repository, selection.model)) & named) - {selection.version}
+    return set(possibly_served(repository, model)) & named
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,7 +241,11 @@ class _Export:
         try:
             # Under the lock: other aliases may have been moved while this version was proven.
             other_versions = versions_to_keep(
-                self.repository, selection, self.request.alias, registry.aliases(selection.model)
+                self.repository,
+                selection.model,
+                self.request.alias,
+                registry.aliases(selection.model),
+                selection.versions,
             )
             with rollout.apply(bundle, other_versions, self.steps), self.steps("promote"):
                 self.repository.ensure_locked(selection.model)

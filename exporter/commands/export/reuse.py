@@ -15,8 +15,8 @@ from exporter.proven_bundle import (
     load_passed,
     recorded_bundle,
 )
-from exporter.registry import is_current
-from exporter.rollout.live_servers import answers
+from exporter.registry.version_tags import BundleTags, has_passed
+from exporter.rollout.rollout import is_rolled_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,9 +60,9 @@ class ReusableExport:
                     hint=f"Prove it first: stlab-export {selection.model} --alias staging",
                 )
             return taken
-        passed = tags.get("stlab.parity") == "passed"
-        if passed and tags.get("stlab.bundle.settings") == settings_digest(self.settings):
-            return BundleRef(tags.get("stlab.bundle.sha256", ""), tags.get("stlab.bundle.uri", ""))
+        newest = BundleTags.read(tags)
+        if has_passed(tags) and newest.settings == settings_digest(self.settings):
+            return BundleRef(newest.sha256, newest.uri)
         return None
 
     def find_up_to_date(
@@ -74,7 +74,7 @@ class ReusableExport:
             ValidationFailed: Batching is required of a version that cannot be batched.
             UnavailableError: A server does not answer.
         """
-        if recorded is None or not is_current(selection, self.request.alias, recorded.sha256):
+        if recorded is None:
             return None
         try:
             bundle = self.repository.bundle(selection.model, selection.version)
@@ -85,9 +85,11 @@ class ReusableExport:
             if error.kind == "batching":
                 raise
             return None
-        served = self.repository.is_serving(bundle)
-        answered = served and all(answers(url, bundle) for url in self.request.triton_urls)
-        return proven if answered else None
+        request = self.request
+        settled = is_rolled_out(
+            self.repository, selection, request.alias, bundle, request.triton_urls
+        )
+        return proven if settled else None
 
     def fetch(
         self, registry: Registry, selection: Selection, recorded: BundleRef, folder: Path

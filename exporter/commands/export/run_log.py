@@ -10,6 +10,7 @@ from exporter.commands.export.bundle_settings import settings_digest
 from exporter.commands.export.report import report_of, write_html
 from exporter.errors import StlabError
 from exporter.registry import ExportRun
+from exporter.registry.version_tags import FAILED, BundleTags, has_passed
 from exporter.text.redaction import redact
 
 if TYPE_CHECKING:
@@ -82,9 +83,9 @@ class ExportLog:
         self._run.keep_file(work / REPORT)
         self._run.keep_file(work / _HTML)
         self._run.finish({"total_seconds": seconds}, succeeded=False)
-        if selection.tags.get("stlab.parity") != "passed":
+        if not has_passed(selection.tags):
             # Evidence for a bundle that is served already stays what it is.
-            self._registry.tag(selection.model, selection.version, {"stlab.parity": "failed"})
+            self._registry.tag(selection.model, selection.version, FAILED)
 
     def tag_version(self, bundle: Bundle, parity: Mapping[str, Any]) -> None:
         """Tag the version with its bundle and the evidence, if this export is where it was proven.
@@ -97,16 +98,14 @@ class ExportLog:
         self._registry.tag(
             self._selection.model,
             self._selection.version,
-            {
-                "stlab.bundle.sha256": bundle.sha256,
-                "stlab.bundle.uri": self._run.bundle_uri,
-                "stlab.bundle.format": bundle.manifest["format"],
-                "stlab.bundle.settings": settings_digest(bundle.manifest["settings"]),
-                "stlab.parity.margin": f"{parity['margin']:.6g}",
-                "stlab.export.run_id": self._run.run_id,
-                # Last: who reads the other tags trusts them only beside this one.
-                "stlab.parity": "passed",
-            },
+            BundleTags(
+                sha256=bundle.sha256,
+                uri=self._run.bundle_uri,
+                format=bundle.manifest["format"],
+                settings=settings_digest(bundle.manifest["settings"]),
+                margin=f"{parity['margin']:.6g}",
+                run_id=self._run.run_id,
+            ).as_tags(),
         )
 
     def finish(

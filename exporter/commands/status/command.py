@@ -21,6 +21,7 @@ from exporter.names import (
 )
 from exporter.proven_bundle import recorded_bundle
 from exporter.registry import Registry
+from exporter.registry.version_tags import BundleTags
 from exporter.repository import open_repository
 from exporter.triton.connection import connected
 
@@ -192,9 +193,10 @@ def _alias_state(
     version, tags = seen.aliases[alias], seen.tags(alias)
     record = record_of(tags, alias)
     margin = None
-    if record is not None and tags.get("stlab.bundle.sha256") == record.bundle:
+    newest = BundleTags.read(tags)
+    if record is not None and newest.sha256 == record.bundle:
         # Else the version was exported again since, and the tag is about the later bundle.
-        margin = _number(tags.get("stlab.parity.margin", ""))
+        margin = _number(newest.margin)
     return AliasState(
         alias,
         version,

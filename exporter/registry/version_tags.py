@@ -1,0 +1,69 @@
+"""The tags of a version that say which bundle was proven of it.
+
+An alias records the bundle that it took by itself; see `exporter.registry.promotion_record`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["FAILED", "BundleTags", "has_passed"]
+
+_PARITY = "stlab.parity"
+FAILED = {_PARITY: "failed"}
+"""The tags of a version that an export refused."""
+
+
+def has_passed(tags: Mapping[str, str]) -> bool:
+    """Whether a version's newest evidence passed."""
+    return tags.get(_PARITY) == "passed"
+
+
+@dataclass(frozen=True, slots=True)
+class BundleTags:
+    """The newest proven bundle of a version.
+
+    Attributes:
+        sha256: The bundle's digest.
+        uri: Where the registry keeps it.
+        format: ``onnx``, ``torchscript`` or ``tensorrt``.
+        settings: The digest of the settings that it was built with.
+        margin: The worst error ÷ budget of its evidence, as text.
+        run_id: The MLflow run that holds it.
+    """
+
+    sha256: str
+    uri: str
+    format: str
+    settings: str
+    margin: str
+    run_id: str
+
+    @classmethod
+    def read(cls, tags: Mapping[str, str]) -> BundleTags:
+        """Read them; what is missing is empty."""
+        return cls(
+            sha256=tags.get("stlab.bundle.sha256", ""),
+            uri=tags.get("stlab.bundle.uri", ""),
+            format=tags.get("stlab.bundle.format", ""),
+            settings=tags.get("stlab.bundle.settings", ""),
+            margin=tags.get("stlab.parity.margin", ""),
+            run_id=tags.get("stlab.export.run_id", ""),
+        )
+
+    def as_tags(self) -> dict[str, str]:
+        """Return the tags of a version whose evidence passed, in the order to write them."""
+        return {
+            "stlab.bundle.sha256": self.sha256,
+            "stlab.bundle.uri": self.uri,
+            "stlab.bundle.format": self.format,
+            "stlab.bundle.settings": self.settings,
+            "stlab.parity.margin": self.margin,
+            "stlab.export.run_id": self.run_id,
+            # Last: readers trust the other tags only once this one says so.
+            _PARITY: "passed",
+        }
