@@ -21,7 +21,6 @@ from exporter.registry.promotion_record import (
     promoted_tag,
     promotion,
 )
-from exporter.registry.runs import close_abandoned
 from exporter.text.redaction import redact
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from exporter.registry.client import Registry, Selection
 
-__all__ = ["clean_up", "is_current", "promote"]
+__all__ = ["close_records", "is_current", "promote"]
 
 
 def promote(registry: Registry, selection: Selection, alias: str, record: PromotionRecord) -> None:
@@ -48,18 +47,6 @@ def promote(registry: Registry, selection: Selection, alias: str, record: Promot
     """
     with translate_errors(registry.uri):
         _move(registry, selection, alias, record)
-
-
-def clean_up(registry: Registry, model: str) -> None:
-    """Finish what an interrupted command has left undone in records and runs of a model.
-
-    Raises:
-        UnavailableError: The registry went away.
-    """
-    aliases, versions = registry.get_model(model)
-    with translate_errors(registry.uri):
-        _close_claims(registry, model, versions, aliases)
-        close_abandoned(registry, model)
 
 
 def _move(registry: Registry, selection: Selection, alias: str, record: PromotionRecord) -> None:
@@ -100,7 +87,7 @@ def _move(registry: Registry, selection: Selection, alias: str, record: Promotio
             hint="Another promotion is under way; look at the aliases and run the command again.",
         )
     try:
-        _close_claims(registry, model, selection.versions, writing.pointed)
+        close_records(registry, model, selection.versions, writing.pointed)
     except Exception:  # noqa: BLE001 - the alias was moved; the next run closes them
         return
 
@@ -116,7 +103,7 @@ def is_current(selection: Selection, alias: str, bundle: str) -> bool:
     return record.bundle == bundle and not record.until
 
 
-def _close_claims(
+def close_records(
     registry: Registry,
     model: str,
     versions: Mapping[int, Mapping[str, str]],

@@ -40,7 +40,7 @@ main(["export", *sys.argv[2:]])
 PROVING = "exporter.proving.prove:check_numbers"
 PUBLISHED = "exporter.repository.local_repository:LocalRepository.activate"
 ACTIVATED = "exporter.registry.promote:_move"
-MOVED = "exporter.registry.promote:_close_claims"
+MOVED = "exporter.registry.promote:close_records"
 
 
 def stop(lab: Lab, name: str, point: str, how: signal.Signals) -> tuple[int, str]:
