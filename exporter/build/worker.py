@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TextIO
 
 from exporter.build.builder import BuildJob, build
-from exporter.errors import StlabError, ValidationFailed, resource_error
+from exporter.errors import StlabError, ValidationFailedError, resource_error
 from exporter.parity.evidence import Evidence
 from exporter.parity.samples import save_truth
 from exporter.progress import Steps
-from exporter.system.environment import collect_seldom, leave
+from exporter.system.environment import exit_now, raise_gc_thresholds
 from exporter.system.limits import shortage
 
 __all__ = ["JOB", "RESULT", "TRUTH", "job_as_json"]
@@ -65,9 +65,9 @@ class _Events:
         self._stream.flush()
 
 
-def _out_of_memory(error: MemoryError) -> ValidationFailed:
+def _out_of_memory(error: MemoryError) -> ValidationFailedError:
     detail = f": {error}" if str(error) else ""
-    return ValidationFailed(
+    return ValidationFailedError(
         f"the model takes more memory than its process may have{detail}",
         hint="Give it more with --model-memory, or run the export on a larger machine.",
         kind="memory",
@@ -75,7 +75,7 @@ def _out_of_memory(error: MemoryError) -> ValidationFailed:
 
 
 def _main() -> None:
-    collect_seldom()
+    raise_gc_thresholds()
     job_file = Path(sys.argv[1])
     # What libraries print must not look like events.
     with os.fdopen(os.dup(1), "w") as stream:
@@ -99,7 +99,7 @@ def _main() -> None:
             result.update(error=error.as_dict(), exit_code=error.exit_code)
         result |= {"evidence": evidence.state(), "uncompiled": _uncompiled()}
         (job_file.parent / RESULT).write_text(json.dumps(result))
-    leave(0)
+    exit_now(0)
 
 
 def _uncompiled() -> list[str]:

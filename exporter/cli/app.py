@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from exporter.errors import StlabError, UsageError, resource_error
-from exporter.system.environment import collect_seldom, leave
+from exporter.system.environment import exit_now, raise_gc_thresholds
 from exporter.system.standard_streams import secure_standard_streams
 
 if TYPE_CHECKING:
@@ -411,9 +411,9 @@ def doctor(
 
 
 def _servers(urls: list[str] | None) -> tuple[str, ...]:
-    from exporter.triton.addresses import each_server
+    from exporter.triton.addresses import expand_addresses
 
-    return each_server(urls or ())
+    return expand_addresses(urls or ())
 
 
 def _tracking_uri() -> str:
@@ -446,8 +446,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     secure_standard_streams()
     redact_stderr()
-    collect_seldom()
-    leave(_run(sys.argv[1:] if arguments is None else arguments))
+    raise_gc_thresholds()
+    exit_now(_run(sys.argv[1:] if arguments is None else arguments))
 
 
 def export_main() -> None:

@@ -19,7 +19,7 @@ from exporter.errors import (
     StlabError,
     UnavailableError,
     UsageError,
-    ValidationFailed,
+    ValidationFailedError,
 )
 from exporter.names import alias_name, model_name
 from exporter.parity.evidence import Evidence
@@ -28,7 +28,7 @@ from exporter.progress import Listener, Silent, Steps
 from exporter.proven_bundle import Proven, Recorded, fetch_proven, find_published, named
 from exporter.registry import Registry
 from exporter.repository import open_repository
-from exporter.triton.connection import connected
+from exporter.triton.connection import connect
 from triton_client.errors import ModelNotFound, NotReady
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class _Verification:
 def _ask(url: str, bundle: Bundle) -> ServerVerdict:
     evidence = Evidence()
     try:
-        with connected(url) as client:
+        with connect(url) as client:
             try:
                 replay_samples(client.model(bundle.model, bundle.version), bundle, evidence)
             except (ModelNotFound, NotReady) as error:
@@ -238,7 +238,7 @@ def _ask(url: str, bundle: Bundle) -> ServerVerdict:
         return ServerVerdict(url, passed=False, reason=error.message, error=error)
     wrong = None
     if not evidence.passed:
-        wrong = ValidationFailed(
+        wrong = ValidationFailedError(
             f"the server at {url} does not answer as version {bundle.version} of "
             f"'{bundle.model}' was proven: {evidence.reason}",
             hint="Compare its GPU, driver and Triton release with the proven ones.",

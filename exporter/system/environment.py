@@ -14,7 +14,13 @@ from typing import NoReturn
 
 from exporter.errors import UsageError
 
-__all__ = ["bare_environment", "collect_seldom", "leave", "load_dotenv", "temporary_folder"]
+__all__ = [
+    "exit_now",
+    "load_dotenv",
+    "minimal_environment",
+    "raise_gc_thresholds",
+    "temporary_folder",
+]
 
 _temporary: list[Path] = []
 
@@ -27,7 +33,7 @@ _NAMES = frozenset(
 _PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "MALLOC_", "GLIBC_")
 
 
-def bare_environment() -> dict[str, str]:
+def minimal_environment() -> dict[str, str]:
     """Return what a model's process gets of this process's environment: no credentials."""
     return {
         name: value
@@ -49,7 +55,7 @@ def load_dotenv() -> None:
             ) from error
 
 
-def collect_seldom() -> None:
+def raise_gc_thresholds() -> None:
     """Let the collector run more seldom than by default.
 
     Importing MLflow and torch makes a million objects that all stay, and looking through them again
@@ -66,7 +72,7 @@ def temporary_folder(prefix: str) -> Path:
     return _temporary[-1]
 
 
-def leave(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """End the process at once: taking down MLflow or torch in order takes most of a second."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

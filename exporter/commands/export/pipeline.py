@@ -22,7 +22,7 @@ from exporter.commands.export.result import ExportResult, finished
 from exporter.commands.export.reuse import Earlier
 from exporter.commands.export.run_log import Journal
 from exporter.commands.policy import check_expected, check_mover, who
-from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailed
+from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailedError
 from exporter.formats import check as check_format
 from exporter.parity.evidence import Evidence
 from exporter.progress import Listener, Silent, Steps
@@ -154,7 +154,7 @@ class _Export:
                 target = proven.bundle.release
                 with self._ground(target, work) as ground, self.steps("prove"):
                     prove_again(ground, proven.bundle)
-            except (NotFoundError, ValidationFailed, ConflictError) as error:
+            except (NotFoundError, ValidationFailedError, ConflictError) as error:
                 lost = not isinstance(error, ConflictError) or error.kind == "bundle"
                 if self.request.alias == "prod" or error.kind == "batching" or not lost:
                     raise  # built once: what staging proved, or nothing
@@ -197,7 +197,7 @@ class _Export:
             with self.steps("prove"):
                 prove(ground, candidate, evidence)
                 refuse(evidence)
-        except ValidationFailed as error:
+        except ValidationFailedError as error:
             with contextlib.suppress(StlabError):
                 journal.keep_refusal(evidence, error, self.steps.seconds["total"], work)
             self.result = replace(

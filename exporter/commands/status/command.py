@@ -10,12 +10,12 @@ from exporter.commands.status.drift import alias_drift, model_drift
 from exporter.commands.status.fixes import Fixes
 from exporter.commands.status.result import AliasState, ModelState, StatusResult
 from exporter.commands.status.snapshot import Published, Seen, away, record_of
-from exporter.errors import NotFoundError, StlabError, UsageError, ValidationFailed
+from exporter.errors import NotFoundError, StlabError, UsageError, ValidationFailedError
 from exporter.names import ALIAS_ORDER, ARCHIVED, model_name, served_version
 from exporter.proven_bundle import recorded_for
 from exporter.registry import Registry
 from exporter.repository import open_repository
-from exporter.triton.connection import connected
+from exporter.triton.connection import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -86,7 +86,7 @@ def _servers(urls: tuple[str, ...]) -> tuple[_Ready, StlabError | None]:
     silent = None
     for url in urls:
         try:
-            with connected(url) as client:
+            with connect(url) as client:
                 index = client.repository.index(ready=True)
                 found[url] = frozenset((entry.name, entry.version) for entry in index)
         except UsageError:
@@ -126,7 +126,7 @@ def _look(request: StatusRequest, repository: Repository, seen: Seen, servers: _
     seen = replace(seen, asked=asked, here=repository.identity(), ready=ready)
     try:
         seen = replace(seen, in_config=repository.served(model))
-    except ValidationFailed as error:
+    except ValidationFailedError as error:
         seen = replace(seen, config_damage=error.message)
     elsewhere = away(seen)
     wanted = {v for a, v in seen.aliases.items() if a in asked and a not in elsewhere}
@@ -139,7 +139,7 @@ def _published(
 ) -> Published | None:
     try:
         bundle = repository.bundle(model, version)
-    except ValidationFailed as error:
+    except ValidationFailedError as error:
         damage = f"what lies of version {version}: {error.message}"
         return Published(damage=damage, whole=False, replaceable=False)
     if bundle is None:
@@ -155,7 +155,7 @@ def _read(repository: Repository, bundle: Bundle) -> Published:
         return Published(bundle.sha256, whole=True, intact=True)
     try:
         repository.verify(bundle)
-    except ValidationFailed as error:
+    except ValidationFailedError as error:
         return Published(bundle.sha256, error.message, whole=False)
     return Published(bundle.sha256, whole=True, intact=False)
 

@@ -77,12 +77,12 @@ with __import__("contextlib").suppress(ImportError):
     from exporter.repository import object_store as store
     for name in ("create", "replace", "upload", "delete"):
         around(store.Store, name)
-from exporter import cli
-leave = cli.leave
-def told(code):
+from exporter.cli import app as cli
+exit_now = cli.exit_now
+def report_and_exit(code):
     print(count, file=sys.stderr, flush=True)
-    leave(code)
-cli.leave = told
+    exit_now(code)
+cli.exit_now = report_and_exit
 cli.main(sys.argv[2:])
 """
 
