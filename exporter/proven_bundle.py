@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.bundle import REPORT
 from exporter.errors import ConflictError, NotFoundError, ValidationFailed
-from exporter.parity.evidence import in_short
+from exporter.parity.evidence import parity_summary
 from exporter.registry import fetch_bundle, promotion
 from exporter.untrusted import reading
 
@@ -113,7 +113,7 @@ def vouched(bundle: Bundle, uri: str) -> Proven:
         hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
         kind="bundle",
     ):
-        return Proven(bundle, in_short(report["parity"]), uri, reused=True)
+        return Proven(bundle, parity_summary(report["parity"]), uri, reused=True)
 
 
 def find_published(

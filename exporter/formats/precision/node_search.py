@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from exporter.formats.precision.evaluator import Verdict
 
-__all__ = ["Found", "fewest", "find_kept"]
+__all__ = ["Found", "find_kept", "smallest_sufficient"]
 
 # The server's ONNX Runtime and production's processors round otherwise than what is tried here.
 COMFORTABLE = 0.8
@@ -55,7 +55,7 @@ def find_kept(
     if enough(0):
         return Found((), tried[0])
     ranking = tuple(rank())
-    fewest(len(ranking), enough)
+    smallest_sufficient(len(ranking), enough)
     passing = [n for n in sorted(tried) if not tried[n].problem and worthwhile(ranking[:n])]
     if not passing:
         return Found(None, tried[0], ranking)
@@ -64,7 +64,7 @@ def find_kept(
     return Found(ranking[:number], tried[number], ranking)
 
 
-def fewest(most: int, enough: Callable[[int], bool]) -> int | None:
+def smallest_sufficient(most: int, enough: Callable[[int], bool]) -> int | None:
     """Return the smallest number that is enough, where all above one that is are too.
 
     It doubles until a number is enough, and then halves what lies between: most answers are small,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from exporter.formats.precision.evaluator import Verdict
 
-__all__ = ["HEAVY", "Reduced", "kept_note", "refused"]
+__all__ = ["HEAVY", "ReducedModel", "kept_note", "refused"]
 
 # Where nearly all of a model's weights and work are.
 HEAVY = frozenset(
@@ -24,7 +24,7 @@ _MOST_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Reduced:
+class ReducedModel:
     """A model in a lower precision.
 
     Attributes:

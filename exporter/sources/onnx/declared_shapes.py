@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.sources.base import CannotRun
+from exporter.sources.base import InputRejectedError
 from triton_client.types import numpy_dtype
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def of_other_rows(
         return frozenset()
     try:
         answer = run({t.name: _some_rows(t, example) for t in interface.inputs})
-    except CannotRun:
+    except InputRejectedError:
         return frozenset()
     return frozenset(
         t.name

@@ -18,13 +18,13 @@ from exporter.sources.onnx.graphs import all_nodes
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["EVERYWHERE", "needs_english", "use_everywhere"]
+__all__ = ["EVERYWHERE", "use_everywhere", "uses_english_locale"]
 
 EVERYWHERE = "C.UTF-8"
 _ATTRIBUTE = "locale"
 
 
-def needs_english(proto: onnx.ModelProto) -> bool:
+def uses_english_locale(proto: onnx.ModelProto) -> bool:
     """Whether a file changes texts by the rules of English as spoken in some country."""
     return bool(_nodes(proto))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from exporter.errors import first_line
-from exporter.sources.pytorch.decompositions import with_known_forms
+from exporter.sources.pytorch.decompositions import decompose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ def programs_of(
                 program = torch.export.export(
                     module, example, dynamic_shapes={"tensors": sizes}, strict=strict
                 )
-                programs.append(with_known_forms(program))
+                programs.append(decompose(program))
         except Exception as error:  # noqa: BLE001 - another way may do it
             told = str(error)
             if "data-dependent" in told or "Dynamic control flow" in told:

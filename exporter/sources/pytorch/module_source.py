@@ -13,24 +13,24 @@ from torch.utils import _pytree as pytree
 
 from exporter.errors import ValidationFailed, first_line
 from exporter.interface import Interface, unique_names
-from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
+from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
 from exporter.sources.mlmodel import Field, MLModel, check_signature
-from exporter.sources.pytorch.call_convention import Positional, positional
-from exporter.sources.pytorch.determinism import refuse_impurity, steers_by_values
-from exporter.sources.pytorch.dynamic_axes import probe, tensors_of
+from exporter.sources.pytorch.call_convention import PositionalModule, as_positional
+from exporter.sources.pytorch.determinism import check_deterministic, data_dependence
+from exporter.sources.pytorch.dynamic_axes import infer_dynamic_axes, tensors_of
 from exporter.sources.pytorch.export_program import programs_of
 from exporter.sources.pytorch.float64 import run_in_float64
 from exporter.sources.pytorch.input_example import logged_example
 from exporter.sources.pytorch.naming import output_names
 from exporter.sources.pytorch.onnx_export import by_dynamo, by_tracing
-from exporter.sources.pytorch.packed_sequences import OutputsToo, is_recurrent
+from exporter.sources.pytorch.packed_sequences import WithPackedOutputs, is_recurrent
 from exporter.sources.pytorch.side_effects import (
+    check_no_external_reads,
+    check_no_rng,
     generators,
     reads_values,
-    refuse_chance,
-    refuse_world,
 )
-from exporter.sources.pytorch.statefulness import refuse_first_impressions, refuse_memory, unasked
+from exporter.sources.pytorch.statefulness import check_first_call, check_stateless, copy_unrun
 from exporter.sources.pytorch.torchscript import branches_on_values, flattened, scripted
 
 if TYPE_CHECKING:
@@ -74,11 +74,13 @@ class ModuleSource:
         self.notes: list[str] = []
         self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
         tensors = [torch.tensor(array) for array in example.values()]
-        copied, untouched = unasked(module), generators()
+        copied, untouched = copy_unrun(module), generators()
         try:
-            self._module = positional(module, list(example), tensors)
+            self._module = as_positional(module, list(example), tensors)
             answer = self._ask(tensors)
-            inputs, outputs, grown = probe(self._ask, tensors, [varying[name] for name in example])
+            inputs, outputs, grown = infer_dynamic_axes(
+                self._ask, tensors, [varying[name] for name in example]
+            )
         except ValidationFailed:
             raise
         except Exception as error:
@@ -88,7 +90,7 @@ class ModuleSource:
                 kind="signature",
             ) from error
         self._example = tuple(grown)
-        refuse_memory(module, lambda: self._ask(tensors))
+        check_stateless(module, lambda: self._ask(tensors))
         touched = generators()
         names = output_names(self._spec(tensors), promised)
         self.interface = Interface(
@@ -97,13 +99,13 @@ class ModuleSource:
         )
         self._programs, self._dependent = self._export(module)
         # Behind what the programs show, which is a reason by name.
-        refuse_chance(untouched, touched)
+        check_no_rng(untouched, touched)
         if copied is not None:
-            again = Positional(copied, list(example), self._module.way)
-            refuse_first_impressions(partial(self._ask, module=again), tensors, answer)
-        refuse_world(lambda: self._ask(tensors))
-        self.mixes_rows = self._branches(module)
-        self.splits = False
+            again = PositionalModule(copied, list(example), self._module.way)
+            check_first_call(partial(self._ask, module=again), tensors, answer)
+        check_no_external_reads(lambda: self._ask(tensors))
+        self.batching_blocker = self._branches(module)
+        self.has_thresholds = False
         self.example: Arrays | None = None
         if given:
             self.example = dict(
@@ -131,7 +133,7 @@ class ModuleSource:
         try:
             return self._named(self._ask(tensors))
         except Exception as error:
-            raise CannotRun(first_line(error)) from error
+            raise InputRejectedError(first_line(error)) from error
 
     def run_float64(self, inputs: Arrays) -> dict[str, Array] | None:
         """Return the answer in float64; see `Source.run_float64`."""
@@ -147,7 +149,7 @@ class ModuleSource:
         except Exception:  # noqa: BLE001 - whatever an operator raises that has no float64 form
             return None
 
-    def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
+    def onnx_exporters(self, target: OnnxTarget) -> Sequence[OnnxExporter]:
         """Return torch's exporters, on every program that the module gives; see `Source`."""
         inputs = {tensor.name: tensor.axes for tensor in self.interface.inputs}
         outputs = {tensor.name: tensor.axes for tensor in self.interface.outputs}
@@ -173,7 +175,7 @@ class ModuleSource:
             return older(flattened(self._module, self._example), self._example, path)
 
         def unpacked(path: Path) -> str:
-            return older(OutputsToo(self._module), self._example, path, surplus=True)
+            return older(WithPackedOutputs(self._module), self._example, path, surplus=True)
 
         if isinstance(self._module.module, torch.jit.ScriptModule):
             return (traced, flat)
@@ -193,7 +195,7 @@ class ModuleSource:
             return [], ""  # which torch.export does not read
         programs, dependent = programs_of(self._module, self._example, self.interface.inputs)
         for program in programs[:1]:
-            refuse_impurity(program, datetime.now(UTC))
+            check_deterministic(program, datetime.now(UTC))
         if not programs and not dependent and reads_values(self._module, self._example):
             dependent = "it makes numbers, lists or arrays of its tensors"
         return programs, dependent
@@ -202,10 +204,10 @@ class ModuleSource:
         script = isinstance(module, torch.jit.ScriptModule)
         if self._dependent or (script and branches_on_values(module)):
             return "it branches on values, and takes one branch for all rows of a batch"
-        return steers_by_values(self._programs[0]) if self._programs else ""
+        return data_dependence(self._programs[0]) if self._programs else ""
 
     def _ask(
-        self, tensors: Sequence[torch.Tensor], module: Positional | None = None
+        self, tensors: Sequence[torch.Tensor], module: PositionalModule | None = None
     ) -> list[torch.Tensor]:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

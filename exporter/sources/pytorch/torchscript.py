@@ -12,7 +12,7 @@ from exporter.errors import ValidationFailed, first_line
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from exporter.sources.pytorch.call_convention import Positional
+    from exporter.sources.pytorch.call_convention import PositionalModule
 
 __all__ = ["branches_on_values", "flattened", "scripted"]
 
@@ -46,7 +46,7 @@ def scripted(module: torch.nn.Module) -> torch.jit.ScriptModule:
         ) from error
 
 
-def flattened(module: Positional, example: Sequence[torch.Tensor]) -> torch.jit.ScriptModule:
+def flattened(module: PositionalModule, example: Sequence[torch.Tensor]) -> torch.jit.ScriptModule:
     """Return a script that takes and returns tensors one by one, where the logged one has dicts.
 
     A trace around a script keeps what the script decides.

@@ -12,19 +12,19 @@ from exporter.errors import ValidationFailed
 from exporter.sources.sklearn.encoders import ENCODERS
 from exporter.sources.sklearn.neighbors import NEIGHBOURS
 from exporter.sources.sklearn.numeric_converters import NUMBERS
-from exporter.sources.sklearn.operator_graph import Exact, Step
+from exporter.sources.sklearn.operator_graph import FallbackConverter, OperatorGraph
 from exporter.sources.sklearn.shape_calculators import use_exact_shapes
 from exporter.sources.sklearn.target_transform import use_transformed_targets
 from exporter.sources.sklearn.trees import FAMILIES, fitted_trees, known_features, loss_of
 from exporter.sources.tabular import lightgbm_trees, xgboost_trees
-from exporter.sources.tabular.tree_ensemble import binary, cast, divided, largest, scores
+from exporter.sources.tabular.tree_ensemble import argmax, binary, cast, divided, scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.sources.tabular.tree_ensemble import Sink
+    from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
-__all__ = ["use_exact_steps"]
+__all__ = ["register_converters"]
 
 _OPTIONS = {
     "zipmap": [True, False, "columns"],
@@ -33,7 +33,7 @@ _OPTIONS = {
 }
 
 
-def use_exact_steps() -> None:
+def register_converters() -> None:
     """Register what is written here with skl2onnx, in place of its own converters."""
     from skl2onnx.common import _registration as registered
 
@@ -43,10 +43,10 @@ def use_exact_steps() -> None:
     for name, convert in ours.items():
         original = registered.get_converter(f"Sklearn{name}")
         theirs = original._fct  # noqa: SLF001 - what is registered checks options at every call
-        if not isinstance(theirs, Exact):
+        if not isinstance(theirs, FallbackConverter):
             registered.register_converter(
                 f"Sklearn{name}",
-                Exact(convert, theirs),
+                FallbackConverter(convert, theirs),
                 overwrite=True,
                 options=original.get_allowed_options(),
             )
@@ -66,7 +66,7 @@ def _use_booster(name: str, library: Any, convert: Callable[..., None]) -> None:
     classifier = name.endswith("Classifier")
     update_registered_converter(
         getattr(library, name),
-        f"Exact{name}",
+        f"FallbackConverter{name}",
         shapes.calculate_linear_classifier_output_shapes
         if classifier
         else shapes.calculate_linear_regressor_output_shapes,
@@ -81,11 +81,11 @@ def _classifier(scope: Any, operator: Any, container: Any) -> bool:
     if len(operator.outputs) != 2 or found is None:
         return False
     ensemble, base, count = found
-    step = Step(scope, operator, container)
+    step = OperatorGraph(scope, operator, container)
     sums = scores(step, known_features(step, step.features, estimator), ensemble)
     if base is None:
         probabilities = divided(step, sums, count) if count > 1 else sums
-        index = largest(step, probabilities)
+        index = argmax(step, probabilities)
     else:
         sums = step.node("Add", sums, step.constant(base))
         raw = bool((container.get_options(estimator, fail=False) or {}).get("raw_scores"))
@@ -95,11 +95,11 @@ def _classifier(scope: Any, operator: Any, container: Any) -> bool:
     return True
 
 
-def _of_sums(sink: Sink, estimator: Any, sums: str, *, raw: bool) -> tuple[str, str]:
+def _of_sums(sink: GraphBuilder, estimator: Any, sums: str, *, raw: bool) -> tuple[str, str]:
     """Return the index of a boosted class, and probabilities or what they come from."""
     loss = loss_of(estimator)
     if loss == "HalfMultinomialLoss":
-        return largest(sink, sums), sums if raw else sink.node("Softmax", sums, axis=1)
+        return argmax(sink, sums), sums if raw else sink.node("Softmax", sums, axis=1)
     if loss not in {"HalfBinomialLoss", "ExponentialLoss"}:
         raise ValidationFailed(
             f"{type(estimator).__name__} with {loss} has no ONNX form",
@@ -122,7 +122,7 @@ def _regressor(scope: Any, operator: Any, container: Any) -> bool:
     if len(operator.outputs) != 1 or found is None:
         return False
     ensemble, base, count = found
-    step = Step(scope, operator, container)
+    step = OperatorGraph(scope, operator, container)
     values = scores(step, known_features(step, step.features, operator.raw_operator), ensemble)
     if base is not None:
         values = step.node("Add", values, step.constant(base))
@@ -135,18 +135,18 @@ def _regressor(scope: Any, operator: Any, container: Any) -> bool:
 
 
 def _booster_classifier(scope: Any, operator: Any, container: Any) -> None:
-    step = Step(scope, operator, container)
+    step = OperatorGraph(scope, operator, container)
     probabilities = _boosted(step, operator.raw_operator, "probabilities")
-    step.give_class(largest(step, probabilities))
+    step.give_class(argmax(step, probabilities))
     step.give(probabilities)
 
 
 def _booster_regressor(scope: Any, operator: Any, container: Any) -> None:
-    step = Step(scope, operator, container)
+    step = OperatorGraph(scope, operator, container)
     step.give(_boosted(step, operator.raw_operator, "prediction"))
 
 
-def _boosted(step: Step, estimator: Any, what: str) -> str:
+def _boosted(step: OperatorGraph, estimator: Any, what: str) -> str:
     if hasattr(estimator, "get_booster"):
         features = xgboost_trees.without_missing(step, step.features, estimator)
         rounds = xgboost_trees.rounds_of(estimator)

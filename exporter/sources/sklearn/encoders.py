@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.sources.sklearn.operator_graph import Step
+from exporter.sources.sklearn.operator_graph import OperatorGraph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ def _one_hot(scope: Any, operator: Any, container: Any) -> bool:
     estimator = operator.raw_operator
     if not estimator._infrequent_enabled:  # noqa: SLF001 - what the encoder itself asks
         return False
-    step = Step(scope, operator, container)
+    step = OperatorGraph(scope, operator, container)
     words = step.words()
     if not words:
         return False
@@ -46,7 +46,7 @@ def _one_hot(scope: Any, operator: Any, container: Any) -> bool:
     return True
 
 
-def _merged(step: Step, each: str, estimator: Any, column: int) -> str:
+def _merged(step: OperatorGraph, each: str, estimator: Any, column: int) -> str:
     """Merge the columns of rare categories, and drop what is dropped; float32 [rows, kept]."""
     merges, rare = _merges(estimator, column)
     kept = np.arange(merges.shape[1])

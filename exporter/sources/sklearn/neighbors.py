@@ -11,8 +11,8 @@ import numpy as np
 from onnx import TensorProto
 
 from exporter.errors import ValidationFailed
-from exporter.sources.sklearn.operator_graph import Step
-from exporter.sources.tabular.tree_ensemble import cast, largest
+from exporter.sources.sklearn.operator_graph import OperatorGraph
+from exporter.sources.tabular.tree_ensemble import argmax, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,9 +31,9 @@ def _classifier(scope: Any, operator: Any, container: Any) -> bool:
     if len(operator.outputs) != 2 or not _is_known(estimator):
         return False
     classes = np.eye(len(estimator.classes_))[np.asarray(estimator._y)]  # noqa: SLF001
-    step = Step(scope, operator, container)
+    step = OperatorGraph(scope, operator, container)
     probabilities = _mean(step, estimator, classes)
-    step.give_class(largest(step, probabilities))
+    step.give_class(argmax(step, probabilities))
     step.give(probabilities)
     return True
 
@@ -43,7 +43,7 @@ def _regressor(scope: Any, operator: Any, container: Any) -> bool:
     if len(operator.outputs) != 1 or not _is_known(estimator):
         return False
     values = np.asarray(estimator._y, np.float64)  # noqa: SLF001
-    step = Step(scope, operator, container)
+    step = OperatorGraph(scope, operator, container)
     step.give(_mean(step, estimator, values.reshape(len(values), -1)))
     return True
 
@@ -73,7 +73,7 @@ def _is_known(estimator: Any) -> bool:
     return bool(known)
 
 
-def _mean(step: Step, estimator: Any, values: Array) -> str:
+def _mean(step: OperatorGraph, estimator: Any, values: Array) -> str:
     """Add the mean of the nearest neighbours' values, float64 [rows, values]."""
     manhattan = estimator.effective_metric_ == "manhattan"
     points = np.asarray(estimator._fit_X, np.float64)  # noqa: SLF001
@@ -90,7 +90,7 @@ def _mean(step: Step, estimator: Any, values: Array) -> str:
     return step.node("Div", total, step.node("ReduceSum", weights, across, keepdims=1))
 
 
-def _distances(step: Step, points: Array, *, manhattan: bool) -> str:
+def _distances(step: OperatorGraph, points: Array, *, manhattan: bool) -> str:
     """Add the distance of every row to every point, squared where it is euclidean."""
     rows = step.beside(int(TensorProto.DOUBLE))
     total = ""
@@ -103,7 +103,7 @@ def _distances(step: Step, points: Array, *, manhattan: bool) -> str:
     return total
 
 
-def _weights(step: Step, distances: str, across: str) -> str:
+def _weights(step: OperatorGraph, distances: str, across: str) -> str:
     """Add one over every distance; where a row has some of zero, those count and no others."""
     inverse = step.node("Reciprocal", distances)
     same = cast(step, step.node("IsInf", inverse), TensorProto.DOUBLE)

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from exporter.errors import ValidationFailed
-from exporter.sources.sklearn.operator_graph import Step
+from exporter.sources.sklearn.operator_graph import OperatorGraph
 from exporter.sources.sklearn.ufuncs import applied
 from exporter.sources.tabular.tree_ensemble import cast, widened
 
@@ -26,7 +26,7 @@ _FLOATS = {int(TensorProto.FLOAT): np.float32, int(TensorProto.DOUBLE): np.float
 def _imputer(scope: Any, operator: Any, container: Any) -> bool:
     """Fill missing numbers in float64 as well, which ONNX Runtime's own imputer does not."""
     estimator = operator.raw_operator
-    step = Step(scope, operator, container)
+    step = OperatorGraph(scope, operator, container)
     marker = estimator.missing_values
     if _is_nothing(marker) and (words := step.words()):
         if estimator.add_indicator or len(imputed_columns(estimator)) < len(estimator.statistics_):
@@ -77,7 +77,7 @@ def _function(scope: Any, operator: Any, container: Any) -> bool:
     estimator = operator.raw_operator
     if estimator.func is None:
         return False
-    step = Step(scope, operator, container)
+    step = OperatorGraph(scope, operator, container)
     kind = step.kind()
     if estimator.kw_args or kind not in _FLOATS:
         raise ValidationFailed(
@@ -90,7 +90,7 @@ def _function(scope: Any, operator: Any, container: Any) -> bool:
 
 
 def _binarizer(scope: Any, operator: Any, container: Any) -> bool:
-    step = Step(scope, operator, container)
+    step = OperatorGraph(scope, operator, container)
     kind = step.kind()
     if kind not in _FLOATS:
         return False
@@ -107,7 +107,7 @@ def _bins(scope: Any, operator: Any, container: Any) -> bool:
     edges = np.full((len(inner), most), np.inf)
     for column, found in enumerate(inner):
         edges[column, : len(found)] = found
-    step = Step(scope, operator, container)
+    step = OperatorGraph(scope, operator, container)
     values = step.beside(int(TensorProto.DOUBLE))
     each = step.node("Unsqueeze", values, step.constant(np.array([2], np.int64)))
     below = step.node("Less", each, step.constant(edges))
@@ -127,7 +127,7 @@ def _bins(scope: Any, operator: Any, container: Any) -> bool:
 
 def _scaler(scope: Any, operator: Any, container: Any) -> bool:
     """Subtract and divide as scikit-learn does, where skl2onnx multiplies by a reciprocal."""
-    step = Step(scope, operator, container)
+    step = OperatorGraph(scope, operator, container)
     kind = step.kind()
     estimator = operator.raw_operator
     steps = operations(estimator)

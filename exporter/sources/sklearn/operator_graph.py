@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from exporter.arrays import Array
 
-__all__ = ["Exact", "Step"]
+__all__ = ["FallbackConverter", "OperatorGraph"]
 
 
-class Exact:
+class FallbackConverter:
     """A converter that leaves to the original one what it does not know."""
 
     def __init__(self, convert: Callable[..., bool], original: Callable[..., None]) -> None:
@@ -31,8 +31,8 @@ class Exact:
             self._original(scope, operator, container)
 
 
-class Step:
-    """One operator of the graph that skl2onnx is about to write; a `Sink`."""
+class OperatorGraph:
+    """One operator of the graph that skl2onnx is about to write; a `GraphBuilder`."""
 
     def __init__(self, scope: Any, operator: Any, container: Any) -> None:
         self._scope = scope
@@ -55,7 +55,7 @@ class Step:
         return self._side_by_side([given.full_name for given in inputs])
 
     def node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Add a node; see `Sink`."""
+        """Add a node; see `GraphBuilder`."""
         (name,) = self.nodes(kind, 1, *inputs, domain=domain, **attributes)
         return name
 
@@ -68,7 +68,7 @@ class Step:
         return names
 
     def constant(self, values: Array) -> str:
-        """Add a constant; see `Sink`."""
+        """Add a constant; see `GraphBuilder`."""
         name: str = self._scope.get_unique_variable_name("constant")
         kind = int(TensorProto.STRING)
         if values.dtype.kind in "OUT":

@@ -9,11 +9,11 @@ from onnx import helper
 
 from exporter.errors import ValidationFailed
 from exporter.sources.sklearn.numeric_converters import SCALERS, operations
-from exporter.sources.sklearn.operator_graph import Step
+from exporter.sources.sklearn.operator_graph import OperatorGraph
 from exporter.sources.sklearn.ufuncs import applied
 
 if TYPE_CHECKING:
-    from exporter.sources.tabular.tree_ensemble import Sink
+    from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
 __all__ = ["use_transformed_targets"]
 
@@ -45,12 +45,12 @@ def _shape(operator: Any) -> None:
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
-    step = Step(scope, operator, container)
+    step = OperatorGraph(scope, operator, container)
     dtype = helper.tensor_dtype_to_np_dtype(step.kind())
     step.give(_turned_back(step, operator.raw_operator.transformer_, step.features, dtype))
 
 
-def _turned_back(sink: Sink, transformer: Any, values: str, dtype: Any) -> str:
+def _turned_back(sink: GraphBuilder, transformer: Any, values: str, dtype: Any) -> str:
     kind = type(transformer).__name__
     if kind == "FunctionTransformer" and not transformer.inv_kw_args:
         return applied(sink, transformer.inverse_func, values, dtype)

@@ -11,12 +11,12 @@ from exporter.errors import ValidationFailed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.sources.tabular.tree_ensemble import Sink
+    from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
 __all__ = ["applied"]
 
 
-def applied(sink: Sink, function: Any, values: str, dtype: Any) -> str:
+def applied(sink: GraphBuilder, function: Any, values: str, dtype: Any) -> str:
     """Add a function that a transformer was given; None is the identity.
 
     Args:
@@ -42,25 +42,25 @@ def applied(sink: Sink, function: Any, values: str, dtype: Any) -> str:
     return form(sink, values, dtype)
 
 
-def _node(kind: str) -> Callable[[Sink, str, Any], str]:
-    def form(sink: Sink, values: str, _dtype: Any) -> str:
+def _node(kind: str) -> Callable[[GraphBuilder, str, Any], str]:
+    def form(sink: GraphBuilder, values: str, _dtype: Any) -> str:
         return sink.node(kind, values)
 
     return form
 
 
-def _log(base: float) -> Callable[[Sink, str, Any], str]:
-    def form(sink: Sink, values: str, dtype: Any) -> str:
+def _log(base: float) -> Callable[[GraphBuilder, str, Any], str]:
+    def form(sink: GraphBuilder, values: str, dtype: Any) -> str:
         return sink.node("Div", sink.node("Log", values), _number(sink, np.log(base), dtype))
 
     return form
 
 
-def _square(sink: Sink, values: str, _dtype: Any) -> str:
+def _square(sink: GraphBuilder, values: str, _dtype: Any) -> str:
     return sink.node("Mul", values, values)
 
 
-def _log1p(sink: Sink, values: str, dtype: Any) -> str:
+def _log1p(sink: GraphBuilder, values: str, dtype: Any) -> str:
     """Correct what 1 + x has rounded off: log(u) * x / (u - 1), which is right for small x too."""
     one = _number(sink, 1, dtype)
     more = sink.node("Add", values, one)
@@ -71,7 +71,7 @@ def _log1p(sink: Sink, values: str, dtype: Any) -> str:
     return sink.node("Where", sink.node("IsInf", more), plain, good)
 
 
-def _expm1(sink: Sink, values: str, dtype: Any) -> str:
+def _expm1(sink: GraphBuilder, values: str, dtype: Any) -> str:
     """Correct what exp(x) has rounded off: (u - 1) * x / log(u), likewise."""
     one = _number(sink, 1, dtype)
     power = sink.node("Exp", values)
@@ -84,11 +84,11 @@ def _expm1(sink: Sink, values: str, dtype: Any) -> str:
     return sink.node("Where", far, less, good)
 
 
-def _number(sink: Sink, value: float, dtype: Any) -> str:
+def _number(sink: GraphBuilder, value: float, dtype: Any) -> str:
     return sink.constant(np.array([value], dtype))
 
 
-_FORMS: dict[str, Callable[[Sink, str, Any], str]] = {
+_FORMS: dict[str, Callable[[GraphBuilder, str, Any], str]] = {
     "absolute": _node("Abs"),
     "exp": _node("Exp"),
     "expm1": _expm1,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exporter.arrays import Array
-    from exporter.sources.tabular.tree_ensemble import Sink
+    from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
 __all__ = ["prediction", "probabilities"]
 
@@ -36,7 +36,7 @@ _OPERATORS = {
 }
 
 
-def prediction(sink: Sink, features: str, booster: Any) -> str:
+def prediction(sink: GraphBuilder, features: str, booster: Any) -> str:
     """Add what a booster's ``predict`` gives, float64 [rows, classes or 1].
 
     Raises:
@@ -60,7 +60,7 @@ def prediction(sink: Sink, features: str, booster: Any) -> str:
     return sink.node(_OPERATORS[name], sums)
 
 
-def probabilities(sink: Sink, features: str, booster: Any) -> str:
+def probabilities(sink: GraphBuilder, features: str, booster: Any) -> str:
     """Add a classifier's ``predict_proba``, float64 [rows, classes]; see `prediction`."""
     given = prediction(sink, features, booster)
     return binary(sink, given) if booster.dump_model()["num_class"] == 1 else given
@@ -71,7 +71,7 @@ def _objective(model: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     return name, {key: value for key, _, value in (word.partition(":") for word in words)}
 
 
-def _sums(sink: Sink, features: str, model: Mapping[str, Any]) -> str:
+def _sums(sink: GraphBuilder, features: str, model: Mapping[str, Any]) -> str:
     targets = int(model["num_tree_per_iteration"])
     parts = model["tree_info"]
     width = int(model["max_feature_idx"]) + 1
@@ -134,7 +134,7 @@ def _tree(root: Mapping[str, Any], target: int, seen: _Seen) -> Tree:
     return Tree(feature_, threshold_, yes_, no_, missing_, values[:, None], target, equal)
 
 
-def _without_zeros(sink: Sink, features: str, zeros: set[int], width: int) -> str:
+def _without_zeros(sink: GraphBuilder, features: str, zeros: set[int], width: int) -> str:
     """Replace by NaN what LightGBM takes for missing beside it: its zeros."""
     mask: Array = np.isin(np.arange(width), sorted(zeros))
     wide = sink.node("Cast", features, to=11)

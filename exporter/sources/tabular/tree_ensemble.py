@@ -26,13 +26,13 @@ __all__ = [
     "ML_OPSET",
     "Ensemble",
     "Graph",
-    "Sink",
+    "GraphBuilder",
     "Tree",
+    "argmax",
     "binary",
     "cast",
     "chosen",
     "divided",
-    "largest",
     "scores",
     "whole",
     "widened",
@@ -41,7 +41,7 @@ __all__ = [
 ML_OPSET = 3  # of ai.onnx.ml: the first with float64 in trees, and what every release reads
 
 
-class Sink(Protocol):
+class GraphBuilder(Protocol):
     """Takes nodes and constants of a graph."""
 
     def node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -95,7 +95,7 @@ class Ensemble:
     wide: bool = True
 
 
-def scores(sink: Sink, features: str, ensemble: Ensemble) -> str:
+def scores(sink: GraphBuilder, features: str, ensemble: Ensemble) -> str:
     """Add an ensemble, and return its sums of shape [rows, targets], float64 where it is wide.
 
     The operator gives float32 whatever it computes in.
@@ -112,7 +112,7 @@ def scores(sink: Sink, features: str, ensemble: Ensemble) -> str:
     return cast(sink, sums, TensorProto.DOUBLE) if ensemble.wide else sums
 
 
-def whole(sink: Sink, features: str, columns: Sequence[int], width: int) -> str:
+def whole(sink: GraphBuilder, features: str, columns: Sequence[int], width: int) -> str:
     """Cut off what some features have behind the point, as categories are read; float64."""
     features = cast(sink, features, TensorProto.DOUBLE)
     cut = sink.node(
@@ -122,12 +122,12 @@ def whole(sink: Sink, features: str, columns: Sequence[int], width: int) -> str:
     return sink.node("Where", mask, cut, features)
 
 
-def cast(sink: Sink, values: str, kind: int) -> str:
+def cast(sink: GraphBuilder, values: str, kind: int) -> str:
     """Add a conversion to an element type."""
     return sink.node("Cast", values, to=int(kind))
 
 
-def widened(sink: Sink, values: str, *, again: bool = False) -> str:
+def widened(sink: GraphBuilder, values: str, *, again: bool = False) -> str:
     """Add a conversion from float32 to float64.
 
     Args:
@@ -142,23 +142,23 @@ def widened(sink: Sink, values: str, *, again: bool = False) -> str:
     return sink.node("Neg", turned)
 
 
-def divided(sink: Sink, sums: str, count: int, dtype: Any = np.float64) -> str:
+def divided(sink: GraphBuilder, sums: str, count: int, dtype: Any = np.float64) -> str:
     """Divide sums by a number of trees, after the sum as libraries do: ties stay ties."""
     return sink.node("Div", sums, sink.constant(np.array([count], dtype)))
 
 
-def binary(sink: Sink, positive: str, dtype: Any = np.float64) -> str:
+def binary(sink: GraphBuilder, positive: str, dtype: Any = np.float64) -> str:
     """Return the probabilities of both classes from that of the second, [rows, 1] to [rows, 2]."""
     negative = sink.node("Sub", sink.constant(np.array([1], dtype)), positive)
     return sink.node("Concat", negative, positive, axis=1)
 
 
-def largest(sink: Sink, values: str) -> str:
+def argmax(sink: GraphBuilder, values: str) -> str:
     """Return the index of the largest value of every row, the first among equals."""
     return sink.node("ArgMax", values, axis=1, keepdims=0)
 
 
-def chosen(sink: Sink, index: str, classes: Array) -> str:
+def chosen(sink: GraphBuilder, index: str, classes: Array) -> str:
     """Return the class of every row by its index."""
     return sink.node("Gather", sink.constant(classes), index)
 
@@ -231,14 +231,14 @@ class Graph:
         self._constants: list[onnx.TensorProto] = []
 
     def node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Add a node; see `Sink`."""
+        """Add a node; see `GraphBuilder`."""
         name = f"value_{len(self._nodes)}"
         node = helper.make_node(kind, list(inputs), [name], domain=domain, **attributes)
         self._nodes.append(node)
         return name
 
     def constant(self, values: Array) -> str:
-        """Add a constant; see `Sink`."""
+        """Add a constant; see `GraphBuilder`."""
         name = f"constant_{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(values, name))
         return name

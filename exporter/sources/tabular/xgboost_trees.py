@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from exporter.arrays import Array
-    from exporter.sources.tabular.tree_ensemble import Sink
+    from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
 __all__ = ["prediction", "probabilities", "rounds_of", "without_missing"]
 
@@ -34,7 +34,7 @@ _AS_IT_IS = frozenset(
 )  # fmt: skip
 
 
-def prediction(sink: Sink, features: str, booster: Any, rounds: int | None = None) -> str:
+def prediction(sink: GraphBuilder, features: str, booster: Any, rounds: int | None = None) -> str:
     """Add what a booster's ``predict`` gives, float32 [rows, classes or 1].
 
     Args:
@@ -52,7 +52,9 @@ def prediction(sink: Sink, features: str, booster: Any, rounds: int | None = Non
     return _linked(sink, objective, sums)
 
 
-def probabilities(sink: Sink, features: str, booster: Any, rounds: int | None = None) -> str:
+def probabilities(
+    sink: GraphBuilder, features: str, booster: Any, rounds: int | None = None
+) -> str:
     """Add a classifier's ``predict_proba``, float32 [rows, classes]; see `prediction`."""
     objective, sums = _sums(sink, features, booster, rounds)
     # A classifier gives probabilities whichever of the two it was trained for.
@@ -68,7 +70,7 @@ def rounds_of(estimator: Any) -> int | None:
         return None
 
 
-def without_missing(sink: Sink, features: str, estimator: Any) -> str:
+def without_missing(sink: GraphBuilder, features: str, estimator: Any) -> str:
     """Replace by NaN what an estimator takes for missing beside it."""
     missing = float(estimator.missing if estimator.missing is not None else np.nan)
     if np.isnan(missing):
@@ -78,7 +80,7 @@ def without_missing(sink: Sink, features: str, estimator: Any) -> str:
     return sink.node("Where", equal, sink.constant(_number(np.nan)), narrow)
 
 
-def _linked(sink: Sink, objective: str, sums: str) -> str:
+def _linked(sink: GraphBuilder, objective: str, sums: str) -> str:
     if objective in _AS_IT_IS:
         return sums
     if objective in _LOGISTIC:
@@ -92,7 +94,7 @@ def _linked(sink: Sink, objective: str, sums: str) -> str:
     raise _refused(f"the objective '{objective}'")
 
 
-def _sums(sink: Sink, features: str, booster: Any, rounds: int | None) -> tuple[str, str]:
+def _sums(sink: GraphBuilder, features: str, booster: Any, rounds: int | None) -> tuple[str, str]:
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     objective = str(learner["objective"]["name"])
     given = learner["learner_model_param"]
@@ -111,7 +113,7 @@ def _sums(sink: Sink, features: str, booster: Any, rounds: int | None) -> tuple[
     return objective, sink.node("Add", sums, sink.constant(base.astype(np.float32)))
 
 
-def _linear(sink: Sink, features: str, weights: Sequence[float], targets: int) -> str:
+def _linear(sink: GraphBuilder, features: str, weights: Sequence[float], targets: int) -> str:
     """Add the sums of a linear booster, to which what is missing adds nothing."""
     factors = np.array(weights, np.float32).reshape(-1, targets)
     narrow = cast(sink, features, _FLOAT)
@@ -121,7 +123,7 @@ def _linear(sink: Sink, features: str, weights: Sequence[float], targets: int) -
 
 
 def _of_trees(
-    sink: Sink, features: str, boosted: Mapping[str, Any], targets: int, rounds: int | None
+    sink: GraphBuilder, features: str, boosted: Mapping[str, Any], targets: int, rounds: int | None
 ) -> str:
     model = boosted.get("gbtree", boosted)["model"]
     count = len(model["trees"])

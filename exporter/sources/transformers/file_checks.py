@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailed
 from exporter.names import artifact_path
-from exporter.sources.safe_loading import refuse_pickle
+from exporter.sources.safe_loading import check_pickle_allowed
 from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
         if not pickled:
             files = sorted(path.name for path in folder.glob("*"))
             raise damaged(f"it holds no weights, but {', '.join(files) or 'nothing'}")
-        refuse_pickle(pickled[0], "safe_serialization=True", allow_pickle=allow_pickle)
+        check_pickle_allowed(pickled[0], "safe_serialization=True", allow_pickle=allow_pickle)
 
 
 def is_safe(folder: Path) -> bool:

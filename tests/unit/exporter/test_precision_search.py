@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from exporter.formats.precision.evaluator import Verdict
-from exporter.formats.precision.node_search import fewest, find_kept
+from exporter.formats.precision.node_search import find_kept, smallest_sufficient
 from exporter.formats.precision.result import kept_note, refused
 
 NODES = tuple(f"node {number}" for number in range(100))
@@ -22,14 +22,14 @@ def test_the_smallest_number_is_found(needed: int) -> None:
         asked.append(number)
         return number >= needed
 
-    assert fewest(100, enough) == needed
+    assert smallest_sufficient(100, enough) == needed
     assert len(asked) == len(set(asked)) <= 14
     assert set(asked) <= set(range(1, 101))
 
 
 def test_none_is_enough() -> None:
-    assert fewest(5, lambda _: False) is None
-    assert fewest(0, lambda _: True) is None
+    assert smallest_sufficient(5, lambda _: False) is None
+    assert smallest_sufficient(0, lambda _: True) is None
 
 
 def verdict(margin: float) -> Verdict:
