@@ -113,7 +113,7 @@ class OutputEvidence:
         self.max_abs_error = max(self.max_abs_error, difference.max_abs_error)
 
     def agree(self, difference: Difference, *, times: int) -> str:
-        """Count the rows of one comparison; return why too few agree. See `Evidence.compared`."""
+        """Count the rows of one comparison; return why too few agree. See `Evidence.record`."""
         if not difference.rows:
             return ""
         if times:
@@ -191,7 +191,7 @@ class Evidence:
         self.checks.append(check)
         return check
 
-    def compared(self, case: str, differences: Iterable[Difference], *, times: int = 0) -> str:
+    def record(self, case: str, differences: Iterable[Difference], *, times: int = 0) -> str:
         """Record the comparison of one answer and return the first problem, or nothing.
 
         Args:

@@ -63,54 +63,54 @@ def check_reference(
         ValidationFailed: The reference does not agree with itself, cannot run its own example or
             any drawn input, or must be batched and cannot be.
     """
-    asked = ReferenceRun(source, evidence, InputGenerator(source.interface, source.example))
+    run = ReferenceRun(source, evidence, InputGenerator(source.interface, source.example))
     say("asking the registered model")
-    asked.ask_example()
-    verdict = asked.ask_rows(max_batch_size, samples)
-    _check_determinism(asked)
-    asked.ask_thresholds()
-    asked.ask_others(samples, verdict.rows)
-    tolerances = _tolerances(asked)
+    run.run_example()
+    verdict = run.run_batches(max_batch_size, samples)
+    _check_determinism(run)
+    run.run_thresholds()
+    run.run_edge_cases(samples, verdict.rows)
+    tolerances = _tolerances(run)
     if batching == "off":
         verdict = Batching(0, "switched off with --batching off", verdict.rows)
     elif verdict.max_batch_size and source.batching_blocker:
         verdict = Batching(0, source.batching_blocker, verdict.rows)
     elif verdict.max_batch_size:
         say("checking that rows do not depend on each other")
-        verdict = _check_independence(asked, tolerances, verdict)
-    if asked.batch is not None and not verdict.max_batch_size:
+        verdict = _check_independence(run, tolerances, verdict)
+    if run.batch is not None and not verdict.max_batch_size:
         # Not cut, but as many rows come in one request.
-        asked.keep_batch()
-        tolerances = _tolerances(asked)
+        run.keep_batch()
+        tolerances = _tolerances(run)
     evidence.batching = verdict
     if batching == "require" and not verdict.max_batch_size:
         raise cannot_be_batched(verdict.reason)
     return ReferenceSet(
-        tuple(asked.cases),
-        asked.batch if verdict.max_batch_size else None,
-        _tolerances(asked, precision),
+        tuple(run.cases),
+        run.batch if verdict.max_batch_size else None,
+        _tolerances(run, precision),
         verdict,
-        asked.slow,
+        run.slow,
         tolerances,
     )
 
 
-def _check_determinism(asked: ReferenceRun) -> None:
+def _check_determinism(run: ReferenceRun) -> None:
     """Ask the same twice, with something else in between.
 
     Raises:
         ValidationFailed: The answers differ.
     """
-    first = min(asked.cases, key=lambda answer: sum(a.size for a in answer.case.inputs.values()))
-    between = asked.cases[0] if asked.cases[0] is not first else asked.cases[-1]
-    tolerances = _tolerances(asked)
-    asked.source.run(between.case.inputs)
+    first = min(run.cases, key=lambda answer: sum(a.size for a in answer.case.inputs.values()))
+    between = run.cases[0] if run.cases[0] is not first else run.cases[-1]
+    tolerances = _tolerances(run)
+    run.source.run(between.case.inputs)
     # Noise may show in some rows only.
-    many = [] if asked.batch is None or asked.slow else [asked.batch]
+    many = [] if run.batch is None or run.slow else [run.batch]
     for attempt, before in enumerate((first, first, *many), start=2):
-        again = asked.source.run(before.case.inputs)
+        again = run.source.run(before.case.inputs)
         differences = compare_outputs(
-            asked.source.interface.outputs, before.outputs, again, _hundredth(tolerances)
+            run.source.interface.outputs, before.outputs, again, _hundredth(tolerances)
         )
         problem = next((d for d in differences if d.problem), None)
         if problem is not None:
@@ -118,21 +118,21 @@ def _check_determinism(asked: ReferenceRun) -> None:
                 f"asked the same again it answers differently: output '{problem.output}' has "
                 f"{problem.problem}"
             )
-            asked.evidence.add(Check("determinism", passed=False, detail=detail, cases=attempt))
+            run.evidence.add(Check("determinism", passed=False, detail=detail, cases=attempt))
             raise ValidationFailed(
                 f"the registered model is not deterministic: {detail}",
                 hint="Call model.eval() before logging; remove noise, counters and clocks "
                 "from forward(). What draws numbers cannot be proven.",
                 kind="determinism",
             )
-    asked.evidence.add(
+    run.evidence.add(
         Check("determinism", passed=True, detail="three runs on the same input agree", cases=3)
     )
 
 
-def _tolerances(asked: ReferenceRun, precision: str = OWN_PRECISION) -> dict[str, Tolerance | None]:
+def _tolerances(run: ReferenceRun, precision: str = OWN_PRECISION) -> dict[str, Tolerance | None]:
     """Return the budgets from everything asked so far."""
-    answers = [answer for answer in asked.cases if answer.case.usual]
+    answers = [answer for answer in run.cases if answer.case.usual]
     return {
         output.name: measure(
             output,
@@ -144,64 +144,64 @@ def _tolerances(asked: ReferenceRun, precision: str = OWN_PRECISION) -> dict[str
             ],
             precision,
         )
-        for output in asked.source.interface.outputs
+        for output in run.source.interface.outputs
     }
 
 
 def _check_independence(
-    asked: ReferenceRun, tolerances: Mapping[str, Tolerance | None], verdict: Batching
+    run: ReferenceRun, tolerances: Mapping[str, Tolerance | None], verdict: Batching
 ) -> Batching:
     """Check that a row's answer depends on that row alone."""
-    batch = asked.batch
+    batch = run.batch
     if batch is None:  # pragma: no cover - a verdict with a batch size has a batch
         return verdict
     tight = {
         name: tolerance and batch_invariance_tolerance(tolerance)
         for name, tolerance in tolerances.items()
     }
-    count, worst, kept = 0, 0.0, len(asked.cases)
-    ways = itertools.chain(_rearranged(asked, batch), _fewer(asked, batch), _beside(asked, batch))
+    count, worst, kept = 0, 0.0, len(run.cases)
+    ways = itertools.chain(_rearranged(run, batch), _fewer(run, batch), _beside(run, batch))
     for label, expected, ask in ways:
         count += 1
-        del asked.cases[kept:]
+        del run.cases[kept:]
         try:
             answer = ask()
         except InputRejectedError as error:
-            return _dependent(asked, f"{label} is refused ({error})", count)
-        for difference in compare_outputs(asked.source.interface.outputs, expected, answer, tight):
+            return _dependent(run, f"{label} is refused ({error})", count)
+        for difference in compare_outputs(run.source.interface.outputs, expected, answer, tight):
             worst = max(worst, difference.margin)
             if difference.problem:
                 return _dependent(
-                    asked,
+                    run,
                     f"{label} changes the answer: output '{difference.output}' has "
                     f"{difference.problem}",
                     count,
                 )
-    del asked.cases[kept:]
+    del run.cases[kept:]
     detail = f"{count} ways to cut and shuffle {rows_of(batch.case.inputs)} distinct rows agree"
-    asked.evidence.add(
+    run.evidence.add(
         Check("independent rows", passed=True, detail=detail, cases=count, margin=worst)
     )
     return verdict
 
 
-def _dependent(asked: ReferenceRun, detail: str, count: int) -> Batching:
+def _dependent(run: ReferenceRun, detail: str, count: int) -> Batching:
     # Not a failure: such a model is served, one request at a time.
-    asked.evidence.add(Check("independent rows", passed=True, detail=f"no: {detail}", cases=count))
+    run.evidence.add(Check("independent rows", passed=True, detail=f"no: {detail}", cases=count))
     return Batching(0, f"its rows depend on each other: {detail}")
 
 
 def _rearranged(
-    asked: ReferenceRun, batch: ReferenceCase
+    run: ReferenceRun, batch: ReferenceCase
 ) -> Iterator[tuple[str, Arrays, Callable[[], Arrays]]]:
     """Yield ways to cut and shuffle the batch: what, the answer expected, how to get it."""
-    for cut, rows in asked.sub_batches:
+    for cut, rows in run.sub_batches:
         label = f"{rows.stop - rows.start} of the rows"
         yield label, take_rows(batch.outputs, rows), partial(_given, cut.outputs)
     count = rows_of(batch.case.inputs)
-    shuffled = np.random.default_rng(asked.generator.seed).permutation(count)
+    shuffled = np.random.default_rng(run.generator.seed).permutation(count)
     selections = [("rows in another order", shuffled)]
-    if not asked.slow:
+    if not run.slow:
         selections += [
             ("rows backwards", np.arange(count)[::-1]),
             ("the last row alone", np.array([count - 1])),
@@ -209,28 +209,28 @@ def _rearranged(
     selections.append(("the same row three times", np.zeros(3, dtype=np.int64)))
     for label, selection in selections:
         inputs = take_rows(batch.case.inputs, selection)
-        yield label, take_rows(batch.outputs, selection), partial(asked.source.run, inputs)
+        yield label, take_rows(batch.outputs, selection), partial(run.source.run, inputs)
 
 
 def _fewer(
-    asked: ReferenceRun, batch: ReferenceCase
+    run: ReferenceRun, batch: ReferenceCase
 ) -> Iterator[tuple[str, Arrays, Callable[[], Arrays]]]:
     """Yield the numbers of rows that were not asked for yet, as far as they cost little."""
     begin = time.perf_counter()
     for count in range(CUTS[-1][1] + 1, rows_of(batch.case.inputs)):
-        if asked.slow or time.perf_counter() - begin > MOST_SECONDS:
+        if run.slow or time.perf_counter() - begin > MOST_SECONDS:
             return
         rows = slice(0, count)
         case = Case(f"{count} of many rows", take_rows(batch.case.inputs, rows), usual=False)
-        yield f"{count} of the rows", take_rows(batch.outputs, rows), partial(_asked, asked, case)
+        yield f"{count} of the rows", take_rows(batch.outputs, rows), partial(_asked, run, case)
 
 
-def _asked(asked: ReferenceRun, case: Case) -> Arrays:
-    return asked.ask(case).outputs
+def _asked(run: ReferenceRun, case: Case) -> Arrays:
+    return run.run_case(case).outputs
 
 
 def _beside(
-    asked: ReferenceRun, batch: ReferenceCase
+    run: ReferenceRun, batch: ReferenceCase
 ) -> Iterator[tuple[str, Arrays, Callable[[], Arrays]]]:
     """Yield the batch with one row far from what the example shows, which no other may notice."""
     if not any(array.dtype.kind == "f" for array in batch.case.inputs.values()):
@@ -240,7 +240,7 @@ def _beside(
     for label, far in FAR.items():
         inputs = {name: _with_first(array, far) for name, array in batch.case.inputs.items()}
         try:
-            answer = take_rows(asked.source.run(inputs), rest)
+            answer = take_rows(run.source.run(inputs), rest)
         except InputRejectedError:
             continue  # as it may
         yield f"{label} in one row", expected, partial(_given, answer)

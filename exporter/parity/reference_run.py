@@ -31,8 +31,8 @@ __all__ = ["CUTS", "ReferenceRun"]
 
 # A reference that would need longer than this for one full batch is asked for a part of it: what
 # is only ever looked at (the large batch, its permutations) shrinks, what goes into the bundle not.
-PATIENCE_SECONDS = 0.5
-PATIENT_ROWS = 8
+SLOW_SECONDS = 0.5
+SLOW_ROWS = 8
 EDGE_ROWS = 2
 THRESHOLDS = 32
 # Row counts as (first row, number) of the large batch; float64 is asked for the last of them.
@@ -59,7 +59,7 @@ class ReferenceRun:
         self.slow = False
         self.skipped: list[str] = []
 
-    def ask(self, case: Case, *, exactly: bool = False) -> ReferenceCase:
+    def run_case(self, case: Case, *, exactly: bool = False) -> ReferenceCase:
         """Ask one case.
 
         Args:
@@ -98,7 +98,7 @@ class ReferenceRun:
                     kind="interface",
                 )
 
-    def ask_example(self) -> None:
+    def run_example(self) -> None:
         """Ask the logged example.
 
         Raises:
@@ -111,7 +111,7 @@ class ReferenceRun:
             )
             return
         try:
-            self.ask(Case("example", example))
+            self.run_case(Case("example", example))
         except InputRejectedError as error:
             raise ValidationFailed(
                 f"the registered model cannot run its own example: {error}",
@@ -119,23 +119,23 @@ class ReferenceRun:
                 kind="signature",
             ) from error
 
-    def ask_rows(self, max_batch_size: int, samples: Sequence[Case]) -> Batching:
+    def run_batches(self, max_batch_size: int, samples: Sequence[Case]) -> Batching:
         """Ask for batches of every size, and say whether the leading axis can be one of rows."""
         interface, generator = self.source.interface, self.generator
         rows = generator.example_rows
         inputs_vary = all(t.axes and isinstance(t.axes[0], str) for t in interface.inputs)
         if not inputs_vary or rows is None:
-            self._ask_random(None)
+            self._run_random(None)
             reason = interface.fixed_leading_axis or "its inputs have different numbers of rows"
             return Batching(0, reason)
         answered = len(self.cases)
         try:
-            equal = self._ask_batches(max(max_batch_size, 3), samples)
+            equal = self._run_distinct_rows(max(max_batch_size, 3), samples)
         except InputRejectedError as error:
             # What is fixed at the example's rows answers no others that it may have taken.
             del self.cases[answered:]
             self.sub_batches.clear()
-            self._ask_random(rows)
+            self._run_random(rows)
             return Batching(0, f"it takes {rows} rows and no other number ({error})", rows)
         if reason := interface.fixed_leading_axis or self._lost_rows():
             return Batching(0, reason)
@@ -147,7 +147,7 @@ class ReferenceRun:
             )
         return Batching(max_batch_size)
 
-    def _ask_batches(self, most: int, samples: Sequence[Case]) -> list[str]:
+    def _run_distinct_rows(self, most: int, samples: Sequence[Case]) -> list[str]:
         """Ask for batches, if possible of rows that differ; return the inputs where none do."""
         real = [case.inputs for case in samples]
         real += [self.source.example] if self.source.example is not None else []
@@ -163,7 +163,7 @@ class ReferenceRun:
                 continue
             answered = len(self.cases)
             try:
-                self._ask_cuts(rows, most)
+                self._run_sub_batches(rows, most)
             except InputRejectedError:
                 if diversity_level == 0:
                     raise
@@ -173,21 +173,23 @@ class ReferenceRun:
             else:
                 return []
         rows = random_values(0)
-        self._ask_cuts(rows, most)
+        self._run_sub_batches(rows, most)
         return equal_rows(rows)
 
-    def _ask_cuts(self, rows: Arrays, most: int) -> None:
+    def _run_sub_batches(self, rows: Arrays, most: int) -> None:
         for start, count in CUTS:
             cut = slice(start, start + count) if start + count <= most else slice(0, count)
             label = "1 random row" if count == 1 else f"{count} random rows"
             begin = time.perf_counter()
-            answer = self.ask(Case(label, take_rows(rows, cut)), exactly=(start, count) == CUTS[-1])
+            answer = self.run_case(
+                Case(label, take_rows(rows, cut)), exactly=(start, count) == CUTS[-1]
+            )
             if count == 1:
-                self.slow = (time.perf_counter() - begin) * most > PATIENCE_SECONDS
+                self.slow = (time.perf_counter() - begin) * most > SLOW_SECONDS
             self.sub_batches.append((answer, cut))
-        largest = min(most, PATIENT_ROWS) if self.slow else most
+        largest = min(most, SLOW_ROWS) if self.slow else most
         batch = take_rows(rows, slice(0, largest))
-        self.batch = self.ask(Case(f"{largest} random rows", batch, kept=False))
+        self.batch = self.run_case(Case(f"{largest} random rows", batch, kept=False))
 
     def keep_batch(self) -> None:
         """Let the candidate answer the large batch as it is, where no batcher cuts it."""
@@ -196,11 +198,11 @@ class ReferenceRun:
             exact = self.source.run_float64(case.inputs)
             self.cases.append(ReferenceCase(case, self.batch.outputs, exact))
 
-    def _ask_random(self, rows: int | None) -> None:
+    def _run_random(self, rows: int | None) -> None:
         for number in range(1, 4):
             case = Case(f"random {number}", self.generator.random(f"random {number}", rows=rows))
             try:
-                self.ask(case, exactly=number == 1)
+                self.run_case(case, exactly=number == 1)
             except InputRejectedError as error:
                 raise ValidationFailed(
                     f"the registered model refuses inputs drawn from its example's range: {error}",
@@ -218,11 +220,11 @@ class ReferenceRun:
                 return f"{expected} rows in gave output '{name}' of shape {list(output.shape)}"
         return ""
 
-    def ask_others(self, samples: Sequence[Case], rows: int | None) -> None:
+    def run_edge_cases(self, samples: Sequence[Case], rows: int | None) -> None:
         """Ask for edge values, other sizes of other axes, and the user's own samples."""
         for case in samples:
             try:
-                self.ask(case)
+                self.run_case(case)
             except InputRejectedError as error:
                 raise ValidationFailed(
                     f"the registered model cannot run {case.name}: {error}",
@@ -233,7 +235,7 @@ class ReferenceRun:
         edge_rows = rows if self.batch is None else EDGE_ROWS
         for case in (*self.generator.edges(rows=edge_rows), *self._sized(edge_rows)):
             try:
-                self.ask(case)
+                self.run_case(case)
             except InputRejectedError as error:
                 self.skipped.append(f"{case.name} ({error})")
                 continue
@@ -250,19 +252,19 @@ class ReferenceRun:
                 "The registered model itself refuses: " + "; ".join(self.skipped)
             )
 
-    def ask_thresholds(self) -> None:
+    def run_thresholds(self) -> None:
         """Ask on the thresholds of a reference that has some, in batches that can be served."""
         if not self.source.has_thresholds or self.batch is None:
             return
         rows = self.batch.case.inputs
         try:
-            found = threshold_inputs(self.source, rows, PATIENT_ROWS if self.slow else THRESHOLDS)
+            found = threshold_inputs(self.source, rows, SLOW_ROWS if self.slow else THRESHOLDS)
             if found is None:
                 return
             most = rows_of(rows)
             for number, start in enumerate(range(0, rows_of(found), most), start=1):
                 case = take_rows(found, slice(start, start + most))
-                self.ask(Case(f"thresholds {number}", case, usual=False))
+                self.run_case(Case(f"thresholds {number}", case, usual=False))
         except InputRejectedError as error:
             self.skipped.append(f"values on thresholds ({error})")
 

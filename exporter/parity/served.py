@@ -66,7 +66,7 @@ def check_outputs(
         except TritonClientError as error:
             problem = f"{answer.case.name}: the server answers with an error: {error.message}"
         else:
-            problem = evidence.compared(
+            problem = evidence.record(
                 answer.case.name,
                 compare_outputs(
                     outputs, answer.outputs, served, references.tolerances, answer.float64
@@ -119,7 +119,7 @@ def check_batching(
             continue
         expected = take_rows(batch.outputs, piece)
         exact = take_rows(batch.float64, piece) if batch.float64 is not None else None
-        found = evidence.compared(
+        found = evidence.record(
             label,
             compare_outputs(outputs, expected, served, references.tolerances, exact),
             times=rounds,

@@ -83,8 +83,8 @@ class PipelineSource:
 
         def written(number: int) -> OnnxExporter:
             def write(path: Path) -> str:
-                chosen = [way[min(number, len(way) - 1)] for way in ways]
-                return self._write(chosen, path)
+                class_at = [way[min(number, len(way) - 1)] for way in ways]
+                return self._write(class_at, path)
 
             return write
 

@@ -128,7 +128,7 @@ class Evaluator:
                 return Verdict(f"{answer.case.name}: {first_line(error)}", np.inf, np.inf)
             given = dict(zip(names, map(as_bytes, found), strict=True))
             for part, candidate in self._parts(answer, given):
-                problem = evidence.compared(
+                problem = evidence.record(
                     part.case.name,
                     compare_outputs(
                         self._outputs,

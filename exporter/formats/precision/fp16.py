@@ -12,10 +12,10 @@ import numpy as np
 from onnx import numpy_helper
 
 from exporter.formats.precision.activation_errors import activation_ranges, node_errors
-from exporter.formats.precision.float16_graph import FLOAT, Halved, halve
-from exporter.formats.precision.node_search import find_kept
+from exporter.formats.precision.float16_graph import FLOAT, HalfModel, halve
+from exporter.formats.precision.node_search import find_float32_nodes
 from exporter.formats.precision.onnx_io import inner_graphs, opset_of
-from exporter.formats.precision.result import HEAVY, ReducedModel, kept_note, refused
+from exporter.formats.precision.result import HEAVY, ReducedModel, float32_note, precision_error
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -61,24 +61,24 @@ def to_float16(plain: ModelProto, evaluator: Evaluator, release: Release) -> Red
     """
     able = halve(plain, ()).nodes
     if not able:
-        raise refused("fp16", (), None)
+        raise precision_error("fp16", (), None)
     forced = _forced(plain, evaluator, release, able)
 
-    def simulated(kept: Sequence[str]) -> Halved:
+    def simulated(kept: Sequence[str]) -> HalfModel:
         return halve(plain, {*forced, *kept}, simulated=True)
 
-    found = find_kept(
+    found = find_float32_nodes(
         lambda kept: evaluator.evaluate(simulated(kept).model),
         lambda: _ranked(plain, simulated(()), evaluator, set(able).difference(forced)),
         lambda kept: _of_weight(plain, able, {*forced, *kept}),
     )
     if found.kept is None or not _of_weight(plain, able, {*forced, *found.kept}):
-        raise refused("fp16", [*forced, *found.worst], found.verdict)
+        raise precision_error("fp16", [*forced, *found.worst], found.verdict)
     why = {**dict.fromkeys(found.kept, _ROUNDED), **forced}
     notes = [
         note
         for reason in dict.fromkeys(why[name] for name in able if name in why)
-        for note in kept_note([name for name in able if why.get(name) == reason], reason)
+        for note in float32_note([name for name in able if why.get(name) == reason], reason)
     ]
     kept = tuple(name for name in able if name in why)
     return ReducedModel(halve(plain, kept).model, kept, found.verdict, (*notes, _ON_CPU))
@@ -129,7 +129,9 @@ def _overflowing(
     }
 
 
-def _ranked(plain: ModelProto, reduced: Halved, evaluator: Evaluator, able: set[str]) -> list[str]:
+def _ranked(
+    plain: ModelProto, reduced: HalfModel, evaluator: Evaluator, able: set[str]
+) -> list[str]:
     """Return nodes in the order in which they are to keep float32, the worst first.
 
     Behind a node come those that its inputs are from: what it loses by cancellation, they rounded.

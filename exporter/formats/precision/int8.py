@@ -18,16 +18,16 @@ from onnx import version_converter
 
 from exporter.errors import ValidationFailed, first_line
 from exporter.formats.precision.activation_errors import node_errors
-from exporter.formats.precision.node_search import find_kept
+from exporter.formats.precision.node_search import find_float32_nodes
 from exporter.formats.precision.onnx_io import EXTERNAL_DATA_BYTES, opset_of, size, types_of, write
 from exporter.formats.precision.qdq import (
     QUANTIZED,
     WEIGHTED,
     add_output_identities,
-    seen_in,
+    map_tensor_names,
     simplify_qdq,
 )
-from exporter.formats.precision.result import ReducedModel, kept_note, refused
+from exporter.formats.precision.result import ReducedModel, float32_note, precision_error
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -60,18 +60,18 @@ def to_int8(plain: ModelProto, evaluator: Evaluator, *, symmetric: bool) -> Redu
     weighted = [node for node in plain.graph.node if node.op_type in WEIGHTED]
     heavy = [node.name for node in weighted if types.get(node.output[0]) == FLOAT]
     if not heavy:
-        raise refused("int8", (), None)
+        raise precision_error("int8", (), None)
     others = [node.name for node in weighted if node.name not in heavy]
     quantizer = _Quantizer(plain, evaluator, others, symmetric=symmetric)
-    found = find_kept(
+    found = find_float32_nodes(
         lambda kept: evaluator.evaluate(quantizer.quantized(kept)),
         lambda: _ranked(plain, quantizer.quantized(()), evaluator),
         lambda kept: not set(kept).issuperset(heavy),
     )
     if found.kept is None:
-        raise refused("int8", [n for n in found.worst if n in heavy], found.verdict)
+        raise precision_error("int8", [n for n in found.worst if n in heavy], found.verdict)
     kept = tuple(node.name for node in plain.graph.node if node.name in found.kept)
-    notes = (*kept_note(kept, "int8 loses too much there"), _calibrated_note(evaluator))
+    notes = (*float32_note(kept, "int8 loses too much there"), _calibrated_note(evaluator))
     return ReducedModel(quantizer.quantized(found.kept), kept, found.verdict, notes)
 
 
@@ -103,7 +103,7 @@ def _ranked(plain: ModelProto, quantized: ModelProto, evaluator: Evaluator) -> l
     Where an activation is part of the rounding, what it brings in may be of the node before it, and
     of those that read it: they come beside it.
     """
-    seen = seen_in(quantized, plain)
+    seen = map_tensor_names(quantized, plain)
     errors = node_errors(plain, quantized, seen, evaluator)
     able = {node.name for node in plain.graph.node if node.op_type in QUANTIZED}
     makers = {name: node for node in plain.graph.node for name in node.output}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from onnx import GraphProto
 
-__all__ = ["QUANTIZED", "WEIGHTED", "add_output_identities", "seen_in", "simplify_qdq"]
+__all__ = ["QUANTIZED", "WEIGHTED", "add_output_identities", "map_tensor_names", "simplify_qdq"]
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """The operators that int8 is for."""
@@ -76,7 +76,7 @@ def simplify_qdq(
     return quantized
 
 
-def seen_in(quantized: ModelProto, plain: ModelProto) -> dict[str, str]:
+def map_tensor_names(quantized: ModelProto, plain: ModelProto) -> dict[str, str]:
     """Return what every tensor of a model in float32 is called in the same, quantized.
 
     It is the tensor before it is quantized, which is charged to the nodes that read it. An

@@ -58,7 +58,7 @@ def convert(source: Source, folder: Path, target: Target, references: ReferenceS
 def _convert(
     source: Source, folder: Path, target: Target, references: ReferenceSet, version: str
 ) -> Conversion:
-    from exporter.formats.tensorrt.engine import checked_interface
+    from exporter.formats.tensorrt.engine import check_plan
     from exporter.formats.tensorrt.plan import build_plan
 
     gpu = gpus()[0]
@@ -68,7 +68,7 @@ def _convert(
         profiles = profiles_for(conversion.interface, references, target.max_batch_size)
         path = Path(scratch, conversion.filename)
         plan = build_plan(path, profiles, precision=target.precision, gpu=gpu)
-    interface = checked_interface(plan, conversion.interface, references, target.max_batch_size)
+    interface = check_plan(plan, conversion.interface, references, target.max_batch_size)
     (folder / FILENAME).write_bytes(plan)
     conversion = replace(conversion, interface=interface, bytes=len(plan))
     return _described(conversion, target, version, gpu, profiles)

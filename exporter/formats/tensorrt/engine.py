@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from exporter.arrays import Array, Arrays
     from exporter.parity.reference_set import ReferenceSet
 
-__all__ = ["Engine", "checked_interface"]
+__all__ = ["Engine", "check_plan"]
 
 _DATATYPES = {
     "BOOL": "BOOL",
@@ -134,7 +134,7 @@ class Engine:
         return Tensor(known.name, _DATATYPES[datatype], tuple(axes))
 
 
-def checked_interface(
+def check_plan(
     plan: bytes, known: Interface, references: ReferenceSet, max_batch_size: int
 ) -> Interface:
     """Ask a plan everything that the reference was asked, and return its interface.

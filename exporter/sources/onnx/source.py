@@ -10,12 +10,16 @@ from exporter.arrays import Array, Arrays, as_bytes, as_text
 from exporter.interface import Interface
 from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
 from exporter.sources.mlmodel import MLModel, check_signature
-from exporter.sources.onnx.declared_shapes import of_other_rows, with_own_sizes, with_rows
+from exporter.sources.onnx.declared_shapes import (
+    outputs_with_input_rows,
+    split_shared_symbols,
+    with_row_axis,
+)
 from exporter.sources.onnx.examples import logged_example
 from exporter.sources.onnx.naming import renamed_fields, served_names
 from exporter.sources.onnx.opset_downgrade import downgrade, downgrade_by_converter, too_new
 from exporter.sources.onnx.sessions import open_session
-from exporter.sources.onnx.string_locale import EVERYWHERE
+from exporter.sources.onnx.string_locale import PORTABLE_LOCALE
 from exporter.sources.onnx.tensors import tensor_of
 from exporter.sources.onnx.writer import OnnxWriter
 
@@ -64,11 +68,12 @@ class OnnxSource:
         self._names = served_names(*own, (model.inputs, model.outputs))
         served = renamed_fields(model, *own, self._names)
         example = logged_example(served, inputs, self._names)
-        inputs = with_own_sizes(inputs, example, self._names)
+        inputs = split_shared_symbols(inputs, example, self._names)
         self.interface = Interface(self._served(inputs), self._served(outputs))
-        self._row_outputs = of_other_rows(self.interface, example, self.run)
+        self._row_outputs = outputs_with_input_rows(self.interface, example, self.run)
         self.interface = replace(
-            self.interface, outputs=with_rows(self.interface.outputs, self._row_outputs, str(first))
+            self.interface,
+            outputs=with_row_axis(self.interface.outputs, self._row_outputs, str(first)),
         )
         check_signature(served, self.interface.inputs, self.interface.outputs)
         self.example = example
@@ -113,8 +118,8 @@ class OnnxSource:
         notes = []
         if self._info.english:
             notes.append(
-                f"The case of texts is changed by the locale {EVERYWHERE}, which every server has; "
-                "letters change as in English."
+                f"The case of texts is changed by the locale {PORTABLE_LOCALE}, which every server "
+                "has; letters change as in English."
             )
         if self._info.constants:
             known = ", ".join(f"'{name}'" for name in self._info.constants)

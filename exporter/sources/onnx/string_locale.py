@@ -18,9 +18,9 @@ from exporter.sources.onnx.graphs import all_nodes
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["EVERYWHERE", "use_everywhere", "uses_english_locale"]
+__all__ = ["PORTABLE_LOCALE", "use_portable_locale", "uses_english_locale"]
 
-EVERYWHERE = "C.UTF-8"
+PORTABLE_LOCALE = "C.UTF-8"
 _ATTRIBUTE = "locale"
 
 
@@ -29,12 +29,12 @@ def uses_english_locale(proto: onnx.ModelProto) -> bool:
     return bool(_nodes(proto))
 
 
-def use_everywhere(proto: onnx.ModelProto) -> None:
+def use_portable_locale(proto: onnx.ModelProto) -> None:
     """Have a file change texts by rules that are the same, and found everywhere."""
     for node in _nodes(proto):
         kept = [attribute for attribute in node.attribute if attribute.name != _ATTRIBUTE]
         del node.attribute[:]
-        node.attribute.extend([*kept, helper.make_attribute(_ATTRIBUTE, EVERYWHERE)])
+        node.attribute.extend([*kept, helper.make_attribute(_ATTRIBUTE, PORTABLE_LOCALE)])
 
 
 def _nodes(proto: onnx.ModelProto) -> list[onnx.NodeProto]:

@@ -10,7 +10,7 @@ import onnx
 
 from exporter.sources.onnx.graphs import external_tensors
 from exporter.sources.onnx.naming import rename
-from exporter.sources.onnx.string_locale import use_everywhere
+from exporter.sources.onnx.string_locale import use_portable_locale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,9 +80,9 @@ class OnnxWriter:
 
     def _serve(self, proto: onnx.ModelProto) -> None:
         """Replace what cannot be served."""
-        self.info.maps.taken_out_of(proto)
+        self.info.maps.remove_from(proto)
         if self.info.english:
-            use_everywhere(proto)
+            use_portable_locale(proto)
         rename(proto, self.names)
         for value in proto.graph.output:
             if value.name in self.row_outputs:

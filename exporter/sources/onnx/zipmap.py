@@ -70,7 +70,7 @@ class ZipMapOutputs:
             for name, classes in self.classes.items()
         ]
 
-    def taken_out_of(self, proto: onnx.ModelProto) -> None:
+    def remove_from(self, proto: onnx.ModelProto) -> None:
         """Replace every such node of a file by one that hands on its tensor."""
         for node in proto.graph.node:
             if _is_map(node) and node.output[0] in self.classes:

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["PositionalModule", "as_positional"]
+__all__ = ["PositionalModule", "bind_inputs"]
 
 
 class PositionalModule(torch.nn.Module):  # type: ignore[misc]
@@ -42,7 +42,7 @@ class PositionalModule(torch.nn.Module):  # type: ignore[misc]
         return self.module(**named) if self.way == "keyword" else self.module(named)
 
 
-def as_positional(
+def bind_inputs(
     module: torch.nn.Module, names: Sequence[str], example: Sequence[torch.Tensor]
 ) -> PositionalModule:
     """Find out how a module takes its inputs.

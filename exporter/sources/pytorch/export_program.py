@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from exporter.interface import Tensor
 
-__all__ = ["programs_of"]
+__all__ = ["export_programs"]
 
 _DETECT = "_detect_is_causal_mask"
 
 
-def programs_of(
+def export_programs(
     module: torch.nn.Module, example: tuple[torch.Tensor, ...], inputs: Sequence[Tensor]
 ) -> tuple[list[ExportedProgram], str]:
     """Return the programs of a module, the best one first, and what of it depends on values.

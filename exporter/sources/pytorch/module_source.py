@@ -15,23 +15,23 @@ from exporter.errors import ValidationFailed, first_line
 from exporter.interface import Interface, unique_names
 from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
 from exporter.sources.mlmodel import Field, MLModel, check_signature
-from exporter.sources.pytorch.call_convention import PositionalModule, as_positional
+from exporter.sources.pytorch.call_convention import PositionalModule, bind_inputs
 from exporter.sources.pytorch.determinism import check_deterministic, data_dependence
 from exporter.sources.pytorch.dynamic_axes import infer_dynamic_axes, tensors_of
-from exporter.sources.pytorch.export_program import programs_of
+from exporter.sources.pytorch.export_program import export_programs
 from exporter.sources.pytorch.float64 import run_in_float64
 from exporter.sources.pytorch.input_example import logged_example
 from exporter.sources.pytorch.naming import output_names
-from exporter.sources.pytorch.onnx_export import by_dynamo, by_tracing
+from exporter.sources.pytorch.onnx_export import export_by_dynamo, export_by_tracing
 from exporter.sources.pytorch.packed_sequences import WithPackedOutputs, is_recurrent
 from exporter.sources.pytorch.side_effects import (
     check_no_external_reads,
     check_no_rng,
-    generators,
     reads_values,
+    rng_states,
 )
 from exporter.sources.pytorch.statefulness import check_first_call, check_stateless, copy_unrun
-from exporter.sources.pytorch.torchscript import branches_on_values, flattened, scripted
+from exporter.sources.pytorch.torchscript import branches_on_values, compile_script, trace_script
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,9 +74,9 @@ class ModuleSource:
         self.notes: list[str] = []
         self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
         tensors = [torch.tensor(array) for array in example.values()]
-        copied, untouched = copy_unrun(module), generators()
+        copied, untouched = copy_unrun(module), rng_states()
         try:
-            self._module = as_positional(module, list(example), tensors)
+            self._module = bind_inputs(module, list(example), tensors)
             answer = self._ask(tensors)
             inputs, outputs, grown = infer_dynamic_axes(
                 self._ask, tensors, [varying[name] for name in example]
@@ -91,7 +91,7 @@ class ModuleSource:
             ) from error
         self._example = tuple(grown)
         check_stateless(module, lambda: self._ask(tensors))
-        touched = generators()
+        touched = rng_states()
         names = output_names(self._spec(tensors), promised)
         self.interface = Interface(
             tensors_of(unique_names(example, "input"), inputs, tensors),
@@ -154,11 +154,11 @@ class ModuleSource:
         inputs = {tensor.name: tensor.axes for tensor in self.interface.inputs}
         outputs = {tensor.name: tensor.axes for tensor in self.interface.outputs}
         newer = [
-            partial(by_dynamo, p, inputs=list(inputs), outputs=list(outputs), target=target)
+            partial(export_by_dynamo, p, inputs=list(inputs), outputs=list(outputs), target=target)
             for p in self._programs
         ]
 
-        older = partial(by_tracing, inputs=inputs, outputs=outputs, target=target)
+        older = partial(export_by_tracing, inputs=inputs, outputs=outputs, target=target)
 
         def traced(path: Path) -> str:
             module, example = self.torchscript_module()
@@ -166,13 +166,13 @@ class ModuleSource:
 
         def compiled(path: Path) -> str:
             try:
-                script = scripted(self._module.module)
+                script = compile_script(self._module.module)
             except ValidationFailed as error:
                 raise (_depends(self._dependent) if self._dependent else error) from error
             return older(script, self._example, path)
 
         def flat(path: Path) -> str:
-            return older(flattened(self._module, self._example), self._example, path)
+            return older(trace_script(self._module, self._example), self._example, path)
 
         def unpacked(path: Path) -> str:
             return older(WithPackedOutputs(self._module), self._example, path, surplus=True)
@@ -186,14 +186,14 @@ class ModuleSource:
 
     def torchscript_module(self) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
         """Return a module that takes the inputs by position, and what to call it with."""
-        scripted = isinstance(self._module.module, torch.jit.ScriptModule)
-        whole = self._module.module if scripted and self._module.way != "dict" else self._module
+        is_script = isinstance(self._module.module, torch.jit.ScriptModule)
+        whole = self._module.module if is_script and self._module.way != "dict" else self._module
         return whole, self._example
 
     def _export(self, module: torch.nn.Module) -> tuple[list[ExportedProgram], str]:
         if isinstance(module, torch.jit.ScriptModule):
             return [], ""  # which torch.export does not read
-        programs, dependent = programs_of(self._module, self._example, self.interface.inputs)
+        programs, dependent = export_programs(self._module, self._example, self.interface.inputs)
         for program in programs[:1]:
             check_deterministic(program, datetime.now(UTC))
         if not programs and not dependent and reads_values(self._module, self._example):

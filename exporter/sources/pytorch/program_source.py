@@ -17,7 +17,7 @@ from exporter.sources.pytorch.decompositions import decompose
 from exporter.sources.pytorch.determinism import data_dependence
 from exporter.sources.pytorch.float64 import run_in_float64
 from exporter.sources.pytorch.naming import names_of, output_names, tensor_of
-from exporter.sources.pytorch.onnx_export import by_dynamo, by_tracing
+from exporter.sources.pytorch.onnx_export import export_by_dynamo, export_by_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,14 +72,14 @@ class ExportedProgramSource:
         inputs = {tensor.name: tensor.axes for tensor in self.interface.inputs}
         outputs = {tensor.name: tensor.axes for tensor in self.interface.outputs}
         newer = partial(
-            by_dynamo,
+            export_by_dynamo,
             decompose(self._program),
             inputs=list(inputs),
             outputs=list(outputs),
             target=target,
         )
         older = partial(
-            by_tracing, self._program.module(), inputs=inputs, outputs=outputs, target=target
+            export_by_tracing, self._program.module(), inputs=inputs, outputs=outputs, target=target
         )
         arguments, _ = self._program.example_inputs or ((), {})
         return (newer, partial(older, tuple(arguments)))

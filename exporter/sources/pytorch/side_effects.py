@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
-__all__ = ["check_no_external_reads", "check_no_rng", "generators", "reads_values"]
+__all__ = ["check_no_external_reads", "check_no_rng", "reads_values", "rng_states"]
 
 _CLOCK = (
     *(time.time, time.time_ns, time.monotonic, time.monotonic_ns, time.perf_counter),
@@ -53,7 +53,7 @@ _HARMLESS = frozenset({"logging", "warnings", "importlib"})
 _OUT_OF_TORCH = frozenset({torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__})
 
 
-def generators() -> dict[str, object]:
+def rng_states() -> dict[str, object]:
     """Return the states of the generators that numbers are drawn from."""
     return {
         "Python's generator": random.getstate(),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["check_files", "check_words", "damaged", "is_safe"]
+__all__ = ["check_config_keys", "check_files", "damaged", "is_safe"]
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = ("model.safetensors", _INDEX)
@@ -87,7 +87,7 @@ def is_safe(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _WEIGHTS)
 
 
-def check_words(folder: Path) -> None:
+def check_config_keys(folder: Path) -> None:
     """Refuse a config by which more than the weights would be loaded.
 
     Raises:

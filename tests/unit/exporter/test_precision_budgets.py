@@ -72,7 +72,7 @@ def test_whole_numbers_may_differ_in_some_rows_only() -> None:
     def differing(rows: int) -> str:
         candidate = reference.copy()
         candidate[:rows] += 1
-        return evidence.compared("case", [compare("label", reference, candidate, tolerance)])
+        return evidence.record("case", [compare("label", reference, candidate, tolerance)])
 
     assert differing(3) == ""
     assert evidence.margin < 1
@@ -84,8 +84,8 @@ def test_one_row_of_a_few_may_be_of_another_class() -> None:
     tolerance = measure(LABEL, [np.zeros(3)], [], "fp16")
     evidence = Evidence([LABEL])
     first = compare("label", np.array([1, 2]), np.array([1, 3]), tolerance)
-    assert evidence.compared("a", [first]) == ""
-    assert "2 of 4 rows" in evidence.compared("b", [first])
+    assert evidence.record("a", [first]) == ""
+    assert "2 of 4 rows" in evidence.record("b", [first])
 
 
 def test_strings_and_truth_values_are_counted_alike() -> None:
@@ -126,13 +126,13 @@ def test_rows_that_come_again_are_not_counted_as_more() -> None:
     evidence = Evidence([LABEL])
     reference = np.arange(50)
     candidate = np.where(reference == 7, 0, reference)
-    assert evidence.compared("all", [compare("label", reference, candidate, tolerance)]) == ""
+    assert evidence.record("all", [compare("label", reference, candidate, tolerance)]) == ""
     for row in [*range(50)] * 4:
         one = slice(row, row + 1)
         again = compare("label", reference[one], candidate[one], tolerance)
-        assert evidence.compared("piece", [again], times=4) == ""
+        assert evidence.record("piece", [again], times=4) == ""
     wrong = compare("label", reference, reference + 1, tolerance)
-    assert "another class" in evidence.compared("glued wrongly", [wrong], times=4)
+    assert "another class" in evidence.record("glued wrongly", [wrong], times=4)
 
 
 def references(tolerance: Tolerance | None, own: Tolerance | None) -> ReferenceSet:

@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 from exporter.errors import ValidationFailed
 from exporter.sources.base import OnnxTarget
 from exporter.sources.pytorch import decompositions as forms
-from exporter.sources.pytorch.call_convention import as_positional
+from exporter.sources.pytorch.call_convention import bind_inputs
 from exporter.sources.pytorch.decompositions import complex_ops as complexes
 from exporter.sources.pytorch.decompositions import float64_ops as wide
 from exporter.sources.pytorch.determinism import data_dependence
@@ -33,8 +33,8 @@ from exporter.sources.pytorch.module_source import ModuleSource
 from exporter.sources.pytorch.side_effects import (
     check_no_external_reads,
     check_no_rng,
-    generators,
     reads_values,
+    rng_states,
 )
 from exporter.sources.pytorch.statefulness import check_first_call, check_stateless, copy_unrun
 
@@ -62,7 +62,7 @@ class Batch(nn.Module):
     ],
 )
 def test_how_a_module_takes_its_inputs(module: nn.Module, names: list[str], way: str) -> None:
-    called = as_positional(module, names, [X, X + 1])
+    called = bind_inputs(module, names, [X, X + 1])
     assert called.way == way
     (answer,) = called(X, X + 1)
     expected = X + 1 + 2 * X if names == ["b", "a"] else X + 2 * (X + 1)
@@ -71,7 +71,7 @@ def test_how_a_module_takes_its_inputs(module: nn.Module, names: list[str], way:
 
 def test_a_module_that_takes_them_in_no_way() -> None:
     with pytest.raises(RuntimeError, match="size"):
-        as_positional(Sum(), ["a", "b"], [X, torch.ones(5, 7)])
+        bind_inputs(Sum(), ["a", "b"], [X, torch.ones(5, 7)])
 
 
 def ask(module: nn.Module) -> Any:
@@ -256,11 +256,11 @@ def test_what_was_asked_first_must_not_count() -> None:
     [random.random, np.random.rand, lambda: torch.rand(2)],
 )
 def test_what_draws_numbers_is_refused(draw: Callable[[], object]) -> None:
-    before = generators()
-    check_no_rng(before, generators())
+    before = rng_states()
+    check_no_rng(before, rng_states())
     draw()
     with pytest.raises(ValidationFailed, match="draws random numbers"):
-        check_no_rng(before, generators())
+        check_no_rng(before, rng_states())
 
 
 @pytest.mark.parametrize(

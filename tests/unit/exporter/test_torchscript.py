@@ -221,12 +221,12 @@ def test_what_has_no_axes_has_one_of_one_element() -> None:
 
 
 def test_loops_of_a_graph_are_not_traced() -> None:
-    class Halved(nn.Module):
+    class HalfModel(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.while_loop(lambda x: x.sum() > 1, lambda x: (x / 2,), (x,))[0]
 
     with pytest.raises(NotWritableError, match="while_loop"):
-        of_graph(Halved(), torch.tensor(X))
+        of_graph(HalfModel(), torch.tensor(X))
 
 
 def source(interface: Interface, **more: Any) -> Source:
