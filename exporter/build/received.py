@@ -25,9 +25,17 @@ if TYPE_CHECKING:
 
     from exporter.build.builder import BuildJob
     from exporter.parity.evidence import Batching
-    from exporter.parity.reference_set import Truth
+    from exporter.parity.reference_set import ReferenceSet
 
-__all__ = ["Event", "Outcome", "garbled", "read_event", "read_outcome", "read_truth", "take_bundle"]
+__all__ = [
+    "Event",
+    "Outcome",
+    "garbled",
+    "read_event",
+    "read_outcome",
+    "read_reference_set",
+    "take_bundle",
+]
 
 _T = TypeVar("_T")
 _MOST_OUTCOME = 16 << 20
@@ -175,7 +183,7 @@ def read_outcome(path: Path) -> Outcome:
         raise garbled(f"left no result that can be read: {path.name}") from error
 
 
-def read_truth(path: Path, batching: Batching, *, slow: bool) -> Truth:
+def read_reference_set(path: Path, batching: Batching, *, slow: bool) -> ReferenceSet:
     """Read what the candidate has to answer.
 
     Raises:
@@ -185,7 +193,7 @@ def read_truth(path: Path, batching: Batching, *, slow: bool) -> Truth:
     return _read(path, lambda: load_samples(path, batching, slow=slow))
 
 
-def take_bundle(left: Path, truth: Path, job: BuildJob) -> Bundle:
+def take_bundle(left: Path, references: Path, job: BuildJob) -> Bundle:
     """Take the bundle that the process left over into the folder of the job.
 
     Raises:
@@ -201,7 +209,7 @@ def take_bundle(left: Path, truth: Path, job: BuildJob) -> Bundle:
     if manifest.settings != dict(job.settings) or manifest.format != job.settings["format"]:
         raise garbled("built something else than it was to build")
     check_config(bundle)
-    _check_archive(left / SAMPLES, truth)
+    _check_archive(left / SAMPLES, references)
     if job.allow_pickle:
         # Our own code wrote the files, unless the model's did.
         bundle.verify()

@@ -37,7 +37,7 @@ setattr(owner, last, standing_still)
 from exporter.cli import main
 main(["export", *sys.argv[2:]])
 """
-PROVING = "exporter.proving.prove:check_numbers"
+PROVING = "exporter.proving.prove:check_outputs"
 PUBLISHED = "exporter.repository.local_repository:LocalRepository.activate"
 ACTIVATED = "exporter.registry.promote:_move"
 MOVED = "exporter.registry.promote:close_records"
