@@ -1,0 +1,8 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+from exporter.system.environment import collect_seldom
+
+# As the commands do: MLflow and torch make a million objects that all stay.
+collect_seldom()
