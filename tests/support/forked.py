@@ -140,9 +140,9 @@ def _template() -> tuple[socket.socket, subprocess.Popen[bytes]]:
     control, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with its:
         process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("template.py")), str(its.fileno())],
+            [sys.executable, "-m", "tests.support.template", str(its.fileno())],
             pass_fds=[its.fileno()],
-            cwd="/",
+            cwd=Path(__file__).parents[2],
             # Neither numpy nor pyarrow is to start a thread.
             env={
                 "OPENBLAS_NUM_THREADS": "1",

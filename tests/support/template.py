@@ -1,4 +1,5 @@
-"""The process that `tests.support.forked` forks; run as ``python -P template.py DESCRIPTOR``."""
+"""The process that `tests.support.forked` forks; run as
+``python -m tests.support.template DESCRIPTOR``."""
 
 from __future__ import annotations
 
@@ -10,24 +11,43 @@ import signal
 import socket
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from exporter.system.environment import collect_seldom
+from tests.support.databases import commit_to_memory
+
 _LONGEST = 1 << 20
+_IMPORTED = (
+    "mlflow.store.artifact.local_artifact_repo",
+    "mlflow.store.artifact.mlflow_artifacts_repo",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "exporter.cli.output",
+    "exporter.cli.tables",
+    "exporter.commands.doctor.command",
+    "exporter.commands.export.pipeline",
+    "exporter.commands.infer.command",
+    "exporter.commands.prune",
+    "exporter.commands.pull",
+    "exporter.commands.rollback",
+    "exporter.commands.status.command",
+    "exporter.commands.verify",
+    "exporter.sources.onnx",
+    "exporter.formats.onnx",
+    "stlab_api.__main__",
+)
 
 
 def import_what_commands_do() -> None:
     """Import the commands, and what they import of MLflow for registries in SQLite and by HTTP."""
-    gc.set_threshold(200_000, 20, 20)
+    collect_seldom()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import mlflow.store.artifact.local_artifact_repo
-        import mlflow.store.artifact.mlflow_artifacts_repo
-        import mlflow.store.model_registry.sqlalchemy_store
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-
-    import stlab_api.__main__  # noqa: F401
-
+        for name in _IMPORTED:
+            import_module(name)
+    commit_to_memory()
     threads = [*Path("/proc/self/task").iterdir()]
     assert len(threads) == 1, "a fork would lose threads"
     # So that forks do not copy every page when they collect.
@@ -69,7 +89,7 @@ def become(job: dict[str, Any], descriptors: list[int]) -> None:
     os.environ.clear()
     os.environ.update(job["env"])
     sys.argv = job["argv"]
-    sys.path.insert(0, "")
+    sys.path[0] = ""
 
 
 def main() -> dict[str, Any]:
