@@ -1,7 +1,7 @@
 """Runs commands as their users do: in a process of its own, with an environment of its own.
 
 Most are forks of a process that has imported MLflow; see `tests.support.forked`, which says what
-forks do not show. They build models in this process, as `Lab.export` does, unless those bring code.
+forks do not show. They build models in their own process, unless those bring code.
 """
 
 from __future__ import annotations
