@@ -8,15 +8,22 @@ INPUTS := pyproject.toml constraints.txt examples/us_income/pyproject.toml
 # Where the shell forbids bytecode, every command would compile MLflow and torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test check-deployment test-gpu lint bench-export bench-serving bench-client bench-api api dashboard serve wheel clean help
+.PHONY: setup demo test test-unit check-deployment test-gpu lint bench-export bench-serving bench-client bench-api api dashboard serve wheel clean help
 
 setup: .venv/.ready ## Make .venv with everything the demo needs, and a tritonserver launcher in it
 
 demo: .venv/.ready ## Train, register, prove, promote and serve a model, then ask it for a forecast
 	@$(BIN)/python -m examples.us_income.demo
 
+# Files go to the processes in the order of their folders: the slow ones come first. The threads of
+# one process do not spin on the core of the other.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: .venv/.ready-dev ## Run every test that needs no GPU
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not tensorrt"
+	$(PYTEST) -m "not gpu and not tensorrt"
+
+test-unit: .venv/.ready-dev ## Run the tests that start no servers, and those of the architecture
+	$(PYTEST) tests/unit tests/test_architecture.py
 
 check-deployment: .venv/.ready-dev ## Check images, Compose, chart, pipelines and alert rules (part of make test)
 	$(BIN)/python -m pytest tests/unit/deployment

@@ -1,9 +1,10 @@
 """The Compose file as processes: what its images run, without images.
 
 Entrypoints, commands, environments, health checks and their order are read from compose.yaml and
-the Dockerfiles, and every process runs as `containers.contained` has it. Three things are others
-than there: the store is moto, which asks nobody for keys; PostgreSQL is Debian's; Triton is the
-embedded release. Ports are free ones, on loopback.
+the Dockerfiles, and every process runs as `containers.contained` has it. Four things are others
+than there: the store is moto, which checks no keys; PostgreSQL is Debian's; Triton is the embedded
+release; MLflow starts none of its job runners, which are many processes. Ports are free ones, on
+loopback.
 """
 
 from __future__ import annotations
@@ -150,6 +151,8 @@ class Stack:
         for key, value in told.items():
             if key.endswith("_PORT"):
                 told[key] = str(self.ports[name, int(value)])
+        if name == "mlflow":
+            told["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
         return {k: v for k, v in told.items() if "${" not in v}
 
     def inside(
