@@ -181,6 +181,35 @@ def test_database_and_store_are_reached_from_within_alone() -> None:
         assert "ports" not in SERVICES[name]
 
 
+# ---- memory ----
+
+_UNITS = {"m": 1, "g": 1024}
+
+
+def _megabytes(size: str) -> int:
+    return int(size[:-1]) * _UNITS[size[-1]]
+
+
+def test_the_limits_fit_the_machine_of_the_docs() -> None:
+    """One Triton, one export and everything else at once, and 1 GB for the machine itself."""
+    docs = (ROOT / "docs" / "deployment.md").read_text()
+    machine = re.search(r"Docker 25 .*?, ([0-9]+) GB,", docs)
+    assert machine is not None
+    limits = {
+        name: _megabytes(interpolated(service["mem_limit"], {}))
+        for name, service in SERVICES.items()
+        # buckets ends before the others start; of the two variants one runs.
+        if name not in {"buckets", "triton-gpu", "exporter-gpu"}
+    }
+    assert sum(limits.values()) + 1024 <= int(machine[1]) * 1024
+    for name, service in SERVICES.items():
+        # A tmpfs without a size may take half of the machine; the limit of the container holds.
+        sizes = re.findall(r"size=([^,]+)", " ".join(service["tmpfs"]))
+        for size in sizes:
+            limit = _megabytes(interpolated(service["mem_limit"], {}))
+            assert 2 * _megabytes(interpolated(size, {})) <= limit, name
+
+
 # ---- order ----
 
 
