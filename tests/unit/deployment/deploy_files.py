@@ -70,9 +70,9 @@ def known_programs() -> frozenset[str]:
 
 def tool(name: str, how: str) -> str:
     """Return a checker's path; the test fails if it is not installed."""
-    beside = Path(sys.executable).parent / name
-    if beside.is_file():
-        return str(beside)
+    installed = Path(sys.executable).parent / name
+    if installed.is_file():
+        return str(installed)
     found = subprocess.run(
         ["sh", "-c", 'command -v "$1"', "sh", name], capture_output=True, text=True, check=False
     ).stdout.strip()

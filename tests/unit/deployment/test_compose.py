@@ -329,9 +329,9 @@ def _names(settings: type[BaseSettings]) -> set[str]:
 def test_what_a_service_is_told_it_knows(
     name: str, settings: type[BaseSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = SERVICES[name]["environment"]
-    assert {k for k in told if not k.startswith("AWS_")} <= _names(settings) | CREDENTIALS
-    for key, value in told.items():
+    given = SERVICES[name]["environment"]
+    assert {k for k in given if not k.startswith("AWS_")} <= _names(settings) | CREDENTIALS
+    for key, value in given.items():
         monkeypatch.setenv(key, interpolated(value, _values()))
     read = settings(_env_file=None)  # type: ignore[call-arg]
     assert str(read.model_dump()["tracking_uri"]) == "http://mlflow:5000"
@@ -396,11 +396,11 @@ def test_store_identities_have_the_least_rights() -> None:
 def test_each_service_has_its_own_keys(name_and_identity: tuple[str, str]) -> None:
     name, identity = name_and_identity
     (keys,) = _identities()[identity]["credentials"]
-    told = {
+    given = {
         key: interpolated(value, _values()) for key, value in SERVICES[name]["environment"].items()
     }
-    assert told["AWS_ACCESS_KEY_ID"] == keys["accessKey"]
-    assert told["AWS_SECRET_ACCESS_KEY"] == keys["secretKey"]
+    assert given["AWS_ACCESS_KEY_ID"] == keys["accessKey"]
+    assert given["AWS_SECRET_ACCESS_KEY"] == keys["secretKey"]
 
 
 def test_only_these_services_have_keys() -> None:
@@ -503,10 +503,10 @@ def test_only_the_store_reads_its_identities(tmp_path: Path) -> None:
         "/tmp/s3.json": tmp_path / "s3.json",
     }.items():
         script = script.replace(there, str(here))
-    told = {key: interpolated(value, _values()) for key, value in service["environment"].items()}
+    given = {key: interpolated(value, _values()) for key, value in service["environment"].items()}
     printed = subprocess.run(
         [shell, option, script, zero, *service["command"]],
-        env={**told, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        env={**given, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
         cwd=ROOT,  # where a * would match files
         capture_output=True,
         text=True,
