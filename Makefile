@@ -24,7 +24,8 @@ check-deployment: .venv/.ready-dev ## Check images, Compose, chart, pipelines an
 	$(BIN)/python -m pytest tests/unit/deployment
 
 manifests: .venv/.ready-dev ## Render the chart's defaults and the table of its values
-	$(HELM) template stlab deployment/k8s/chart --skip-tests > deployment/k8s/manifests/stlab.yaml
+	$(HELM) template stlab deployment/k8s/chart --skip-tests > deployment/k8s/manifests/stlab.yaml.new
+	mv deployment/k8s/manifests/stlab.yaml.new deployment/k8s/manifests/stlab.yaml
 	$(BIN)/python deployment/k8s/values_table.py
 
 test-gpu: .venv/.ready-dev ## Run the tests that need a GPU or TensorRT
