@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from triton_client.types import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["Axis", "Interface", "Tensor", "unique_names", "valid_tensor_name"]
 
@@ -37,6 +37,13 @@ class Tensor:
     def shape(self) -> tuple[int, ...]:
         """The shape with -1 for every variable axis."""
         return tuple(axis if isinstance(axis, int) else -1 for axis in self.axes)
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether an array of a shape can be this tensor."""
+        return len(shape) == len(self.axes) and all(
+            isinstance(axis, str) or axis == size
+            for axis, size in zip(self.axes, shape, strict=True)
+        )
 
     @property
     def spec(self) -> TensorSpec:
