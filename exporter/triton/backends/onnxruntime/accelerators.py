@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
-from .errors import InvalidArgumentError
+from ..shared.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

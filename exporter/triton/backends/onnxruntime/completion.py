@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import InvalidArgumentError
+from ..shared.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

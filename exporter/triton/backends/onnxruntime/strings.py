@@ -82,7 +82,7 @@ def serialize(values: Array) -> bytes | tuple[()]:
 def deserialize(encoded: Any) -> Array:
     """Return the flat array of ``bytes`` that a wire format holds."""
     values = np.array(list(_elements(bytes(encoded))), dtype=object)
-    # numpy makes an array of floats from an empty list, whatever the type it is told.
+    # numpy makes an array of floats from an empty list, whatever its dtype argument.
     return values if values.size else np.empty(0, dtype=object)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..shared.errors import InternalError, InvalidArgumentError, UnsupportedError
 from .datatypes import INVALID, is_supported
-from .errors import InternalError, InvalidArgumentError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

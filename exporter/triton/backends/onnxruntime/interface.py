@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..shared.errors import UnsupportedError
 from .datatypes import config_datatype
-from .errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
