@@ -61,7 +61,7 @@ def mlmodel(folder: Path, content: bytes) -> Path:
 
 def read_mlmodel(folder: Path) -> None:
     """Read it, and what is read of it before a model is loaded."""
-    with read_or_refused("MLmodel", "names a file outside"):
+    with read_or_refused("MLmodel", "refers to a file outside"):
         model = MLModel.read(folder)
         ", ".join(model.flavors)
         model.example_content()
