@@ -169,9 +169,7 @@ def install_packages(folder: Path, packages: Sequence[str], lock: int) -> None:
         _pip_install(_current_pip(), ["--no-compile", "--target", str(folder)], packages, lock)
         return
     with tempfile.TemporaryDirectory(prefix="stlab-pip-") as scratch:
-        _run(
-            [sys.executable, "-m", "venv", scratch], lock, "No pip can be installed"
-        )
+        _run([sys.executable, "-m", "venv", scratch], lock, "No pip can be installed")
         pip = [str(Path(scratch) / "bin" / "python3"), "-m", "pip"]
         _pip_install(pip, ["--no-compile", "--target", str(folder)], packages, lock)
 

@@ -33,7 +33,7 @@ class OnnxExecutor(Executor):
     Args:
         config: The model configuration.
         session: The ``onnxruntime.InferenceSession``.
-        interface: What the model takes and gives.
+        interface: The inputs and outputs of the model.
         run_options: For every run, or None.
     """
 
@@ -106,12 +106,12 @@ class OnnxExecutor(Executor):
         return backend_utils.Tensor(name, array)
 
     def _feeds(self, columns: Mapping[str, list[Array]]) -> tuple[dict[str, Array], bool]:
-        """Return what to feed, and whether any string in it was no UTF-8."""
+        """Return the inputs of a run, and whether any string in them is not UTF-8."""
         feeds, any_escaped = {}, False
         for name, arrays in columns.items():
             array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
             if name in self._scalars:
-                # NVIDIA's backend hands on the first element of what a batch holds.
+                # NVIDIA's backend passes the first element of a batch.
                 array = array.reshape(-1)[:1].reshape(())
             if self._datatypes.get(name) == "TYPE_STRING":
                 array, escaped = text_from_bytes(array)
