@@ -207,7 +207,7 @@ class Bundle:
     @property
     def version(self) -> int:
         """The registered model's version."""
-        return self.manifest["version"]
+        return int(self.manifest["version"])
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:

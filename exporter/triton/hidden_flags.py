@@ -58,7 +58,7 @@ def hide(command: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def execute(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     """Become a program whose hidden arguments are in the environment.
 
-    Where the kernel or a container forbids it, the arguments stay visible, with a warning on stderr.
+    Where the kernel or a container forbids it, the arguments stay visible; a warning says so.
 
     Raises:
         OSError: The program does not exist.

@@ -14,7 +14,7 @@ import triton_python_backend_utils as backend_utils
 
 from ..shared.execution import Executor, requested_outputs
 from .bfloat16 import bits_from_tensor, bits_from_value, tensor_from_bits, value_from_bits
-from .errors import runtime_message
+from .session import runtime_message
 from .strings import bytes_from_text, text_from_bytes
 from .validation import configured_shape
 

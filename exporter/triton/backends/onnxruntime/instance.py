@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..shared.errors import BackendError
-from ..shared.instance import Instance, stub_arguments, without_traceback
+from ..shared.instance import Instance, stub_arguments
 from .completion import complete, is_complete
 from .execution import OnnxExecutor
 from .interface import read_interface
@@ -26,14 +26,7 @@ class TritonPythonModel(Instance):
 
     @staticmethod
     def auto_complete_config(auto_complete_model_config: Any) -> Any:
-        """Complete the configuration from the model, where the server is set to do so.
-
-        Args:
-            auto_complete_model_config: ``pb_utils.ModelConfig``; changed in place.
-
-        Returns:
-            The same.
-        """
+        """Complete a ``pb_utils.ModelConfig`` in place from the model, and return it."""
         config = auto_complete_model_config.as_dict()
         if not is_complete(config):
             try:
@@ -41,7 +34,7 @@ class TritonPythonModel(Instance):
                 session = load_session(config, stub_arguments()[1], "CPU", 0)
                 complete(config, read_interface(session))
             except BackendError as error:
-                raise without_traceback(error) from None
+                raise error.with_traceback(None) from None
         return auto_complete_model_config
 
     def load(self, config: Mapping[str, Any], path: str, args: Mapping[str, str]) -> OnnxExecutor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,13 @@ from ..shared.errors import InternalError, InvalidArgumentError
 from ..shared.instance import require_file
 from ..shared.parameters import boolean_parameter, integer_parameter, string_parameter
 from .accelerators import execution_providers
-from .errors import runtime_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["load_session", "run_options"]
+__all__ = ["load_session", "run_options", "runtime_message"]
 
+_ERROR = re.compile(r"^\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)$", re.DOTALL)
 _SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 _DEVICE_INITIALIZERS = "session.use_device_allocator_for_initializers"
 
@@ -50,6 +51,13 @@ def load_session(config: Mapping[str, Any], path: str, kind: str, device: int) -
         return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:
         raise InternalError(runtime_message(error)) from error
+
+
+def runtime_message(error: Exception) -> str:
+    """Return the message of an error of ONNX Runtime as NVIDIA's backend words it."""
+    match = _ERROR.match(str(error))
+    code, text = match.groups() if match else (1, error)
+    return f"onnx runtime error {code}: {text}"
 
 
 def run_options(config: Mapping[str, Any]) -> Any:

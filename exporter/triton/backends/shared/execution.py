@@ -49,10 +49,7 @@ class Executor(ABC):
         """Return the message for an error that is no `BackendError`."""
 
     def execute(self, requests: Sequence[Any]) -> list[Any] | None:
-        """Return a response for every request, in their order; none raises.
-
-        A model that is configured as decoupled gets the same answers through response senders.
-        """
+        """Return a response for every request, or send them where the model is decoupled."""
         answers = self._answers(requests)
         if not self._decoupled:
             return answers
@@ -81,15 +78,7 @@ class Executor(ABC):
     def columns(
         self, requests: Sequence[Any], read: Callable[[Any], Array]
     ) -> tuple[dict[str, list[Array]], list[int]]:
-        """Return the arrays of every input, request by request, and the rows of every request.
-
-        Args:
-            requests: The batch.
-            read: Returns the array of a ``pb_utils.Tensor``.
-
-        Raises:
-            InternalError: The requests differ in their inputs.
-        """
+        """Return every input's arrays, which ``read`` gets of tensors, and every request's rows."""
         columns: dict[str, list[Array]] = {}
         for request in requests:
             for tensor in request.inputs():
@@ -103,16 +92,7 @@ class Executor(ABC):
     def split(
         self, names: Sequence[str], arrays: Sequence[Array], rows: Sequence[int]
     ) -> list[Any]:
-        """Cut the outputs of a run into one response for every request.
-
-        Args:
-            names: The outputs.
-            arrays: Their values.
-            rows: The rows of every request.
-
-        Raises:
-            UnsupportedError: An output has fewer rows than the requests.
-        """
+        """Split the outputs of a run into one response for every request."""
         if not self.batching:
             return [self._response(names, arrays)]
         total = sum(rows)

@@ -28,11 +28,7 @@ class Instance(ABC):
 
     @staticmethod
     def auto_complete_config(auto_complete_model_config: Any) -> Any:
-        """Return the configuration, completed from the model where the backend can.
-
-        Args:
-            auto_complete_model_config: ``pb_utils.ModelConfig``; changed in place.
-        """
+        """Return a ``pb_utils.ModelConfig`` as it is."""
         return auto_complete_model_config
 
     @abstractmethod
@@ -62,7 +58,8 @@ class Instance(ABC):
             path = f"{args['model_repository']}/{args['model_version']}/{filename}"
             self._executor = self.load(config, path, args)
         except BackendError as error:
-            raise without_traceback(error) from None
+            # The server would show the frames of a traceback to its user.
+            raise error.with_traceback(None) from None
         # What is loaded now stays for good: the collector need not visit it again.
         gc.collect()
         gc.freeze()
@@ -72,26 +69,14 @@ class Instance(ABC):
         return self._executor.execute(requests)
 
 
-def without_traceback(error: BackendError) -> BackendError:
-    """Return an error without its frames, which the server would show to its user."""
-    return error.with_traceback(None)
-
-
 def require_file(path: str, config: Mapping[str, Any]) -> None:
-    """Check that a model's file exists.
-
-    Raises:
-        UnavailableError: It is missing.
-    """
+    """Raise UnavailableError unless a model's file exists."""
     if not Path(path).exists():
         raise UnavailableError(f"unable to find '{path}' for model instance '{config['name']}'")
 
 
 def stub_arguments() -> list[str]:
-    """Return the command line of this process, the python backend's stub.
-
-    It is the program, the model's path, the name of the shared-memory region, and more.
-    """
+    """Return the stub's command line: program, path of the model, name of its memory, and more."""
     return Path("/proc/self/cmdline").read_bytes().decode().split("\0")
 
 
