@@ -1,20 +1,44 @@
-"""The interface of a model: its tensors, which of their axes vary, and whether rows are a batch."""
+"""The interface of a model: its input and output tensors, and which of their axes vary."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from triton_client.types import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Axis", "Interface", "Tensor", "unique_names", "valid_tensor_name"]
+__all__ = [
+    "Axis",
+    "Interface",
+    "InterfaceEntry",
+    "Tensor",
+    "TensorEntry",
+    "unique_names",
+    "valid_tensor_name",
+]
 
 Axis = int | str
 """A fixed size, or the symbol of a variable one; equal symbols have equal sizes."""
+
+
+class TensorEntry(TypedDict):
+    """A tensor in a manifest; -1 for every variable axis of its shape."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class InterfaceEntry(TypedDict):
+    """An interface in a manifest."""
+
+    inputs: list[TensorEntry]
+    outputs: list[TensorEntry]
+
 
 _TENSOR_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/\-]*")
 
@@ -56,7 +80,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """What goes in and what comes out."""
+    """The inputs and outputs of a model."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -72,15 +96,15 @@ class Interface:
                     return f"the first axis of {kind} '{tensor.name}' is fixed at {tensor.axes[0]}"
         return ""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> InterfaceEntry:
         """Return the interface as the manifest holds it (no symbols: names differ by converter)."""
         return {
-            "inputs": [_as_dict(t) for t in self.inputs],
-            "outputs": [_as_dict(t) for t in self.outputs],
+            "inputs": [_entry(tensor) for tensor in self.inputs],
+            "outputs": [_entry(tensor) for tensor in self.outputs],
         }
 
 
-def _as_dict(tensor: Tensor) -> dict[str, Any]:
+def _entry(tensor: Tensor) -> TensorEntry:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -13,10 +13,19 @@ from exporter.bundle import json_number
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from exporter.bundle import BatchingEntry
     from exporter.interface import Tensor
     from exporter.parity.compare import Difference
 
-__all__ = ["HISTOGRAM_EDGES", "Batching", "Check", "Evidence", "OutputEvidence", "parity_summary"]
+__all__ = [
+    "HISTOGRAM_EDGES",
+    "Batching",
+    "Check",
+    "Evidence",
+    "OutputEvidence",
+    "ParitySummary",
+    "parity_summary",
+]
 
 _SUMMARY = {
     "passed": bool,
@@ -29,6 +38,19 @@ _SUMMARY = {
 
 # The keys of a report, where they are not the field's name.
 _REPORT_KEYS = {"mismatches": "others", "repeat_mismatches": "again"}
+
+
+class ParitySummary(TypedDict):
+    """The ``parity`` object of ``--json``; None for a number that is not finite."""
+
+    passed: bool
+    margin: float | None
+    max_abs_error: float | None
+    cases: int
+    batching: str
+    batching_reason: str
+
+
 HISTOGRAM_EDGES = tuple(range(-8, 3))
 """Decades of error ÷ budget; the first bin holds everything below, exact equality included."""
 
@@ -52,7 +74,7 @@ class Batching:
         """``dynamic`` or ``off``."""
         return "dynamic" if self.max_batch_size else "off"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> BatchingEntry:
         """Return the batching as the manifest holds it."""
         return {"mode": self.mode, "max_batch_size": self.max_batch_size, "rows": self.rows}
 
@@ -222,7 +244,7 @@ class Evidence:
         self.precision = dict(state["precision"])
         self.batching = Batching(**state["batching"])
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> ParitySummary:
         """Return the ``parity`` object of ``--json``."""
         return {
             "passed": self.passed,
@@ -233,7 +255,7 @@ class Evidence:
             "batching_reason": self.batching.reason,
         }
 
-    def failed_summary(self) -> dict[str, Any]:
+    def failed_summary(self) -> ParitySummary:
         """Return the ``parity`` object of a rejected export."""
         return {**self.summary(), "passed": False}
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from packaging.requirements import Requirement
+
 from exporter.errors import StlabError, UsageError, first_line
 from exporter.system.cuda import CudaError, driver_version, gpus
 from exporter.system.sandbox import confinement
@@ -221,16 +223,14 @@ def _required(name: str, requirement: str = "") -> Check:
 
 
 def _wanted(name: str) -> str:
-    """Return which versions of a package this one asks for; empty where it does not say."""
+    """Return the versions of a package that stlab requires; empty where it requires none."""
     try:
         requirements = metadata.requires("stlab") or []
     except metadata.PackageNotFoundError:
         return ""
-    for requirement in requirements:
-        if requirement.startswith(name) and ";" not in requirement:
-            wanted = requirement.removeprefix(name)
-            if wanted[:1] in "=<>~!":
-                return wanted
+    for requirement in map(Requirement, requirements):
+        if requirement.name == name and requirement.marker is None:
+            return str(requirement.specifier)
     return ""
 
 

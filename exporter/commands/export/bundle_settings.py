@@ -1,12 +1,12 @@
-"""What decides a bundle's content beside the version itself, and its digest."""
+"""The settings that decide a bundle's content, and their digest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from exporter.bundle import file_digest
+from exporter.bundle import BundleSettings, file_digest
 from exporter.parity.input_generator import SEED
 
 if TYPE_CHECKING:
@@ -19,15 +19,15 @@ __all__ = ["settings_digest", "settings_of"]
 
 def settings_of(
     request: ExportRequest, release_name: str, parts: Mapping[str, tuple[str, int]]
-) -> dict[str, Any]:
-    """Return what decides a bundle's content beside the version itself.
+) -> BundleSettings:
+    """Return the settings that decide a bundle's content, besides the version itself.
 
     Args:
-        request: What is asked for.
+        request: The request for the export.
         release_name: The target release.
-        parts: The models before and behind the version's own, each with its version.
+        parts: The models and versions that run before and after the version's own.
     """
-    settings = {
+    settings: BundleSettings = {
         "format": request.format,
         "precision": request.precision,
         "batching": "off" if request.batching == "off" else "auto",
@@ -36,15 +36,18 @@ def settings_of(
         "samples": None if request.samples is None else file_digest(request.samples),
         "seed": SEED,
     }
-    # Only where it is set: what was proven without it has this digest.
+    # Only where it is set: bundles from before these settings keep their digest.
     if request.max_queue_size:
         settings["max_queue_size"] = request.max_queue_size
     if request.accelerator:
         settings["accelerator"] = request.accelerator
-    settings |= {place: f"{model}/{version}" for place, (model, version) in parts.items()}
+    if "preprocessing" in parts:
+        settings["preprocessing"] = "/".join(map(str, parts["preprocessing"]))
+    if "postprocessing" in parts:
+        settings["postprocessing"] = "/".join(map(str, parts["postprocessing"]))
     return settings
 
 
-def settings_digest(settings: Mapping[str, Any]) -> str:
+def settings_digest(settings: BundleSettings) -> str:
     """Return a short digest of settings, for a version's tags."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -263,7 +263,7 @@ def test_a_key_that_the_user_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             assert client.repository.index()
         monkeypatch.delenv("STLAB_TRITON_KEY")
         with (
-            pytest.raises(ConflictError, match="wants credentials") as caught,
+            pytest.raises(ConflictError, match="requires credentials") as caught,
             connect(f"localhost:{ports[1]}") as client,
         ):
             client.repository.index()

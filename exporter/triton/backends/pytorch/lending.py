@@ -1,8 +1,8 @@
-"""Makes torch importable from a folder that nothing else may be imported from.
+"""Make torch importable from a folder that nothing else may be imported from.
 
-The server's Python has an environment of its own, whose numpy is an old one. torch works with it,
-and is lent by the environment of whoever started the server, which has a newer numpy beside it.
-This costs nothing, where an installation of its own would take hundreds of megabytes.
+The server's Python has an environment of its own, with an old numpy. torch works with it and is
+imported from the environment that started the server, whose newer numpy must not be. An own
+installation of torch would take hundreds of megabytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
-from .errors import UnavailableError
+from ..shared.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,30 +39,30 @@ class _Lender:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return where a package lies; see `importlib.abc.MetaPathFinder`."""
+        """Return the place of a package; see `importlib.abc.MetaPathFinder`."""
         if path is not None or name not in _LENT:
             return None
         return PathFinder.find_spec(name, [self._folder], target)
 
 
 def lend_torch() -> None:
-    """Make torch importable; an installed one is preferred.
+    """Make torch importable; one in the server's environment is preferred.
 
     Raises:
-        UnavailableError: There is none.
+        UnavailableError: It is missing.
     """
     folder = os.environ.get(_VARIABLE, "")
     if folder:
         sys.meta_path.append(_Lender(folder))
     # A thread that spins while it waits takes its core from the server and the other models.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A million objects that all stay: looking through them again and again takes time.
+    # A million lasting objects, which the collector would visit again and again.
     gc.disable()
     try:
         import torch  # noqa: F401
     except ImportError as error:
         raise UnavailableError(
-            f"the pytorch backend needs torch, and there is none beside stlab: {error}"
+            f"the pytorch backend needs torch, which stlab's environment lacks: {error}"
         ) from error
     finally:
         gc.enable()

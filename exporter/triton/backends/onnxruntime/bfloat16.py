@@ -1,4 +1,4 @@
-"""bfloat16 tensors, which numpy has not: as their bits, through DLPack and ONNX Runtime's values.
+"""bfloat16 tensors, a type that numpy lacks: as their bits, by DLPack and ONNX Runtime's values.
 
 The layout is that of DLPack 0.8: https://github.com/dmlc/dlpack/blob/v0.8/include/dlpack/dlpack.h.
 """
@@ -48,7 +48,7 @@ _new_capsule = ctypes.pythonapi.PyCapsule_New
 _new_capsule.restype = ctypes.py_object
 _new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 
-# What a capsule refers to lives until its consumer calls the deleter.
+# The target of a capsule lives until its consumer calls the deleter.
 _alive: dict[int, tuple[Any, ...]] = {}
 
 

@@ -1,8 +1,8 @@
-"""Which of a script's arguments and results a configuration's tensors are.
+"""Bind the tensors of a configuration to the arguments and results of a script.
 
-A script has no names that a client uses. NVIDIA's backend takes, for all inputs alike, the first of
-these that fits: the names of ``forward``'s arguments, a number behind two underscores, the order in
-the configuration. For outputs there are the latter two.
+A script has no names that clients use. For all inputs together, NVIDIA's backend uses the first of
+these that fits: the names of ``forward``'s arguments, a number after two underscores, the order in
+the configuration. For outputs it uses the latter two.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..shared.errors import InternalError, InvalidArgumentError, UnsupportedError
 from .datatypes import is_supported
-from .errors import InternalError, InvalidArgumentError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,12 +28,12 @@ _CONTROLS = (
 
 @dataclass(frozen=True)
 class Binding:
-    """Where a configuration's tensors go.
+    """The positions of a configuration's tensors.
 
     Attributes:
         inputs: The position of every input among the arguments.
         outputs: The position of every output among the results.
-        datatypes: What the configuration says of every output, such as ``TYPE_FP32``.
+        datatypes: The configured data type of every output, such as ``TYPE_FP32``.
         as_dict: Whether the script takes one dict of tensors by their names.
     """
 
@@ -52,10 +52,10 @@ def bind(config: Mapping[str, Any], schema: Any) -> Binding:
 
     Raises:
         InvalidArgumentError: It does not fit.
-        InternalError: It asks for what torch has not.
-        UnsupportedError: It fits, but needs what only NVIDIA's backend does.
+        InternalError: It needs something that torch does not have.
+        UnsupportedError: It fits, but only NVIDIA's backend supports it.
     """
-    _refuse_unsupported(config)
+    _reject_unsupported(config)
     entries, results = config.get("input", []), config.get("output", [])
     controls = list(_controls(config))
     arguments = [a for a in schema.arguments if a.type.kind() not in {"ClassType", "InterfaceType"}]
@@ -82,7 +82,7 @@ def bind(config: Mapping[str, Any], schema: Any) -> Binding:
     return Binding(inputs, outputs, datatypes, as_dict)
 
 
-def _refuse_unsupported(config: Mapping[str, Any]) -> None:
+def _reject_unsupported(config: Mapping[str, Any]) -> None:
     sequence = config.get("sequence_batching") or {}
     for needed, found in (
         ("batch_input", config.get("batch_input")),
@@ -128,7 +128,7 @@ def _check_datatype(config: Mapping[str, Any], entry: Mapping[str, Any], side: s
 
 
 def _controls(config: Mapping[str, Any]) -> Iterator[str]:
-    """Every control of a sequence batcher that the model takes as an input."""
+    """Yield the controls of a sequence batcher that the model takes as inputs."""
     sequence = config.get("sequence_batching") or {}
     for entry in sequence.get("control_input", []):
         for control in entry.get("control", []):
@@ -152,7 +152,7 @@ def _positions(names: Sequence[str], allowed: Iterable[str]) -> dict[str, int]:
 
 
 def _number(name: str) -> int | None:
-    """The number behind the first two underscores, 0 where nothing is behind them."""
+    """Return the number after the first two underscores; 0 where nothing follows them."""
     _, underscores, number = name.partition("__")
     digits = number.isascii() and number.isdigit()
     return int(number or 0) if underscores and (digits or not number) else None

@@ -1,9 +1,8 @@
 """String tensors: bytes on Triton's side, text on ONNX Runtime's.
 
-ONNX Runtime's Python binding takes and gives ``str``, while Triton's BYTES may be anything. Bytes
-that are no UTF-8 travel through the model as characters of the private use area and come back as
-the bytes that they were. As in NVIDIA's backend, which hands on C strings, an element ends at its
-first NUL.
+ONNX Runtime's Python binding takes and returns ``str``, while Triton's BYTES may be anything. Bytes
+that are not UTF-8 pass through the model as characters of the private use area and are restored
+afterwards. As in NVIDIA's backend, which uses C strings, an element ends at its first NUL.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ codecs.register_error(_ESCAPE, _escape)
 
 
 def text_from_bytes(values: Array) -> tuple[Array, bool]:
-    """Return an array of ``str`` from one of ``bytes``, and whether any was no UTF-8."""
+    """Return an array of ``str`` from one of ``bytes``, and whether any is not UTF-8."""
     texts = np.empty(values.shape, dtype=object)
     flat, escaped = texts.reshape(-1), False
     for index, value in enumerate(values.reshape(-1)):
@@ -82,7 +81,7 @@ def serialize(values: Array) -> bytes | tuple[()]:
 def deserialize(encoded: Any) -> Array:
     """Return the flat array of ``bytes`` that a wire format holds."""
     values = np.array(list(_elements(bytes(encoded))), dtype=object)
-    # numpy makes an array of floats from an empty list, whatever the type it is told.
+    # numpy makes an array of floats from an empty list, whatever its dtype argument.
     return values if values.size else np.empty(0, dtype=object)
 
 

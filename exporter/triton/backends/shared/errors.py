@@ -1,7 +1,7 @@
 """Errors with the words that Triton uses for its status codes.
 
-The python backend reports an exception as ``<class name>: <message>``, so that a class which is
-named like a status reads like an error of NVIDIA's backend.
+The python backend reports an exception as ``<class name>: <message>``, so a class that is named
+like a status reads like an error of NVIDIA's backends.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ __all__ = [
 
 
 class BackendError(Exception):
-    """A model that cannot be loaded, or a request that cannot be answered."""
+    """A model cannot be loaded, or a request cannot be answered."""
 
 
 class InvalidArgumentError(BackendError):
-    """The configuration does not fit the model, or makes no sense."""
+    """The configuration does not fit the model, or has an invalid value."""
 
 
 class InternalError(BackendError):
-    """torch failed, or the configuration asks for what it has not."""
+    """The library that runs the model failed, or lacks what the configuration needs."""
 
 
 class UnavailableError(BackendError):
-    """A file is not there."""
+    """A file or a library is missing."""
 
 
 class UnsupportedError(BackendError):
-    """NVIDIA's backend does it, this one does not."""
+    """NVIDIA's backend may support it; this one does not."""
 
 
 InvalidArgumentError.__name__ = "Invalid argument"

@@ -1,4 +1,4 @@
-"""What a session takes and gives, in Triton's words."""
+"""The inputs and outputs of a session, in Triton's terms."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..shared.errors import UnsupportedError
 from .datatypes import config_datatype
-from .errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ class Tensor:
 
     Attributes:
         name: Its name.
-        datatype: ``TYPE_FP32`` and the like; ``TYPE_INVALID`` for one that Triton has not.
+        datatype: Such as ``TYPE_FP32``; ``TYPE_INVALID`` for one that Triton does not have.
         shape: After shape inference; -1 for any dimension that is not a number, ``()`` for a
             scalar and for an unknown rank.
     """
@@ -44,8 +44,8 @@ class Interface:
     """The tensors of a model, by name.
 
     Attributes:
-        inputs: What a caller must give.
-        initializers: Inputs that the model has a value for, which a caller may replace.
+        inputs: Those that a request must have.
+        initializers: Inputs with a value in the model, which a request may replace.
         outputs: What it returns.
     """
 
@@ -58,7 +58,7 @@ def read_interface(session: Any) -> Interface:
     """Return the interface of an ``onnxruntime.InferenceSession``.
 
     Raises:
-        UnsupportedError: An input or output is a sequence, a map, or otherwise no tensor.
+        UnsupportedError: An input or output is a sequence, a map or anything but a tensor.
     """
     return Interface(
         inputs=_tensors(session.get_inputs()),

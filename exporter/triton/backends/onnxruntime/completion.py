@@ -1,10 +1,10 @@
-"""Complete a model configuration from the model, where Triton is allowed to."""
+"""Complete a model configuration from the model, where the server is set to do so."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import InvalidArgumentError
+from ..shared.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,20 +17,20 @@ _DEFAULT_MAX_BATCH_SIZE = 4
 
 
 def is_complete(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration has inputs and outputs, so that nothing is changed about it."""
+    """Whether a configuration has inputs and outputs, and so stays as it is."""
     inputs = [*config.get("input", []), *config.get("batch_input", [])]
     return bool(inputs) and bool(config.get("output"))
 
 
 def complete(config: dict[str, Any], interface: Interface) -> None:
-    """Fill in what follows from the model: inputs, outputs, batch size, dynamic batching.
+    """Fill in inputs, outputs, batch size and dynamic batching from the model.
 
     Args:
         config: Changed in place.
-        interface: What the model takes and gives; inputs that it has a value for are left out.
+        interface: The inputs and outputs of the model; initializers are left out.
 
     Raises:
-        InvalidArgumentError: It asks for batching, and the model cannot.
+        InvalidArgumentError: It sets a batch size, and the model does not support batching.
     """
     tensors = [*interface.inputs.values(), *interface.outputs.values()]
     max_batch_size = int(config.get("max_batch_size", 0))
@@ -50,7 +50,7 @@ def complete(config: dict[str, Any], interface: Interface) -> None:
             "non-zero max_batch_size is specified"
         )
     batching = max_batch_size > 0
-    # Only the side that is missing: what is given stays as it is, and is checked on load.
+    # Only the side that is missing: what is configured stays, and is checked on load.
     has_inputs = config.get("input") or config.get("batch_input")
     for side, given, found in (
         ("input", has_inputs, interface.inputs),

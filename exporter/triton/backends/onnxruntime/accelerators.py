@@ -1,4 +1,4 @@
-"""Execution providers from the kind of an instance and its execution accelerators."""
+"""Execution providers for the kind of an instance and its execution accelerators."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
-from .errors import InvalidArgumentError
+from ..shared.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +87,7 @@ def execution_providers(config: Mapping[str, Any], kind: str, device: int) -> li
     for accelerator in accelerators.get("cpu_execution_accelerator", []):
         if accelerator["name"] != "openvino":
             raise _unknown(accelerator["name"])
-        # Without the provider the same model gives the same answers, only at another speed.
+        # Without the provider the model gives the same answers at another speed.
         if "OpenVINOExecutionProvider" in onnxruntime.get_available_providers():
             providers.append(("OpenVINOExecutionProvider", {"device_type": "CPU"}))
     return [*providers, "CPUExecutionProvider"]
@@ -113,7 +113,7 @@ def _tensorrt_options(parameters: Mapping[str, str]) -> dict[str, str]:
 
 
 def _available(providers: list[Provider]) -> list[Provider]:
-    """Leave out what this ONNX Runtime was built without: the answers are the CPU's then."""
+    """Leave out what this ONNX Runtime was built without: the CPU computes the answers then."""
     available = onnxruntime.get_available_providers()
     missing = [provider[0] for provider in providers if provider[0] not in available]
     if missing:

@@ -1,23 +1,24 @@
-"""Make an ONNX Runtime session as a model configuration says."""
+"""An ONNX Runtime session, made from a model configuration."""
 
 from __future__ import annotations
 
-import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
+from ..shared.errors import InternalError, InvalidArgumentError
+from ..shared.instance import require_file
+from ..shared.parameters import boolean_parameter, integer_parameter, string_parameter
 from .accelerators import execution_providers
-from .errors import InternalError, InvalidArgumentError, UnavailableError, runtime_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["load_session", "run_options"]
+__all__ = ["load_session", "run_options", "runtime_message"]
 
-_INTEGER = re.compile(r"\s*([+-]?\d+)")
-_TRUE, _FALSE = frozenset({"true", "on", "1"}), frozenset({"false", "off", "0"})
+_ERROR = re.compile(r"^\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)$", re.DOTALL)
 _SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 _DEVICE_INITIALIZERS = "session.use_device_allocator_for_initializers"
 
@@ -35,15 +36,14 @@ def load_session(config: Mapping[str, Any], path: str, kind: str, device: int) -
         The ``onnxruntime.InferenceSession``.
 
     Raises:
-        InvalidArgumentError: A parameter has a value that makes no sense.
-        UnavailableError: There is no such file.
+        InvalidArgumentError: A parameter has an invalid value.
+        UnavailableError: The file is missing.
         InternalError: ONNX Runtime cannot load the model.
     """
     options = _session_options(config)
-    if os.path.isdir(path):  # noqa: PTH112 - a string, as everything that Triton hands over
+    if Path(path).is_dir():
         path = f"{path}/model.onnx"
-    if not os.path.exists(path):  # noqa: PTH110
-        raise UnavailableError(f"unable to find '{path}' for model instance '{config['name']}'")
+    require_file(path, config)
     providers = execution_providers(config, kind, device)
     try:
         for library in (config.get("model_operations") or {}).get("op_library_filename", []):
@@ -53,9 +53,16 @@ def load_session(config: Mapping[str, Any], path: str, kind: str, device: int) -
         raise InternalError(runtime_message(error)) from error
 
 
+def runtime_message(error: Exception) -> str:
+    """Return the message of an error of ONNX Runtime as NVIDIA's backend words it."""
+    match = _ERROR.match(str(error))
+    code, text = match.groups() if match else (1, error)
+    return f"onnx runtime error {code}: {text}"
+
+
 def run_options(config: Mapping[str, Any]) -> Any:
-    """Return the ``onnxruntime.RunOptions`` of a configuration, or None where it names none."""
-    shrinkage = _parameter(config, _SHRINKAGE)
+    """Return the ``onnxruntime.RunOptions`` of a configuration, or None where it sets none."""
+    shrinkage = string_parameter(config, _SHRINKAGE)
     if shrinkage is None:
         return None
     options = onnxruntime.RunOptions()
@@ -73,7 +80,7 @@ def _session_options(config: Mapping[str, Any]) -> Any:
         1: levels.ORT_ENABLE_EXTENDED,
         2: levels.ORT_DISABLE_ALL,
     }.get(int(graph.get("level", 0)), levels.ORT_ENABLE_ALL)
-    execution_mode = _integer(config, "execution_mode")
+    execution_mode = integer_parameter(config, "execution_mode")
     if execution_mode not in {0, 1}:
         raise InvalidArgumentError(
             "Invalid configuration value provided. Expected values for  execution_mode are 0 or 1 "
@@ -81,47 +88,21 @@ def _session_options(config: Mapping[str, Any]) -> Any:
         )
     modes = onnxruntime.ExecutionMode
     options.execution_mode = modes.ORT_PARALLEL if execution_mode else modes.ORT_SEQUENTIAL
-    # Zero, and what is below, leaves the number to ONNX Runtime.
-    options.intra_op_num_threads = max(_integer(config, "intra_op_thread_count"), 0)
-    options.inter_op_num_threads = max(_integer(config, "inter_op_thread_count"), 0)
+    # Zero leaves the number to ONNX Runtime.
+    options.intra_op_num_threads = max(integer_parameter(config, "intra_op_thread_count"), 0)
+    options.inter_op_num_threads = max(integer_parameter(config, "inter_op_thread_count"), 0)
     # A thread that spins while it waits takes its core from the server and the other models.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    initializers = _parameter(config, _DEVICE_INITIALIZERS)
+    initializers = string_parameter(config, _DEVICE_INITIALIZERS)
     if initializers is not None:
         options.add_session_config_entry(_DEVICE_INITIALIZERS, initializers)
-    arena, pattern = _boolean(config, "enable_mem_arena"), _boolean(config, "enable_mem_pattern")
+    arena = boolean_parameter(config, "enable_mem_arena")
+    pattern = boolean_parameter(config, "enable_mem_pattern")
     if arena is not None:
         options.enable_cpu_mem_arena = arena
     if pattern is not None:
         options.enable_mem_pattern = pattern
     # Checked, and without effect: every instance is a process of its own here.
-    _boolean(config, "share_session_between_instances")
+    boolean_parameter(config, "share_session_between_instances")
     return options
-
-
-def _parameter(config: Mapping[str, Any], key: str) -> str | None:
-    parameter = (config.get("parameters") or {}).get(key)
-    return None if parameter is None else str(parameter.get("string_value", ""))
-
-
-def _integer(config: Mapping[str, Any], key: str) -> int:
-    """Return a parameter as C++'s ``stoi`` reads it: digits up to whatever follows them."""
-    value = _parameter(config, key)
-    if value is None:
-        return 0
-    match = _INTEGER.match(value)
-    if match is None or not -(2**31) <= int(match.group(1)) < 2**31:
-        raise InvalidArgumentError(f"failed to convert '{value}' to integral number")
-    return int(match.group(1))
-
-
-def _boolean(config: Mapping[str, Any], key: str) -> bool | None:
-    value = _parameter(config, key)
-    if value is None:
-        return None
-    if value.lower() in _TRUE:
-        return True
-    if value.lower() in _FALSE:
-        return False
-    raise InvalidArgumentError(f"failed to convert '{value}' to boolean")

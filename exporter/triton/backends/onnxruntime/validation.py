@@ -1,11 +1,11 @@
-"""Whether a model configuration fits the model: every check that NVIDIA's backend makes on load."""
+"""The checks of a model configuration that NVIDIA's backend makes on load."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..shared.errors import InternalError, InvalidArgumentError, UnsupportedError
 from .datatypes import INVALID, is_supported
-from .errors import InternalError, InvalidArgumentError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,12 +35,12 @@ def validate(config: Mapping[str, Any], interface: Interface) -> None:
 
     Args:
         config: The model configuration, as the server has it.
-        interface: What the model takes and gives.
+        interface: The inputs and outputs of the model.
 
     Raises:
         InvalidArgumentError: It does not fit.
-        InternalError: A sequence control or a data type is not to be had.
-        UnsupportedError: It fits, but needs what only NVIDIA's backend does.
+        InternalError: A sequence control or a data type does not exist.
+        UnsupportedError: It fits, but only NVIDIA's backend supports it.
     """
     inputs: Sequence[Mapping[str, Any]] = config.get("input", [])
     sequence: Mapping[str, Any] = config.get("sequence_batching") or {}
@@ -66,7 +66,7 @@ def validate(config: Mapping[str, Any], interface: Interface) -> None:
 
 
 def configured_shape(entry: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the shape that an entry of the configuration gives to the model's tensor."""
+    """Return the shape of the model's tensor according to its entry in the configuration."""
     reshape = entry.get("reshape")
     shape = reshape.get("shape", []) if reshape is not None else entry.get("dims", [])
     return tuple(int(size) for size in shape)
@@ -107,7 +107,7 @@ def _validate_states(
     config: Mapping[str, Any], sequence: Mapping[str, Any], interface: Interface
 ) -> None:
     for state in sequence.get("state", []):
-        # A state's output is called by its own field; NVIDIA's backend reports it all the same.
+        # A state has its own field for the output's name; NVIDIA's backend reports it the same way.
         name = state.get("output_name", state.get("name", ""))
         tensor = _find(name, interface.outputs, "output")
         _validate_datatype(config["name"], {**state, "name": name}, tensor, "output state")
@@ -130,7 +130,7 @@ def _validate_datatype(model: str, entry: Mapping[str, Any], tensor: Tensor, kin
         )
     if datatype != tensor.datatype:
         provided = "TYPE_<invalid>" if tensor.datatype == INVALID else tensor.datatype
-        # The server's name of the type on the wire, which differs for strings alone.
+        # The wire name of the type, which only differs for strings.
         provided = "TYPE_BYTES" if provided == "TYPE_STRING" else provided
         raise InvalidArgumentError(
             f"unable to load model '{model}', configuration expects datatype {datatype} for "
