@@ -78,7 +78,7 @@ def decode_answer(
             )
         except ValueError as error:
             raise ValueError(f"output {name!r}: {error}") from error
-    return Result(outputs, rest)
+    return Result.of(outputs, rest)
 
 
 def tensor_offsets(answer: bytes) -> list[int]:
@@ -184,7 +184,7 @@ def _decode_parsed(
             raise ValueError(f"output {output.name!r}: {error}") from error
     response.ClearField("outputs")
     response.ClearField("raw_output_contents")
-    return Result(outputs, response.SerializeToString())
+    return Result.of(outputs, response.SerializeToString())
 
 
 def _typed(contents: Any, datatype: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:

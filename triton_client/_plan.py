@@ -25,7 +25,7 @@ from triton_client._shm import Shared, ShmRegion, ShmRegistry
 from triton_client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from triton_client._parameters import RequestOptions, Step
     from triton_client._result import Result
@@ -132,17 +132,15 @@ class RequestBuilder:
             raise self.invalid(error) from error
         return InferencePlan(inputs, options, parts, arrays, outputs, buffers, key=key)
 
-    def calls(self, plan: InferencePlan) -> Iterator[Call[Result]]:
-        """Yield a plan's requests, each encoded when it is taken.
+    def calls(self, plan: InferencePlan) -> Iterable[Call[Result]]:
+        """Return a plan's requests, each encoded when it is taken.
 
         Raises:
             InvalidInput: A string or a parameter cannot be encoded.
         """
         if plan.known is not None:
-            yield plan.known
-            return
-        for part in plan.parts:
-            yield self._call(plan, part)
+            return (plan.known,)
+        return map(partial(self._call, plan), plan.parts)
 
     def single(
         self,
@@ -167,7 +165,8 @@ class RequestBuilder:
         except (TypeError, ValueError) as error:
             raise self.invalid(error) from error
         if stream:
-            return self._request(STREAM, message, self._read_streamed, options)
+            read = partial(_read_streamed, self._server, self.spec.name, self._version)
+            return self._request(STREAM, message, read, options)
         read = partial(_read, self._reader, outputs, None, _NO_BUFFERS)
         return self._request(INFER, message, read, options)
 
@@ -217,14 +216,6 @@ class RequestBuilder:
             # Classes are requested by the name of an output.
             return tuple(tensor.name for tensor in self.spec.outputs) if class_count else ()
         return check_outputs(self.spec, wanted)
-
-    def _read_streamed(self, answer: bytes) -> Result:
-        message, result = decode_streamed(answer)
-        if message:
-            raise classify_text(
-                message, server=self._server, model=self.spec.name, version=self._version
-            )
-        return result
 
     def _request(
         self,
@@ -276,4 +267,11 @@ def _read(
             if name in buffers and array.shape != buffers[name].shape:
                 given = list(buffers[name].shape)
                 raise ValueError(f"output {name!r} has the shape {shape}, its array {given}")
+    return result
+
+
+def _read_streamed(server: str, model: str, version: str, answer: bytes) -> Result:
+    message, result = decode_streamed(answer)
+    if message:
+        raise classify_text(message, server=server, model=model, version=version)
     return result

@@ -188,7 +188,7 @@ def test_the_context_builds_the_wheels(tmp_path: Path) -> None:
         shutil.copy2(ROOT / name, target)
     for project in ("context", "context/triton_client"):
         checked(
-            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+            [sys.executable, "-P", "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
             cwd=tmp_path / project,
         )
     packed = {
