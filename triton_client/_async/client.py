@@ -133,13 +133,13 @@ class AsyncTritonClient:
         Raises:
             DeadlineExceeded: It was not ready in time.
         """
-        limit = Deadline(timeout)
+        limit, reason = Deadline(timeout), ""
         while True:
             probe = Deadline(limit.within(PROBE_SECONDS))
-            reason = ""
             try:
                 if await self._transport.run(requests.ready(self.url), probe, retry=False):
                     return
+                reason = ""
             except DeadlineExceeded:
                 pass
             except (Unavailable, NotReady) as error:

@@ -134,13 +134,13 @@ class TritonClient:
         Raises:
             DeadlineExceeded: It was not ready in time.
         """
-        limit = Deadline(timeout)
+        limit, reason = Deadline(timeout), ""
         while True:
             probe = Deadline(limit.within(PROBE_SECONDS))
-            reason = ""
             try:
                 if self._transport.run(requests.ready(self.url), probe, retry=False):
                     return
+                reason = ""
             except DeadlineExceeded:
                 pass
             except (Unavailable, NotReady) as error:
