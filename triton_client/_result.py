@@ -25,6 +25,8 @@ class Result(dict[str, Array]):
 
     __slots__ = ("_rest",)
 
+    _rest: bytes
+
     @classmethod
     def of(cls, outputs: Mapping[str, Array], rest: bytes) -> Self:
         """Return the outputs with the bytes of the response's other fields."""

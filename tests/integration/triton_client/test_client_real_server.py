@@ -113,7 +113,7 @@ def test_server_and_model_say_what_they_are(client: TritonClient) -> None:
     assert model.ready()
     assert model.spec.max_batch_size == 4
     assert model.spec.inputs == (TensorSpec("x", "FP32", (-1, 3)),)
-    assert model.config.dynamic_batching == DynamicBatching((), 200)
+    assert model.config.dynamic_batching == DynamicBatching((4,), 200)  # the server adds the 4
     assert client.model("doubling").spec.version == "1"
 
 
