@@ -75,7 +75,7 @@ def _check_config(bundle: Bundle, model: Model) -> Check:
     if model.name != bundle.model:
         for field in _OURS_ALONE:
             ours.ClearField(field)
-    found = differences(ours, model.config)
+    found = differences(ours, model.config.raw)
     detail = "; ".join(found) or "the server sees the very config that is published"
     return Check("config", passed=not found, detail=detail)
 

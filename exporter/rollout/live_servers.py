@@ -159,7 +159,7 @@ def _refusal(url: str, bundle: Bundle, error: TritonClientError) -> StlabError:
 def _check_version(client: TritonClient, url: str, bundle: Bundle) -> None:
     """Check that the config that the server reads names the version."""
     try:
-        served = client.model(bundle.model, bundle.version).config.version_policy.specific.versions
+        served = client.model(bundle.model, bundle.version).config.versions
     except (ModelNotFound, NotReady):
         served = ()
     if bundle.version not in served:

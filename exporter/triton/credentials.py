@@ -94,7 +94,7 @@ class Credentials:
         """
         arguments: dict[str, Any] = {}
         if self.key:
-            arguments["restricted"] = {KEY_NAME: self.key}
+            arguments["protocol_keys"] = {KEY_NAME: self.key}
         if self.authorities or self.certificate or (server_name and encrypted):
             arguments["tls"] = TLS(
                 root_certificates=_pem(self.authorities),

@@ -162,7 +162,7 @@ class TritonServer:
 
     @property
     def keys(self) -> dict[str, str]:
-        """The key of its restricted protocols, as ``restricted`` of `TritonClient` takes it."""
+        """The key of its restricted protocols, as ``protocol_keys`` of `TritonClient` takes it."""
         return {} if self._key is None else {KEY_NAME: self._key.value}
 
     def client(self, **options: Any) -> TritonClient:
@@ -171,7 +171,7 @@ class TritonServer:
         Args:
             options: Of `TritonClient`.
         """
-        return TritonClient(self.grpc_url, restricted=self.keys, **options)
+        return TritonClient(self.grpc_url, protocol_keys=self.keys, **options)
 
     @property
     def pid(self) -> int | None:

@@ -1,18 +1,17 @@
-"""What a model of either client knows of itself."""
+"""What the models of both clients share: the interface, its age, and how it is pickled."""
 
 from __future__ import annotations
 
 from copy import deepcopy
-from os import getpid
-from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from tritonclient.grpc import model_config_pb2, service_pb2
 
+from triton_client._config import ModelConfig, model_config
 from triton_client._failures import is_unimplemented
-from triton_client._plan import Inferences
+from triton_client._plan import RequestBuilder
 from triton_client._spec import SequenceIds, model_spec, sequence_ids
 from triton_client._tensors import decode_tensor
 from triton_client.errors import InvalidInput, PermissionDenied, TritonClientError
@@ -20,60 +19,52 @@ from triton_client.errors import InvalidInput, PermissionDenied, TritonClientErr
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from triton_client._calls import Call, Calls
     from triton_client._origin import Origin
-    from triton_client._plan import Outputs
-    from triton_client._regions import Regions
+    from triton_client._requests import Call
+    from triton_client._result import Result
+    from triton_client._shm import ShmRegistry
     from triton_client.types import ModelSpec
 
-__all__ = ["PARTS_AT_ONCE", "ServedModel", "copied", "is_withheld", "sent_inputs"]
+__all__ = ["PARTS_AT_ONCE", "ModelBase", "copied", "is_withheld", "sent_inputs"]
 
 PARTS_AT_ONCE: Final = 4
-"""How many requests of one split inference are under way together."""
+"""How many requests of one split inference run at a time."""
 
 CONFIRMED_SECONDS: Final = 1.0
-"""How long an interface counts as the server's after it was found unchanged."""
+"""How long an interface counts as current after it was found unchanged."""
 
 
-class ServedModel:
+class ModelBase:
     """One model of a server, with its interface.
 
     Attributes:
         name: The model's name.
-        version: The version asked for; empty where the server chooses.
+        version: The version called; empty where the server chooses.
     """
 
     __slots__ = (
-        "_calls", "_config", "_confirmed_until", "_inferences", "_locks", "_origin", "_regions",
-        "_sequence_ids", "_server", "name", "version",
+        "_builder", "_config", "_confirmed_until", "_origin", "_sequence_ids", "_server", "_shm",
+        "name", "version",
     )  # fmt: skip
 
-    _inferences: Inferences
-    _config: Any
+    _builder: RequestBuilder
+    _config: ModelConfig | TritonClientError
 
     def __init__(
-        self,
-        calls: Calls,
-        server: str,
-        name: str,
-        version: str,
-        regions: Regions,
-        origin: Origin,
+        self, server: str, name: str, version: str, shm: ShmRegistry, origin: Origin
     ) -> None:
         self._origin = origin
-        self._regions = regions
-        self._calls = calls
+        self._shm = shm
         self._server = server
         self.name = name
         self.version = version
         self._sequence_ids = SequenceIds()
         self._confirmed_until = 0.0
-        self._locks: dict[int, Lock] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        config = self._config
-        if not isinstance(config, TritonClientError):
-            config = config.SerializeToString()  # its class cannot be pickled
+        config: Any = self._config
+        if isinstance(config, ModelConfig):
+            config = config.raw.SerializeToString()  # the message's class cannot be pickled
         return _restored, (self._origin, self.name, self.version, self.spec, config)
 
     def __repr__(self) -> str:
@@ -82,15 +73,15 @@ class ServedModel:
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model takes and gives, as the server said when it was fetched."""
-        return self._inferences.spec
+        """The model's inputs and outputs, as last fetched from the server."""
+        return self._builder.spec
 
     @property
-    def config(self) -> Any:
-        """The model's ``tritonclient.grpc.model_config_pb2.ModelConfig``, as the server sees it.
+    def config(self) -> ModelConfig:
+        """The model's config as the server sees it.
 
         Raises:
-            PermissionDenied: The server keeps it to itself.
+            PermissionDenied: The server does not show it.
             ServerError: The server has none, as servers other than Triton.
         """
         if isinstance(self._config, TritonClientError):
@@ -101,53 +92,48 @@ class ServedModel:
         return self._config
 
     def _learn(self, metadata: Any, config: Any) -> None:
-        """Take over what the server says of the model.
+        """Adopt what the server says of the model.
 
         Args:
             metadata: The ``ModelMetadataResponse``.
-            config: The ``ModelConfig``, or the error that came in its place.
+            config: The ``ModelConfig`` message, or the error that came in its place.
         """
         known = None if isinstance(config, TritonClientError) else config
         self.adopt(model_spec(metadata, known, self.version), config)
 
     def adopt(self, spec: ModelSpec, config: Any) -> None:
-        """Take over an interface, and the config or the error that came in its place."""
+        """Adopt an interface, and the config or the error that came in its place."""
         failed = isinstance(config, TritonClientError)
-        known = None if failed else config
-        # Of an error its words alone: its traceback holds on to much more.
-        self._config = type(config)(config.message) if failed else config
-        before, self._sequence_ids = self._sequence_ids, sequence_ids(known)
-        found = getattr(self, "_inferences", None)
+        # Of an error only its words: its traceback would keep much more alive.
+        self._config = type(config)(config.message) if failed else model_config(config)
+        before, self._sequence_ids = self._sequence_ids, sequence_ids(None if failed else config)
+        found = getattr(self, "_builder", None)
         if found is None or (found.spec, before) != (spec, self._sequence_ids):
-            self._inferences = Inferences(self._server, spec, self.version, self._regions)
+            self._builder = RequestBuilder(self._server, spec, self.version, self._shm)
 
-    def _newer(self, used: Inferences) -> Inferences | None:
-        """Return what has taken the place of what was used, if anything has."""
-        return None if self._inferences is used else self._inferences
+    def _newer(self, used: RequestBuilder) -> RequestBuilder | None:
+        """Return what has replaced the builder that was used; ``None`` for nothing."""
+        return None if self._builder is used else self._builder
 
     @property
     def _is_confirmed(self) -> bool:
-        """Whether the server was looked at a moment ago, and the interface was its own.
+        """Whether the interface was compared with the server's a moment ago and was the same.
 
-        A wrong request that is repeated then makes the client look now and then, not every time.
+        A wrong request that is repeated then makes the client fetch it now and then, not each time.
         """
         return monotonic() < self._confirmed_until
 
-    def _confirm(self, used: Inferences) -> Inferences | None:
-        """Take note that the server was looked at; return what is to be used from now on."""
+    def _confirm(self, used: RequestBuilder) -> RequestBuilder | None:
+        """Record that the interface was fetched; return the builder to use from now on."""
         newer = self._newer(used)
         if newer is None:
             self._confirmed_until = monotonic() + CONFIRMED_SECONDS
         return newer
 
-    def _lock(self) -> Lock:
-        """Return this process's lock: a child may have got its parent's as it was held."""
-        return self._locks.setdefault(getpid(), Lock())
 
-
-def _restored(origin: Origin, name: str, version: str, spec: ModelSpec, config: Any) -> ServedModel:
-    """Return a model of a client as it was pickled, without asking the server."""
-    model: ServedModel = origin.client().known_model(name, version)
+def _restored(origin: Origin, name: str, version: str, spec: ModelSpec, config: Any) -> ModelBase:
+    """Return a model of a client as it was pickled, without a call to the server."""
+    model: ModelBase = origin.client().known_model(name, version)
     if isinstance(config, bytes):
         config = model_config_pb2.ModelConfig.FromString(config)
     model.adopt(spec, config)
@@ -155,24 +141,24 @@ def _restored(origin: Origin, name: str, version: str, spec: ModelSpec, config: 
 
 
 def is_withheld(error: TritonClientError) -> bool:
-    """Whether a server keeps a model's config to itself, or has none; its model can be used."""
+    """Whether a server does not show a model's config, or has none; its model can be used."""
     return isinstance(error, PermissionDenied) or is_unimplemented(error)
 
 
 def copied(inputs: Mapping[str, object], refused: InvalidInput) -> dict[str, object]:
-    """Return a copy of inputs, which the caller may change meanwhile.
+    """Return a copy of inputs that the caller may change meanwhile.
 
     Raises:
-        InvalidInput: They cannot be copied; it is what they were refused for.
+        InvalidInput: They cannot be copied; the error is the one they were refused with.
     """
     try:
         return deepcopy(dict(inputs))
-    except Exception:  # noqa: BLE001 - what is no array raises whatever it likes
+    except Exception:  # noqa: BLE001 - an object that is no array may raise anything
         raise refused from None
 
 
-def sent_inputs(calls: Sequence[Call[Outputs]]) -> dict[str, np.ndarray[Any, Any]] | None:
-    """Return the inputs that requests hold, whatever the caller's arrays hold by now.
+def sent_inputs(calls: Sequence[Call[Result]]) -> dict[str, np.ndarray[Any, Any]] | None:
+    """Return the inputs that requests hold; the caller's arrays may have changed since.
 
     Args:
         calls: The requests of one inference, in order.
@@ -182,7 +168,7 @@ def sent_inputs(calls: Sequence[Call[Outputs]]) -> dict[str, np.ndarray[Any, Any
     """
     found: dict[str, list[np.ndarray[Any, Any]]] = {}
     for call in calls:
-        if call.segments:
+        if call.regions:
             return None
         request = service_pb2.ModelInferRequest.FromString(call.request)
         for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):

@@ -1,10 +1,11 @@
-"""A server's model repository, for an event loop."""
+"""A server's model repository."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from triton_client import _requests as requests
 from triton_client._deadline import Deadline
 from triton_client._defaults import LOAD_SECONDS
 from triton_client._failures import NOT_POLLED
@@ -13,41 +14,38 @@ from triton_client.errors import ModelNotFound, NotReady, ServerError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from triton_client._aio_model import AsyncModel
     from triton_client._aio_transport import AsyncTransport
-    from triton_client._calls import Calls
+    from triton_client._async.model import AsyncModel
     from triton_client.types import RepositoryEntry
 
 __all__ = ["AsyncRepository"]
 
 
 class AsyncRepository:
-    """A server's model repository: what lies in it, and what of it is loaded."""
+    """The models in a server's repository, and which of them are loaded."""
 
-    __slots__ = ("_calls", "_models", "_timeout", "_transport")
+    __slots__ = ("_models", "_server", "_timeout", "_transport")
 
     def __init__(
         self,
         transport: AsyncTransport,
-        calls: Calls,
+        server: str,
         timeout: float | None,
         models: dict[tuple[str, str], AsyncModel],
     ) -> None:
         self._transport = transport
-        self._calls = calls
+        self._server = server
         self._timeout = timeout
         self._models = models
 
     async def index(self, *, ready: bool = False) -> tuple[RepositoryEntry, ...]:
-        """Return every model version that the server knows of.
+        """Return every model version that the server knows.
 
         Args:
             ready: Only those that can serve.
-
-        Raises:
-            TritonClientError: The call failed.
         """
-        return await self._transport.run(self._calls.index(ready=ready), Deadline(self._timeout))
+        call = requests.index(self._server, ready=ready)
+        return await self._transport.run(call, Deadline(self._timeout))
 
     async def load(
         self,
@@ -61,8 +59,8 @@ class AsyncRepository:
 
         Args:
             name: The model's name.
-            config: A config as JSON that stands in for the model's config.pbtxt, also at later
-                loads until the model is unloaded.
+            config: A config as JSON that replaces the model's config.pbtxt, also at later loads
+                until the model is unloaded.
             files: By path in the model's directory, such as ``1/model.onnx``: the model itself,
                 for a server that shares no disk. Needs ``config``.
             deadline: Seconds; 600 by default.
@@ -70,13 +68,13 @@ class AsyncRepository:
         Raises:
             InvalidInput: There are files, but no config.
             ModelNotFound: The repository has no such model.
-            TritonClientError: The model did not load; what was loaded before goes on serving.
+            TritonClientError: The model did not load; what was loaded before stays loaded.
         """
-        call = self._calls.load(name, config=config, files=files)
+        call = requests.load(self._server, name, config=config, files=files)
         try:
             await self._change(call, name, deadline)
         except ServerError as error:
-            # Triton says the same of a model that is not there and of one that cannot be read.
+            # Triton says the same of a missing model and of one that it cannot read.
             if NOT_POLLED in error.message and not await self._knows(name):
                 raise call.failure("NOT_FOUND", error.message).error from error
             raise
@@ -88,28 +86,27 @@ class AsyncRepository:
 
         Args:
             name: The model's name.
-            dependents: The models that only an ensemble used, too.
+            dependents: Unload the models that only this ensemble uses, too.
             deadline: Seconds; 600 by default.
 
         Raises:
-            ModelNotFound: The server knows of no such model.
-            TritonClientError: The call failed.
+            ModelNotFound: The server does not know the model.
         """
-        call = self._calls.unload(name, dependents=dependents)
+        call = requests.unload(self._server, name, dependents=dependents)
         known = await self._knows(name)
         await self._change(call, name, deadline)
         if not known:
-            raise call.failure("NOT_FOUND", "the server knows of no such model").error
+            raise call.failure("NOT_FOUND", "the server does not know the model").error
 
     async def _knows(self, name: str) -> bool:
         """Whether a model serves, perhaps sent with its load, or is in the repository."""
-        deadline = Deadline(self._timeout)
+        call = requests.model_ready(self._server, name, "")
         with suppress(ModelNotFound, NotReady):
-            if await self._transport.run(self._calls.model_ready(name, ""), deadline):
+            if await self._transport.run(call, Deadline(self._timeout)):
                 return True
         return any(entry.name == name for entry in await self.index())
 
-    async def _change(self, call: Any, name: str, deadline: float | None) -> None:
+    async def _change(self, call: requests.Call[None], name: str, deadline: float | None) -> None:
         try:
             await self._transport.run(
                 call, Deadline(LOAD_SECONDS if deadline is None else deadline)

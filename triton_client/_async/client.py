@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import sleep
 from typing import TYPE_CHECKING, Any, Self
 
-from triton_client._aio_model import AsyncModel
-from triton_client._aio_repository import AsyncRepository
-from triton_client._aio_shared_memory import AsyncSharedMemory
+from triton_client import _requests as requests
 from triton_client._aio_transport import AsyncTransport
-from triton_client._calls import Calls
+from triton_client._async.model import AsyncModel
+from triton_client._async.repository import AsyncRepository
+from triton_client._async.shared_memory import AsyncSharedMemory
 from triton_client._channel import TLS, channel_settings
 from triton_client._deadline import Deadline
 from triton_client._defaults import (
@@ -18,14 +18,9 @@ from triton_client._defaults import (
     PROBE_SECONDS,
     TIMEOUT_SECONDS,
 )
-from triton_client._green_threads import prepare_green_threads
-from triton_client._origin import Origin
-from triton_client._regions import Regions
-from triton_client.errors import (
-    DeadlineExceeded,
-    NotReady,
-    Unavailable,
-)
+from triton_client._origin import Origin, renamed
+from triton_client._shm import ShmRegistry
+from triton_client.errors import DeadlineExceeded, NotReady, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +29,7 @@ if TYPE_CHECKING:
     from triton_client._channel import Compression
     from triton_client._headers import HeaderSource, Token
     from triton_client._hooks import Hooks
+    from triton_client._statistics import ModelStatistics
     from triton_client.types import ServerMetadata, SharedMemoryRegion
 
 __all__ = ["AsyncTritonClient"]
@@ -42,29 +38,33 @@ __all__ = ["AsyncTritonClient"]
 class AsyncTritonClient:
     """A Triton Inference Server, over gRPC, for one event loop at a time.
 
-    The channel opens at the first call and keeps no thread of this package.
+    The channel opens at the first call. What calls the server raises a :class:`TritonClientError`
+    where that fails.
 
     Args:
         url: ``host:port``, ``grpc://host:port``, ``grpcs://host:port``, or a gRPC target such as
             ``unix:/run/triton.sock``. Every address of a name is used in turn.
         timeout: The default deadline of a call in seconds; ``None`` for none.
-        headers: Sent with every call; or a function that returns them, asked before every attempt
+        headers: Sent with every call; or a function that returns them, called before every attempt
             of a call. What it raises, the call raises.
-        token: Sent as ``authorization: Bearer …``; or a function that returns it, asked likewise.
-        restricted: The secrets of Triton's restricted protocols, by key: ``{"admin": secret}``
+        token: Sent as ``authorization: Bearer …``; or a function that returns it, as for
+            ``headers``.
+        protocol_keys: The secrets of Triton's restricted protocols, by key: ``{"admin": secret}``
             sends ``triton-grpc-protocol-admin: secret``.
         tls: ``True`` for TLS with gRPC's own authorities, or :class:`TLS` certificates.
         credentials: ``grpc.ChannelCredentials`` in place of ``tls``.
         retries: The most retries of a call whose connection broke.
         compression: ``gzip`` or ``deflate`` for requests; rarely worth its time on a fast network.
-        max_response_bytes: The largest answer that is taken, at most 2**31 - 1; a larger one is a
-            ``ServerError``.
+        max_response_bytes: The largest response that is accepted, at most 2**31 - 1; a larger one
+            is a ``ServerError``.
         interceptors: Those of ``grpc.aio``, the first one outermost.
-        hooks: What is told of every call; see :class:`Hooks`.
-        options: gRPC channel arguments, beside or in place of the defaults.
+        event_hooks: Called at the start and the end of every call; see :class:`Hooks`.
+        options: gRPC channel arguments, in addition to the defaults or in place of them.
+        restricted: Deprecated: ``protocol_keys``.
+        hooks: Deprecated: ``event_hooks``.
 
     Raises:
-        ValueError: The address or an option makes no sense.
+        ValueError: The address or an option is invalid.
         RuntimeError: gRPC does not work with the green threads of this program.
     """
 
@@ -75,20 +75,23 @@ class AsyncTritonClient:
         timeout: float | None = TIMEOUT_SECONDS,
         headers: HeaderSource | None = None,
         token: Token | None = None,
-        restricted: Mapping[str, str] | None = None,
+        protocol_keys: Mapping[str, str] | None = None,
         tls: TLS | bool = False,
         credentials: Any | None = None,
         retries: int = 2,
         compression: Compression | None = None,
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         interceptors: Sequence[Any] = (),
-        hooks: Hooks | None = None,
+        event_hooks: Hooks | None = None,
         options: Mapping[str, int | str] | None = None,
+        restricted: Mapping[str, str] | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         arguments = dict(locals())
         del arguments["self"]
+        protocol_keys = renamed(arguments, "restricted", "protocol_keys")
+        event_hooks = renamed(arguments, "hooks", "event_hooks")
         self._origin = Origin(type(self), arguments, self)
-        prepare_green_threads(aio=True)
         Deadline(timeout)
         settings = channel_settings(
             url,
@@ -97,31 +100,30 @@ class AsyncTritonClient:
             headers=headers,
             options=options,
             token=token,
-            restricted=restricted,
+            protocol_keys=protocol_keys,
             compression=compression,
             max_response_bytes=max_response_bytes,
             interceptors=interceptors,
         )
         self.url = url
         self.timeout = timeout
-        self._calls = Calls(url)
-        self._transport = AsyncTransport(settings, retries, hooks)
-        self._pinned = AsyncTransport(settings.pinned(), 0, hooks)
-        self._regions = Regions()
+        self._transport = AsyncTransport(settings, retries, event_hooks)
+        self._pinned = AsyncTransport(settings.pinned(), 0, event_hooks)
+        self._shm = ShmRegistry()
         self._models: dict[tuple[str, str], AsyncModel] = {}
-        self.repository = AsyncRepository(self._transport, self._calls, timeout, self._models)
+        self.repository = AsyncRepository(self._transport, url, timeout, self._models)
 
     async def live(self, *, deadline: float = PROBE_SECONDS) -> bool:
-        """Tell whether the server runs; ``False`` where nothing answers in ``deadline`` seconds."""
-        return await self._probe(self._calls.live(), deadline)
+        """Check whether the server runs; ``False`` where nothing answers in ``deadline`` s."""
+        return await self._probe(requests.live(self.url), deadline)
 
     async def ready(self, *, deadline: float = PROBE_SECONDS) -> bool:
-        """Tell whether the server can serve; ``False`` where nothing answers in ``deadline`` s."""
-        return await self._probe(self._calls.ready(), deadline)
+        """Check whether the server can serve; ``False`` where nothing answers in ``deadline`` s."""
+        return await self._probe(requests.ready(self.url), deadline)
 
     async def wait_until_ready(
         self,
-        timeout: float = TIMEOUT_SECONDS,  # noqa: ASYNC109 - the sync client's name
+        timeout: float = TIMEOUT_SECONDS,  # noqa: ASYNC109
     ) -> None:
         """Return once the server is ready.
 
@@ -131,31 +133,27 @@ class AsyncTritonClient:
         Raises:
             DeadlineExceeded: It was not ready in time.
         """
-        limit = Deadline(timeout)
+        limit, reason = Deadline(timeout), ""
         while True:
             probe = Deadline(limit.within(PROBE_SECONDS))
-            reason = ""
             try:
-                if await self._transport.run(self._calls.ready(), probe, retry=False):
+                if await self._transport.run(requests.ready(self.url), probe, retry=False):
                     return
+                reason = ""
             except DeadlineExceeded:
                 pass
             except (Unavailable, NotReady) as error:
                 reason = f"; {error.message}"
             if limit.remaining() == 0:
                 raise DeadlineExceeded(f"not ready after {timeout:g} s{reason}", server=self.url)
-            await asyncio.sleep(limit.within(POLL_SECONDS))
+            await sleep(limit.within(POLL_SECONDS))
 
     async def metadata(self) -> ServerMetadata:
-        """Return the server's name, version and extensions.
-
-        Raises:
-            TritonClientError: The call failed.
-        """
-        return await self._transport.run(self._calls.metadata(), Deadline(self.timeout))
+        """Return the server's name, version and extensions."""
+        return await self._transport.run(requests.metadata(self.url), Deadline(self.timeout))
 
     async def model(self, name: str, version: str | int | None = None) -> AsyncModel:
-        """Return a model; what it takes and gives is fetched once and kept.
+        """Return a model; its inputs and outputs are fetched once and kept.
 
         Args:
             name: The model's name.
@@ -163,7 +161,6 @@ class AsyncTritonClient:
 
         Raises:
             ModelNotFound: The server has no such model or version.
-            TritonClientError: The call failed otherwise.
         """
         key = (name, "" if version is None else str(version))
         model = self._models.get(key)
@@ -174,40 +171,60 @@ class AsyncTritonClient:
         return model
 
     def known_model(self, name: str, version: str) -> AsyncModel:
-        """Return a model that is yet to learn what it takes and gives; see :meth:`model`."""
+        """Return a model whose inputs and outputs are not fetched yet; see :meth:`model`."""
         return AsyncModel(
             self._transport,
-            self._calls,
+            self._pinned,
             server=self.url,
             name=name,
             version=version,
             timeout=self.timeout,
-            pinned=self._pinned,
-            regions=self._regions,
+            shm=self._shm,
             origin=self._origin,
         )
 
     async def models(self) -> tuple[str, ...]:
-        """Return the names of the models that can serve, sorted.
-
-        Raises:
-            TritonClientError: The call failed.
-        """
+        """Return the names of the models that can serve, sorted."""
         return tuple(sorted({entry.name for entry in await self.repository.index(ready=True)}))
 
     async def statistics(
         self, name: str | None = None, version: str | int | None = None
-    ) -> tuple[Any, ...]:
-        """Return ``service_pb2.ModelStatistics``, one a version; times in nanoseconds.
+    ) -> tuple[ModelStatistics, ...]:
+        """Return the counters of each model version; times in nanoseconds.
 
         Args:
             name: The model; all by default.
             version: The version; all by default.
-
-        Raises:
-            TritonClientError: The call failed.
         """
-        call = self._calls.statistics(name or "", "" if version is None else str(version))
+        call = requests.statistics(self.url, name or "", "" if version is None else str(version))
+        return await self._transport.run(call, Deadline(self.timeout))
+
+    async def trace_settings(self, model: str = "") -> dict[str, tuple[str, ...]]:
+        """Return the trace settings of a model, or of the server by default."""
+        return await self.update_trace_settings({}, model)
+
+    async def update_trace_settings(
+        self, settings: Mapping[str, object], model: str = ""
+    ) -> dict[str, tuple[str, ...]]:
+        """Change trace settings and return all of them.
+
+        Args:
+            settings: Such as ``{"trace_level": ["TIMESTAMPS"], "trace_rate": 100}``; ``None``
+                restores what holds without the setting.
+            model: The model whose settings they are; the server's by default.
+        """
+        call = requests.trace_settings(self.url, model, settings)
+        return await self._transport.run(call, Deadline(self.timeout))
+
+    async def log_settings(self) -> dict[str, bool | int | str]:
+        """Return the server's log settings."""
+        return await self.update_log_settings({})
+
+    async def update_log_settings(
+        self, settings: Mapping[str, bool | int | str]
+    ) -> dict[str, bool | int | str]:
+        """Change log settings, such as ``{"log_verbose_level": 1}``, and return all of them."""
+        call = requests.log_settings(self.url, settings)
         return await self._transport.run(call, Deadline(self.timeout))
 
     def shared_memory(self, nbytes: int) -> AsyncSharedMemory:
@@ -216,21 +233,16 @@ class AsyncTritonClient:
         Args:
             nbytes: Its size in bytes; each array begins at a multiple of 64.
         """
-        return AsyncSharedMemory(self._pinned, self._calls, self._regions, nbytes, self.timeout)
+        return AsyncSharedMemory(self._pinned, self.url, self._shm, nbytes, self.timeout)
 
     async def shared_memory_status(self) -> tuple[SharedMemoryRegion, ...]:
-        """Return the system shared memory that is registered with the server, by anybody.
-
-        Raises:
-            TritonClientError: The call failed.
-        """
-        call = self._calls.shared_memory()
-        return await self._pinned.run(call, Deadline(self.timeout))
+        """Return the system shared memory that is registered with the server, by any client."""
+        return await self._pinned.run(requests.shared_memory(self.url), Deadline(self.timeout))
 
     async def close(self) -> None:
-        """Close the channel; close shared memory before, so that the server lets go of it.
+        """Close the channel; close shared memory first, so that the server releases it.
 
-        Calls under way end with ``Unavailable``; another close is fine.
+        Calls under way end with ``Unavailable``. Closing again does nothing.
         """
         await self._transport.close()
         await self._pinned.close()
@@ -252,8 +264,8 @@ class AsyncTritonClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
-    async def _probe(self, call: Any, deadline: float) -> bool:
+    async def _probe(self, call: requests.Call[bool], deadline: float) -> bool:
         try:
-            return bool(await self._transport.run(call, Deadline(deadline), retry=False))
+            return await self._transport.run(call, Deadline(deadline), retry=False)
         except (Unavailable, DeadlineExceeded, NotReady):
             return False

@@ -1,4 +1,4 @@
-"""Shared memory of this machine: its segments, arrays in them, and the calls that use them.
+"""Shared memory of this machine: its regions, arrays in them, and the calls that use them.
 
 A lock is never waited for in a child process, where a fork may have left it locked for ever.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from triton_client.types import TensorSpec
 
-__all__ = ["Reference", "Regions", "Segment", "Shared", "using"]
+__all__ = ["Reference", "Shared", "ShmRegion", "ShmRegistry", "using"]
 
 Array = np.ndarray[Any, Any]
 
@@ -36,7 +36,7 @@ _ALIGNMENT: Final = 64
 
 
 class Reference(NamedTuple):
-    """Where a tensor lies.
+    """Where a tensor is in shared memory.
 
     Attributes:
         region: The name under which the server knows the region.
@@ -49,8 +49,8 @@ class Reference(NamedTuple):
     nbytes: int
 
 
-class Segment:
-    """A stretch of memory that other processes can map by its name.
+class ShmRegion:
+    """Memory that other processes can map by its name.
 
     The memory stays mapped for as long as arrays refer to it. The name is removed at the latest
     when the object or the process that made it ends.
@@ -60,7 +60,7 @@ class Segment:
 
     Raises:
         ValueError: The size is not positive.
-        OSError: There is not so much shared memory, or none at all.
+        OSError: Not enough shared memory is free.
     """
 
     __slots__ = (
@@ -131,7 +131,7 @@ class Segment:
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         dtype = np.dtype(dtype).newbyteorder("=")
         if wire_datatype(dtype) == "BYTES":
-            raise ValueError("strings cannot lie in shared memory; pass them as they are")
+            raise ValueError("strings cannot be in shared memory; pass them as they are")
         nbytes = prod(shape) * dtype.itemsize
         with self._lock:
             start = -(-self._position // _ALIGNMENT) * _ALIGNMENT
@@ -145,12 +145,12 @@ class Segment:
         return np.ndarray(shape, dtype, self._mapping, start)
 
     def offset(self, array: Array) -> int | None:
-        """Return where a contiguous array lies in it, ``None`` where it does not."""
+        """Return the offset of a contiguous array in it; ``None`` for an array elsewhere."""
         offset = int(array.__array_interface__["data"][0]) - self._address
         return offset if 0 <= offset <= self.nbytes - array.nbytes else None
 
     def begin(self, use: tuple[int, object]) -> None:
-        """Take note of a call that uses it.
+        """Record a call that uses it.
 
         Raises:
             RuntimeError: It is closed.
@@ -162,7 +162,7 @@ class Segment:
             raise RuntimeError("the shared memory is closed")
 
     def end(self, use: tuple[int, object], *, answered: bool) -> None:
-        """Take note of the end of a call, and of whether the server is through with it."""
+        """Record the end of a call, and whether the server is done with it."""
         if not answered:
             self.abandoned = True
         self._uses.discard(use)
@@ -176,91 +176,91 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """The tensors of one request that lie in shared memory.
+    """The tensors of one request that are in shared memory.
 
     Attributes:
         inputs: By name.
         outputs: By name.
-        segments: All that are used.
+        regions: All that are used.
     """
 
     inputs: Mapping[str, Reference]
     outputs: Mapping[str, Reference]
-    segments: tuple[Segment, ...]
+    regions: tuple[ShmRegion, ...]
 
 
-class Regions:
-    """The segments that one client has registered with its server."""
+class ShmRegistry:
+    """The regions that one client has registered with its server."""
 
-    __slots__ = ("_segments",)
+    __slots__ = ("_regions",)
 
     def __init__(self) -> None:
-        self._segments: dict[str, Segment] = {}
+        self._regions: dict[str, ShmRegion] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._segments)
+        return bool(self._regions)
 
-    def add(self, segment: Segment) -> None:
-        """Refer to what lies in a segment from now on."""
-        self._segments[segment.name] = segment
+    def add(self, region: ShmRegion) -> None:
+        """Refer to arrays in a region from now on."""
+        self._regions[region.name] = region
 
-    def remove(self, segment: Segment) -> None:
-        """Refer to a segment no more."""
-        segment.open = False
-        self._segments.pop(segment.name, None)
+    def remove(self, region: ShmRegion) -> None:
+        """Stop referring to a region."""
+        region.open = False
+        self._regions.pop(region.name, None)
 
-    def find(self, array: Array) -> tuple[Segment, Reference] | None:
-        """Return where an array lies; ``None`` for one that cannot be referred to."""
+    def find(self, array: Array) -> tuple[ShmRegion, Reference] | None:
+        """Return the region and place of an array; ``None`` for one that cannot be referred to."""
         if not array.nbytes or not array.flags.c_contiguous or not array.dtype.isnative:
             return None
-        for segment in tuple(self._segments.values()):
-            offset = segment.offset(array)
+        for region in tuple(self._regions.values()):
+            offset = region.offset(array)
             if offset is not None:
-                return segment, Reference(segment.name, offset, array.nbytes)
+                return region, Reference(region.name, offset, array.nbytes)
         return None
 
     def share(
-        self, inputs: Iterable[tuple[TensorSpec, Array]], placed: Mapping[str, Array]
+        self, inputs: Iterable[tuple[TensorSpec, Array]], buffers: Mapping[str, Array]
     ) -> Shared | None:
-        """Return what of a request lies in shared memory; ``None`` for nothing.
+        """Return which tensors of a request are in shared memory; ``None`` for none.
 
         Args:
             inputs: Every input with its array.
-            placed: The arrays that outputs are written to, by name.
+            buffers: The arrays that outputs are written to, by name.
 
         Raises:
-            ValueError: Such an array does not lie in shared memory any more.
+            ValueError: The shared memory of such an array was closed.
         """
-        segments: dict[str, Segment] = {}
+        regions: dict[str, ShmRegion] = {}
         sides: tuple[dict[str, Reference], dict[str, Reference]] = ({}, {})
         arrays = [
             (sides[0], spec.name, array) for spec, array in inputs if spec.datatype != "BYTES"
         ]
-        arrays += [(sides[1], name, array) for name, array in placed.items()]
+        arrays += [(sides[1], name, array) for name, array in buffers.items()]
         for side, name, array in arrays:
             found = self.find(array)
             if found is not None:
-                segment, side[name] = found
-                segments[segment.name] = segment
-        if len(sides[1]) < len(placed):
+                region, side[name] = found
+                regions[region.name] = region
+        if len(sides[1]) < len(buffers):
             raise ValueError("the shared memory of an output's array was closed")
-        return Shared(*sides, tuple(segments.values())) if segments else None
+        return Shared(*sides, tuple(regions.values())) if regions else None
 
 
 @contextmanager
-def using(segments: Iterable[Segment]) -> Iterator[None]:
-    """Keep segments registered while a call uses them.
+def using(regions: Iterable[ShmRegion]) -> Iterator[None]:
+    """Keep regions registered while a call uses them.
 
     Raises:
         RuntimeError: One is closed.
     """
     use = (os.getpid(), object())
-    begun: list[Segment] = []
+    begun: list[ShmRegion] = []
     answered = True
     try:
-        for segment in segments:
-            segment.begin(use)
-            begun.append(segment)
+        for region in regions:
+            region.begin(use)
+            begun.append(region)
         answered = False
         yield
         answered = True
@@ -268,12 +268,12 @@ def using(segments: Iterable[Segment]) -> Iterator[None]:
         answered = answered or _is_answer(error)
         raise
     finally:
-        for segment in begun:
-            segment.end(use, answered=answered)
+        for region in begun:
+            region.end(use, answered=answered)
 
 
 def _is_answer(error: BaseException) -> bool:
-    """Tell whether the server has surely ended a call that failed."""
+    """Check whether the server has certainly ended a call that failed."""
     if isinstance(error, ServerError):
         return "RST_STREAM" not in error.message
     unanswered = isinstance(error, DeadlineExceeded | Unavailable)
