@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.interface import Tensor
 from exporter.names import artifact_path
 from exporter.untrusted import UNFIT, parse_json, read_bounded, reading
@@ -68,7 +68,7 @@ class Bundle:
             facts: Everything the manifest says beside the files.
 
         Raises:
-            ValidationFailed: A file has a name that a bundle's may not have.
+            ValidationFailedError: A file has a name that a bundle's may not have.
         """
         files = {
             name: {"sha256": file_digest(path / name), "bytes": (path / name).stat().st_size}
@@ -96,7 +96,7 @@ class Bundle:
             version: The version, likewise.
 
         Raises:
-            ValidationFailed: The manifest is missing, unreadable, of another schema, or about
+            ValidationFailedError: The manifest is missing, unreadable, of another schema, or about
                 another version.
         """
         with reading(
@@ -109,13 +109,13 @@ class Bundle:
             if schema == SCHEMA and found == (model, version):
                 _check_manifest(manifest)
         if schema != SCHEMA:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the bundle's manifest has schema {schema}, this release reads {SCHEMA}",
                 hint="Export the version again with this release.",
                 kind="bundle",
             )
         if found != (model, version):
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the bundle is of {found[0]!r} version {found[1]!r}, not of '{model}' {version}",
                 hint=f"Prove this version itself: stlab-export {model} --alias staging",
                 kind="bundle",
@@ -185,7 +185,7 @@ class Bundle:
         """Read every file and compare it with the manifest.
 
         Raises:
-            ValidationFailed: A file is missing, differs, or was never proven; the first one is
+            ValidationFailedError: A file is missing, differs, or was never proven; the first one is
                 named.
         """
         self.verify_at(set(_walk(self.path)), lambda name: self.holds(name, self.path / name))
@@ -198,7 +198,7 @@ class Bundle:
             holds: Whether a file there is the one that the manifest knows.
 
         Raises:
-            ValidationFailed: See `verify`.
+            ValidationFailedError: See `verify`.
         """
         for name in sorted({*self.files, MANIFEST, *found} - {REPORT}):
             if name not in self.files and name != MANIFEST:
@@ -209,7 +209,7 @@ class Bundle:
                 problem = "is not the file that was proven"
             else:
                 continue
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"bundle {self.sha256[:12]} of {self.model} {self.version}: {name} {problem}",
                 hint="Restore the file, or export the version again from the registry.",
                 kind="bundle",
@@ -283,7 +283,7 @@ def _check_file_name(name: str) -> None:
     """
     path = artifact_path(name)
     if path.suffix in {".so", ".py"} or ".so." in path.name or name in {MANIFEST, REPORT}:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"a bundle may not hold a file called {name!r}",
             hint="Log the model again; its files must be data, under names of their own.",
             kind="unsafe",

@@ -1,13 +1,13 @@
 """Every error the exporter raises on purpose.
 
 ```
-StlabError                  1  unexpected
-├── UsageError              2  what was asked for makes no sense
-├── ValidationFailed        3  the model, or its conversion, is not what was registered
-├── NotFoundError           4  no such model, version, alias or file
-├── ConflictError           5  somebody or something else is in the way
-└── UnavailableError        6  a registry, a server or a store does not answer
-    └── OutcomeUnknown      6  … while the alias was moved
+StlabError                      1  unexpected
+├── UsageError                  2  the command or a setting makes no sense
+├── ValidationFailedError       3  the model, or its conversion, is not what was registered
+├── NotFoundError               4  no such model, version, alias or file
+├── ConflictError               5  another run or another state is in the way
+└── UnavailableError            6  a registry, a server or a store does not answer
+    └── OutcomeUnknownError     6  … while the alias was moved
 ```
 
 A message says in one sentence what is wrong; a hint says what to do about it. Errors of other
@@ -25,11 +25,11 @@ from exporter.text.redaction import redact
 __all__ = [
     "ConflictError",
     "NotFoundError",
-    "OutcomeUnknown",
+    "OutcomeUnknownError",
     "StlabError",
     "UnavailableError",
     "UsageError",
-    "ValidationFailed",
+    "ValidationFailedError",
     "error_of",
     "first_line",
     "resource_error",
@@ -68,7 +68,7 @@ class UsageError(StlabError):
     default_kind = "usage"
 
 
-class ValidationFailed(StlabError):  # noqa: N818 - names a verdict, not a mishap
+class ValidationFailedError(StlabError):
     """The model, or what was made of it, failed a check; nothing has moved."""
 
     exit_code = 3
@@ -96,7 +96,7 @@ class UnavailableError(StlabError):
     default_kind = "unavailable"
 
 
-class OutcomeUnknown(UnavailableError):  # noqa: N818 - names a state, not a mishap
+class OutcomeUnknownError(UnavailableError):
     """The registry went away while an alias was moved: it may or may not have been."""
 
     default_kind = "outcome_unknown"
@@ -112,7 +112,13 @@ def resource_error(lacking: str) -> UnavailableError:
 
 def error_of(exit_code: int, kind: str, message: str, hint: str) -> StlabError:
     """Return the error that another process described by its exit code and `as_dict`."""
-    for error in (UsageError, ValidationFailed, NotFoundError, ConflictError, UnavailableError):
+    for error in (
+        UsageError,
+        ValidationFailedError,
+        NotFoundError,
+        ConflictError,
+        UnavailableError,
+    ):
         if error.exit_code == exit_code:
             return error(message, hint=hint, kind=kind)
     return StlabError(message, hint=hint, kind=kind)

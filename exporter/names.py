@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from exporter.errors import NotFoundError, UsageError, ValidationFailed
+from exporter.errors import NotFoundError, UsageError, ValidationFailedError
 
 __all__ = [
     "ALIASES",
@@ -78,11 +78,11 @@ def artifact_path(name: str) -> PurePosixPath:
     """Return a relative path found inside an artifact.
 
     Raises:
-        ValidationFailed: It is absolute, or leaves its folder.
+        ValidationFailedError: It is absolute, or leaves its folder.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not _is_file_name(name):
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the artifact names a file outside itself, or one that cannot be: {name[:200]!r}",
             hint="Log the model again; its files must lie inside its own folder.",
             kind="artifact",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.bundle import REPORT
-from exporter.errors import ConflictError, NotFoundError, ValidationFailed
+from exporter.errors import ConflictError, NotFoundError, ValidationFailedError
 from exporter.parity.evidence import in_short
 from exporter.registry import fetch_bundle, promotion
 from exporter.registry.version_tags import has_passed
@@ -99,11 +99,11 @@ def load_passed(bundle: Bundle, uri: str) -> ProvenBundle:
     """Return a bundle with the evidence that lies with it.
 
     Raises:
-        ValidationFailed: There is none for these bytes, or it did not pass.
+        ValidationFailedError: There is none for these bytes, or it did not pass.
     """
     report = bundle.passed_report()
     if report is None:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the {REPORT} of version {bundle.version} does not say that its bundle "
             f"{bundle.sha256[:12]} passed",
             hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
@@ -131,7 +131,7 @@ def find_published(
             return None
         repository.verify(bundle)
         return load_passed(bundle, recorded.uri)
-    except ValidationFailed:
+    except ValidationFailedError:
         return None
 
 
@@ -150,5 +150,5 @@ def fetch_proven(
             registry, model, version, uri=recorded.uri, sha256=recorded.sha256, folder=folder
         )
         return load_passed(bundle, recorded.uri)
-    except ValidationFailed as error:
+    except ValidationFailedError as error:
         raise ConflictError(error.message, hint=error.hint, kind="bundle") from error

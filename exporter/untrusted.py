@@ -13,7 +13,7 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import StlabError, UnavailableError, ValidationFailed, first_line
+from exporter.errors import StlabError, UnavailableError, ValidationFailedError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def reading(what: str, *, hint: str, kind: str) -> Iterator[None]:
         kind: A word for machines.
 
     Raises:
-        ValidationFailed: It is missing, or not what it should be.
+        ValidationFailedError: It is missing, or not what it should be.
         UnavailableError: This machine cannot read it.
     """
     try:
@@ -54,9 +54,11 @@ def reading(what: str, *, hint: str, kind: str) -> Iterator[None]:
                 f"{what} cannot be read here: {error.strerror or error}",
                 hint="See to the machine's disk, memory and limits; then run the same again.",
             ) from error
-        raise ValidationFailed(f"{what} cannot be read: {error}", hint=hint, kind=kind) from error
+        raise ValidationFailedError(
+            f"{what} cannot be read: {error}", hint=hint, kind=kind
+        ) from error
     except Exception as error:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"{what} cannot be read: {first_line(error)}", hint=hint, kind=kind
         ) from error
 

@@ -86,7 +86,7 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
         steps: Told of every step.
 
     Raises:
-        ValidationFailed: The version is damaged or unsafe, cannot be proven, or cannot be
+        ValidationFailedError: The version is damaged or unsafe, cannot be proven, or cannot be
             converted.
     """
     settings = job.settings

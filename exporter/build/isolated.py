@@ -23,13 +23,13 @@ from exporter.errors import (
     ConflictError,
     StlabError,
     UnavailableError,
-    ValidationFailed,
+    ValidationFailedError,
     error_of,
     resource_error,
 )
 from exporter.system.bytecode import compile_modules
 from exporter.system.confined import READY
-from exporter.system.environment import bare_environment
+from exporter.system.environment import minimal_environment
 from exporter.system.limits import (
     Limits,
     exhausted,
@@ -89,7 +89,7 @@ def build_isolated(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate
 
     Raises:
         ConflictError: The process cannot be confined.
-        ValidationFailed: As `build` does; or the model crashed the process, took longer than it
+        ValidationFailedError: As `build` does; or the model crashed the process, took longer than it
             may, or left something else than a bundle.
         UnavailableError: The process was killed.
         StlabError: The process died; the end of what it said is in the message.
@@ -166,7 +166,7 @@ def _environment(job: BuildJob, scratch: Path) -> dict[str, str]:
     return {
         # It fails, or waits without end, where it cannot reserve memory for every thread.
         "OPENBLAS_NUM_THREADS": str(threads_within(job.memory or memory_of_machine())),
-        **bare_environment(),
+        **minimal_environment(),
         "HOME": str(scratch / "home"),
         "TMPDIR": str(scratch / "tmp"),
         "PYTHONUSERBASE": site.getuserbase(),
@@ -188,7 +188,7 @@ def _follow(process: Listened, steps: Steps, seconds: float) -> None:
     except LineTooLongError as error:
         raise garbled("sent a line without an end") from error
     except TimeoutError as error:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the model's process did not end within {seconds:g} seconds; it was at: {doing}",
             hint="Give it longer with --timeout, or look at what the model does when it is loaded "
             "and run.",
@@ -233,7 +233,7 @@ def _died(process: Listened, *, confined: bool) -> StlabError:
     # bubblewrap ends as shells do where what it ran was ended by a signal.
     number = code - 128 if confined and code > 128 else -code
     if number in _CRASHES:
-        return ValidationFailed(
+        return ValidationFailedError(
             f"the model brings down the process that loads and runs it "
             f"({signal.Signals(number).name}): {tail or 'it said nothing'}",
             hint="Load and run the version as it was logged; if that works, please report this.",

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from exporter.build.received_config import check_config
 from exporter.bundle import SAMPLES, Bundle
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.parity.samples import load_samples
 from exporter.text.terminal import safe_lines
 
@@ -140,9 +140,9 @@ class _Manifest(BaseModel):
     files: dict[str, _File]
 
 
-def garbled(what: str) -> ValidationFailed:
+def garbled(what: str) -> ValidationFailedError:
     """Return the error for what is not as our own code writes it."""
-    return ValidationFailed(
+    return ValidationFailedError(
         f"the model's process {what}",
         hint="The model's own code, or a library that reads the model, may have damaged it. Load "
         "and run the version as it was logged; if that works, please report this.",
@@ -154,7 +154,7 @@ def read_event(line: bytes) -> Event:
     """Read a line.
 
     Raises:
-        ValidationFailed: It is no event.
+        ValidationFailedError: It is no event.
     """
     try:
         return Event.model_validate_json(line)
@@ -167,7 +167,7 @@ def read_outcome(path: Path) -> Outcome:
     """Read how the process says that it ended.
 
     Raises:
-        ValidationFailed: It does not say so.
+        ValidationFailedError: It does not say so.
     """
     try:
         return Outcome.model_validate_json(_regular(path, _MOST_OUTCOME))
@@ -179,7 +179,7 @@ def read_truth(path: Path, batching: Batching, *, slow: bool) -> Truth:
     """Read what the candidate has to answer.
 
     Raises:
-        ValidationFailed: The file is damaged, or holds more than its size says.
+        ValidationFailedError: The file is damaged, or holds more than its size says.
     """
     _check_archive(path, path, stored=True)
     return _read(path, lambda: load_samples(path, batching, slow=slow))
@@ -189,8 +189,8 @@ def take_bundle(left: Path, truth: Path, job: BuildJob) -> Bundle:
     """Take the bundle that the process left over into the folder of the job.
 
     Raises:
-        ValidationFailed: It holds anything but plain files, says of itself what it should not, or
-            would have a server run something else than a model.
+        ValidationFailedError: It holds anything but plain files, says of itself what it should not,
+            or would have a server run something else than a model.
     """
     _check_files(left)
     bundle = Bundle.open(left, job.model, job.version)
@@ -271,7 +271,7 @@ def _check_archive(path: Path, beside: Path, *, stored: bool = False) -> None:
 def _read(path: Path, read: Callable[[], _T]) -> _T:
     try:
         return read()
-    except ValidationFailed:
+    except ValidationFailedError:
         raise
     except Exception as error:
         # Readers of arrays and archives raise whatever foreign bytes lead them to.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tritonclient.grpc import model_config_pb2 as pb
 
 from exporter.bundle import WARMUP
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.triton.model_config import parse
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def check_config(bundle: Bundle) -> None:
     """Compare a bundle's config.pbtxt with what this release writes.
 
     Raises:
-        ValidationFailed: It holds anything else.
+        ValidationFailedError: It holds anything else.
     """
     try:
         config = parse(bundle.config, where="the bundle's config.pbtxt")
@@ -92,8 +92,8 @@ def _check_values(given: dict[str, str], known: dict[str, str]) -> None:
             raise _refused(f"it sets the parameter {key!r} to {value[:80]!r}")
 
 
-def _refused(reason: str) -> ValidationFailed:
-    return ValidationFailed(
+def _refused(reason: str) -> ValidationFailedError:
+    return ValidationFailedError(
         f"the model's process left an unexpected config.pbtxt: {reason}",
         hint="The model's own code may have written it; look at who logged this version.",
         kind="unsafe",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from exporter.build.builder import BuildJob, build
-from exporter.errors import StlabError, ValidationFailed, resource_error
+from exporter.errors import StlabError, ValidationFailedError, resource_error
 from exporter.parity.evidence import Evidence
 from exporter.parity.samples import save_truth
 from exporter.progress import Steps
@@ -65,9 +65,9 @@ class _Events:
         self._stream.flush()
 
 
-def _out_of_memory(error: MemoryError) -> ValidationFailed:
+def _out_of_memory(error: MemoryError) -> ValidationFailedError:
     detail = f": {error}" if str(error) else ""
-    return ValidationFailed(
+    return ValidationFailedError(
         f"the model takes more memory than its process may have{detail}",
         hint="Give it more with --model-memory, or run the export on a larger machine.",
         kind="memory",

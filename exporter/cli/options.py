@@ -58,9 +58,9 @@ def tracking_uri() -> str:
 
 def server_addresses(urls: list[str] | None) -> tuple[str, ...]:
     """Return the address of each server, where a name may stand for several."""
-    from exporter.triton.addresses import each_server
+    from exporter.triton.addresses import expand_addresses
 
-    return each_server(urls or ())
+    return expand_addresses(urls or ())
 
 
 def finish(

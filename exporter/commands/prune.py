@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from exporter.commands.result import JobResult, run_job
-from exporter.errors import ConflictError, UsageError, ValidationFailed
+from exporter.errors import ConflictError, UsageError, ValidationFailedError
 from exporter.names import ALIASES, DEFAULT_REPOSITORY, DEFAULT_TRACKING_URI, model_name
 from exporter.progress import Listener, Silent, Steps
 from exporter.registry import Registry, open_records, promotion
 from exporter.repository import open_repository
 from exporter.rollout.live_servers import check_servers, reload
-from exporter.triton.connection import connected
+from exporter.triton.connection import connect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,7 +130,7 @@ class _Pruning:
         result = self.result
         try:
             repository.remove(result.model, version, work)
-        except ValidationFailed as error:  # nobody can tell what of it is a server's
+        except ValidationFailedError as error:  # nobody can tell what of it is a server's
             self.result = replace(result, kept={**result.kept, version: error.message})
         else:
             self.result = replace(result, removed=(*result.removed, version))
@@ -188,7 +188,7 @@ class _Pruning:
 
     def _ready(self, url: str) -> set[int]:
         """Return the versions that a server has ready, whatever the config says."""
-        with connected(url) as client:
+        with connect(url) as client:
             index = client.repository.index(ready=True)
         model = self.request.model
         return {int(e.version) for e in index if e.name == model and e.version.isdecimal()}

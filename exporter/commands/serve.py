@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from exporter.errors import NotFoundError, UnavailableError
 from exporter.names import DEFAULT_REPOSITORY
 from exporter.repository.url import StoreUrl, is_url
-from exporter.system.environment import bare_environment
+from exporter.system.environment import minimal_environment
 from exporter.system.sandbox import hide_process
 from exporter.text.terminal import block
 from exporter.triton.flags import flag_names, key_flags, merge_flags, safe_flags
@@ -81,7 +81,7 @@ def serve(request: ServeRequest, progress: Callable[[str], None] | None = None) 
     repository, extra = request.repository, request.flags
     # Models with code of their own run as children of this process.
     hide_process()
-    environment = bare_environment()
+    environment = minimal_environment()
     if is_url(repository):
         address = StoreUrl.parse(repository)
         repository = address.for_server()

@@ -34,7 +34,7 @@ from exporter.proven_bundle import (
 from exporter.registry import Registry
 from exporter.repository import open_repository
 from exporter.rollout.live_servers import wrong_answers
-from exporter.triton.connection import connected
+from exporter.triton.connection import connect
 from triton_client.errors import ModelNotFound, NotReady
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class _Verification:
 def _ask(url: str, bundle: Bundle) -> ServerVerdict:
     evidence = Evidence()
     try:
-        with connected(url) as client:
+        with connect(url) as client:
             try:
                 replay_samples(client.model(bundle.model, bundle.version), bundle, evidence)
             except (ModelNotFound, NotReady) as error:

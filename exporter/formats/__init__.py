@@ -39,7 +39,7 @@ def check(name: str, target: Release, prove_on: str = "") -> None:
 
     Raises:
         UsageError: What it takes is not installed.
-        ValidationFailed: What is installed writes it for another release.
+        ValidationFailedError: What is installed writes it for another release.
     """
     if name == "tensorrt":
         from exporter.formats.tensorrt.requirements import check_available
@@ -59,7 +59,7 @@ def convert(name: str, source: Source, folder: Path, target: Target, truth: Trut
 
     Raises:
         UsageError: The format is not known here.
-        ValidationFailed: The model has no such form, or the release cannot load it.
+        ValidationFailedError: The model has no such form, or the release cannot load it.
     """
     if name not in FORMATS:
         raise UsageError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from exporter.errors import ValidationFailed, first_line
+from exporter.errors import ValidationFailedError, first_line
 from exporter.formats.base import Conversion
 from exporter.formats.precheck import rehearse
 from exporter.formats.tensorrt_accelerator import accelerated
@@ -50,19 +50,19 @@ def write_first_right(source: Source, folder: Path, target: Target, truth: Truth
     Where none does, the first that could be written stays: the proof says what is wrong with it.
 
     Raises:
-        ValidationFailed: No way leads to a file, or none to one that the release can load.
+        ValidationFailedError: No way leads to a file, or none to one that the release can load.
     """
     limits = OnnxTarget(OPSET, IR, target.release.max_opset, target.release.max_ir)
     ways = source.onnx_ways(limits)
     written: list[tuple[Path, Conversion]] = []
-    refused: ValidationFailed | None = None
+    refused: ValidationFailedError | None = None
     with tempfile.TemporaryDirectory(prefix="ways-", dir=folder.parent) as scratch:
         for number, way in enumerate(ways):
             place = Path(scratch, str(number))
             place.mkdir()
             try:
                 conversion = _write(source, way, place, target.release)
-            except ValidationFailed as error:
+            except ValidationFailedError as error:
                 refused = refused or error
                 continue
             written.append((place, conversion))
@@ -85,10 +85,10 @@ def _write(source: Source, way: OnnxWay, folder: Path, release: Release) -> Conv
     path = folder / FILENAME
     try:
         converter = way(path)
-    except (ValidationFailed, OSError):
+    except (ValidationFailedError, OSError):
         raise
     except Exception as error:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the model cannot be written as ONNX: {first_line(error)}",
             hint="Replace the operator that it names by others, and log the model again.",
             kind="convert",
@@ -116,8 +116,8 @@ def size_of(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _nothing_written() -> ValidationFailed:
-    return ValidationFailed(
+def _nothing_written() -> ValidationFailedError:
+    return ValidationFailedError(
         "the model has no ONNX form",
         hint="Log it in a flavor that can be converted.",
         kind="convert",
@@ -131,7 +131,7 @@ def _check_release(proto: onnx.ModelProto, release: Release) -> None:
         ("IR version", proto.ir_version, release.max_ir),
     ):
         if found > newest:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the ONNX model has {what} {found}; Triton {release.name} with ONNX Runtime "
                 f"{release.onnxruntime} loads at most {newest}",
                 hint="Export for a newer release (--triton-release), or log the model with an "
@@ -145,7 +145,7 @@ def _check_names(reference: Interface, candidate: Interface) -> None:
         expected = [tensor.name for tensor in getattr(reference, kind)]
         found = [tensor.name for tensor in getattr(candidate, kind)]
         if sorted(expected) != sorted(found):
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the {kind} of the converted model are {', '.join(found) or 'none'}; "
                 f"the registered model has {', '.join(expected) or 'none'}",
                 hint="An input that no output depends on, or one tensor returned twice, is lost in "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.parity.value_generators import EDGES, differ, draw, edge
 from triton_client.types import numpy_dtype
 
@@ -178,7 +178,8 @@ def named_samples(arrays: Arrays, interface: Interface) -> list[Case]:
     """Turn a user's npz into cases: ``input`` alone, or ``case/input``.
 
     Raises:
-        ValidationFailed: A name, dtype or shape does not fit the model, or two cases have one name.
+        ValidationFailedError: A name, dtype or shape does not fit the model, or two cases have one
+            name.
     """
     tensors = {tensor.name: tensor for tensor in interface.inputs}
     cases: dict[str, dict[str, Array]] = {}
@@ -214,7 +215,7 @@ def _same(left: Arrays, right: Arrays) -> bool:
 
 
 def _misfit(reason: str) -> None:
-    raise ValidationFailed(
+    raise ValidationFailedError(
         f"the samples do not fit the model: {reason}",
         hint="Save arrays under the names of the inputs, or as 'case/input' for several cases.",
         kind="samples",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Batching, Check, Evidence
 from exporter.parity.input_generator import Case, Drawing, rows_of, take_rows
@@ -60,8 +60,8 @@ def examine(
         say: Told what is being done.
 
     Raises:
-        ValidationFailed: The reference does not agree with itself, cannot run its own example or
-            any drawn input, or must be batched and cannot be.
+        ValidationFailedError: The reference does not agree with itself, cannot run its own example
+            or any drawn input, or must be batched and cannot be.
     """
     asked = Questions(source, evidence, Drawing(source.interface, source.example))
     say("asking the registered model")
@@ -99,7 +99,7 @@ def _check_determinism(asked: Questions) -> None:
     """Ask the same twice, with something else in between.
 
     Raises:
-        ValidationFailed: The answers differ.
+        ValidationFailedError: The answers differ.
     """
     first = min(asked.answers, key=lambda answer: sum(a.size for a in answer.case.inputs.values()))
     between = asked.answers[0] if asked.answers[0] is not first else asked.answers[-1]
@@ -119,7 +119,7 @@ def _check_determinism(asked: Questions) -> None:
                 f"{problem.problem}"
             )
             asked.evidence.add(Check("determinism", passed=False, detail=detail, cases=attempt))
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the registered model is not deterministic: {detail}",
                 hint="Call model.eval() before logging; remove noise, counters and clocks "
                 "from forward(). What draws numbers cannot be proven.",

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.parity.evidence import Batching, Evidence
 from exporter.parity.input_generator import Case, Drawing, equal_rows, mixed_in, rows_of, take_rows
 from exporter.parity.reference_set import Answer
@@ -74,7 +74,7 @@ class Questions:
         """Refuse a reference whose answers have other shapes than it declares.
 
         Raises:
-            ValidationFailed: They have.
+            ValidationFailedError: They have.
         """
         for tensor in self.source.interface.outputs:
             shape = outputs[tensor.name].shape
@@ -82,7 +82,7 @@ class Questions:
                 isinstance(axis, int) and axis != size
                 for axis, size in zip(tensor.axes, shape, strict=True)
             ):
-                raise ValidationFailed(
+                raise ValidationFailedError(
                     f"the registered model answers {case.name} with '{tensor.name}' of shape "
                     f"{list(shape)}, where it is {list(tensor.shape)} otherwise: its size depends "
                     "on values",
@@ -95,7 +95,7 @@ class Questions:
         """Ask the logged example.
 
         Raises:
-            ValidationFailed: The reference cannot run it.
+            ValidationFailedError: The reference cannot run it.
         """
         example = self.source.example
         if example is None:
@@ -106,7 +106,7 @@ class Questions:
         try:
             self.ask(Case("example", example))
         except CannotRun as error:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the registered model cannot run its own example: {error}",
                 hint="Log the model again with an example that it can answer.",
                 kind="signature",
@@ -193,7 +193,7 @@ class Questions:
             try:
                 self.ask(case, exactly=number == 1)
             except CannotRun as error:
-                raise ValidationFailed(
+                raise ValidationFailedError(
                     f"the registered model refuses inputs drawn from its example's range: {error}",
                     hint="Log an input example with typical values, or give --samples FILE.npz.",
                     kind="samples",
@@ -215,7 +215,7 @@ class Questions:
             try:
                 self.ask(case)
             except CannotRun as error:
-                raise ValidationFailed(
+                raise ValidationFailedError(
                     f"the registered model cannot run {case.name}: {error}",
                     hint="Correct the samples file.",
                     kind="samples",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,9 +78,9 @@ class Truth:
         )
 
 
-def cannot_be_batched(reason: str) -> ValidationFailed:
+def cannot_be_batched(reason: str) -> ValidationFailedError:
     """Return the error for a model that must be batched and cannot be."""
-    return ValidationFailed(
+    return ValidationFailedError(
         f"the model cannot be batched: {reason}",
         hint="Export it with --batching auto to serve it unbatched, or change the model.",
         kind="batching",

@@ -20,7 +20,7 @@ def replay_samples(model: Model, bundle: Bundle, evidence: Evidence) -> None:
     """Ask a served model every sample of a bundle; the verdict is the evidence's.
 
     Raises:
-        ValidationFailed: The samples cannot be read.
+        ValidationFailedError: The samples cannot be read.
     """
     outputs = bundle.outputs
     evidence.expect(outputs)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.arrays import read_npz, write_npz
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.parity.input_generator import Case
 from exporter.parity.reference_set import Answer, Truth
 from exporter.parity.tolerances import Tolerance
@@ -65,7 +65,7 @@ def load_samples(path: Path, batching: Batching, *, slow: bool = False) -> Truth
     """Read what `save_samples` or `save_truth` wrote.
 
     Raises:
-        ValidationFailed: The file is missing or damaged.
+        ValidationFailedError: The file is missing or damaged.
     """
     arrays = load_arrays(path)
     tolerances: dict[str, Tolerance | None] = {}
@@ -118,12 +118,12 @@ def load_arrays(path: Path) -> dict[str, Array]:
     """Read an npz without unpickling anything.
 
     Raises:
-        ValidationFailed: It is missing, damaged or holds pickled objects.
+        ValidationFailedError: It is missing, damaged or holds pickled objects.
     """
     try:
         arrays = read_npz(path)
     except ValueError as error:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             str(error),
             hint="Write it with numpy.savez and arrays that are not of objects.",
             kind="samples",

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from exporter.errors import UnavailableError, ValidationFailed
+from exporter.errors import UnavailableError, ValidationFailedError
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.replay import replay_samples
 from exporter.parity.served import calling, check_batching, check_numbers
@@ -60,7 +60,7 @@ def prove_again(server: ProvingServer, bundle: Bundle) -> None:
     """Load a bundle that was proven before and replay its samples.
 
     Raises:
-        ValidationFailed: It is refused, or answers otherwise.
+        ValidationFailedError: It is refused, or answers otherwise.
         UnavailableError: The server died or hangs.
     """
     evidence = Evidence()
@@ -149,7 +149,7 @@ def raise_if_failed(evidence: Evidence) -> None:
     """Turn a failed verdict into the error that ends the export.
 
     Raises:
-        ValidationFailed: The evidence did not pass.
+        ValidationFailedError: The evidence did not pass.
     """
     if evidence.passed:
         return
@@ -158,7 +158,7 @@ def raise_if_failed(evidence: Evidence) -> None:
         failed.name, "Look at the report; export with other settings or mend the model."
     )
     kind = "target" if failed.name == "load" else "parity"
-    raise ValidationFailed(
+    raise ValidationFailedError(
         f"what Triton serves is not what was registered: {failed.name}: {failed.detail}",
         hint=hint,
         kind=kind,

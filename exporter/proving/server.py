@@ -12,7 +12,7 @@ from exporter.bundle import CONFIG, WARMUP
 from exporter.errors import StlabError, UsageError
 from exporter.repository.model_dir import lay_out
 from exporter.system.sandbox import hide_process
-from exporter.triton.connection import client_of, connected
+from exporter.triton.connection import connect, make_client
 from exporter.triton.model_config import parse
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
@@ -150,8 +150,8 @@ class RemoteServer:
 
     def client(self) -> TritonClient:
         """See `ProvingServer.client`."""
-        with connected(self._url, option="--prove-on"):
-            return client_of(self._url, CALL_SECONDS)
+        with connect(self._url, option="--prove-on"):
+            return make_client(self._url, CALL_SECONDS)
 
     def name(self, bundle: Bundle) -> str:
         """See `ProvingServer.name`."""
@@ -187,7 +187,7 @@ class RemoteServer:
 
     def _unload(self) -> None:
         if self._loaded is not None:
-            with suppress(StlabError), connected(self._url) as client:
+            with suppress(StlabError), connect(self._url) as client:
                 client.repository.unload(self._loaded)
 
 

@@ -50,7 +50,7 @@ def download(registry: Registry, address: str, folder: Path, what: str, hint: st
     Raises:
         ConflictError: The address is not one that is followed; its kind is ``address``.
         NotFoundError: Nothing is there.
-        ValidationFailed: A file's name leads out of the folder.
+        ValidationFailedError: A file's name leads out of the folder.
         UnavailableError: The registry or the store went away, or this machine cannot hold the copy;
             the cause is named.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from exporter.errors import ConflictError, ValidationFailed
+from exporter.errors import ConflictError, ValidationFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ def pipeline_models(registry: Registry, tags: Mapping[str, str]) -> dict[str, tu
         tags: The version's tags; one is ``models:/scaler/3`` or ``models:/scaler@prod``.
 
     Raises:
-        ValidationFailed: A tag names no version of a model.
+        ValidationFailedError: A tag names no version of a model.
         NotFoundError: There is no such model or version.
         ConflictError: The alias names no version.
         UnavailableError: The registry went away.
@@ -42,7 +42,7 @@ def pipeline_models(registry: Registry, tags: Mapping[str, str]) -> dict[str, tu
             continue
         named = _NAMED.fullmatch(text.strip())
         if named is None:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the tag stlab.{place} is {text!r}, which names no version of a model",
                 hint="Set it to models:/NAME/VERSION or models:/NAME@ALIAS.",
                 kind="pipeline",

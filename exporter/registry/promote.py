@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from exporter.errors import ConflictError, OutcomeUnknown
+from exporter.errors import ConflictError, OutcomeUnknownError
 from exporter.names import ARCHIVED
 from exporter.registry.errors import translate_errors
 from exporter.registry.promotion_record import (
@@ -43,7 +43,7 @@ def promote(registry: Registry, selection: Selection, alias: str, record: Promot
 
     Raises:
         ConflictError: Somebody else moved the alias meanwhile; what was changed is undone.
-        OutcomeUnknown: The registry went away before it said whether the alias was moved.
+        OutcomeUnknownError: The registry went away before it said whether the alias was moved.
         UnavailableError: The registry went away before.
     """
     with translate_errors(registry.uri):
@@ -206,8 +206,8 @@ def _renewed(selection: Selection, alias: str, record: PromotionRecord) -> Promo
     return replace(record, previous=earlier.previous)
 
 
-def _unknown(registry: Registry, selection: Selection, alias: str) -> OutcomeUnknown:
-    return OutcomeUnknown(
+def _unknown(registry: Registry, selection: Selection, alias: str) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
         f"the registry at {redact(registry.uri)} went away while '{alias}' was moved; whether it "
         f"names version {selection.version} now is unknown, and that version stays served",
         hint="Run the same command again once the registry answers; it finishes the move.",

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from exporter.bundle import MANIFEST, Bundle
-from exporter.errors import ConflictError, ValidationFailed
+from exporter.errors import ConflictError, ValidationFailedError
 from exporter.registry.artifacts import download
 from exporter.registry.bounds import exchange
 from exporter.registry.errors import quiet_progress, translate_errors
 from exporter.registry.locations import check_location
-from exporter.system.processes import Holder
+from exporter.system.processes import ProcessId
 from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ExportRun:
                 experiment_id = _create_experiment(registry)
             else:
                 experiment_id = experiment.experiment_id
-            tags = {_PROCESS: json.dumps(Holder.this_process().as_dict())}
+            tags = {_PROCESS: json.dumps(ProcessId.this_process().as_dict())}
             run = client.create_run(experiment_id, run_name=name, tags=tags)
             client.log_batch(
                 run.info.run_id,
@@ -131,7 +131,7 @@ def close_abandoned(registry: Registry, model: str) -> None:
 
 def _has_died(mark: str) -> bool:
     try:
-        return Holder.read(parse_json(mark)).has_died()
+        return ProcessId.read(parse_json(mark)).has_died()
     except UNFIT:
         return False
 
@@ -152,7 +152,7 @@ def fetch_bundle(
     Raises:
         NotFoundError: It is gone.
         ConflictError: It is at an address that is not followed.
-        ValidationFailed: The bundle there is another one, or a file is missing or differs.
+        ValidationFailedError: The bundle there is another one, or a file is missing or differs.
         UnavailableError: The registry, the artifact store or the disk does not hold out.
     """
     path = download(
@@ -164,7 +164,7 @@ def fetch_bundle(
     )
     bundle = Bundle.open(path, model, version)
     if bundle.sha256 != sha256:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"{MANIFEST} in {uri} is not the one that was proven: it makes the bundle "
             f"{bundle.sha256[:12]}, and the evidence is for {sha256[:12]}",
             hint="Export the version to 'staging' again, which converts it anew.",

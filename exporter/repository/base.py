@@ -77,7 +77,7 @@ class Repository(Protocol):
         those of the manifest is for `verify` to say.
 
         Raises:
-            ValidationFailed: Its manifest cannot be read, or is about another version.
+            ValidationFailedError: Its manifest cannot be read, or is about another version.
         """
 
     def fetch(self, bundle: Bundle, folder: Path) -> Bundle:
@@ -88,21 +88,21 @@ class Repository(Protocol):
             folder: Where they may be put; it need not be there.
 
         Raises:
-            ValidationFailed: A file is missing, or is not the one that was proven.
+            ValidationFailedError: A file is missing, or is not the one that was proven.
         """
 
     def verify(self, bundle: Bundle) -> None:
         """Read every file that is published of a bundle of this repository.
 
         Raises:
-            ValidationFailed: A file is missing, differs, or was never proven; it is named.
+            ValidationFailedError: A file is missing, differs, or was never proven; it is named.
         """
 
     def served_versions(self, model: str) -> tuple[int, ...]:
         """Return the versions that the live config names.
 
         Raises:
-            ValidationFailed: The config cannot be read.
+            ValidationFailedError: The config cannot be read.
         """
 
     def is_serving(self, bundle: Bundle) -> bool:

@@ -34,7 +34,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ConflictError, StlabError, UsageError
-from exporter.system.processes import Holder
+from exporter.system.processes import ProcessId
 from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
@@ -83,7 +83,11 @@ class Lease:
             UsageError: The store does not honour conditional writes.
         """
         locks = _Locks(store, folder, model)
-        content = {"seconds": seconds, "token": uuid.uuid4().hex, **Holder.this_process().as_dict()}
+        content = {
+            "seconds": seconds,
+            "token": uuid.uuid4().hex,
+            **ProcessId.this_process().as_dict(),
+        }
         number, since = locks.take(content)
         lease = cls(locks, number, content, since)
         try:
@@ -210,7 +214,7 @@ class _Locks:
         if raw is None:
             return False
         content = _decode(raw)
-        holder = Holder.read(content)
+        holder = ProcessId.read(content)
         if content.get("released") is True or holder.has_died():
             return True
         age, seconds = self._age(number), float(content["seconds"])

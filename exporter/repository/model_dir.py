@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from exporter.bundle import CONFIG, MANIFEST, REPORT, WARMUP
-from exporter.errors import ConflictError, ValidationFailed
+from exporter.errors import ConflictError, ValidationFailedError
 from exporter.names import served_version
 from exporter.repository.atomic_files import copy_file
 from exporter.triton.model_config import parse
@@ -100,7 +100,7 @@ def live_config(place: ModelDir) -> Any:
     """Return a model directory's configuration, or None where there is none.
 
     Raises:
-        ValidationFailed: It cannot be read, or is cut short.
+        ValidationFailedError: It cannot be read, or is cut short.
     """
     content = place.read(CONFIG)
     if content is None:
@@ -108,7 +108,7 @@ def live_config(place: ModelDir) -> Any:
     config = parse(content.decode(errors="replace"), where=f"{place}/{CONFIG}")
     # The backend is the last that stlab writes.
     if not config.backend and not config.platform:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"{place}/{CONFIG} is cut short: it names no backend",
             hint="Export the served version again, which writes the file again.",
             kind="config",
@@ -120,7 +120,7 @@ def served_versions(place: ModelDir) -> tuple[int, ...]:
     """Return the versions that a model's live config names.
 
     Raises:
-        ValidationFailed: It cannot be read.
+        ValidationFailedError: It cannot be read.
     """
     config = live_config(place)
     return () if config is None else tuple(config.version_policy.specific.versions)
@@ -148,7 +148,7 @@ def reject_foreign_files(place: ModelDir, unfinished: Collection[int] = ()) -> N
         elif name.rpartition(".")[2] in _CODE and "." in name:
             found = f"'{name}', which a server would run"
     config = None
-    with suppress(ValidationFailed):
+    with suppress(ValidationFailedError):
         config = live_config(place)
     if config is not None and not config.version_policy.specific.versions:
         found = f"a {CONFIG} that names no versions"

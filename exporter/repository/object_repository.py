@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.bundle import CONFIG, MANIFEST, REPORT, SAMPLES, WARMUP, Bundle, file_digest
-from exporter.errors import ConflictError, StlabError, ValidationFailed
+from exporter.errors import ConflictError, StlabError, ValidationFailedError
 from exporter.names import artifact_path, served_version
 from exporter.repository.base import Publication, merged_config
 from exporter.repository.lease import LEASE_SECONDS, Lease
@@ -270,7 +270,7 @@ class ObjectRepository:
             if place.has(f"{version}/{MANIFEST}"):
                 self.store.delete(self._note(model, version))
                 continue
-            with suppress(ValidationFailed):  # whether it is served nobody can tell: it stays
+            with suppress(ValidationFailedError):  # whether it is served nobody can tell: it stays
                 if version not in self.served_versions(model):
                     self._take_away(model, version)
 

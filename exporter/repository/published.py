@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.bundle import CONFIG, MANIFEST, REPORT
-from exporter.errors import ConflictError, ValidationFailed
+from exporter.errors import ConflictError, ValidationFailedError
 from exporter.repository.base import merged_config
 from exporter.repository.model_dir import live_config, reject_foreign_files, warmup_files
 
@@ -34,13 +34,13 @@ def published_state(repository: Repository, bundle: Bundle) -> tuple[bool, bool]
     """
     try:
         published = repository.bundle(bundle.model, bundle.version)
-    except ValidationFailed:
+    except ValidationFailedError:
         return False, False
     if published is None or published.sha256 != bundle.sha256:
         return False, False
     try:
         repository.verify(bundle)
-    except ValidationFailed:
+    except ValidationFailedError:
         return True, False
     proven = (bundle.path / REPORT).is_file()
     return True, not proven or published.passed_report() is not None
@@ -65,7 +65,7 @@ def possibly_served(repository: Repository, model: str) -> tuple[int, ...]:
     """Return the versions that the live config names; all published ones where it is damaged."""
     try:
         return repository.served_versions(model)
-    except ValidationFailed:
+    except ValidationFailedError:
         return repository.versions(model)
 
 
@@ -89,7 +89,7 @@ def is_served(
         # With another version beside it, the config may be that of the other's bundle.
         bundles = [repository.bundle(bundle.model, version) for version in served]
         configs = [merged_config(repository, one, served) for one in bundles if one is not None]
-    except (ConflictError, ValidationFailed):
+    except (ConflictError, ValidationFailedError):
         return False
     whole = all(place.holds(bundle, name, name) for name in warmup_files(bundle))
     return whole and bundle.version in served and live in configs
@@ -134,7 +134,7 @@ def unused_warmup_files(
         for version in repository.versions(model) if names else ():
             bundle = repository.bundle(model, version)
             needed |= set(() if bundle is None else bundle.files)
-    except ValidationFailed:
+    except ValidationFailedError:
         return ()
     config = (place.read(CONFIG) or b"").decode(errors="replace")
     return [n for n in names if n not in needed and n.rpartition("/")[2] not in config]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.errors import ConflictError, StlabError, ValidationFailed
+from exporter.errors import ConflictError, StlabError, ValidationFailedError
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.replay import replay_samples
-from exporter.triton.connection import connected
+from exporter.triton.connection import connect
 from triton_client.errors import (
     DeadlineExceeded,
     ModelNotFound,
@@ -42,9 +42,9 @@ def reload(url: str, bundle: Bundle, *, must_serve: bool = True) -> None:
     Raises:
         UnavailableError: The server does not answer.
         ConflictError: It serves another repository.
-        ValidationFailed: It refuses to load the version.
+        ValidationFailedError: It refuses to load the version.
     """
-    with connected(url, timeout=LOAD_SECONDS) as client:
+    with connect(url, timeout=LOAD_SECONDS) as client:
         try:
             client.repository.load(bundle.model)
         except (Unavailable, DeadlineExceeded, PermissionDenied):
@@ -60,9 +60,9 @@ def unload(url: str, model: str) -> None:
 
     Raises:
         UnavailableError: The server does not answer.
-        ValidationFailed: It refuses.
+        ValidationFailedError: It refuses.
     """
-    with connected(url) as client:
+    with connect(url) as client:
         client.repository.unload(model)
 
 
@@ -72,7 +72,7 @@ def answers(url: str, bundle: Bundle) -> bool:
     Raises:
         UnavailableError: The server does not answer.
     """
-    with connected(url) as client:
+    with connect(url) as client:
         return _replay(client, bundle).passed
 
 
@@ -83,10 +83,10 @@ def verify(url: str, bundle: Bundle) -> Evidence:
         The evidence, passed.
 
     Raises:
-        ValidationFailed: An answer is out of budget.
+        ValidationFailedError: An answer is out of budget.
         UnavailableError: The server does not answer.
     """
-    with connected(url) as client:
+    with connect(url) as client:
         evidence = _replay(client, bundle)
         if not evidence.passed:
             client.metadata()  # a server that is gone has not answered wrongly
@@ -95,9 +95,9 @@ def verify(url: str, bundle: Bundle) -> Evidence:
     return evidence
 
 
-def wrong_answers(url: str, bundle: Bundle, evidence: Evidence) -> ValidationFailed:
+def wrong_answers(url: str, bundle: Bundle, evidence: Evidence) -> ValidationFailedError:
     """Return the error for a server whose answers are out of budget."""
-    return ValidationFailed(
+    return ValidationFailedError(
         f"the server at {url} does not answer as version {bundle.version} of "
         f"'{bundle.model}' was proven: {evidence.reason}",
         hint="Compare its GPU, driver and Triton release with the proven ones.",
@@ -113,7 +113,7 @@ def check_servers(urls: Sequence[str]) -> None:
         ConflictError: One is in mode ``none`` or ``poll``, or wants credentials.
     """
     for url in urls:
-        with connected(url) as client:
+        with connect(url) as client:
             try:
                 # In explicit mode there is nothing to do; in the others that is not allowed.
                 client.repository.unload(_NOBODYS)
@@ -149,7 +149,7 @@ def _refusal(url: str, bundle: Bundle, error: TritonClientError) -> StlabError:
             f"the server at {url} does not serve this repository: {text}",
             hint="Give --repository and --triton-url that belong together.",
         )
-    return ValidationFailed(
+    return ValidationFailedError(
         f"the server at {url} refuses version {bundle.version} of '{bundle.model}': {text}",
         hint="It served the version before all along; the message is the server's own.",
         kind="target",

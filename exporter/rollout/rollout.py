@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.errors import OutcomeUnknown, StlabError
+from exporter.errors import OutcomeUnknownError, StlabError
 from exporter.names import ARCHIVED
 from exporter.registry import is_current, repository_of
 from exporter.repository import possibly_served
@@ -92,7 +92,7 @@ class Rollout:
             steps: Told of every step.
 
         Raises:
-            OutcomeUnknown: The block cannot tell whether the alias was moved; the bundle stays
+            OutcomeUnknownError: The block cannot tell whether the alias was moved; the bundle stays
                 published and served, and the next run finds out.
             StlabError: A step failed; repository and servers are as before.
         """
@@ -114,7 +114,7 @@ class Rollout:
                     verify(url, bundle)
             try:
                 yield
-            except OutcomeUnknown:
+            except OutcomeUnknownError:
                 undo.pop_all()
                 raise
             undo.pop_all()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.mlmodel import MLModel
 from exporter.untrusted import reading
 
@@ -40,7 +40,7 @@ def open_source(path: Path, *, allow_pickle: bool = False) -> Source:
         allow_pickle: Whether pickled content may be loaded.
 
     Raises:
-        ValidationFailed: The artifact is damaged, unsafe, or of a flavor not known here.
+        ValidationFailedError: The artifact is damaged, unsafe, or of a flavor not known here.
     """
     model = MLModel.read(path)
     for flavor, module in FLAVORS.items():
@@ -48,7 +48,7 @@ def open_source(path: Path, *, allow_pickle: bool = False) -> Source:
             opened = import_module(module).open_source
             with reading(f"the version's {flavor} model", hint=_HINT, kind="artifact"):
                 return cast("Source", opened(model, allow_pickle=allow_pickle))
-    raise ValidationFailed(
+    raise ValidationFailedError(
         f"the version has the flavors {', '.join(model.flavors) or 'none'}; "
         f"this release exports {', '.join(FLAVORS)}",
         hint="Log the model with one of these flavors.",

@@ -76,5 +76,5 @@ class Source(Protocol):
         The first whose file answers as the model does is taken.
 
         Raises:
-            ValidationFailed: The model has no ONNX form.
+            ValidationFailedError: The model has no ONNX form.
         """

@@ -7,7 +7,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import UsageError, ValidationFailed, first_line
+from exporter.errors import UsageError, ValidationFailedError, first_line
 from exporter.sources.safe_loading import refuse_pickle, trusted_load
 from exporter.sources.sklearn import classes_of, predictor
 from exporter.sources.tabular.boosters import BoosterConverter
@@ -27,7 +27,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
     """Open a logged LightGBM model.
 
     Raises:
-        ValidationFailed: It is pickled and that is not allowed, damaged, or not of tables.
+        ValidationFailedError: It is pickled and that is not allowed, damaged, or not of tables.
         UsageError: lightgbm is not installed.
     """
     try:
@@ -43,7 +43,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
     plain = isinstance(found, lightgbm.Booster)
     booster = found if plain else found.booster_
     if booster.pandas_categorical:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             "the LightGBM model was trained on a data frame with columns of pandas' categories, "
             "which no tensor is, and takes the same again",
             hint="Train it on whole numbers with categorical_feature=[...], or behind an encoder "
@@ -77,10 +77,10 @@ def _load(model: MLModel, path: Any, lightgbm: Any, *, allow_pickle: bool) -> An
         refuse_pickle(path.name, "serialization_format='skops'", allow_pickle=allow_pickle)
         os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"
         return importlib.import_module("mlflow.lightgbm").load_model(str(model.path))
-    except ValidationFailed:
+    except ValidationFailedError:
         raise
     except Exception as error:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"{path.name} cannot be loaded: {first_line(error)}",
             hint="Load it where it was logged, and log it again.",
             kind="artifact",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.names import artifact_path
 from exporter.sources.bounded_yaml import MOST_BYTES, parse_yaml
 from exporter.untrusted import UNFIT, parse_json, read_bounded, reading
@@ -52,7 +52,7 @@ class MLModel:
         """Read the ``MLmodel`` file of a folder.
 
         Raises:
-            ValidationFailed: It is missing or cannot be read.
+            ValidationFailedError: It is missing or cannot be read.
         """
         with reading(
             "the artifact's MLmodel file",
@@ -107,7 +107,7 @@ def check_signature(model: MLModel, inputs: Sequence[Tensor], outputs: Sequence[
         outputs: The model's outputs, likewise.
 
     Raises:
-        ValidationFailed: They do not fit; the first difference is named.
+        ValidationFailedError: They do not fit; the first difference is named.
     """
     for kind, fields, tensors in (
         ("input", model.inputs, inputs),
@@ -150,7 +150,7 @@ def _check_field(kind: str, field: Field, tensor: Tensor) -> None:
 
 
 def _refuse(difference: str) -> NoReturn:
-    raise ValidationFailed(
+    raise ValidationFailedError(
         f"the signature does not fit the model: {difference}",
         hint="Log the model again with a signature inferred from the example and the model's "
         "own output (mlflow.models.infer_signature).",

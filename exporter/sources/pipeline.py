@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import compose, helper, version_converter
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.interface import Interface, Tensor
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class ComposedSource:
         parts: The models, the first one first, by a word for each.
 
     Raises:
-        ValidationFailed: They do not fit together.
+        ValidationFailedError: They do not fit together.
     """
 
     def __init__(self, parts: Mapping[str, Source]) -> None:
@@ -163,8 +163,8 @@ def _fits(given: Tensor, taken: Tensor) -> bool:
     )
 
 
-def _misfit(reason: str) -> ValidationFailed:
-    return ValidationFailed(
+def _misfit(reason: str) -> ValidationFailedError:
+    return ValidationFailedError(
         f"the models of the pipeline do not fit together: {reason}",
         hint="Log them with tensors of the same names, dtypes and shapes, or correct the tags "
         "stlab.preprocessing and stlab.postprocessing.",

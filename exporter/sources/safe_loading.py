@@ -6,7 +6,7 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import UsageError, ValidationFailed, first_line
+from exporter.errors import UsageError, ValidationFailedError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +21,10 @@ def refuse_pickle(what: str, instead: str, *, allow_pickle: bool) -> None:
     """Refuse a pickle unless it is allowed.
 
     Raises:
-        ValidationFailed: It is not.
+        ValidationFailedError: It is not.
     """
     if not allow_pickle:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"{what} was not loaded: it is a pickle, and loading one runs code that it carries",
             hint=f"Log the model with {instead}, or trust whoever logged it with --allow-pickle.",
             kind="unsafe",
@@ -43,7 +43,7 @@ def trusted_load(path: Path, packages: Sequence[str], *, allow_pickle: bool) -> 
         allow_pickle: Whether any other type may be made as well.
 
     Raises:
-        ValidationFailed: It holds other types, or is damaged.
+        ValidationFailedError: It holds other types, or is damaged.
         UsageError: skops is not installed.
     """
     try:
@@ -59,12 +59,12 @@ def trusted_load(path: Path, packages: Sequence[str], *, allow_pickle: bool) -> 
         if allow_pickle or not unknown:
             return skops.io.load(path, trusted=types)
     except Exception as error:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"{path.name} cannot be loaded: {first_line(error)}",
             hint="Load it where it was logged, and log it again.",
             kind="artifact",
         ) from error
-    raise ValidationFailed(
+    raise ValidationFailedError(
         f"{path.name} was not loaded: it makes objects of {', '.join(sorted(unknown))}, which may "
         "run anything",
         hint="Leave them out of the estimator, or trust whoever logged it with --allow-pickle.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import UsageError, ValidationFailed, first_line
+from exporter.errors import UsageError, ValidationFailedError, first_line
 from exporter.sources.sklearn import classes_of, predictor
 from exporter.sources.tabular import xgboost_trees
 from exporter.sources.tabular.boosters import BoosterConverter
@@ -24,7 +24,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:  # noqa
     """Open a logged XGBoost model.
 
     Raises:
-        ValidationFailed: It is damaged, or not of tables.
+        ValidationFailedError: It is damaged, or not of tables.
         UsageError: xgboost is not installed.
     """
     try:
@@ -41,7 +41,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:  # noqa
     try:
         found.load_model(path)
     except Exception as error:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"{path.name} cannot be loaded: {first_line(error)}",
             hint="Load it where it was logged, and log it again.",
             kind="artifact",

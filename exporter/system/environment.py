@@ -14,7 +14,13 @@ from typing import NoReturn
 
 from exporter.errors import UsageError
 
-__all__ = ["bare_environment", "exit_now", "load_dotenv", "raise_gc_thresholds", "temporary_folder"]
+__all__ = [
+    "exit_now",
+    "load_dotenv",
+    "minimal_environment",
+    "raise_gc_thresholds",
+    "temporary_folder",
+]
 
 _temporary: list[Path] = []
 
@@ -27,7 +33,7 @@ _NAMES = frozenset(
 _PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "MALLOC_", "GLIBC_")
 
 
-def bare_environment() -> dict[str, str]:
+def minimal_environment() -> dict[str, str]:
     """Return what a model's process gets of this process's environment: no credentials."""
     return {
         name: value

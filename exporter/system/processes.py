@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Holder"]
+__all__ = ["ProcessId"]
 
 # The 22nd field of /proc/PID/stat; the second one, a name in parentheses, may hold spaces.
 _STATE, _STARTED = 0, 19
@@ -19,7 +19,7 @@ _DEAD = frozenset({"Z", "X"})
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class ProcessId:
     """A process.
 
     Attributes:

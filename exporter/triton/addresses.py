@@ -15,7 +15,7 @@ from exporter.text.redaction import learn
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["SERVER_NAME", "check_addresses", "each_server", "separated"]
+__all__ = ["SERVER_NAME", "check_addresses", "expand_addresses", "split_addresses"]
 
 SERVER_NAME = "#"
 """Stands between an address and the name that the server's certificate is for."""
@@ -56,7 +56,7 @@ def is_loopback(host: str, *, unspecified: bool = False) -> bool:
     return address.is_loopback or (unspecified and address.is_unspecified)
 
 
-def separated(urls: str) -> tuple[str, ...]:
+def split_addresses(urls: str) -> tuple[str, ...]:
     """Return the addresses of a text, such as STLAB_TRITON_URL: with blanks or commas between.
 
     Raises:
@@ -66,7 +66,7 @@ def separated(urls: str) -> tuple[str, ...]:
     return tuple((urls if urls.startswith(_LISTS) else urls.replace(",", " ")).split())
 
 
-def each_server(urls: Iterable[str]) -> tuple[str, ...]:
+def expand_addresses(urls: Iterable[str]) -> tuple[str, ...]:
     """Return the gRPC addresses of all servers, in order and each once.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from exporter.errors import ConflictError, UnavailableError, UsageError, ValidationFailed
+from exporter.errors import ConflictError, UnavailableError, UsageError, ValidationFailedError
 from exporter.triton.addresses import check_addresses
 from exporter.triton.credentials import Credentials
 from triton_client import TritonClient
@@ -19,16 +19,16 @@ from triton_client.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["client_of", "connected"]
+__all__ = ["connect", "make_client"]
 
 CALL_SECONDS = 60.0
 
 
-def client_of(url: str, timeout: float) -> TritonClient:
+def make_client(url: str, timeout: float) -> TritonClient:
     """Return a client of a server that the user named, with the environment's credentials for it.
 
     Args:
-        url: The server's gRPC address; see `each_server` for what may stand behind it.
+        url: The server's gRPC address; see `expand_addresses` for what may stand behind it.
         timeout: Seconds that a call may take.
 
     Raises:
@@ -40,7 +40,7 @@ def client_of(url: str, timeout: float) -> TritonClient:
 
 
 @contextmanager
-def connected(
+def connect(
     url: str, *, option: str = "--triton-url", timeout: float = CALL_SECONDS
 ) -> Iterator[TritonClient]:
     """Open a client of a server that answers.
@@ -54,10 +54,10 @@ def connected(
         UsageError: It is not an address.
         UnavailableError: Nothing answers there, or no longer.
         ConflictError: The server wants credentials.
-        ValidationFailed: It refuses a call that should have gone well.
+        ValidationFailedError: It refuses a call that should have gone well.
     """
     try:
-        client = client_of(url, timeout)
+        client = make_client(url, timeout)
     except ValueError as error:
         raise UsageError(
             f"{option}: {error}", hint=f"Give {option} as HOST:PORT of the gRPC endpoint."
@@ -84,7 +84,7 @@ def connected(
                 "localhost:PORT.",
             ) from error
         except TritonClientError as error:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the Triton server at {url} refuses: {error.message}",
                 hint="The message is the server's own; its log may say more.",
                 kind="target",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.untrusted import UNFIT
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ def parse(text: str, *, where: str) -> pb.ModelConfig:
     """Read the text of a config.pbtxt.
 
     Raises:
-        ValidationFailed: It is not one; ``where`` is named.
+        ValidationFailedError: It is not one; ``where`` is named.
     """
     try:
         return text_format.Parse(text, pb.ModelConfig())
     except (text_format.ParseError, RecursionError, *UNFIT) as error:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"{where} is not a Triton model configuration: {error}",
             hint="Restore it, or export the served version again.",
             kind="config",

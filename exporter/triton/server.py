@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from exporter.errors import ConflictError, UnavailableError
-from exporter.system.environment import bare_environment
+from exporter.system.environment import minimal_environment
 from exporter.triton.flags import KEY_NAME, key_flags, merge_flags, safe_flags
 from exporter.triton.keys import ServerKey
 from exporter.triton.process import GuardedProcess, shell_safe
@@ -132,7 +132,7 @@ class TritonServer:
             _arguments=merge_flags(ours, extra_args),
             _ports=_Ports((http_port, grpc_port, metrics_port)),
             _scratch=scratch,
-            _environment=bare_environment() if environment is None else environment,
+            _environment=minimal_environment() if environment is None else environment,
             _private=private,
             _extra=extra_args,
         )

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter.errors import StlabError, ValidationFailed
+from exporter.errors import StlabError, ValidationFailedError
 from exporter.formats import convert
 from exporter.formats.base import Conversion, Target
 from exporter.interface import Interface, Tensor
@@ -116,7 +116,7 @@ def test_a_plan_answers_as_the_model_does(target: Release, tmp_path: Path, preci
 
 
 def test_a_plan_of_another_model_is_refused(target: Release, tmp_path: Path) -> None:
-    with pytest.raises(ValidationFailed, match="output 'y'") as caught:
+    with pytest.raises(ValidationFailedError, match="output 'y'") as caught:
         built(Other(), target, tmp_path)
     assert caught.value.kind == "parity"
 
@@ -131,7 +131,7 @@ def test_an_operator_that_tensorrt_lacks_is_named(target: Release, tmp_path: Pat
             onnx.save(model, path)
             return written
 
-    with pytest.raises(ValidationFailed, match="Odd"):
+    with pytest.raises(ValidationFailedError, match="Odd"):
         built(Odd(), target, tmp_path)
 
 

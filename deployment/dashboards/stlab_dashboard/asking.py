@@ -17,7 +17,7 @@ from exporter.arrays import as_bytes, read_npz, write_npz
 from exporter.commands.infer.command import InferRequest, first_address, infer
 from exporter.commands.infer.inputs import read_inputs
 from exporter.commands.infer.result import InferResult, storable
-from exporter.errors import ConflictError, StlabError, UnavailableError, ValidationFailed
+from exporter.errors import ConflictError, StlabError, UnavailableError, ValidationFailedError
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Evidence
 from exporter.text.redaction import redact
@@ -115,7 +115,7 @@ class Service:
             try:
                 outputs = {name: as_bytes(array) for name, array in read_npz(path).items()}
             except ValueError as error:
-                raise ValidationFailed(
+                raise ValidationFailedError(
                     f"the service at {redact(base)} answers with something else than arrays",
                     hint="Check that STLAB_API_URL is that of stlab-api.",
                 ) from error

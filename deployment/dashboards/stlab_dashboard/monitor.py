@@ -11,7 +11,7 @@ import httpx
 
 from exporter.commands.infer.command import first_address
 from exporter.errors import StlabError
-from exporter.triton.connection import connected
+from exporter.triton.connection import connect
 from stlab_dashboard.kept import Kept
 from stlab_dashboard.metrics import Reading, counters_of_page, counters_of_statistics, rates, total
 
@@ -68,7 +68,7 @@ class Monitor:
 
     def _look(self) -> View:
         try:
-            with connected(self._url, option="STLAB_TRITON_URL", timeout=_SECONDS) as client:
+            with connect(self._url, option="STLAB_TRITON_URL", timeout=_SECONDS) as client:
                 about = client.metadata()
                 page = _page_of(self._page)
                 if page is None:

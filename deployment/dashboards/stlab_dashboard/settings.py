@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from exporter.triton.addresses import separated
+from exporter.triton.addresses import split_addresses
 from stlab_web.asgi import known_hosts
 
 __all__ = ["Settings"]
@@ -56,4 +56,4 @@ class Settings(BaseSettings):
     @property
     def triton_urls(self) -> tuple[str, ...]:
         """The gRPC addresses of the servers; ``STLAB_TRITON_URL`` may list several."""
-        return separated(self.triton_url)
+        return split_addresses(self.triton_url)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from exporter.bundle import SAMPLES
 from exporter.commands.export.report import Report, write_html
 from exporter.commands.status.command import StatusRequest, status
-from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailed
+from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailedError
 from exporter.parity.evidence import Batching
 from exporter.parity.samples import load_samples
 from exporter.proven_bundle import BundleRef, fetch_proven, find_published
 from exporter.registry import Registry
 from exporter.repository import open_repository
-from exporter.triton.addresses import each_server
+from exporter.triton.addresses import expand_addresses
 from stlab_dashboard.kept import Kept
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Sources:
         request = StatusRequest(
             repository=settings.repository,
             tracking_uri=settings.tracking_uri,
-            triton_urls=each_server(settings.triton_urls),
+            triton_urls=expand_addresses(settings.triton_urls),
             quick=settings.quick,
         )
         return await self._status.get("status", lambda: status(request), anew=anew)
@@ -171,7 +171,7 @@ def _page(bundle: Bundle) -> str:
         try:
             write_html(Report(content), path)
         except Exception as error:  # a report of other fields than the template knows
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the report of version {bundle.version} cannot be shown: {error}",
                 hint="Export the version again with this release.",
                 kind="report",

@@ -13,7 +13,7 @@ from exporter.names import DEFAULT_REPOSITORY, DEFAULT_TRACKING_URI
 from exporter.repository import ObjectRepository, open_repository
 from exporter.rollout.live_servers import check_servers
 from exporter.text.redaction import redact
-from exporter.triton.connection import connected
+from exporter.triton.connection import connect
 from exporter.triton.releases import DEFAULT_RELEASE, RELEASES, release
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _repository(url: str) -> Check:
 def _server(url: str) -> Check:
     name = f"server {redact(url)}"
     try:
-        with connected(url, timeout=ANSWER_SECONDS) as client:
+        with connect(url, timeout=ANSWER_SECONDS) as client:
             version = client.metadata().version
         try:
             check_servers([url])

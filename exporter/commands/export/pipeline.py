@@ -23,7 +23,7 @@ from exporter.commands.export.reuse import ReusableExport
 from exporter.commands.export.run_log import ExportLog
 from exporter.commands.policy import check_expected, check_prod_allowed, triggered_by
 from exporter.commands.result import run_job
-from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailed
+from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailedError
 from exporter.formats import check as check_format
 from exporter.parity.evidence import Evidence
 from exporter.progress import Listener, Silent, Steps
@@ -164,7 +164,7 @@ class _Export:
                 target = proven.bundle.release
                 with self._open_server(target, work) as server, self.steps("prove"):
                     prove_again(server, proven.bundle)
-            except (NotFoundError, ValidationFailed, ConflictError) as error:
+            except (NotFoundError, ValidationFailedError, ConflictError) as error:
                 lost = not isinstance(error, ConflictError) or error.kind == "bundle"
                 if self.request.alias == "prod" or error.kind == "batching" or not lost:
                     raise  # built once: what staging proved, or nothing
@@ -212,7 +212,7 @@ class _Export:
             with self.steps("prove"):
                 prove(server, candidate, evidence)
                 raise_if_failed(evidence)
-        except ValidationFailed as error:
+        except ValidationFailedError as error:
             with contextlib.suppress(StlabError):
                 log.save_rejection(evidence, error, self.steps.seconds["total"], work)
             self.result = replace(self.result, parity=evidence.failed_summary(), report=log.report)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.commands.export.bundle_settings import settings_digest
-from exporter.errors import ConflictError, ValidationFailed
+from exporter.errors import ConflictError, ValidationFailedError
 from exporter.parity.reference_set import cannot_be_batched
 from exporter.proven_bundle import (
     BundleRef,
@@ -71,7 +71,7 @@ class ReusableExport:
         """Return what is proven, published, served and promoted already, if all of it is.
 
         Raises:
-            ValidationFailed: Batching is required of a version that cannot be batched.
+            ValidationFailedError: Batching is required of a version that cannot be batched.
             UnavailableError: A server does not answer.
         """
         if recorded is None:
@@ -81,7 +81,7 @@ class ReusableExport:
             if bundle is None or bundle.sha256 != recorded.sha256:
                 return None
             proven = self._asked_for(load_passed(bundle, recorded.uri))
-        except ValidationFailed as error:
+        except ValidationFailedError as error:
             if error.kind == "batching":
                 raise
             return None
@@ -99,7 +99,7 @@ class ReusableExport:
         Raises:
             NotFoundError: It is gone.
             ConflictError: It is not what was proven; its kind is ``bundle``.
-            ValidationFailed: It is not what is asked for.
+            ValidationFailedError: It is not what is asked for.
             UnavailableError: The registry or the artifact store went away.
         """
         model, version = selection.model, selection.version
@@ -109,7 +109,7 @@ class ReusableExport:
         bundle = proven.bundle
         # A killed export may have left tags of which some are older than others.
         if self.request.alias != "prod" and bundle.manifest.get("settings") != self.settings:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the bundle of version {bundle.version} was made with other settings",
                 hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
                 kind="bundle",

@@ -11,8 +11,8 @@ from exporter.arrays import write_npz
 from exporter.commands.infer.inputs import read_inputs
 from exporter.commands.infer.result import InferResult, storable
 from exporter.errors import NotFoundError, StlabError, UnavailableError, UsageError
-from exporter.triton.addresses import separated
-from exporter.triton.connection import CALL_SECONDS, connected
+from exporter.triton.addresses import split_addresses
+from exporter.triton.connection import CALL_SECONDS, connect
 from triton_client.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -66,7 +66,7 @@ def infer(request: InferRequest) -> InferResult:
 
 def first_address(urls: str) -> str:
     """Return the first of several addresses, as STLAB_TRITON_URL may hold."""
-    return next(iter(separated(urls)), "")
+    return next(iter(split_addresses(urls)), "")
 
 
 def _infer(request: InferRequest) -> InferResult:
@@ -74,7 +74,7 @@ def _infer(request: InferRequest) -> InferResult:
     inputs = read_inputs(request.inputs)
     url = first_address(request.url)
     with (
-        connected(url, option="--url", timeout=request.deadline) as client,
+        connect(url, option="--url", timeout=request.deadline) as client,
         _translated(client, request),
     ):
         model = client.model(request.model, request.version)
@@ -113,7 +113,7 @@ def _check(request: InferRequest) -> None:
 
 @contextmanager
 def _translated(client: TritonClient, request: InferRequest) -> Iterator[None]:
-    """Say what went wrong in the exporter's words; what is not here, `connected` says."""
+    """Say what went wrong in the exporter's words; what is not here, `connect` says."""
     version = "" if request.version is None else f" version {request.version}"
     name = f"model {request.model!r}{version}"
     try:

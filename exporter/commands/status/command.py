@@ -10,7 +10,13 @@ from exporter.commands.status.drift import alias_drift, model_drift
 from exporter.commands.status.fixes import FixCommands
 from exporter.commands.status.result import AliasState, ModelState, StatusResult
 from exporter.commands.status.snapshot import ModelSnapshot, Published, aliases_elsewhere, record_of
-from exporter.errors import ConflictError, NotFoundError, StlabError, UsageError, ValidationFailed
+from exporter.errors import (
+    ConflictError,
+    NotFoundError,
+    StlabError,
+    UsageError,
+    ValidationFailedError,
+)
 from exporter.names import (
     ALIAS_ORDER,
     ARCHIVED,
@@ -23,7 +29,7 @@ from exporter.proven_bundle import recorded_bundle
 from exporter.registry import Registry
 from exporter.registry.version_tags import BundleTags
 from exporter.repository import open_repository
-from exporter.triton.connection import connected
+from exporter.triton.connection import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -97,7 +103,7 @@ def _servers(urls: tuple[str, ...]) -> tuple[_Ready, StlabError | None]:
     silent = None
     for url in urls:
         try:
-            with connected(url) as client:
+            with connect(url) as client:
                 index = client.repository.index(ready=True)
                 found[url] = frozenset((entry.name, entry.version) for entry in index)
         except UsageError:
@@ -139,7 +145,7 @@ def _look(
     seen = replace(seen, asked=asked, here=repository.identity(), ready=ready)
     try:
         seen = replace(seen, in_config=repository.served_versions(model))
-    except ValidationFailed as error:
+    except ValidationFailedError as error:
         seen = replace(seen, config_damage=error.message)
     elsewhere = aliases_elsewhere(seen)
     wanted = {v for a, v in seen.aliases.items() if a in asked and a not in elsewhere}
@@ -152,7 +158,7 @@ def _published(
 ) -> Published | None:
     try:
         bundle = repository.bundle(model, version)
-    except ValidationFailed as error:
+    except ValidationFailedError as error:
         damage = f"what lies of version {version}: {error.message}"
         return Published(damage=damage, files_intact=False, replaceable=False)
     if bundle is None:
@@ -168,7 +174,7 @@ def _read(repository: Repository, bundle: Bundle) -> Published:
         return Published(bundle.sha256, files_intact=True, intact=True)
     try:
         repository.verify(bundle)
-    except ValidationFailed as error:
+    except ValidationFailedError as error:
         return Published(bundle.sha256, error.message, files_intact=False)
     return Published(bundle.sha256, files_intact=True, intact=False)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.errors import ValidationFailed, first_line
+from exporter.errors import ValidationFailedError, first_line
 from exporter.formats.precision.evaluator import Bench
 from exporter.formats.precision.fp16 import to_float16
 from exporter.formats.precision.int8 import to_int8
@@ -51,8 +51,8 @@ def reduce(
         The conversion with what was kept in float32 among its facts, and what was measured.
 
     Raises:
-        ValidationFailed: The precision costs more than its budget, whatever is kept in float32; or
-            the file answers otherwise than the reference already.
+        ValidationFailedError: The precision costs more than its budget, whatever is kept in
+            float32; or the file answers otherwise than the reference already.
         UsageError: ONNX Runtime is not installed.
     """
     precision = target.precision
@@ -64,7 +64,7 @@ def reduce(
         before = bench.open(path, threads=1)
         verdict = bench.judged(before)
         if verdict.problem:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the model answers otherwise already as ONNX in float32: {verdict.problem}",
                 hint="Export it with --precision fp32 first; its report says more.",
                 kind="parity",
@@ -80,7 +80,7 @@ def reduce(
         after = bench.open(path, threads=1)
         final = bench.judged(after)
         if final.problem:  # pragma: no cover - it was tried out just so
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"in {precision} the model answers otherwise: {final.problem}",
                 hint="Use --precision fp32.",
                 kind="precision",
@@ -115,7 +115,7 @@ def _read(path: Path) -> ModelProto:
     try:
         return read(path)
     except Exception as error:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the ONNX model cannot be rewritten: {first_line(error)}",
             hint="Use --precision fp32.",
             kind="precision",

@@ -57,7 +57,7 @@ def to_float16(plain: ModelProto, bench: Bench, release: Release) -> Reduced:
         release: What is to serve it.
 
     Raises:
-        ValidationFailed: Nothing of weight in it can be.
+        ValidationFailedError: Nothing of weight in it can be.
     """
     able = halve(plain, ()).nodes
     if not able:

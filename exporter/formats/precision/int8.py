@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import version_converter
 
-from exporter.errors import ValidationFailed, first_line
+from exporter.errors import ValidationFailedError, first_line
 from exporter.formats.precision.activation_errors import brought_in
 from exporter.formats.precision.node_search import find_kept
 from exporter.formats.precision.onnx_io import EXTERNAL_DATA_BYTES, opset_of, size, types_of, write
@@ -47,7 +47,7 @@ def to_int8(plain: ModelProto, bench: Bench, *, symmetric: bool) -> Reduced:
         symmetric: Whether activations are centred around zero, as TensorRT needs them.
 
     Raises:
-        ValidationFailed: Nothing of weight in it can be, or ONNX Runtime cannot quantize it.
+        ValidationFailedError: Nothing of weight in it can be, or ONNX Runtime cannot quantize it.
     """
     plain = with_ends(_with_scales_per_channel(plain))
     types = types_of(plain.graph)
@@ -75,7 +75,7 @@ def _with_scales_per_channel(plain: ModelProto) -> ModelProto:
     try:
         return version_converter.convert_version(plain, _PER_CHANNEL)
     except Exception as error:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the model has opset {opset_of(plain)} and cannot be brought to {_PER_CHANNEL}, the "
             f"first that int8 can be written in: {first_line(error)}",
             hint=f"Use --precision fp32, or log the model with opset {_PER_CHANNEL} or newer.",
@@ -131,7 +131,7 @@ class _Quantizer:
         """Return the model with all but some nodes quantized.
 
         Raises:
-            ValidationFailed: ONNX Runtime cannot quantize it.
+            ValidationFailedError: ONNX Runtime cannot quantize it.
         """
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -158,7 +158,7 @@ class _Quantizer:
                     **ranges,
                 )
         except Exception as error:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"ONNX Runtime cannot quantize the model: {first_line(error)}",
                 hint="Use --precision fp16 or --precision fp32.",
                 kind="precision",

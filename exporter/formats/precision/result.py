@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def refused(precision: str, names: Sequence[str], verdict: Verdict | None) -> ValidationFailed:
+def refused(precision: str, names: Sequence[str], verdict: Verdict | None) -> ValidationFailedError:
     """Return the error for a model that a precision ruins.
 
     Args:
@@ -63,12 +63,12 @@ def refused(precision: str, names: Sequence[str], verdict: Verdict | None) -> Va
     """
     lower = "" if precision == "fp16" else "--precision fp16 or "
     if verdict is None:
-        return ValidationFailed(
+        return ValidationFailedError(
             f"nothing in the model can be computed in {precision}",
             hint=f"Use {lower}--precision fp32.",
             kind="precision",
         )
-    return ValidationFailed(
+    return ValidationFailedError(
         f"{precision} loses too much in {_listed(names)}, and nothing of weight would be left to "
         f"reduce: {verdict.problem}; the error is {verdict.margin:.3g} times its budget",
         hint=f"Use {lower}--precision fp32, or give more inputs like those of production with "

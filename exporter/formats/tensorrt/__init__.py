@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.errors import UnavailableError, ValidationFailed
+from exporter.errors import UnavailableError, ValidationFailedError
 from exporter.formats import onnx
 from exporter.formats.profiles import profiles_for, range_note
 from exporter.formats.tensorrt.requirements import check_available, is_typed
@@ -40,7 +40,7 @@ def convert(source: Source, folder: Path, target: Target, truth: Truth) -> Conve
 
     Raises:
         UsageError: TensorRT or a GPU is missing here.
-        ValidationFailed: TensorRT lacks a type or an operator of the model, the plan answers
+        ValidationFailedError: TensorRT lacks a type or an operator of the model, the plan answers
             otherwise than the reference, or the target release has another TensorRT.
         UnavailableError: The GPU fails, or has too little memory.
     """
@@ -130,7 +130,7 @@ def _check_datatypes(interface: Interface, version: str) -> None:
     for kind, tensors in (("input", interface.inputs), ("output", interface.outputs)):
         for tensor in tensors:
             if tensor.datatype not in _DATATYPES:
-                raise ValidationFailed(
+                raise ValidationFailedError(
                     f"TensorRT {version} has no {tensor.datatype}, the type of {kind} "
                     f"'{tensor.name}'",
                     hint="Use --format onnx; with --accelerator tensorrt, TensorRT runs what it "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorrt as trt
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.formats.tensorrt.plan import Log
 from exporter.interface import Axis, Interface, Tensor
 from exporter.parity.compare import compare_outputs
@@ -42,7 +42,7 @@ class Engine:
         memory: Where its inputs and outputs lie.
 
     Raises:
-        ValidationFailed: TensorRT does not load the plan that it built.
+        ValidationFailedError: TensorRT does not load the plan that it built.
     """
 
     def __init__(self, plan: bytes, memory: Memory) -> None:
@@ -63,7 +63,7 @@ class Engine:
                 their variable axes.
 
         Raises:
-            ValidationFailed: The plan has other tensors.
+            ValidationFailedError: The plan has other tensors.
         """
         engine = self._engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
@@ -75,7 +75,7 @@ class Engine:
         ):
             expected = [tensor.name for tensor in tensors]
             if sorted(found) != sorted(expected):
-                raise ValidationFailed(
+                raise ValidationFailedError(
                     f"the {kind} of the plan are {', '.join(found) or 'none'}; the registered "
                     f"model has {', '.join(expected) or 'none'}",
                     hint="Use --format onnx, or remove what no output depends on from the model.",
@@ -93,7 +93,8 @@ class Engine:
             outputs: The plan's outputs.
 
         Raises:
-            ValidationFailed: It refuses the inputs, or the size of an output is only known after.
+            ValidationFailedError: It refuses the inputs, or the size of an output is only known
+                after.
             CudaError: The GPU fails.
         """
         context, memory = self._context, self._memory
@@ -146,7 +147,7 @@ def checked_interface(
         max_batch_size: The most rows that it takes; 0 where rows are not batched.
 
     Raises:
-        ValidationFailed: It answers otherwise; the case and the output are named.
+        ValidationFailedError: It answers otherwise; the case and the output are named.
         CudaError: The GPU fails.
     """
     with Memory() as memory:
@@ -158,7 +159,7 @@ def checked_interface(
                 interface.outputs, answer.outputs, found, truth.tolerances, answer.float64
             ):
                 if difference.problem:
-                    raise ValidationFailed(
+                    raise ValidationFailedError(
                         "what TensorRT answers is not what was registered: "
                         f"{answer.case.name}, output '{difference.output}': {difference.problem}",
                         hint="Where it is a matter of precision, use --precision fp32; else use "
@@ -183,5 +184,5 @@ def _answer(
     return {t.name: np.concatenate([piece[t.name] for piece in pieces]) for t in outputs}
 
 
-def _failed(reason: str) -> ValidationFailed:
-    return ValidationFailed(reason, hint="Use --format onnx.", kind="convert")
+def _failed(reason: str) -> ValidationFailedError:
+    return ValidationFailedError(reason, hint="Use --format onnx.", kind="convert")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorrt as trt
 
-from exporter.errors import UnavailableError, ValidationFailed
+from exporter.errors import UnavailableError, ValidationFailedError
 from exporter.formats.tensorrt.requirements import is_typed
 from exporter.triton.installation import cache_directory, make_folder
 
@@ -54,7 +54,7 @@ def build_plan(path: Path, profiles: Sequence[Profile], *, precision: str, gpu: 
         gpu: The GPU, which timings are kept for.
 
     Raises:
-        ValidationFailed: TensorRT cannot read the file, or build an engine of it.
+        ValidationFailedError: TensorRT cannot read the file, or build an engine of it.
         UnavailableError: TensorRT does not start on this GPU.
     """
     log = Log()
@@ -62,7 +62,7 @@ def build_plan(path: Path, profiles: Sequence[Profile], *, precision: str, gpu: 
     network = builder.create_network(_network_flags(precision))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(path)):
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"TensorRT {trt.__version__} cannot read the model: {_parser_errors(parser, log)}",
             hint="Use --format onnx; with --accelerator tensorrt, TensorRT runs what it can of the "
             "model.",
@@ -77,7 +77,7 @@ def build_plan(path: Path, profiles: Sequence[Profile], *, precision: str, gpu: 
     _take_timings(config, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"TensorRT {trt.__version__} cannot build the model: {log.told()}",
             hint="Use --format onnx; with --accelerator tensorrt, TensorRT runs what it can of the "
             "model.",
@@ -126,7 +126,7 @@ def _add_profile(builder: Any, config: Any, profiles: Sequence[Profile]) -> None
         profile.set_shape(sizes.name, sizes.least, sizes.usual, sizes.most)
     if config.add_optimization_profile(profile) < 0:
         shapes = ", ".join(f"{p.name} {list(p.least)} to {list(p.most)}" for p in profiles)
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"TensorRT does not take the sizes that the model was asked: {shapes}",
             hint="Use --format onnx.",
             kind="convert",
@@ -138,7 +138,7 @@ def _check_inputs(network: Any) -> None:
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         if tensor.is_shape_tensor:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the values of input '{tensor.name}' decide the shapes of other tensors, and "
                 "TensorRT would have to know them when it builds",
                 hint="Use --format onnx.",

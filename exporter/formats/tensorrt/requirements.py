@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from exporter.errors import UsageError, ValidationFailed, first_line
+from exporter.errors import UsageError, ValidationFailedError, first_line
 from exporter.system.cuda import CudaError, gpus
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ def check_available(release: Release, *, provable: bool = True) -> str:
 
     Raises:
         UsageError: Something is missing; all of it is named.
-        ValidationFailed: The release has another TensorRT.
+        ValidationFailedError: The release has another TensorRT.
     """
     if release.tensorrt_major < _OLDEST:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"plans are built with TensorRT {_OLDEST} or newer, which know INT64; "
             f"Triton {release.name} has TensorRT {release.tensorrt}",
             hint="Use --format onnx, or a newer --triton-release.",
@@ -53,7 +53,7 @@ def check_available(release: Release, *, provable: bool = True) -> str:
             "onnx --accelerator tensorrt, which lets the server build the engine.",
         )
     if not release.tensorrt_matches(version):
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"TensorRT {version} is installed here and Triton {release.name} has "
             f"{release.tensorrt}: a plan runs on the TensorRT that built it, and on no other",
             hint=f"{installing(release)}, or run the export in the image of that release; or "

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from exporter.errors import ValidationFailed, first_line
+from exporter.errors import ValidationFailedError, first_line
 from exporter.formats.base import Conversion
 from exporter.interface import Interface, Tensor
 
@@ -49,7 +49,7 @@ def convert(source: Source, folder: Path, target: Target, truth: Truth) -> Conve
     See `exporter.formats.convert`.
     """
     if not isinstance(source, TorchScriptSource):
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"a model of the flavor {source.flavor} has no TorchScript form, which torch alone has",
             hint="Export it with --format onnx.",
             kind="format",
@@ -77,7 +77,7 @@ def _write_first_right(source: _TorchSource, folder: Path, truth: Truth) -> str:
     """Write the file, and return what wrote it.
 
     Raises:
-        ValidationFailed: No way leads to a file.
+        ValidationFailedError: No way leads to a file.
     """
     from exporter.formats.torchscript.archive import write_archive
     from exporter.formats.torchscript.exporters import script_ways
@@ -109,11 +109,11 @@ def _write_first_right(source: _TorchSource, folder: Path, truth: Truth) -> str:
     return name
 
 
-def _not_written(refused: Exception | None, branches: str) -> ValidationFailed:
+def _not_written(refused: Exception | None, branches: str) -> ValidationFailedError:
     detail = first_line(refused) if refused is not None else "there is no way"
     if branches:
         detail = f"{branches}, of which a trace would keep one, and torch.jit.script says: {detail}"
-    error = ValidationFailed(
+    error = ValidationFailedError(
         f"the model cannot be written as TorchScript: {detail}",
         hint="Export it with --format onnx, or write what it names otherwise and log it again.",
         kind="convert",
@@ -126,7 +126,7 @@ def _check_datatypes(interface: Interface) -> None:
     for kind, tensors in (("input", interface.inputs), ("output", interface.outputs)):
         for tensor in tensors:
             if tensor.datatype not in SERVED:
-                raise ValidationFailed(
+                raise ValidationFailedError(
                     f"the {kind} '{tensor.name}' is {tensor.datatype}, which Triton's pytorch "
                     "backend does not serve",
                     hint=f"Cast it to one of {', '.join(SERVED)} inside the model, or export with "
@@ -140,7 +140,7 @@ def _served_names(interface: Interface) -> dict[str, str]:
     inputs = {tensor.name: f"INPUT__{i}" for i, tensor in enumerate(interface.inputs)}
     outputs = {tensor.name: f"OUTPUT__{i}" for i, tensor in enumerate(interface.outputs)}
     if both := sorted(set(inputs) & set(outputs)):
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"an input and an output are both called '{both[0]}'",
             hint="Give the output another name, and log the model again.",
             kind="interface",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from exporter.interface import Interface
 
-__all__ = ["NotWritable", "script_of_graph"]
+__all__ = ["NotWritableError", "script_of_graph"]
 
 _BINARY = {
     operator.add: "+", operator.sub: "-", operator.mul: "*", operator.floordiv: "//",
@@ -42,7 +42,7 @@ _CHECKS = frozenset(
 )  # fmt: skip
 
 
-class NotWritable(Exception):  # noqa: N818 - names a verdict, not a mishap
+class NotWritableError(Exception):
     """The graph holds what has no form in TorchScript, or none that is known here."""
 
 
@@ -58,7 +58,7 @@ def script_of_graph(module: torch.fx.GraphModule, interface: Interface) -> torch
         What has no axes in the interface has one, of one element.
 
     Raises:
-        NotWritable: The graph holds something else than operators and arithmetic on sizes.
+        NotWritableError: The graph holds something else than operators and arithmetic on sizes.
         RuntimeError: TorchScript does not take what was written.
     """
     inputs = [f"INPUT__{index}" for index in range(len(interface.inputs))]
@@ -124,8 +124,8 @@ class _Writer:
             elif node.op == "call_function":
                 values[node] = self._call(node, values)
             elif node.users:
-                raise NotWritable(f"{node.op} {node.target}")
-        raise NotWritable("a graph without output")
+                raise NotWritableError(f"{node.op} {node.target}")
+        raise NotWritableError("a graph without output")
 
     def _attribute(self, module: torch.fx.GraphModule, node: torch.fx.Node) -> Any:
         value: Any = operator.attrgetter(str(node.target))(module)
@@ -152,7 +152,7 @@ class _Writer:
             return self.assign(f"{given[0]} {_BINARY[target]} {given[1]}")
         if target in _CALLS:
             return self.assign(_CALLS[target].format(*given))
-        raise NotWritable(str(target))
+        raise NotWritableError(str(target))
 
     def _operator(
         self, target: Any, node: torch.fx.Node, values: Mapping[torch.fx.Node, Any]
@@ -187,7 +187,7 @@ class _Writer:
         if name == "wrap_with_set_grad_enabled":
             return self.write(given[1], given[2:])
         if name != "cond":
-            raise NotWritable(name)
+            raise NotWritableError(name)
         decides, *branches, operands = given
         operands = [self._literal(operand, values) for operand in operands]
         results: list[str] = []
@@ -220,4 +220,4 @@ class _Writer:
             return repr(value)
         if isinstance(value, (torch.dtype, torch.layout, torch.memory_format)):
             return str(value)
-        raise NotWritable(f"a constant {type(value).__name__}")
+        raise NotWritableError(f"a constant {type(value).__name__}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx.external_data_helper import ExternalDataInfo
 
-from exporter.errors import ValidationFailed, first_line
+from exporter.errors import ValidationFailedError, first_line
 from exporter.names import artifact_path
 from exporter.sources.onnx.checks import damaged, refuse_foreign_operators, refuse_noise
 from exporter.sources.onnx.file_info import Facts
@@ -26,8 +26,8 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> OnnxSource:  # noqa: A
     """Open a logged ONNX model.
 
     Raises:
-        ValidationFailed: The file is damaged, reaches outside its folder, draws random numbers, has
-            operators that no server has, cannot be run, or does not fit its signature.
+        ValidationFailedError: The file is damaged, reaches outside its folder, draws random
+            numbers, has operators that no server has, cannot be run, or does not fit its signature.
         UsageError: ONNX Runtime is not installed.
     """
     path = _file(model)
@@ -40,7 +40,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> OnnxSource:  # noqa: A
         facts = Facts.of(proto)
         del proto  # before it is read again, twice
         onnx.checker.check_model(str(path))
-    except ValidationFailed:
+    except ValidationFailedError:
         raise
     except Exception as error:
         raise damaged(first_line(error) if str(error).strip() else "it is empty") from error

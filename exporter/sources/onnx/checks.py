@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx.external_data_helper import uses_external_data
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.onnx.graphs import all_nodes
 
 __all__ = ["damaged", "refuse_foreign_operators", "refuse_noise"]
@@ -21,9 +21,9 @@ _DOMAINS = frozenset(
 )  # fmt: skip
 
 
-def damaged(reason: str) -> ValidationFailed:
+def damaged(reason: str) -> ValidationFailedError:
     """Return the error for a file that is no ONNX model, or none that can be run."""
-    return ValidationFailed(
+    return ValidationFailedError(
         f"the ONNX file cannot be used: {reason}",
         hint="Log the model again; onnx.checker.check_model() shows the same on the file.",
         kind="artifact",
@@ -34,12 +34,12 @@ def refuse_foreign_operators(proto: onnx.ModelProto) -> None:
     """Refuse operators that only a library of somebody's own has.
 
     Raises:
-        ValidationFailed: There are some; their domain is named.
+        ValidationFailedError: There are some; their domain is named.
     """
     own = {(function.domain, function.name) for function in proto.functions}
     for node in all_nodes(proto):
         if node.domain not in _DOMAINS and (node.domain, node.op_type) not in own:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the ONNX model has the operator {node.op_type} of the domain '{node.domain}', "
                 "which ONNX Runtime does not have: it needs a library of custom operators",
                 hint="Convert the model without it; what it does to texts or images can stay with "
@@ -52,7 +52,7 @@ def refuse_noise(proto: onnx.ModelProto) -> None:
     """Refuse a model that draws numbers, or was left in training mode.
 
     Raises:
-        ValidationFailed: It does; the operator is named.
+        ValidationFailedError: It does; the operator is named.
     """
     nodes = list(all_nodes(proto))
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
@@ -70,13 +70,13 @@ def refuse_noise(proto: onnx.ModelProto) -> None:
         # Its third input switches it on; left out, it is off.
         switch = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
         if trains or (switch and not _is_false(constants.get(switch))):
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the ONNX model is in training mode: {node.op_type} '{node.name}'",
                 hint="Convert it from a model in evaluation mode, and log it again.",
                 kind="determinism",
             )
         if node.op_type in _NOISE:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the ONNX model is not deterministic: {node.op_type} '{node.name}' draws numbers",
                 hint="Remove it, and log the model again. What draws numbers cannot be proven.",
                 kind="determinism",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import TensorProto, defs, helper, inliner, shape_inference, version_converter
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.onnx.graphs import (
     all_nodes,
     all_tensors,
@@ -55,7 +55,7 @@ def lower(proto: onnx.ModelProto, *, target: OnnxTarget) -> onnx.ModelProto:
     """Return a file in the newest opset and IR version that a release reads.
 
     Raises:
-        ValidationFailed: An operator or a type has no older form; it is named.
+        ValidationFailedError: An operator or a type has no older form; it is named.
     """
     limits = _limits(target)
     opsets = opsets_of(proto)
@@ -82,10 +82,10 @@ def lower_by_converter(proto: onnx.ModelProto, *, target: OnnxTarget) -> onnx.Mo
     """Return the same by ONNX's own converter, which knows operators whose attributes changed.
 
     Raises:
-        ValidationFailed: It cannot, or the file keeps its constants elsewhere.
+        ValidationFailedError: It cannot, or the file keeps its constants elsewhere.
     """
     if any(True for _ in external_tensors(proto)):
-        raise ValidationFailed(
+        raise ValidationFailedError(
             "ONNX's converter reads no constants that lie in a file of their own",
             hint="Log the model in an older opset.",
             kind="target",
@@ -230,9 +230,9 @@ def _lower_ir(proto: onnx.ModelProto, target: OnnxTarget) -> None:
 
 def _no_older_form(
     what: str, domain: str, opsets: dict[str, int], target: OnnxTarget
-) -> ValidationFailed:
+) -> ValidationFailedError:
     newest = _limits(target)[_domain(domain)]
-    return ValidationFailed(
+    return ValidationFailedError(
         f"the ONNX model has opset {opsets.get(_domain(domain), 0)} of {domain or 'ai.onnx'}; the "
         f"release reads at most opset {newest} with IR version {target.max_ir}, in which {what} "
         "has no form",

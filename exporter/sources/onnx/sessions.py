@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from exporter.errors import UsageError, ValidationFailed, first_line
+from exporter.errors import UsageError, ValidationFailedError, first_line
 from exporter.sources.onnx.checks import damaged
 from exporter.sources.onnx.string_locale import use_everywhere
 
@@ -25,7 +25,7 @@ def open_session(path: Path, *, english: bool) -> tuple[Any, str]:
             `exporter.sources.onnx.string_locale`.
 
     Raises:
-        ValidationFailed: ONNX Runtime cannot load the file.
+        ValidationFailedError: ONNX Runtime cannot load the file.
         UsageError: It is not installed.
     """
     try:
@@ -50,7 +50,7 @@ def open_session(path: Path, *, english: bool) -> tuple[Any, str]:
         onnx.save(proto, elsewhere)
         return _load(ort, elsewhere), ort.__version__
     except Exception as error:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             "the ONNX model changes the case of texts by the rules of a language, of which this "
             f"system knows none: {first_line(error)}",
             hint="Install the locale C.UTF-8 or en_US.UTF-8.",

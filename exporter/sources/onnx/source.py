@@ -38,8 +38,8 @@ class OnnxSource:
         facts: What it holds that is not served as it is.
 
     Raises:
-        ValidationFailed: ONNX Runtime cannot load it, a tensor cannot be served, or the signature
-            does not fit.
+        ValidationFailedError: ONNX Runtime cannot load it, a tensor cannot be served, or the
+            signature does not fit.
         UsageError: ONNX Runtime is not installed.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.interface import Axis, Tensor
 
 __all__ = ["tensor_of"]
@@ -37,11 +37,11 @@ def tensor_of(kind: str, node: Any) -> Tensor:
         node: ONNX Runtime's ``NodeArg``.
 
     Raises:
-        ValidationFailed: It is no tensor, or one of a type that cannot be served.
+        ValidationFailedError: It is no tensor, or one of a type that cannot be served.
     """
     held = re.fullmatch(r"tensor\((\w+)\)", node.type)
     if held is None or held[1] not in _DATATYPES:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the {kind} '{node.name}' is a {node.type}, which Triton's onnxruntime backend "
             "does not serve",
             hint=_hint(node.type),

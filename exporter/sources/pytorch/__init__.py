@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.pytorch.determinism import refuse_impurity
 from exporter.sources.pytorch.module_source import ModuleSource
 from exporter.sources.pytorch.pickle_loader import load_module
@@ -21,8 +21,8 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> ExportedProgramSource 
     """Open a logged pytorch model.
 
     Raises:
-        ValidationFailed: It is pickled and that is not allowed, damaged, unsafe, left in training
-            mode, keeps state, or does not fit its signature.
+        ValidationFailedError: It is pickled and that is not allowed, damaged, unsafe, left in
+            training mode, keeps state, or does not fit its signature.
     """
     folder = model.file(str(model.flavors["pytorch"].get("model_data", "data")))
     if (folder / "model.pt2").is_file():
@@ -31,13 +31,13 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> ExportedProgramSource 
         return ExportedProgramSource(model, program)
     if not (folder / "model.pth").is_file():
         files = sorted(path.name for path in folder.glob("*"))
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the artifact holds no model.pt2 (it holds: {', '.join(files) or 'nothing'})",
             hint="Log the model again; the version's artifact is damaged.",
             kind="artifact",
         )
     if not allow_pickle:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             "model.pth was not loaded: it is a pickle, and loading one runs code that it carries",
             hint="Log the model with serialization_format='pt2', or trust whoever logged it with "
             "--allow-pickle.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def refuse_impurity(program: ExportedProgram, logged: datetime | None) -> None:
         logged: When it was logged.
 
     Raises:
-        ValidationFailed: It is no function of its input; the node or buffer is named.
+        ValidationFailedError: It is no function of its input; the node or buffer is named.
     """
     _refuse_training(program)
     _refuse_noise(program)
@@ -64,7 +64,7 @@ def steers_by_values(program: ExportedProgram) -> str:
 def _refuse_state(program: ExportedProgram) -> None:
     changed = next(_changed_state(program), None)
     if changed is not None:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the model changes its own state while it answers ('{changed}'), "
             "so its answers depend on what was asked before",
             hint="Call model.eval(), keep counters and caches outside forward(), and log it again.",
@@ -75,7 +75,7 @@ def _refuse_state(program: ExportedProgram) -> None:
 def _refuse_training(program: ExportedProgram) -> None:
     for node in _calls(program):
         if layer := _training_layer(node):
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the model was logged in training mode: {layer} '{node.name}' is still training",
                 hint="Call model.eval() before mlflow.pytorch.log_model(), and log it again.",
                 kind="determinism",
@@ -100,7 +100,7 @@ def _changed_state(program: ExportedProgram) -> Iterator[str]:
 def _refuse_noise(program: ExportedProgram) -> None:
     for node in _calls(program):
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and _is_loud(node):
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the model is not deterministic: '{node.name}' draws random numbers",
                 hint="Call model.eval() before logging, and remove noise from forward(). "
                 "What draws numbers cannot be proven.",
@@ -155,7 +155,7 @@ def _refuse_clock(program: ExportedProgram, logged: datetime | None) -> None:
     for name, number in _numbers(program):
         for unit in (1.0, 1e3, 1e6, 1e9):
             if begin.timestamp() <= number / unit <= end.timestamp():
-                raise ValidationFailed(
+                raise ValidationFailedError(
                     f"the model reads the clock, which logging froze at {number!r} in '{name}'",
                     hint="Pass the time in as an input, and log the model again.",
                     kind="determinism",

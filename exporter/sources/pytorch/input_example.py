@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.interface import Axis, Tensor
 from exporter.untrusted import UNFIT
 from triton_client.types import numpy_dtype, wire_datatype
@@ -42,7 +42,7 @@ def logged_example(model: MLModel) -> Logged:
     """Return the example of a logged model, or one that is made after its signature.
 
     Raises:
-        ValidationFailed: The model has neither, or takes what is no tensor.
+        ValidationFailedError: The model has neither, or takes what is no tensor.
     """
     fields = model.inputs
     if not fields:
@@ -67,7 +67,7 @@ def _matrix(columns: int) -> Field:
 
 def _declared(field: Field) -> Tensor:
     if field.shape is None:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the signature mixes tensors with the column '{field.name}'",
             hint="Log the model with a signature of tensors alone.",
             kind="signature",
@@ -77,7 +77,7 @@ def _declared(field: Field) -> Tensor:
     except (TypeError, ValueError):
         datatype = ""
     if datatype in {"", "BYTES"}:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the signature promises the input '{field.name}' as {field.dtype}, which no torch "
             "tensor is",
             hint="Log the model with a signature of the tensors that forward() takes.",
@@ -111,7 +111,7 @@ def _from_file(model: MLModel) -> Logged:
     named = values if isinstance(values, dict) else {"": values}
     arrays = {name: _array(value) for name, value in named.items()}
     if values is None or not arrays or any(array is None for array in arrays.values()):
-        raise ValidationFailed(
+        raise ValidationFailedError(
             "the version says neither by a signature nor by an example what it takes",
             hint="Log it with signature=mlflow.models.infer_signature(inputs, outputs) and "
             "input_example=inputs.",

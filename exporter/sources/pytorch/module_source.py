@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
-from exporter.errors import ValidationFailed, first_line
+from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Interface, unique_names
 from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
 from exporter.sources.mlmodel import Field, MLModel, check_signature
@@ -56,8 +56,8 @@ class ModuleSource:
         given: Whether somebody logged the example.
 
     Raises:
-        ValidationFailed: The module cannot run its example, returns what is no tensor, or answers
-            by more than its inputs.
+        ValidationFailedError: The module cannot run its example, returns what is no tensor, or
+            answers by more than its inputs.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class ModuleSource:
             self._module = positional(module, list(example), tensors)
             answer = self._ask(tensors)
             inputs, outputs, grown = probe(self._ask, tensors, [varying[name] for name in example])
-        except ValidationFailed:
+        except ValidationFailedError:
             raise
         except Exception as error:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the registered model cannot run its example: {first_line(error)}",
                 hint="Log the model again with an example and a signature that it can answer.",
                 kind="signature",
@@ -115,7 +115,7 @@ class ModuleSource:
         """Return a logged module as reference; see `exporter.sources.pytorch.input_example`.
 
         Raises:
-            ValidationFailed: It does not say what it takes, or the signature does not fit it.
+            ValidationFailedError: It does not say what it takes, or the signature does not fit it.
         """
         logged = logged_example(model)
         source = cls(
@@ -165,7 +165,7 @@ class ModuleSource:
         def compiled(path: Path) -> str:
             try:
                 script = scripted(self._module.module)
-            except ValidationFailed as error:
+            except ValidationFailedError as error:
                 raise (_depends(self._dependent) if self._dependent else error) from error
             return older(script, self._example, path)
 
@@ -212,7 +212,7 @@ class ModuleSource:
             leaves = (module or self._module)(*(tensor.clone() for tensor in tensors))
         for leaf in leaves:
             if not isinstance(leaf, torch.Tensor):
-                raise ValidationFailed(
+                raise ValidationFailedError(
                     f"the model returns a {type(leaf).__name__}, which is not a tensor",
                     hint="Return tensors only, and log the model again.",
                     kind="interface",
@@ -232,8 +232,8 @@ class ModuleSource:
         }
 
 
-def _depends(detail: str) -> ValidationFailed:
-    return ValidationFailed(
+def _depends(detail: str) -> ValidationFailedError:
+    return ValidationFailedError(
         "forward() takes a branch or a loop that depends on values, of which a trace would keep "
         f"one way for all: {detail}",
         hint="Write it with torch.where or torch.cond, or register torch.jit.script(model).",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.interface import Axis, Tensor, unique_names
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def names_of(own: Sequence[Any], promised: Sequence[Field], fallback: str) -> tu
     """The signature's names where it names every tensor; MLflow binds them by position.
 
     Raises:
-        ValidationFailed: It has the model's own names, some of them for other tensors.
+        ValidationFailedError: It has the model's own names, some of them for other tensors.
     """
     names, given = [str(name) for name in own], [field.name for field in promised]
     if len(given) != len(names) or not all(given):
@@ -44,7 +44,7 @@ def names_of(own: Sequence[Any], promised: Sequence[Field], fallback: str) -> tu
         return unique_names(names, fallback)
     moved = next((n for i, n in enumerate(given) if n in names and names[i] != n), None)
     if moved is not None:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the signature does not fit the model: its {fallback} '{moved}' stands in another "
             f"place than the model's own (the signature has {', '.join(given)}; the model has "
             f"{', '.join(names)})",
@@ -82,10 +82,10 @@ def datatype_of(name: str, dtype: torch.dtype) -> str:
     """Return the wire name of a tensor's dtype.
 
     Raises:
-        ValidationFailed: It cannot be served.
+        ValidationFailedError: It cannot be served.
     """
     if dtype not in DATATYPES:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the tensor '{name}' is {dtype}, which this release cannot serve",
             hint=f"Cast it to one of {', '.join(sorted(DATATYPES.values()))} inside the model.",
             kind="interface",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from exporter.errors import ValidationFailed, first_line
+from exporter.errors import ValidationFailedError, first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ def load_module(path: Path) -> torch.nn.Module:
         path: The logged model's folder.
 
     Raises:
-        ValidationFailed: It cannot be loaded here, or is no module.
+        ValidationFailedError: It cannot be loaded here, or is no module.
     """
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -36,21 +36,21 @@ def load_module(path: Path) -> torch.nn.Module:
         try:
             module = mlflow.pytorch.load_model(str(path), map_location=torch.device("cpu"))
         except ModuleNotFoundError as error:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"model.pth cannot be loaded: it needs the module '{error.name}'",
                 hint="Install it beside stlab, log the model with code_paths=[...], or log it "
                 "with serialization_format='pt2'.",
                 kind="artifact",
             ) from error
         except Exception as error:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"model.pth cannot be loaded: {first_line(error)}",
                 hint="Load it where it was logged, and log it again with "
                 "serialization_format='pt2'.",
                 kind="artifact",
             ) from error
     if not isinstance(module, torch.nn.Module):
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"model.pth holds a {type(module).__name__}, not a torch.nn.Module",
             hint="Log the module itself with mlflow.pytorch.log_model.",
             kind="artifact",

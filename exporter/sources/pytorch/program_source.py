@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch.utils import _pytree as pytree
 
-from exporter.errors import ValidationFailed, first_line
+from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Interface
 from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
 from exporter.sources.mlmodel import MLModel, check_signature
@@ -137,7 +137,7 @@ def _output_value(graph_name: Any, nodes: Mapping[str, Any]) -> torch.Tensor:
     node = nodes.get(str(graph_name))
     value = node.meta.get("val") if node is not None else None
     if not isinstance(value, torch.Tensor):
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the model returns {graph_name!r}, which is not a tensor",
             hint="Return tensors only, and log the model again.",
             kind="interface",

@@ -22,7 +22,7 @@ from torch._export.serde.serialize import ExportedProgramDeserializer, _dict_to_
 from torch.export.pt2_archive._package import PT2ArchiveReader, _load_constants, _load_state_dict
 from torch.export.pt2_archive.constants import ARCHIVE_VERSION_PATH, ARCHIVE_VERSION_VALUE
 
-from exporter.errors import ValidationFailed, first_line
+from exporter.errors import ValidationFailedError, first_line
 from exporter.sources.pytorch.pt2_schema import check_example, check_payloads, check_program
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def load_program(path: Path) -> ExportedProgram:
     """Check an archive and load its program.
 
     Raises:
-        ValidationFailed: The archive is unreadable, or something in it is not plain data; the
+        ValidationFailedError: The archive is unreadable, or something in it is not plain data; the
             entry is named.
     """
     logging.getLogger("torch.export").setLevel(logging.ERROR)
@@ -76,10 +76,10 @@ def load_program(path: Path) -> ExportedProgram:
                 constants,
                 _example(archive),
             )
-    except ValidationFailed:
+    except ValidationFailedError:
         raise
     except Exception as error:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"{path.name} cannot be read as a torch.export archive: {first_line(error)}",
             hint="Log the model again with this release of torch; the file is damaged or too old.",
             kind="artifact",
@@ -163,7 +163,7 @@ def _unpickled(archive: PT2ArchiveReader, name: str) -> Any:
 
 
 def _refuse(name: str, reason: str) -> NoReturn:
-    raise ValidationFailed(
+    raise ValidationFailedError(
         f"the pt2 archive was not loaded: {name} {reason}",
         hint="Log the model again with plain tensors as its example, from a machine you trust.",
         kind="unsafe",

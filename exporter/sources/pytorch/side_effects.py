@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -70,11 +70,11 @@ def refuse_chance(before: Mapping[str, object], after: Mapping[str, object]) -> 
         after: The same afterwards.
 
     Raises:
-        ValidationFailed: One of them has moved.
+        ValidationFailedError: One of them has moved.
     """
     moved = next((name for name, state in after.items() if state != before[name]), "")
     if moved:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the registered model is not deterministic: it draws random numbers from {moved}",
             hint="Call model.eval() before logging, and remove noise from forward(). "
             "What draws numbers cannot be proven.",
@@ -90,7 +90,7 @@ def refuse_world(ask: Callable[[], object]) -> None:
             not read again.
 
     Raises:
-        ValidationFailed: It does; what it reads is named.
+        ValidationFailedError: It does; what it reads is named.
     """
     read: list[str] = []
 
@@ -108,7 +108,7 @@ def refuse_world(ask: Callable[[], object]) -> None:
     finally:
         sys.setprofile(before)
     if read:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the model reads {read[0]} while it answers, so its answers do not follow from its "
             "inputs alone",
             hint="Pass in what it reads as an input, or read it once in __init__, and log the "

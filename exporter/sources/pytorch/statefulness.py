@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +50,7 @@ def refuse_memory(module: torch.nn.Module, ask: Callable[[], object]) -> None:
         ask: Asks it the same each time.
 
     Raises:
-        ValidationFailed: It counts or remembers; the attribute or buffer is named.
+        ValidationFailedError: It counts or remembers; the attribute or buffer is named.
     """
     ask()
     states = [_state(module)]
@@ -60,7 +60,7 @@ def refuse_memory(module: torch.nn.Module, ask: Callable[[], object]) -> None:
     first, second, third = states
     for name, value in third.items():
         if value != second.get(name) and second.get(name) != first.get(name):
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the registered model is not deterministic: it changes its own state while it "
                 f"answers ('{name}')",
                 hint="Keep counters and running averages outside forward(), and log it again.",
@@ -94,7 +94,7 @@ def refuse_first_impressions(
         answer: What it answered.
 
     Raises:
-        ValidationFailed: Asked something else before, it answers the example otherwise.
+        ValidationFailedError: Asked something else before, it answers the example otherwise.
     """
     with suppress(Exception):  # values that nobody logged need not make sense to the model
         ask([_other(tensor) for tensor in example])
@@ -104,7 +104,7 @@ def refuse_first_impressions(
         return
     for before, after in zip(answer, again, strict=False):
         if before.shape != after.shape or not _near(before, after):
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 "the registered model is not deterministic: its answers depend on what it was "
                 "asked first",
                 hint="Keep nothing of the inputs between calls, draw nothing at the first one, "

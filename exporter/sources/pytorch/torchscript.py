@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from exporter.errors import ValidationFailed, first_line
+from exporter.errors import ValidationFailedError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ def scripted(module: torch.nn.Module) -> torch.jit.ScriptModule:
     """Return a module compiled from its source; one that is a script already as it is.
 
     Raises:
-        ValidationFailed: Its source is more than a script may hold.
+        ValidationFailedError: Its source is more than a script may hold.
     """
     if isinstance(module, torch.jit.ScriptModule):
         return module
@@ -39,7 +39,7 @@ def scripted(module: torch.nn.Module) -> torch.jit.ScriptModule:
             warnings.simplefilter("ignore")
             return torch.jit.script(module)
     except Exception as error:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"torch.jit.script does not take forward(): {first_line(error)}",
             hint="Write what depends on values with torch.where or torch.cond.",
             kind="convert",

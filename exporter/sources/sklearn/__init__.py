@@ -7,7 +7,7 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import UsageError, ValidationFailed, first_line
+from exporter.errors import UsageError, ValidationFailedError, first_line
 from exporter.sources.safe_loading import refuse_pickle, trusted_load
 from exporter.sources.sklearn.converters import use_exact_steps
 from exporter.sources.sklearn.trees import splits
@@ -36,7 +36,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
     """Open a logged scikit-learn estimator.
 
     Raises:
-        ValidationFailed: It is pickled and that is not allowed, damaged, or not of tables.
+        ValidationFailedError: It is pickled and that is not allowed, damaged, or not of tables.
         UsageError: skl2onnx is not installed.
     """
     flavor = model.flavors["sklearn"]
@@ -140,7 +140,7 @@ class _Converter:
             )
             _spell_as_servers_do(proto)
         except (MissingConverter, MissingShapeCalculator) as error:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"skl2onnx has no ONNX form of this estimator: {first_line(error)}",
                 hint="Replace the step that it names, or serve the model otherwise.",
                 kind="convert",
@@ -225,7 +225,7 @@ def _unpickled(model: MLModel) -> Any:
         try:
             return loader.load_model(str(model.path))
         except Exception as error:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the estimator cannot be loaded: {first_line(error)}",
                 hint="Load it where it was logged, and log it again.",
                 kind="artifact",

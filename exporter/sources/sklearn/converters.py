@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.sklearn.encoders import ENCODERS
 from exporter.sources.sklearn.neighbors import NEIGHBOURS
 from exporter.sources.sklearn.numeric_converters import NUMBERS
@@ -101,7 +101,7 @@ def _of_sums(sink: Sink, estimator: Any, sums: str, *, raw: bool) -> tuple[str, 
     if loss == "HalfMultinomialLoss":
         return largest(sink, sums), sums if raw else sink.node("Softmax", sums, axis=1)
     if loss not in {"HalfBinomialLoss", "ExponentialLoss"}:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"{type(estimator).__name__} with {loss} has no ONNX form",
             hint="Train it with another loss, or serve it otherwise.",
             kind="convert",

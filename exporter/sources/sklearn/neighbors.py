@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.sklearn.operator_graph import Step
 from exporter.sources.tabular.tree_ensemble import cast, largest
 
@@ -52,7 +52,7 @@ def _is_known(estimator: Any) -> bool:
     """Whether an estimator's neighbours are found here.
 
     Raises:
-        ValidationFailed: They are not, and skl2onnx would weigh them all alike.
+        ValidationFailedError: They are not, and skl2onnx would weigh them all alike.
     """
     points = estimator._fit_X  # noqa: SLF001
     known = (
@@ -64,7 +64,7 @@ def _is_known(estimator: Any) -> bool:
         and estimator.weights in (None, "uniform", "distance")
     )
     if not known and estimator.weights not in (None, "uniform"):
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"{type(estimator).__name__} has no ONNX form with these weights of its neighbours",
             hint="Weigh them by distance, euclidean or manhattan, of at most "
             f"{_MOST_FEATURES} features, or all alike.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.sklearn.operator_graph import Step
 from exporter.sources.sklearn.ufuncs import applied
 from exporter.sources.tabular.tree_ensemble import cast, widened
@@ -30,7 +30,7 @@ def _imputer(scope: Any, operator: Any, container: Any) -> bool:
     marker = estimator.missing_values
     if _is_nothing(marker) and (words := step.words()):
         if estimator.add_indicator or len(imputed_columns(estimator)) < len(estimator.statistics_):
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 "SimpleImputer has no ONNX form where it adds or drops columns of words",
                 hint="Leave add_indicator off, and columns of nothing but missing values out.",
                 kind="convert",
@@ -80,7 +80,7 @@ def _function(scope: Any, operator: Any, container: Any) -> bool:
     step = Step(scope, operator, container)
     kind = step.kind()
     if estimator.kw_args or kind not in _FLOATS:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             "FunctionTransformer has no ONNX form with arguments, or on what are no numbers",
             hint="Apply one of NumPy's functions to columns of numbers, without kw_args.",
             kind="convert",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.tabular.tree_ensemble import chosen
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Step:
         if classes.dtype.kind in "fbiu":
             whole = classes.astype(np.int64)
             if not np.array_equal(whole, classes):
-                raise ValidationFailed(
+                raise ValidationFailedError(
                     "the classes of a classifier are numbers that are not whole",
                     hint="Train it with whole numbers or words as classes.",
                     kind="convert",

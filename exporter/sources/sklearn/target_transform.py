@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import helper
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.sklearn.numeric_converters import SCALERS, operations
 from exporter.sources.sklearn.operator_graph import Step
 from exporter.sources.sklearn.ufuncs import applied
@@ -55,7 +55,7 @@ def _turned_back(sink: Sink, transformer: Any, values: str, dtype: Any) -> str:
     if kind == "FunctionTransformer" and not transformer.inv_kw_args:
         return applied(sink, transformer.inverse_func, values, dtype)
     if kind not in SCALERS:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"a regressor's target is transformed by {kind}, whose inverse has no ONNX form",
             hint="Transform it by a scaler, or by functions of NumPy such as log1p and expm1.",
             kind="convert",

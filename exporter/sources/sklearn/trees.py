@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.tabular.tree_ensemble import Ensemble, Tree, cast
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def fitted_trees(estimator: Any) -> Fitted | None:
     """Return an estimator's trees, or None where they are not of a kind known here.
 
     Raises:
-        ValidationFailed: They have no such form.
+        ValidationFailedError: They have no such form.
     """
     if int(getattr(estimator, "n_outputs_", 1)) > 1:
         return None
@@ -180,8 +180,8 @@ def _width(estimator: Any) -> int:
     return int(estimator.n_features_in_)
 
 
-def _without_form(estimator: Any) -> ValidationFailed:
-    return ValidationFailed(
+def _without_form(estimator: Any) -> ValidationFailedError:
+    return ValidationFailedError(
         f"{type(estimator).__name__} with categories that are no numbers has no ONNX form",
         hint="Encode them by an OrdinalEncoder or OneHotEncoder in a pipeline.",
         kind="convert",

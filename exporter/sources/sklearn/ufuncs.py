@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ def applied(sink: Sink, function: Any, values: str, dtype: Any) -> str:
         dtype: Their dtype.
 
     Raises:
-        ValidationFailed: It is none of those that are known here.
+        ValidationFailedError: It is none of those that are known here.
     """
     if function is None:
         return values
@@ -34,7 +34,7 @@ def applied(sink: Sink, function: Any, values: str, dtype: Any) -> str:
     form = _FORMS.get(function.__name__) if known else None
     if form is None:
         name = getattr(function, "__name__", type(function).__name__)
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"a transformer applies the function '{name}', which has no ONNX form",
             hint=f"Apply one of NumPy's own: {', '.join(sorted(_FORMS))}.",
             kind="convert",

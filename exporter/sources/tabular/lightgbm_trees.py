@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.tabular.tree_ensemble import Ensemble, Tree, binary, divided, scores, whole
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def prediction(sink: Sink, features: str, booster: Any) -> str:
     """Add what a booster's ``predict`` gives, float64 [rows, classes or 1].
 
     Raises:
-        ValidationFailed: Its trees or its objective have no such form.
+        ValidationFailedError: Its trees or its objective have no such form.
     """
     model = booster.dump_model()
     name, words = _objective(model)
@@ -143,8 +143,8 @@ def _without_zeros(sink: Sink, features: str, zeros: set[int], width: int) -> st
     return sink.node("Where", missing, sink.constant(np.array([np.nan])), wide)
 
 
-def _refused(what: str) -> ValidationFailed:
-    return ValidationFailed(
+def _refused(what: str) -> ValidationFailedError:
+    return ValidationFailedError(
         f"the LightGBM model has no ONNX form: it has {what}",
         hint="Train it without, or serve it otherwise.",
         kind="convert",

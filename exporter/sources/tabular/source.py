@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from exporter.arrays import Array, Arrays, as_bytes
-from exporter.errors import ValidationFailed, first_line
+from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Axis, Interface, Tensor
 from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
 from exporter.sources.tabular.graph_io import Result, element_type, fit
@@ -57,7 +57,7 @@ class TabularSource:
         kinds: The element types to compute in, the best one first.
 
     Raises:
-        ValidationFailed: It cannot run its example, or answers with what is no table.
+        ValidationFailedError: It cannot run its example, or answers with what is no table.
     """
 
     mixes_rows = ""
@@ -91,7 +91,7 @@ class TabularSource:
         try:
             answer = self._asked(first)
         except Exception as error:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the registered model cannot run its example: {first_line(error)}",
                 hint="Log the model again with an example and a signature that it can answer.",
                 kind="signature",
@@ -184,7 +184,7 @@ def _plain(values: Any) -> Array:
 
 def _declared(name: str, array: Array, rows: int) -> Tensor:
     if array.ndim not in {1, 2} or len(array) != rows:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the registered model answers {rows} rows with '{name}' of shape "
             f"{list(array.shape)}, which is no table",
             hint="Log an estimator that answers each row by itself.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.arrays import as_text
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.interface import Axis, Tensor, unique_names
 from exporter.untrusted import UNFIT
 from triton_client.types import numpy_dtype, wire_datatype
@@ -49,7 +49,7 @@ class Table:
         """Read it from a signature; without one, a matrix of float64 as wide as the model says.
 
         Raises:
-            ValidationFailed: It takes what is no table of numbers, truth values and strings.
+            ValidationFailedError: It takes what is no table of numbers, truth values and strings.
         """
         fields = model.inputs
         if not fields:
@@ -138,8 +138,8 @@ def _column(values: list[Any], tensor: Tensor) -> Array:
     return column[:, None]
 
 
-def _refused(reason: str) -> ValidationFailed:
-    return ValidationFailed(
+def _refused(reason: str) -> ValidationFailedError:
+    return ValidationFailedError(
         reason,
         hint="Log the model with signature=mlflow.models.infer_signature(inputs, outputs), where "
         "the inputs are one array of numbers or a data frame of numbers, truth values and strings.",

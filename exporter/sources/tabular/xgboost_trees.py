@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.tabular.tree_ensemble import Ensemble, Tree, binary, cast, scores
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def prediction(sink: Sink, features: str, booster: Any, rounds: int | None = Non
         rounds: How many rounds of boosting to use; None for all.
 
     Raises:
-        ValidationFailed: Its trees or its objective have no such form.
+        ValidationFailedError: Its trees or its objective have no such form.
     """
     objective, sums = _sums(sink, features, booster, rounds)
     if objective == "multi:softmax":
@@ -169,8 +169,8 @@ def _number(value: float) -> Array:
     return np.array([value], np.float32)
 
 
-def _refused(what: str) -> ValidationFailed:
-    return ValidationFailed(
+def _refused(what: str) -> ValidationFailedError:
+    return ValidationFailedError(
         f"the XGBoost model has no ONNX form: it has {what}",
         hint="Train it without, or serve it otherwise.",
         kind="convert",

@@ -11,7 +11,7 @@ import io
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.transformers.example_inputs import Asked, pixels, strings_of, tokens
 from exporter.sources.transformers.file_checks import check_files
 from exporter.sources.transformers.loading import library, network_of, tokenizer_of
@@ -34,8 +34,8 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> ModuleSource:
     among those of transformers.
 
     Raises:
-        ValidationFailed: It holds code or a pickle where that is not allowed, is damaged, is no
-            model of transformers' own, or takes what is made by no tokenizer.
+        ValidationFailedError: It holds code or a pickle where that is not allowed, is damaged, is
+            no model of transformers' own, or takes what is made by no tokenizer.
         UsageError: transformers is not installed.
     """
     transformers = library()
@@ -57,7 +57,7 @@ def _asked(transformers: Any, model: MLModel, facts: Mapping[str, Any], network:
     if "tokenizer" not in components:
         if any(name in components for name in _IMAGES):
             return pixels(network)
-        raise ValidationFailed(
+        raise ValidationFailedError(
             "the version has no tokenizer, which says what the model takes",
             hint="Log it as a pipeline, or as {'model': model, 'tokenizer': tokenizer}.",
             kind="interface",
@@ -75,10 +75,10 @@ def _source(network: Any, asked: Asked) -> ModuleSource:
     try:
         with _quiet():
             return ModuleSource(module, asked.arrays, asked.varying, flavor="transformers")
-    except ValidationFailed as error:
+    except ValidationFailedError as error:
         if error.kind != "signature":
             raise
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"{error.message}; its inputs are {', '.join(asked.arrays)}",
             hint="What a model of texts takes beside its tokenizer's tensors, such as the tokens "
             "answered so far, no server has: log such a module with mlflow.pytorch.",

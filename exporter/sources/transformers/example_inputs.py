@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.errors import ValidationFailed, first_line
+from exporter.errors import ValidationFailedError, first_line
 from exporter.untrusted import parse_json
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def tokens(tokenizer: Any, network: Any, texts: Sequence[str]) -> Asked:
         texts: What was logged as example; may be empty.
 
     Raises:
-        ValidationFailed: The model takes what this tokenizer does not make.
+        ValidationFailedError: The model takes what this tokenizer does not make.
     """
     most = min(MOST_TOKENS, _positions(network) // 2)
     if tokenizer.pad_token is None:
@@ -65,7 +65,7 @@ def tokens(tokenizer: Any, network: Any, texts: Sequence[str]) -> Asked:
             rows.append(tokenizer(short, long, **cut))
         padded = tokenizer.pad(rows, padding=True, return_tensors="np")
     except Exception as error:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the logged tokenizer cannot be used: {first_line(error)}",
             hint="Log the model again, as a pipeline or with a tokenizer that has a padding token.",
             kind="artifact",
@@ -75,7 +75,7 @@ def tokens(tokenizer: Any, network: Any, texts: Sequence[str]) -> Asked:
         name: np.asarray(values, dtype=np.int64) for name, values in padded.items() if name in taken
     }
     if network.main_input_name not in arrays:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"{type(network).__name__} takes '{network.main_input_name}', which the logged "
             f"tokenizer does not make (it makes: {', '.join(padded) or 'nothing'})",
             hint="Models of texts are exported with their tokenizer, models of images with their "
@@ -89,13 +89,13 @@ def pixels(network: Any) -> Asked:
     """Return normalised images of the size that a model of images is made for.
 
     Raises:
-        ValidationFailed: It does not say of what size they are.
+        ValidationFailedError: It does not say of what size they are.
     """
     size = getattr(network.config, "image_size", None)
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
     channels = getattr(network.config, "num_channels", 3)
     if network.main_input_name != "pixel_values" or not isinstance(height, int):
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"{type(network).__name__} was logged without a tokenizer, and is no model of images "
             "of one size",
             hint="Log it as a pipeline, with its tokenizer; or its module with mlflow.pytorch.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.names import artifact_path
 from exporter.sources.safe_loading import refuse_pickle
 from exporter.untrusted import UNFIT, parse_json
@@ -33,16 +33,16 @@ def check_files(
         allow_pickle: Whether a pickle may be loaded, and code be left aside.
 
     Raises:
-        ValidationFailed: It is an adapter, holds no weights, or code or a pickle.
+        ValidationFailedError: It is an adapter, holds no weights, or code or a pickle.
     """
     if facts.get("peft_adaptor") or (folder / "adapter_config.json").is_file():
-        raise ValidationFailed(
+        raise ValidationFailedError(
             "the version is an adapter (PEFT) beside a base model",
             hint="Log the merged model: model.merge_and_unload().",
             kind="flavor",
         )
     if not folder.is_dir():
-        raise ValidationFailed(
+        raise ValidationFailedError(
             "the version holds no weights, only the name of a model on a hub "
             f"({facts.get('source_model_name') or 'none'})",
             hint="Log it with save_pretrained=True, or call mlflow.transformers."
@@ -51,7 +51,7 @@ def check_files(
         )
     code = sorted(p.name for p in (*folder.rglob("*.py"), *components.rglob("*.py")))
     if code and not allow_pickle:
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the version was not loaded: it brings code of its own ({', '.join(code)})",
             hint="Log it without that code, or trust whoever logged it with --allow-pickle; the "
             "code is not run in any case.",
@@ -69,7 +69,7 @@ def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
         for name in named:
             artifact_path(str(name))
     if any(folder.glob("shard-*.safetensors")):
-        raise ValidationFailed(
+        raise ValidationFailedError(
             "the weights are a checkpoint of several processes",
             hint="Load the model in one process, and log it again.",
             kind="flavor",
@@ -91,7 +91,7 @@ def check_words(folder: Path) -> None:
     """Refuse a config by which more than the weights would be loaded.
 
     Raises:
-        ValidationFailed: It has such words, or cannot be read.
+        ValidationFailedError: It has such words, or cannot be read.
     """
     try:
         config = dict(parse_json(folder / "config.json"))
@@ -99,16 +99,16 @@ def check_words(folder: Path) -> None:
         raise damaged(f"config.json cannot be read: {error}") from error
     for word in _BESIDE:
         if config.get(word) is not None:
-            raise ValidationFailed(
+            raise ValidationFailedError(
                 f"the model's config.json has a '{word}', of which this release knows no proof",
                 hint="Log the model in float32 or float16, with all weights in its own file.",
                 kind="flavor",
             )
 
 
-def damaged(reason: str) -> ValidationFailed:
+def damaged(reason: str) -> ValidationFailedError:
     """Return the error for an artifact that cannot be loaded."""
-    return ValidationFailed(
+    return ValidationFailedError(
         f"the model cannot be loaded: {reason}",
         hint="Load it where it was logged, and log it again.",
         kind="artifact",

@@ -6,7 +6,7 @@ import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import UsageError, ValidationFailed, first_line
+from exporter.errors import UsageError, ValidationFailedError, first_line
 from exporter.sources.transformers.file_checks import check_words, damaged, is_safe
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def network_of(transformers: Any, name: str, folder: Path, dtype: str) -> Any:
         dtype: The type of its weights, such as ``float32``, or ``auto``.
 
     Raises:
-        ValidationFailed: The class is none of transformers' own, or the folder is damaged.
+        ValidationFailedError: The class is none of transformers' own, or the folder is damaged.
     """
     kind = _class_of(transformers, name)
     check_words(folder)
@@ -65,7 +65,7 @@ def network_of(transformers: Any, name: str, folder: Path, dtype: str) -> Any:
     except Exception as error:
         raise damaged(first_line(error)) from error
     if missing := sorted(loading["missing_keys"]):
-        raise ValidationFailed(
+        raise ValidationFailedError(
             f"the artifact holds no weights for {', '.join(missing[:3])}: transformers draws them "
             "anew whenever it loads the model",
             hint="Train or load the whole model, and log it again.",
@@ -80,7 +80,7 @@ def tokenizer_of(transformers: Any, folder: Path) -> Any:
     """Load a tokenizer.
 
     Raises:
-        ValidationFailed: It is damaged, or needs code of its own.
+        ValidationFailedError: It is damaged, or needs code of its own.
     """
     try:
         return transformers.AutoTokenizer.from_pretrained(
@@ -94,7 +94,7 @@ def _class_of(transformers: Any, name: str) -> Any:
     known = getattr(transformers, name, None) if name.isidentifier() else None
     if inspect.isclass(known) and issubclass(known, transformers.PreTrainedModel):
         return known
-    raise ValidationFailed(
+    raise ValidationFailedError(
         f"'{name}' is no model of transformers {transformers.__version__}: it would be code that "
         "the version brings, which is not run",
         hint="Log a model of one of transformers' own classes, or install the release of "

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from examples.us_income.forecasting import ForecastRequest
 from exporter.errors import ConflictError
-from exporter.triton.connection import connected
+from exporter.triton.connection import connect
 from tests.integration.exporter.running import environment as bare
 from tests.integration.ports import free_port
 from tests.unit.deployment.chart_files import pods, rendered, way
@@ -139,10 +139,10 @@ def test_nobody_loads_a_model_without_the_key(
 ) -> None:
     url = f"127.0.0.1:{stack.ports['triton', 8001]}"
     monkeypatch.delenv("STLAB_TRITON_KEY", raising=False)
-    with pytest.raises(ConflictError, match="wants credentials"), connected(url) as client:
+    with pytest.raises(ConflictError, match="wants credentials"), connect(url) as client:
         client.repository.unload("income")
     monkeypatch.setenv("STLAB_TRITON_KEY", SECRET)
-    with connected(url) as client:
+    with connect(url) as client:
         assert {entry.name for entry in client.repository.index()} == {"income"}
 
 

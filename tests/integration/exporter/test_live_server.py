@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from exporter.commands.export.result import ExportResult
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.repository import LocalRepository
-from exporter.triton.addresses import each_server
+from exporter.triton.addresses import expand_addresses
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
@@ -189,7 +189,7 @@ def test_every_server_behind_a_name_is_switched(
     with monkeypatch.context() as patched:
         known = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in addresses]
         patched.setattr(socket, "getaddrinfo", lambda *_, **__: known)
-        servers = each_server([f"dns:///pods:{port}"])
+        servers = expand_addresses([f"dns:///pods:{port}"])
     assert servers == tuple(f"{one}:{port}#pods" for one in addresses)
     register(lab, "behind", 1.0, 2.0)
     for version in (1, 2):
@@ -202,7 +202,7 @@ def test_every_server_behind_a_name_is_switched(
 
 
 def answers_otherwise(*_: object) -> None:
-    raise ValidationFailed("it answers otherwise", hint="Look at it.")
+    raise ValidationFailedError("it answers otherwise", hint="Look at it.")
 
 
 def test_an_answer_out_of_budget(

@@ -263,12 +263,12 @@ def test_nothing_of_the_working_directory_is_imported(lab: Lab, tmp_path: Path) 
 
 
 def test_the_model_sees_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    from exporter.system.environment import bare_environment
+    from exporter.system.environment import minimal_environment
 
     for name in ("MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "NVIDIA_API_KEY"):
         monkeypatch.setenv(name, "s3cret")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    found = bare_environment()
+    found = minimal_environment()
     assert "s3cret" not in found.values()
     assert (found["OMP_NUM_THREADS"], found["PATH"]) == ("1", os.environ["PATH"])
 

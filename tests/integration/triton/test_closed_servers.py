@@ -21,7 +21,7 @@ from test_server import REPOSITORY_ROOT, add_model
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from exporter.errors import ConflictError
-from exporter.triton.connection import connected
+from exporter.triton.connection import connect
 from exporter.triton.keys import LocalKey
 from exporter.triton.launcher import install_launcher
 from exporter.triton.releases import DEFAULT_RELEASE, release
@@ -125,7 +125,7 @@ def test_who_has_no_key_can_only_infer(runtime: Runtime, tmp_path: Path) -> None
             assert as_a_web_page(server.http_url, path, method) == 200, path
         assert grpc_refusals(server.grpc_url) == {grpc.StatusCode.UNAVAILABLE}
         # Of the same user, stlab's own commands may do everything, and need not be told how.
-        with connected(server.grpc_url) as client:
+        with connect(server.grpc_url) as client:
             client.repository.load("identity")
         assert as_another_user(lambda: LocalKey(int(server.grpc_url.split(":")[1]))() == {})
         (key,) = server.keys.values()
@@ -223,7 +223,7 @@ def test_stlab_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert as_a_web_page(url, path, method) == 403, path
         assert as_a_web_page(url, "/v2/models/stats", "GET") == 403
         assert as_a_web_page(url, "/v2/models/identity/infer", "POST") == 200
-        with connected(f"localhost:{ports[1]}") as client:
+        with connect(f"localhost:{ports[1]}") as client:
             client.repository.load("identity")
         with pytest.raises(ConflictError, match=f"gRPC port {ports[1]}"):
             TritonServer.start(ensure(), str(tmp_path), grpc_port=ports[1])
@@ -259,12 +259,12 @@ def test_a_key_that_the_user_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert as_a_web_page(f"127.0.0.1:{ports[0]}", LOAD, "POST") == 403
         with TritonClient(f"127.0.0.1:{ports[1]}", restricted={"stlab": "a:b=c,d e"}) as client:
             client.repository.load("identity")
-        with connected(f"localhost:{ports[1]}") as client:
+        with connect(f"localhost:{ports[1]}") as client:
             assert client.repository.index()
         monkeypatch.delenv("STLAB_TRITON_KEY")
         with (
             pytest.raises(ConflictError, match="wants credentials") as caught,
-            connected(f"localhost:{ports[1]}") as client,
+            connect(f"localhost:{ports[1]}") as client,
         ):
             client.repository.index()
         assert "STLAB_TRITON_KEY" in caught.value.hint
@@ -295,6 +295,6 @@ def test_the_launcher(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         listed = as_a_web_page(url, "/v2/repository/index", "POST")
         assert listed == {"explicit": 403, "none": 200}[mode]
         assert b"stlab=hidden" in cmdline(process.pid)
-        with connected(f"localhost:{ports[1]}") as client:
+        with connect(f"localhost:{ports[1]}") as client:
             assert [entry.name for entry in client.repository.index()] == ["identity"]
             client.shared_memory_status()

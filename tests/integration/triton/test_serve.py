@@ -28,7 +28,7 @@ from test_server import (
 
 from exporter.commands import ServeRequest, serve
 from exporter.errors import NotFoundError
-from exporter.triton.connection import connected
+from exporter.triton.connection import connect
 from exporter.triton.launcher import install_launcher
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def test_models_can_be_loaded_while_it_serves(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SERVE, str(tmp_path), *map(str, ports)]
     with running(command, ports[0]):
         add_model(tmp_path)
-        with connected(f"localhost:{ports[1]}") as client:
+        with connect(f"localhost:{ports[1]}") as client:
             client.repository.load("identity")
             assert client.model("identity").ready()
 

@@ -25,7 +25,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from exporter.errors import ConflictError, UnavailableError
 from exporter.rollout.live_servers import check_servers
-from exporter.triton.connection import connected
+from exporter.triton.connection import connect
 from triton_client import TritonClient
 from triton_client.errors import ModelNotFound
 
@@ -146,11 +146,11 @@ def test_models_are_loaded_with_the_key_alone(
         with pytest.raises(ConflictError, match="wants credentials") as caught:
             check_servers([url])
         assert "STLAB_TRITON_KEY" in caught.value.hint
-        with pytest.raises(ConflictError, match="wants credentials"), connected(url) as client:
+        with pytest.raises(ConflictError, match="wants credentials"), connect(url) as client:
             client.repository.index()
     monkeypatch.setenv("STLAB_TRITON_KEY", KEY)
     check_servers([url])
-    with connected(url) as client:
+    with connect(url) as client:
         assert list(client.repository.index()) == []
 
 

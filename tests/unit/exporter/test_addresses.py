@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from exporter.triton.addresses import each_server, is_loopback
+from exporter.triton.addresses import expand_addresses, is_loopback
 
 KNOWN = {
     "one": ["10.0.0.1"],
@@ -45,11 +45,11 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_name_stands_for_its_servers(url: str, servers: list[str]) -> None:
-    assert list(each_server([url])) == servers
+    assert list(expand_addresses([url])) == servers
 
 
 def test_each_once_and_in_order() -> None:
-    assert each_server(["pods:8001", "one:8001", "dns:///pods:8001"]) == (
+    assert expand_addresses(["pods:8001", "one:8001", "dns:///pods:8001"]) == (
         *("10.0.0.2:8001#pods", "10.0.0.3:8001#pods", "one:8001"),
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.bundle import MANIFEST, Bundle, folder_digest
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 
 from .bundles import make_bundle
 
@@ -47,10 +47,10 @@ def test_tampering_is_seen(tmp_path: Path, name: str) -> None:
     content = bytearray(path.read_bytes())
     content[0] ^= 1  # the size stays
     path.write_bytes(bytes(content))
-    with pytest.raises(ValidationFailed, match=name):
+    with pytest.raises(ValidationFailedError, match=name):
         Bundle.open(bundle.path, "net", 1).verify()
     path.unlink()
-    with pytest.raises(ValidationFailed, match=f"{name} is missing"):
+    with pytest.raises(ValidationFailedError, match=f"{name} is missing"):
         bundle.verify()
 
 
@@ -74,17 +74,17 @@ def test_what_nobody_has_proven_is_seen(tmp_path: Path, name: str) -> None:
     bundle = make_bundle(tmp_path)
     (bundle.path / name).parent.mkdir(exist_ok=True)
     (bundle.path / name).write_bytes(b"\x7fELF")
-    with pytest.raises(ValidationFailed, match="nobody has proven"):
+    with pytest.raises(ValidationFailedError, match="nobody has proven"):
         bundle.verify()
-    with pytest.raises(ValidationFailed, match="may not hold a file called"):
+    with pytest.raises(ValidationFailedError, match="may not hold a file called"):
         Bundle.seal(bundle.path, {})
 
 
 def test_a_bundle_of_another_version_is_refused(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
-    with pytest.raises(ValidationFailed, match="of 'net' version 1, not of 'net' 2"):
+    with pytest.raises(ValidationFailedError, match="of 'net' version 1, not of 'net' 2"):
         Bundle.open(bundle.path, "net", 2)
-    with pytest.raises(ValidationFailed, match="not of 'other' 1"):
+    with pytest.raises(ValidationFailedError, match="not of 'other' 1"):
         Bundle.open(bundle.path, "other", 1)
 
 
@@ -101,7 +101,7 @@ def test_a_manifest_that_names_files_outside_is_refused(tmp_path: Path, name: st
     manifest = json.loads((bundle.path / MANIFEST).read_bytes())
     manifest["files"][name] = {"sha256": "0" * 64, "bytes": 1}
     (bundle.path / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(ValidationFailed, match="outside itself"):
+    with pytest.raises(ValidationFailedError, match="outside itself"):
         Bundle.open(bundle.path, "net", 1)
 
 
@@ -109,7 +109,7 @@ def test_a_manifest_that_names_files_outside_is_refused(tmp_path: Path, name: st
 def test_a_damaged_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
     bundle = make_bundle(tmp_path)
     (bundle.path / MANIFEST).write_bytes(content)
-    with pytest.raises(ValidationFailed, match="cannot be read"):
+    with pytest.raises(ValidationFailedError, match="cannot be read"):
         Bundle.open(bundle.path, "net", 1)
 
 
@@ -117,7 +117,7 @@ def test_a_manifest_of_another_schema_is_refused(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     path = bundle.path / MANIFEST
     path.write_bytes(path.read_bytes().replace(b'"schema": 1', b'"schema": 2'))
-    with pytest.raises(ValidationFailed, match="schema 2"):
+    with pytest.raises(ValidationFailedError, match="schema 2"):
         Bundle.open(bundle.path, "net", 1)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from exporter.build.configure import WarmupInput, build_config
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.interface import Interface, Tensor
 from exporter.triton.model_config import differences, parse, render, with_versions
 
@@ -98,7 +98,7 @@ def test_other_versions_are_a_copy() -> None:
 
 @pytest.mark.parametrize("text", ["name", "no_such_field: 1", "max_batch_size: 'x'", "input {"])
 def test_what_is_no_config_is_named(text: str) -> None:
-    with pytest.raises(ValidationFailed, match="the/file is not a Triton model configuration"):
+    with pytest.raises(ValidationFailedError, match="the/file is not a Triton model configuration"):
         parse(text, where="the/file")
 
 

@@ -31,7 +31,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.interface import Tensor
 from exporter.sources.base import OnnxTarget
 from exporter.sources.sklearn import _Converter
@@ -295,5 +295,5 @@ def test_what_has_no_form_is_named(make: Callable[[], Any], reason: str) -> None
     def add(sink: Any, features: str) -> str:
         return library.prediction(sink, features, booster)
 
-    with pytest.raises(ValidationFailed, match=reason):
+    with pytest.raises(ValidationFailedError, match=reason):
         BoosterConverter(add, DOUBLE)([("x", DOUBLE, 3)], TARGET)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Batching
 from exporter.parity.input_generator import Case, Drawing, named_samples
@@ -153,7 +153,7 @@ def test_samples_are_taken_by_name() -> None:
 def test_samples_that_do_not_fit_are_refused(
     samples: dict[str, np.ndarray[Any, Any]], words: str
 ) -> None:
-    with pytest.raises(ValidationFailed, match=words):
+    with pytest.raises(ValidationFailedError, match=words):
         named_samples(samples, TOKENS)
 
 
@@ -163,7 +163,7 @@ def test_names_of_inputs_and_cases_may_hold_slashes() -> None:
     cases = named_samples({"a/x": x, "x": x + 1, "b/c/a/x": x + 2, "b/c/x": x + 3}, interface)
     assert [case.name for case in cases] == ["sample sample", "sample b_c"]
     assert [float(case.inputs["a/x"][0]) for case in cases] == [0.0, 2.0]
-    with pytest.raises(ValidationFailed, match="two cases are called 'b_c'"):
+    with pytest.raises(ValidationFailedError, match="two cases are called 'b_c'"):
         named_samples({"b/c/x": x, "b_c/x": x}, interface)
 
 
@@ -206,7 +206,7 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
 def test_pickles_in_an_npz_are_not_loaded(tmp_path: Path) -> None:
     path = tmp_path / "samples.npz"
     np.savez(path, tokens=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(ValidationFailed, match="plain arrays"):
+    with pytest.raises(ValidationFailedError, match="plain arrays"):
         load_arrays(path)
 
 
@@ -228,7 +228,7 @@ def corrupt() -> bytes:
 def test_a_damaged_npz_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "samples.npz"
     path.write_bytes(content)
-    with pytest.raises(ValidationFailed, match="cannot be read"):
+    with pytest.raises(ValidationFailedError, match="cannot be read"):
         load_arrays(path)
 
 

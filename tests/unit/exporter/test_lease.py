@@ -15,7 +15,7 @@ import pytest
 from exporter.errors import ConflictError, UnavailableError, UsageError
 from exporter.repository.lease import LEASE_SECONDS, Lease
 from exporter.repository.object_store import ObjectStore
-from exporter.system.processes import Holder
+from exporter.system.processes import ProcessId
 
 from .stores import CONTEXT, S3, process, store_at
 
@@ -145,13 +145,13 @@ def test_a_holder_that_was_killed_here_blocks_nobody(s3: S3, store: ObjectStore)
 def test_a_number_that_another_process_has_now_is_not_the_holder(
     s3: S3, store: ObjectStore
 ) -> None:
-    me = Holder.this_process()
+    me = ProcessId.this_process()
     assert not me.has_died()
-    earlier = Holder.read({**me.as_dict(), "started": "1"})
+    earlier = ProcessId.read({**me.as_dict(), "started": "1"})
     assert earlier.has_died()
     for elsewhere in ({"host": "elsewhere"}, {"boot": "another"}, {"namespace": "pid:[1]"}):
-        assert not Holder.read({**earlier.as_dict(), **elsewhere}).has_died()
-    assert not Holder.read({}).has_died()
+        assert not ProcessId.read({**earlier.as_dict(), **elsewhere}).has_died()
+    assert not ProcessId.read({}).has_died()
 
 
 def test_a_holder_elsewhere_that_is_silent_for_a_lease_is_followed(

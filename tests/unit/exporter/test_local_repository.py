@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.errors import UsageError, ValidationFailed
+from exporter.errors import UsageError, ValidationFailedError
 from exporter.repository import LocalRepository
 from exporter.repository.local_repository import Publication
 
@@ -136,7 +136,7 @@ def test_a_config_that_is_cut_anywhere_is_damaged_and_healed(
     whole = path.read_bytes()
     for size in range(len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(ValidationFailed):
+        with pytest.raises(ValidationFailedError):
             repository.served_versions("net")
         assert not repository.is_serving(bundle)
     assert repository.publish(bundle, staging) is None

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from exporter.commands.export.request import ExportRequest
-from exporter.errors import NotFoundError, UsageError, ValidationFailed
+from exporter.errors import NotFoundError, UsageError, ValidationFailedError
 from exporter.interface import Interface, Tensor, unique_names, valid_tensor_name
 from exporter.names import artifact_path, model_name, served_version
 
@@ -36,7 +36,7 @@ def test_directories_that_are_versions(text: str, version: int | None) -> None:
 
 @pytest.mark.parametrize("name", ["", "/a", "..", "a/../b", "../a", "a\\b", "a\0"])
 def test_paths_that_leave_the_artifact(name: str) -> None:
-    with pytest.raises(ValidationFailed, match="outside itself"):
+    with pytest.raises(ValidationFailedError, match="outside itself"):
         artifact_path(name)
 
 

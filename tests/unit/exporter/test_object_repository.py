@@ -21,7 +21,7 @@ from exporter.errors import (
     StlabError,
     UnavailableError,
     UsageError,
-    ValidationFailed,
+    ValidationFailedError,
 )
 from exporter.repository import ObjectRepository, StoreUrl, open_repository
 from exporter.repository.object_store import ObjectStore
@@ -343,7 +343,7 @@ def test_large_files_are_read_in_pieces(
     fetched = repository.fetch(found, tmp_path / "fetched")
     assert (fetched.path / "model.onnx").read_bytes() == bytes(range(256)) * 13
     s3.put("production/models/net/1/model.onnx", bytes(range(256)) * 12)
-    with pytest.raises(ValidationFailed, match=r"model.onnx is not the file"):
+    with pytest.raises(ValidationFailedError, match=r"model.onnx is not the file"):
         repository.fetch(found, tmp_path / "again")
 
 

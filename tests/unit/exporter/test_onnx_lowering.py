@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.base import OnnxTarget
 from exporter.sources.mlmodel import MLModel
 from exporter.sources.onnx import open_source
@@ -117,9 +117,11 @@ def test_an_operator_that_has_no_older_form_is_named(tmp_path: Path) -> None:
     proto = model_of(graph_of(nodes, {"x": ["n", 6]}, {"y": ["n", 6]}, constants), 26, 13)
     try:
         source = opened(tmp_path, proto)
-    except ValidationFailed as error:
+    except ValidationFailedError as error:
         pytest.skip(f"this ONNX Runtime has it not either: {error}")
-    with pytest.raises(ValidationFailed, match=r"opset 26.*at most opset 21.*CumProd") as refused:
+    with pytest.raises(
+        ValidationFailedError, match=r"opset 26.*at most opset 21.*CumProd"
+    ) as refused:
         source.onnx_ways(OLD)[0](tmp_path / "written.onnx")
     assert refused.value.kind == "target"
 
@@ -143,7 +145,7 @@ def test_a_type_that_came_later_is_named(tmp_path: Path) -> None:
     proto = model_of(graph_of(nodes, {"x": ["n", 6]}, {"y": ["n", 6]}), 19, 10)
     proto.opset_import[0].version = 21
     source = opened(tmp_path, proto)
-    with pytest.raises(ValidationFailed, match="INT4") as refused:
+    with pytest.raises(ValidationFailedError, match="INT4") as refused:
         source.onnx_ways(OLDEST)[0](tmp_path / "written.onnx")
     assert refused.value.kind == "target"
 
@@ -180,7 +182,7 @@ def test_a_new_attribute_that_changes_the_answer(tmp_path: Path) -> None:
     constants = {"step": np.full((4, 2), 0.1, np.float32)}
     proto = model_of(graph_of(nodes, {"x": [4, 6]}, {"y": [4, 6]}, constants), 21, 10)
     source = opened(tmp_path, proto)
-    with pytest.raises(ValidationFailed, match="QuantizeLinear"):
+    with pytest.raises(ValidationFailedError, match="QuantizeLinear"):
         source.onnx_ways(OLDEST)[0](tmp_path / "written.onnx")
 
 
@@ -194,7 +196,7 @@ def test_what_only_the_converter_knows(tmp_path: Path) -> None:
     source = opened(tmp_path, proto)
     path = tmp_path / "written.onnx"
     first, second = source.onnx_ways(OLDEST)
-    with pytest.raises(ValidationFailed, match="DFT"):
+    with pytest.raises(ValidationFailedError, match="DFT"):
         first(path)
     second(path)
     assert np.allclose(answer(path), answer(tmp_path / "model.onnx"), atol=1e-5)
@@ -217,5 +219,5 @@ def test_constants_that_lie_elsewhere(tmp_path: Path) -> None:
     first(tmp_path / "written.onnx")
     assert np.allclose(answer(tmp_path / "written.onnx"), answer(folder / "model.onnx"), atol=1e-6)
     assert (tmp_path / "written.onnx.data").is_file()
-    with pytest.raises(ValidationFailed, match="file of their own"):
+    with pytest.raises(ValidationFailedError, match="file of their own"):
         second(tmp_path / "other.onnx")

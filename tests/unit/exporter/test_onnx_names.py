@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.base import OnnxTarget
 from exporter.sources.mlmodel import Field
 from exporter.sources.onnx.naming import served_names
@@ -100,5 +100,5 @@ def test_what_goes_in_and_comes_out_under_one_name(tmp_path: Path) -> None:
 def test_a_signature_that_names_others(tmp_path: Path) -> None:
     node = helper.make_node("Identity", ["x"], ["y"])
     proto = model_of(graph_of([node], {"x": ["n", 2]}, {"y": ["n", 2]}))
-    with pytest.raises(ValidationFailed, match="promises the output 'probability'"):
+    with pytest.raises(ValidationFailedError, match="promises the output 'probability'"):
         opened(tmp_path, proto, outputs=(field("probability", -1, 2),))

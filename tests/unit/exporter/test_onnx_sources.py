@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.base import OnnxTarget
 from exporter.sources.mlmodel import Field
 from exporter.sources.onnx import open_source
@@ -111,7 +111,7 @@ def test_external_data_outside_of_the_artifact(tmp_path: Path, place: str) -> No
     onnx.external_data_helper.set_external_data(proto.graph.initializer[0], place)
     proto.graph.initializer[0].ClearField("raw_data")
     (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
-    with pytest.raises(ValidationFailed, match="outside itself"):
+    with pytest.raises(ValidationFailedError, match="outside itself"):
         open_source(model, allow_pickle=False)
 
 
@@ -142,7 +142,7 @@ def test_types_that_cannot_be_served(tmp_path: Path, kind: int, words: str) -> N
     node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)
     proto = model_of(graph_of([node], {"x": ["n", 6]}, {"y": ["n", 6]}), 21, 10)
     proto.graph.input[0].type.tensor_type.elem_type = kind
-    with pytest.raises(ValidationFailed, match=words) as refused:
+    with pytest.raises(ValidationFailedError, match=words) as refused:
         opened(tmp_path, proto)
     assert refused.value.kind == "interface"
     assert "Cast" in refused.value.hint
@@ -152,7 +152,7 @@ def test_an_optional_input(tmp_path: Path) -> None:
     tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, ["n", 6])
     graph = graph_of([helper.make_node("OptionalGetElement", ["x"], ["y"])], {}, {"y": ["n", 6]})
     graph.input.append(helper.make_value_info("x", helper.make_optional_type_proto(tensor)))
-    with pytest.raises(ValidationFailed, match="optional") as refused:
+    with pytest.raises(ValidationFailedError, match="optional") as refused:
         opened(tmp_path, model_of(graph))
     assert refused.value.kind == "interface"
 
@@ -162,14 +162,14 @@ def test_a_sequence_that_no_tensor_stands_for(tmp_path: Path) -> None:
     graph = graph_of([node], {"x": ["n", 6]}, {})
     tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, [1, 6])
     graph.output.append(helper.make_value_info("y", helper.make_sequence_type_proto(tensor)))
-    with pytest.raises(ValidationFailed, match="seq"):
+    with pytest.raises(ValidationFailedError, match="seq"):
         opened(tmp_path, model_of(graph))
 
 
 def test_operators_of_somebody_else(tmp_path: Path) -> None:
     node = helper.make_node("BertTokenizer", ["x"], ["y"], domain="ai.onnx.contrib")
     proto = model_of(graph_of([node], {"x": ["n", 6]}, {"y": ["n", 6]}), ai_onnx_contrib=1)
-    with pytest.raises(ValidationFailed, match=r"BertTokenizer.*'ai.onnx.contrib'") as refused:
+    with pytest.raises(ValidationFailedError, match=r"BertTokenizer.*'ai.onnx.contrib'") as refused:
         opened(tmp_path, proto)
     assert refused.value.kind == "target"
 
@@ -295,6 +295,6 @@ def test_rows_that_a_converter_declared_to_be_one(tmp_path: Path, example: objec
 def test_a_name_that_is_empty(tmp_path: Path) -> None:
     proto = identity(TensorProto.FLOAT, ["n", 6])
     proto.graph.input[0].name = ""
-    with pytest.raises(ValidationFailed) as refused:
+    with pytest.raises(ValidationFailedError) as refused:
         opened(tmp_path, proto)
     assert refused.value.kind == "artifact"

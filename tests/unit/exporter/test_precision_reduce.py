@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.formats.base import Conversion, Target
 from exporter.formats.precision import reduce
 from exporter.interface import Interface, Tensor
@@ -200,7 +200,7 @@ def test_an_older_opset_is_lifted(tmp_path: Path) -> None:
 
 def test_int8_that_loses_too_much_is_refused_with_the_layer(tmp_path: Path) -> None:
     x = random(24, 2) * np.float32([1e6, 1e-2])
-    with pytest.raises(ValidationFailed) as caught:
+    with pytest.raises(ValidationFailedError) as caught:
         reduced(regression(), tmp_path, "int8", x)
     error = caught.value
     assert (error.kind, error.exit_code) == ("precision", 3)
@@ -302,7 +302,7 @@ def test_float16_keeps_what_rounding_ruins(tmp_path: Path) -> None:
 
 def test_float16_is_refused_where_nothing_of_weight_is_left(tmp_path: Path) -> None:
     x = random(24, 2) * np.float32([1e6, 1e-2])
-    with pytest.raises(ValidationFailed, match="fp16 loses too much in head") as caught:
+    with pytest.raises(ValidationFailedError, match="fp16 loses too much in head") as caught:
         reduced(regression(), tmp_path, "fp16", x)
     assert "--precision fp32" in caught.value.hint
 
@@ -344,12 +344,12 @@ def test_what_an_old_release_cannot_load_keeps_float32(
 def test_a_model_with_nothing_to_reduce_is_refused(precision: str, tmp_path: Path) -> None:
     given = model([node("Gelu", ["x"], ["y"], domain="com.microsoft")], {}, [4], [4])
     given.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    with pytest.raises(ValidationFailed, match=f"nothing in the model .* {precision}"):
+    with pytest.raises(ValidationFailedError, match=f"nothing in the model .* {precision}"):
         reduced(given, tmp_path, precision, random(24, 4))
 
 
 def test_what_is_wrong_already_is_not_blamed_on_the_precision(tmp_path: Path) -> None:
-    with pytest.raises(ValidationFailed, match="already as ONNX in float32") as caught:
+    with pytest.raises(ValidationFailedError, match="already as ONNX in float32") as caught:
         reduced(classifier(), tmp_path, "fp16", IMAGES, wrong=1.0)
     assert caught.value.kind == "parity"
 

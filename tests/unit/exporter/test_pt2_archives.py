@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.base import CannotRun
 from exporter.sources.mlmodel import MLModel
 from exporter.sources.pytorch.program_source import ExportedProgramSource
@@ -212,7 +212,7 @@ def test_what_could_become_code_is_refused(
     monkeypatch.delitem(sys.modules, "planted", raising=False)
     graph = edit(json.loads(records[MODEL]), fired)
     path = write(tmp_path / "model.pt2", with_graph(records, graph))
-    with pytest.raises(ValidationFailed, match=r"models/model\.json") as refused:
+    with pytest.raises(ValidationFailedError, match=r"models/model\.json") as refused:
         run(path)
     assert refused.value.kind == "unsafe"
     assert not fired.exists()
@@ -423,7 +423,7 @@ def test_entries_that_hold_more_than_tensors(
     ]
     for number, changes in enumerate(wrong):
         path = write(tmp_path / f"{number}.pt2", {**records, **changes})
-        with pytest.raises(ValidationFailed, match="was not loaded") as refused:
+        with pytest.raises(ValidationFailedError, match="was not loaded") as refused:
             run(path)
         assert refused.value.kind == "unsafe", changes
     assert not fired.exists()
@@ -437,7 +437,7 @@ def test_an_archive_that_unpacks_to_more_than_it_is(
         for name, content in records.items():
             bomb.writestr(f"model/{name}", content)
         bomb.writestr("model/extra/zeros", bytes(50_000_000))
-    with pytest.raises(ValidationFailed, match="more than its own size"):
+    with pytest.raises(ValidationFailedError, match="more than its own size"):
         load_program(path)
 
 
@@ -459,13 +459,13 @@ def test_descriptions_that_are_none(
     content: bytes, records: dict[str, bytes], tmp_path: Path
 ) -> None:
     for name in (MODEL, WEIGHTS):
-        with pytest.raises(ValidationFailed, match="pt2"):
+        with pytest.raises(ValidationFailedError, match="pt2"):
             load_program(write(tmp_path / "model.pt2", {**records, name: content}))
 
 
 def test_archives_of_another_format(records: dict[str, bytes], tmp_path: Path) -> None:
     for change in ({"archive_version": b"99"}, {"archive_format": b"zip"}):
-        with pytest.raises(ValidationFailed, match="cannot be read as a torch"):
+        with pytest.raises(ValidationFailedError, match="cannot be read as a torch"):
             load_program(write(tmp_path / "model.pt2", {**records, **change}))
 
 

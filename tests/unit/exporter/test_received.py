@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from exporter.build.builder import BuildJob
 from exporter.build.received import read_event, read_outcome, read_truth, take_bundle
 from exporter.bundle import CONFIG, MANIFEST, SAMPLES, Bundle
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.parity.evidence import Batching, Evidence
 
 CONFIG_TEXT = """name: "m"
@@ -199,7 +199,7 @@ CHANGES: dict[str, Callable[[Left], None]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_nothing_else_is(left: Left, change: str) -> None:
     CHANGES[change](left)
-    with pytest.raises(ValidationFailed):
+    with pytest.raises(ValidationFailedError):
         left.take()
     assert not list(left.job.folder.iterdir())
 
@@ -244,7 +244,7 @@ def test_outcomes(tmp_path: Path) -> None:
 )
 def test_garbled_outcomes(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "built.json").write_bytes(content)
-    with pytest.raises(ValidationFailed, match="the model's process"):
+    with pytest.raises(ValidationFailedError, match="the model's process"):
         read_outcome(tmp_path / "built.json")
 
 
@@ -259,11 +259,11 @@ def test_outcomes_that_are_no_files(tmp_path: Path) -> None:
         tmp_path / "pipe",
     ):
         path.symlink_to(target)
-        with pytest.raises(ValidationFailed):
+        with pytest.raises(ValidationFailedError):
             read_outcome(path)
         path.unlink()
     for other in (tmp_path / "pipe", tmp_path / "folder", path):
-        with pytest.raises(ValidationFailed):
+        with pytest.raises(ValidationFailedError):
             read_outcome(other)
 
 
@@ -285,7 +285,7 @@ def test_outcomes_that_are_no_files(tmp_path: Path) -> None:
     ids=range(11),
 )
 def test_garbled_lines(line: bytes) -> None:
-    with pytest.raises(ValidationFailed, match="the model's process"):
+    with pytest.raises(ValidationFailedError, match="the model's process"):
         read_event(line)
 
 
@@ -314,14 +314,14 @@ def test_truths_that_are_none(tmp_path: Path) -> None:
         (zipfile.ZIP_STORED, b"text"),
     ):
         _archive(path, compression, content)
-        with pytest.raises(ValidationFailed):
+        with pytest.raises(ValidationFailedError):
             read_truth(path, Batching(0), slow=False)
     np.savez(path, **{"a-name-without-parts": np.ones(1)})
-    with pytest.raises(ValidationFailed):
+    with pytest.raises(ValidationFailedError):
         read_truth(path, Batching(0), slow=False)
     path.unlink()
     for target in ("/dev/zero", str(tmp_path / "nowhere")):
         path.symlink_to(target)
-        with pytest.raises(ValidationFailed):
+        with pytest.raises(ValidationFailedError):
             read_truth(path, Batching(0), slow=False)
         path.unlink()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.bundle import Bundle
-from exporter.errors import ConflictError, ValidationFailed
+from exporter.errors import ConflictError, ValidationFailedError
 from exporter.interface import Interface, Tensor
 from exporter.repository import possibly_served
 
@@ -274,14 +274,18 @@ def test_one_byte_is_found(shelf: Shelf, tmp_path: Path, name: str) -> None:
     sound = shelf.content()[f"net/1/{name}"]
     for at in (0, len(sound) // 2, len(sound) - 1):
         shelf.put(f"net/1/{name}", sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
-        with pytest.raises(ValidationFailed, match=f": {name} is not the file that was proven"):
+        with pytest.raises(
+            ValidationFailedError, match=f": {name} is not the file that was proven"
+        ):
             shelf.repository.verify(bundle)
     for cut in (sound[:-1], sound + b"\n"):
         shelf.put(f"net/1/{name}", cut)
-        with pytest.raises(ValidationFailed, match=f": {name} is not the file that was proven"):
+        with pytest.raises(
+            ValidationFailedError, match=f": {name} is not the file that was proven"
+        ):
             shelf.repository.verify(bundle)
     shelf.delete(f"net/1/{name}")
-    with pytest.raises(ValidationFailed, match=f": {name} is missing"):
+    with pytest.raises(ValidationFailedError, match=f": {name} is missing"):
         shelf.repository.verify(bundle)
 
 
@@ -289,14 +293,14 @@ def test_a_file_that_nobody_has_proven_is_named(shelf: Shelf, tmp_path: Path) ->
     bundle = make_bundle(tmp_path)
     export(shelf, bundle)
     shelf.put("net/1/model.onnx.data", b"?")
-    with pytest.raises(ValidationFailed, match=r"model.onnx.data is a file that nobody"):
+    with pytest.raises(ValidationFailedError, match=r"model.onnx.data is a file that nobody"):
         shelf.repository.verify(bundle)
 
 
 def test_another_models_manifest_is_refused(shelf: Shelf, tmp_path: Path) -> None:
     export(shelf, make_bundle(tmp_path))
     shelf.put("net/2/manifest.json", shelf.content()["net/1/manifest.json"])
-    with pytest.raises(ValidationFailed, match="not of 'net' 2"):
+    with pytest.raises(ValidationFailedError, match="not of 'net' 2"):
         shelf.repository.bundle("net", 2)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from exporter.system import limits as machine
-from exporter.system.environment import bare_environment
+from exporter.system.environment import minimal_environment
 from exporter.system.limits import Limits
 from exporter.system.sandbox import Confinement, confined_command, confinement, suited
 from exporter.system.view import view
@@ -253,7 +253,7 @@ def test_libraries_have_room_on_many_cores_with_little_memory(
     assert machine.room_of_machine() > (4 << 30) + 64 * (48 << 20)
     assert [machine.threads_within(memory) for memory in (1, 4 << 30, 1 << 40)] == [1, 16, 64]
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
-    assert bare_environment()["OPENBLAS_NUM_THREADS"] == "3"
+    assert minimal_environment()["OPENBLAS_NUM_THREADS"] == "3"
 
 
 def test_it_ends_with_a_parent_that_is_killed(offered: Confinement, scratch: Path) -> None:

@@ -25,7 +25,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.base import OnnxTarget
 from exporter.sources.sklearn import _Converter
 from exporter.sources.sklearn.ufuncs import applied
@@ -93,7 +93,7 @@ def by_hand(distances: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def test_other_weights_are_refused() -> None:
     model = KNeighborsRegressor(5, weights=by_hand).fit(X, Y)
-    with pytest.raises(ValidationFailed, match="weights of its neighbours"):
+    with pytest.raises(ValidationFailedError, match="weights of its neighbours"):
         _Converter(model)([("x", DOUBLE, 3)], TARGET)
 
 
@@ -124,7 +124,7 @@ def test_functions_of_numpy(function: np.ufunc, dtype: Any) -> None:
 
 @pytest.mark.parametrize("function", [np.sinh, by_hand])
 def test_other_functions_are_named(function: Any) -> None:
-    with pytest.raises(ValidationFailed, match=f"'{function.__name__}'"):
+    with pytest.raises(ValidationFailedError, match=f"'{function.__name__}'"):
         applied(Graph("x", DOUBLE, 1), function, "x", np.float64)
 
 
@@ -168,7 +168,7 @@ def test_a_target_is_turned_back(name: str) -> None:
 
 def test_a_target_that_cannot_be_turned_back() -> None:
     model = turned(PowerTransformer()).fit(X, Y)
-    with pytest.raises(ValidationFailed, match="PowerTransformer"):
+    with pytest.raises(ValidationFailedError, match="PowerTransformer"):
         _Converter(model)([("x", DOUBLE, 3)], TARGET)
 
 

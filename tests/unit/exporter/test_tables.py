@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.mlmodel import Field, MLModel
 from exporter.sources.tabular.tables import Table
 
@@ -92,7 +92,7 @@ def test_the_estimator_knows_a_width_that_varies(tmp_path: Path) -> None:
 
 def test_without_a_signature_the_estimator_tells(tmp_path: Path) -> None:
     assert Table.of(logged(tmp_path, ()), 3).inputs[0].shape == (-1, 3)
-    with pytest.raises(ValidationFailed) as refused:
+    with pytest.raises(ValidationFailedError) as refused:
         Table.of(logged(tmp_path, ()), None)
     assert refused.value.kind == "signature"
     assert "infer_signature" in refused.value.hint
@@ -107,6 +107,6 @@ def test_without_a_signature_the_estimator_tells(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, fields: tuple[Field, ...]) -> None:
-    with pytest.raises(ValidationFailed) as refused:
+    with pytest.raises(ValidationFailedError) as refused:
         Table.of(logged(tmp_path, fields), None)
     assert refused.value.kind == "signature"

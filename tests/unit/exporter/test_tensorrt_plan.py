@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter.errors import StlabError, UnavailableError, UsageError, ValidationFailed
+from exporter.errors import StlabError, UnavailableError, UsageError, ValidationFailedError
 from exporter.formats import check, convert
 from exporter.formats.base import Conversion, Target
 from exporter.interface import Interface, Tensor
@@ -242,7 +242,7 @@ def test_inputs_whose_values_are_sizes_are_refused(setup: Setup) -> None:
         def get_input(self, index: int) -> Any:
             return type("Input", (), {"name": "sizes", "is_shape_tensor": True})
 
-    with pytest.raises(ValidationFailed, match="'sizes' decide the shapes"):
+    with pytest.raises(ValidationFailedError, match="'sizes' decide the shapes"):
         _check_inputs(Network())
 
 
@@ -264,7 +264,7 @@ def test_a_gpu_whose_memory_is_full_is_no_fault_of_the_model(setup: Setup) -> No
 
 
 def refused(setup: Setup, source: Doubling) -> StlabError:
-    with pytest.raises(ValidationFailed) as caught:
+    with pytest.raises(ValidationFailedError) as caught:
         setup.convert(source)
     assert caught.value.hint
     assert not list(setup.folder.glob("*/model.plan"))
@@ -309,17 +309,17 @@ def test_a_plan_for_another_tensorrt_is_refused(
     setup: Setup, version: str, name: str, words: str
 ) -> None:
     setup.install(FakeTensorRT(version))
-    with pytest.raises(ValidationFailed, match=words) as caught:
+    with pytest.raises(ValidationFailedError, match=words) as caught:
         check("tensorrt", release(name), "gpu:8001")
     assert caught.value.kind == "target"
     assert "--triton-release" in caught.value.hint
-    with pytest.raises(ValidationFailed, match=words):
+    with pytest.raises(ValidationFailedError, match=words):
         setup.convert(Doubling(), release=name)
     assert not setup.tensorrt.built
 
 
 def test_which_tensorrt_to_install(setup: Setup) -> None:
     setup.install(FakeTensorRT("10.1.0"))
-    with pytest.raises(ValidationFailed) as caught:
+    with pytest.raises(ValidationFailedError) as caught:
         check("tensorrt", release("25.03"), "gpu:8001")
     assert "pip install 'tensorrt-cu12==10.9.*'" in caught.value.hint

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.sources.base import OnnxTarget
 from exporter.sources.pytorch import decompositions as forms
 from exporter.sources.pytorch.call_convention import positional
@@ -139,7 +139,7 @@ class Remembers(nn.Module):
 )
 def test_a_module_that_remembers_is_refused_by_name(what: str, name: str) -> None:
     module = Remembers(what)
-    with pytest.raises(ValidationFailed, match=f"'{name}'"):
+    with pytest.raises(ValidationFailedError, match=f"'{name}'"):
         refuse_memory(module, lambda: module(X))
 
 
@@ -209,7 +209,7 @@ COUNTS = {"calls": 0}
 )
 def test_a_counter_is_found_wherever_it_is(where: str) -> None:
     module = Hidden(where)
-    with pytest.raises(ValidationFailed, match=f"'{where}'"):
+    with pytest.raises(ValidationFailedError, match=f"'{where}'"):
         refuse_memory(module, lambda: module(X))
 
 
@@ -226,7 +226,7 @@ class Scripted(nn.Module):
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_a_script_that_counts_is_refused() -> None:
     module = torch.jit.script(Scripted())
-    with pytest.raises(ValidationFailed, match="'calls'"):
+    with pytest.raises(ValidationFailedError, match="'calls'"):
         refuse_memory(module, lambda: module(X))
 
 
@@ -246,7 +246,7 @@ def test_what_was_asked_first_must_not_count() -> None:
     copied = unasked(module)
     assert copied is not None
     answer = [module(X)]
-    with pytest.raises(ValidationFailed, match="asked first"):
+    with pytest.raises(ValidationFailedError, match="asked first"):
         refuse_first_impressions(lambda given: [copied(*given)], [X], answer)
     refuse_first_impressions(lambda given: [given[0].relu()], [X], [X.relu()])
 
@@ -259,7 +259,7 @@ def test_what_draws_numbers_is_refused(draw: Callable[[], object]) -> None:
     before = generators()
     refuse_chance(before, generators())
     draw()
-    with pytest.raises(ValidationFailed, match="draws random numbers"):
+    with pytest.raises(ValidationFailedError, match="draws random numbers"):
         refuse_chance(before, generators())
 
 
@@ -275,7 +275,7 @@ def test_what_draws_numbers_is_refused(draw: Callable[[], object]) -> None:
     ],
 )
 def test_what_is_read_beside_the_inputs_is_refused(read: Callable[[], object], what: str) -> None:
-    with pytest.raises(ValidationFailed, match=what):
+    with pytest.raises(ValidationFailedError, match=what):
         refuse_world(lambda: (X, read()))
 
 

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from exporter.build.configure import build_config
-from exporter.errors import ValidationFailed
+from exporter.errors import ValidationFailedError
 from exporter.formats.base import Conversion, Target
 from exporter.formats.torchscript import convert
 from exporter.formats.torchscript.archive import write_archive
-from exporter.formats.torchscript.fx_to_script import NotWritable, script_of_graph
+from exporter.formats.torchscript.fx_to_script import NotWritableError, script_of_graph
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
 from exporter.parity.reference_checks import examine
@@ -78,7 +78,7 @@ def test_the_way_that_answers_right(
 
 
 def test_what_no_way_keeps_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValidationFailed, match="branches on values") as refusal:
+    with pytest.raises(ValidationFailedError, match="branches on values") as refusal:
         made(tmp_path / "made", layers.UnscriptableBranch(), {"x": X})
     assert refusal.value.kind == "convert"
     assert "--format onnx" in refusal.value.hint
@@ -225,7 +225,7 @@ def test_loops_of_a_graph_are_not_traced() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.while_loop(lambda x: x.sum() > 1, lambda x: (x / 2,), (x,))[0]
 
-    with pytest.raises(NotWritable, match="while_loop"):
+    with pytest.raises(NotWritableError, match="while_loop"):
         of_graph(Halved(), torch.tensor(X))
 
 
@@ -254,7 +254,7 @@ def test_what_cannot_be_served(
         Interface(tensors(inputs), tensors(outputs)),
         **({"torchscript_module": lambda: None} if torches else {}),
     )
-    with pytest.raises(ValidationFailed, match=words) as refusal:
+    with pytest.raises(ValidationFailedError, match=words) as refusal:
         convert(given, tmp_path, TARGET, cast("Any", None))
     assert refusal.value.kind == kind
     assert refusal.value.hint

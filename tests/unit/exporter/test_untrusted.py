@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 from exporter import arrays, sources
 from exporter.arrays import read_npz, write_npz
 from exporter.bundle import MANIFEST, REPORT, Bundle
-from exporter.errors import StlabError, UnavailableError, UsageError, ValidationFailed
+from exporter.errors import StlabError, UnavailableError, UsageError, ValidationFailedError
 from exporter.names import artifact_path
 from exporter.proven_bundle import load_passed
 from exporter.registry.pipeline_tags import pipeline_models
 from exporter.registry.promotion_record import promoted_tag, promotion
 from exporter.sources.mlmodel import MLModel
 from exporter.system.environment import load_dotenv
-from exporter.system.processes import Holder
+from exporter.system.processes import ProcessId
 from exporter.triton.model_config import parse
 from exporter.untrusted import parse_json, reading
 
@@ -49,7 +49,7 @@ def read_or_refused(*names: str) -> Iterator[None]:
     """Let pass what can be read, and what is refused as a damaged file of one of these names."""
     try:
         yield
-    except (ValidationFailed, ValueError) as error:
+    except (ValidationFailedError, ValueError) as error:
         if not any(name in str(error) for name in names):
             raise
 
@@ -89,7 +89,7 @@ DAMAGED = [
 
 @pytest.mark.parametrize("content", DAMAGED, ids=lambda content: repr(content[:24]))
 def test_an_mlmodel_file_that_is_none(content: bytes, tmp_path: Path) -> None:
-    with pytest.raises(ValidationFailed) as refused:
+    with pytest.raises(ValidationFailedError) as refused:
         MLModel.read(mlmodel(tmp_path, content))
     assert refused.value.exit_code == 3
     read_mlmodel(tmp_path)
@@ -154,7 +154,7 @@ def test_a_flavor_that_stumbles_over_its_file(
     mlmodel(tmp_path, b"flavors: {fake: {}}")
     errors: list[Exception] = [RecursionError(), OverflowError("too large"), TypeError("a list")]
     while errors:
-        with pytest.raises(ValidationFailed, match="fake model cannot be read"):
+        with pytest.raises(ValidationFailedError, match="fake model cannot be read"):
             sources.open_source(tmp_path)
     errors.append(OSError(24, "Too many open files"))
     with pytest.raises(UnavailableError, match="cannot be read here: Too many open files"):
@@ -167,7 +167,7 @@ def use(bundle: Bundle) -> None:
     assert bundle.size >= 0
     assert bundle.max_batch_size >= 0
     str((bundle.outputs, bundle.release, bundle.files, bundle.version))
-    with contextlib.suppress(ValidationFailed):
+    with contextlib.suppress(ValidationFailedError):
         bundle.verify()
 
 
@@ -183,7 +183,7 @@ def use(bundle: Bundle) -> None:
 def test_a_manifest_that_is_none(content: bytes, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     (bundle.path / MANIFEST).write_bytes(content)
-    with pytest.raises(ValidationFailed, match=r"manifest\.json cannot be read"):
+    with pytest.raises(ValidationFailedError, match=r"manifest\.json cannot be read"):
         Bundle.open(bundle.path, "net", 1)
     (bundle.path / REPORT).write_bytes(content)
     assert bundle.passed_report() is None
@@ -208,7 +208,9 @@ def test_a_report_that_says_it_passed_and_no_more(tmp_path: Path) -> None:
     for parity in ({}, {"margin": []}, {"cases": "many"}):
         report = {"bundle": bundle.sha256, "parity": {"passed": True, **parity}}
         (bundle.path / REPORT).write_text(json.dumps(report))
-        with pytest.raises(ValidationFailed, match=r"report\.json of version 1 cannot be read"):
+        with pytest.raises(
+            ValidationFailedError, match=r"report\.json of version 1 cannot be read"
+        ):
             load_passed(bundle, "")
 
 
@@ -282,13 +284,13 @@ def test_any_text_in_a_tag(value: Any, text: str) -> None:
         record = promotion({promoted_tag("prod"): tag}, "prod")
         assert record is None or isinstance(record.bundle, str)
     if isinstance(value, dict):
-        Holder.read(value).has_died()
-    assert not Holder.read({"pid": "9" * 5000}).pid
+        ProcessId.read(value).has_died()
+    assert not ProcessId.read({"pid": "9" * 5000}).pid
 
 
 def test_a_version_that_no_registry_has() -> None:
     for version in ("9" * 5000, "\u0663", "1e9"):
-        with pytest.raises(ValidationFailed, match=r"stlab\.preprocessing"):
+        with pytest.raises(ValidationFailedError, match=r"stlab\.preprocessing"):
             pipeline_models(None, {"stlab.preprocessing": f"models:/a/{version}"})  # type: ignore[arg-type]
 
 
@@ -321,8 +323,8 @@ def test_errors_of_the_machine_and_of_stlab_stay_what_they_are() -> None:
         (MemoryError(), MemoryError),
         (KeyboardInterrupt(), KeyboardInterrupt),
         (PermissionError(13, "Permission denied"), UnavailableError),
-        (FileNotFoundError(2, "No such file"), ValidationFailed),
-        (RecursionError("deep"), ValidationFailed),
+        (FileNotFoundError(2, "No such file"), ValidationFailedError),
+        (RecursionError("deep"), ValidationFailedError),
     ):
         with pytest.raises(expected):
             fail(error)
