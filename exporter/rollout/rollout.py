@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from exporter.errors import OutcomeUnknownError, StlabError
 from exporter.names import ARCHIVED
 from exporter.registry import is_current, repository_of
-from exporter.repository import possibly_served
+from exporter.repository import check_compatible, possibly_served
 from exporter.rollout.live_servers import answers, reload, unload, verify
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Rollout:
         is_new_model = not possibly_served(repository, bundle.model)
         with contextlib.ExitStack() as undo:
             with steps("publish"):
-                repository.check_compatible(bundle, other_versions)
+                check_compatible(repository, bundle, other_versions)
                 publication = repository.publish(bundle, self.workdir)
                 if publication is not None:
                     undo.callback(repository.unpublish, bundle, publication, self.workdir)

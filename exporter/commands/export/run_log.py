@@ -55,8 +55,8 @@ class ExportLog:
         write_html(report, work / _HTML)
         self._run = self._begin()
         try:
-            self._run.keep_file(work / _HTML)
-            self._run.keep_bundle(bundle)
+            self._run.log_file(work / _HTML)
+            self._run.log_bundle(bundle)
         except BaseException:
             with contextlib.suppress(StlabError):
                 self._run.finish({}, succeeded=False)
@@ -80,8 +80,8 @@ class ExportLog:
         report.write_json(work / REPORT)
         write_html(report, work / _HTML)
         self._run = self._begin()
-        self._run.keep_file(work / REPORT)
-        self._run.keep_file(work / _HTML)
+        self._run.log_file(work / REPORT)
+        self._run.log_file(work / _HTML)
         self._run.finish({"total_seconds": seconds}, succeeded=False)
         if not has_passed(selection.tags):
             # Evidence for a bundle that is served already stays what it is.

@@ -265,7 +265,7 @@ def test_an_alias_that_somebody_else_moved_meanwhile(
         return activate(repository, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(LocalRepository, "activate", meanwhile)
-    failed(lab.export("raced", version=2), 5, "moved from version 1 to version 3 by somebody else")
+    failed(lab.export("raced", version=2), 5, "moved from version 1 to version 3 by another command")
     assert (lab.alias("raced"), lab.repository_bytes()) == (3, before)
     run_id = lab.client.get_model_version("raced", "2").tags["stlab.export.run_id"]
     assert lab.client.get_run(run_id).info.status == "FAILED"
@@ -301,5 +301,5 @@ def test_what_an_alias_names_in_one_question(lab: Lab) -> None:
     registry = Registry.connect(lab.uri)
     assert registry.version_by_alias("asked-for", "dev") == (version, {"colour": "blue"})
     for model, alias in (("asked-for", "prod"), ("nobody", "dev")):
-        with pytest.raises(NotFoundError, match=f"no version of '{model}' is called '{alias}'"):
+        with pytest.raises(NotFoundError, match=f"'{model}' has no alias '{alias}'"):
             registry.version_by_alias(model, alias)
