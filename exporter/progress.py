@@ -1,4 +1,4 @@
-"""Times the steps of an export and tells whoever listens what is being done."""
+"""Time the steps of a command, and report progress to a listener."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["Listener", "Silent", "Steps"]
 
 
 class Listener(Protocol):
-    """Told about steps as they happen."""
+    """Receives progress events."""
 
     def begin(self, step: str) -> None:
-        """A step begins."""
+        """Receive that a step begins."""
 
     def say(self, step: str, text: str) -> None:
-        """Something within a step."""
+        """Receive a detail of a step."""
 
     def end(self, step: str, seconds: float, *, failed: bool) -> None:
-        """A step ended."""
+        """Receive that a step ended."""
 
 
 class Silent:
-    """Listens to nothing."""
+    """A listener that does nothing."""
 
     def begin(self, step: str) -> None:
         """Do nothing."""
@@ -39,7 +39,7 @@ class Silent:
 
 
 class Steps:
-    """The steps of one run with the seconds they took."""
+    """The steps of one command, with their seconds."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -60,22 +60,22 @@ class Steps:
             self.end(step, time.perf_counter() - begin, failed=failed)
 
     def begin(self, step: str) -> None:
-        """Begin a step that somebody else times."""
+        """Begin a step that the caller times."""
         self._current = step
         self._listener.begin(step)
 
     def end(self, step: str, seconds: float, *, failed: bool) -> None:
-        """End it."""
+        """End a step that the caller has timed."""
         self._current = ""
         self._seconds[step] = self._seconds.get(step, 0.0) + seconds
         self._listener.end(step, seconds, failed=failed)
 
     def say(self, text: str) -> None:
-        """Say something about the step under way."""
+        """Report a detail of the current step."""
         self._listener.say(self._current, text)
 
     @property
     def seconds(self) -> dict[str, float]:
         """Seconds by step, and ``total`` so far."""
-        taken = {step: round(seconds, 3) for step, seconds in self._seconds.items()}
-        return {**taken, "total": round(time.perf_counter() - self._begin, 3)}
+        by_step = {step: round(seconds, 3) for step, seconds in self._seconds.items()}
+        return {**by_step, "total": round(time.perf_counter() - self._begin, 3)}

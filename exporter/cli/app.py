@@ -1,6 +1,6 @@
 """The programs ``stlab`` and ``stlab-export``: commands, exit codes, errors, interrupts.
 
-What a command needs is imported when it runs, so that ``--help`` is quick.
+A command's code is imported when it runs, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ app.command()(verify.verify)
 app.command()(prune.prune)
 app.command(
     context_settings={"ignore_unknown_options": True},
-    epilog="Whatever follows -- is passed on to tritonserver.",
+    epilog="Arguments after -- are passed to tritonserver.",
 )(serve.serve)
 app.command()(infer.infer)
 app.command()(doctor.doctor)
 
-# The result of each command, for errors before it has one of its own.
+# The result types of the commands, for errors before a command returns its result.
 _RESULTS = {
     "doctor": "doctor.command:DoctorResult",
     "infer": "infer.result:InferResult",
@@ -95,7 +95,7 @@ def _run(arguments: list[str]) -> int:
         known = UsageError(error.format_message(), hint="See stlab --help.")
     except KeyboardInterrupt:
         known = StlabError("interrupted", hint="Run the same command again.", kind="interrupted")
-    except Exception as error:  # noqa: BLE001 - a fault of our own, printed without secrets
+    except Exception as error:  # noqa: BLE001 - a bug in stlab, printed without secrets
         if lacking := "memory" if isinstance(error, MemoryError) else shortage(error):
             return _fail(resource_error(lacking), arguments)
         if "--json" not in arguments:
@@ -103,7 +103,7 @@ def _run(arguments: list[str]) -> int:
             return StlabError.exit_code
         known = StlabError(
             f"{type(error).__name__}: {error}",
-            hint="This is a fault of stlab; run it without --json, and report what it prints.",
+            hint="This is a bug in stlab; run it without --json, and report the output.",
         )
     return _fail(known, arguments)
 
@@ -133,7 +133,7 @@ def _failed(error: StlabError, command: str) -> dict[str, Any]:
 
 
 def _interrupt_once() -> None:
-    """Let SIGINT and SIGTERM interrupt, but not what is undone because of the first of them."""
+    """Interrupt on the first SIGINT or SIGTERM, and ignore further ones while undoing."""
     numbers = (signal.SIGINT, signal.SIGTERM)
 
     def interrupt(*_: Any) -> None:

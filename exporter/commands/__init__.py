@@ -1,4 +1,4 @@
-"""What stlab's commands do, as functions: a request in, a result out, nothing printed.
+"""The Python API of stlab's commands: a request in, a result out, nothing printed.
 
     from exporter.commands import ExportRequest, export
 
@@ -6,7 +6,7 @@
     if result.error is not None:
         ...
 
-A function and its types are imported when they are first used.
+Functions and types are imported on first use.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def __getattr__(name: str) -> Any:
 
 class _Commands(ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
-        # Importing exporter.commands.export binds that module here, where the function belongs.
+        # Importing the submodule exporter.commands.export must not replace the function.
         if not (name in _MODULES and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 

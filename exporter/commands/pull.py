@@ -1,9 +1,9 @@
-"""Brings the bundle that an alias took into a repository: what was proven, and nothing else.
+"""Download an alias's proven bundle from the registry into a model repository.
 
     resolve → fetch → publish → activate
 
-For a server that shares its repository with nobody: the registry keeps every bundle. No alias is
-moved, nothing is converted, and nothing is written to the registry.
+For servers with a repository of their own. No alias is moved, nothing is converted, and nothing is
+written to the registry.
 """
 
 from __future__ import annotations
@@ -35,13 +35,17 @@ __all__ = ["PullRequest", "pull"]
 
 @dataclass(frozen=True, slots=True)
 class PullRequest:
-    """One pull, as asked for.
+    """The request of `pull`.
 
     Attributes:
         model: The registered model.
-        alias: The alias whose bundle is wanted.
+        alias: The alias whose bundle to download.
         repository: The model repository.
         tracking_uri: The MLflow registry.
+
+    Raises:
+        UsageError: The model's name is invalid.
+        NotFoundError: The alias does not exist.
     """
 
     model: str
@@ -55,17 +59,17 @@ class PullRequest:
 
 
 def pull(request: PullRequest, listener: Listener | None = None) -> ExportResult:
-    """Publish the bundle that an alias took, and let the repository serve it.
+    """Publish and activate an alias's bundle in a repository.
 
     Versions that the repository serves for other aliases stay served.
 
     Args:
-        request: What is asked for.
-        listener: Told about every step.
+        request: The request.
+        listener: Receives progress events.
 
     Returns:
-        The result, with ``status`` ``pulled``, or ``unchanged`` where it was there; on failure
-        ``failed``, with the error in it.
+        The result, with ``status`` ``pulled`` or ``unchanged``; on failure its ``status`` is
+        ``failed``, and it holds the error.
     """
     return run_job(_Pull(request, Steps(listener or Silent())))
 
@@ -85,13 +89,13 @@ class _Pull:
             registry = Registry.connect(self.request.tracking_uri)
             version, recorded = bundle_for_alias(registry, model, self.request.alias)
             self.result = replace(self.result, version=version)
-            there = find_published(repository, model, version, recorded)
-        if there is not None and repository.is_serving(there.bundle):
+            published = find_published(repository, model, version, recorded)
+        if published is not None and repository.is_serving(published.bundle):
             repository.clean_up(model)
-            self.result = self.result.with_bundle("unchanged", there)
+            self.result = self.result.with_bundle("unchanged", published)
             return
         with repository.workspace(model) as work:
-            proven = there or self._fetch(registry, version, recorded, work / "fetched")
+            proven = published or self._fetch(registry, version, recorded, work / "fetched")
             other_versions = versions_to_keep(
                 repository, model, self.request.alias, registry.aliases(model)
             )

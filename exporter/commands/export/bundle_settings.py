@@ -1,4 +1,4 @@
-"""What decides a bundle's content beside the version itself, and its digest."""
+"""The settings that decide a bundle's content, and their digest."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["settings_digest", "settings_of"]
 def settings_of(
     request: ExportRequest, release_name: str, parts: Mapping[str, tuple[str, int]]
 ) -> dict[str, Any]:
-    """Return what decides a bundle's content beside the version itself.
+    """Return the settings that, with the version, decide a bundle's content.
 
     Args:
-        request: What is asked for.
+        request: The request.
         release_name: The target release.
-        parts: The models before and behind the version's own, each with its version.
+        parts: The preprocessing and postprocessing models with their versions, by place.
     """
     settings = {
         "format": request.format,
@@ -36,7 +36,7 @@ def settings_of(
         "samples": None if request.samples is None else file_digest(request.samples),
         "seed": SEED,
     }
-    # Only where it is set: what was proven without it has this digest.
+    # Only if set, so that the digest of bundles without it stays the same.
     if request.max_queue_size:
         settings["max_queue_size"] = request.max_queue_size
     if request.accelerator:

@@ -84,7 +84,7 @@ def test_servers_say_their_version_and_mode(lab: Lab, tmp_path: Path) -> None:
     assert result.exit_code == 0
     first, second = result.checks[-2:]
     assert (first.name, first.status) == (f"server {explicit.grpc_url}", "ok")
-    assert re.fullmatch(r"Triton \d+\.\d+\.\d+ \(release .+\), takes load commands", first.found)
+    assert re.fullmatch(r"Triton \d+\.\d+\.\d+ \(release .+\), accepts load requests", first.found)
     assert (second.name, second.status) == (f"server {fixed.grpc_url}", "warning")
-    assert "does not take load commands" in second.found
+    assert "accepts no load requests" in second.found
     assert "--model-control-mode=explicit" in second.hint

@@ -84,8 +84,8 @@ def test_what_is_not_proven_is_not_pulled(lab: Lab, tmp_path: Path) -> None:
     staged(lab, "unproven", 2.0)
     lab.client.set_registered_model_alias("unproven", "dev", "1")
     for name, alias, code, words in (
-        ("unproven", "dev", 5, "nothing says that version 1"),
-        ("unproven", "prod", 4, "names no version"),
+        ("unproven", "dev", 5, "version 1 of 'unproven' has no passing evidence"),
+        ("unproven", "prod", 4, "points to no version"),
         ("nobody", "prod", 4, "nobody"),
     ):
         result = pulled(lab, name, alias, tmp_path)
