@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.bundle import REPORT
 from exporter.errors import ConflictError, NotFoundError, ValidationFailedError
-from exporter.parity.evidence import in_short
+from exporter.parity.evidence import parity_summary
 from exporter.registry import fetch_bundle, promotion
 from exporter.registry.version_tags import has_passed
 from exporter.untrusted import reading
@@ -114,7 +114,7 @@ def load_passed(bundle: Bundle, uri: str) -> ProvenBundle:
         hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
         kind="bundle",
     ):
-        return ProvenBundle(bundle, in_short(report["parity"]), uri, reused=True)
+        return ProvenBundle(bundle, parity_summary(report["parity"]), uri, reused=True)
 
 
 def find_published(

@@ -10,10 +10,10 @@ from exporter.bundle import CONFIG, SAMPLES, Bundle, folder_digest
 from exporter.formats import convert
 from exporter.formats.base import Target
 from exporter.parity.input_generator import named_samples
-from exporter.parity.reference_checks import examine
+from exporter.parity.reference_checks import check_reference
 from exporter.parity.samples import load_arrays, save_samples
 from exporter.sources import open_source
-from exporter.sources.pipeline import ComposedSource
+from exporter.sources.pipeline import PipelineSource
 from exporter.triton.model_config import render
 from exporter.triton.releases import release
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from exporter.formats.base import Conversion
     from exporter.parity.evidence import Evidence
-    from exporter.parity.reference_set import Answer, Truth
+    from exporter.parity.reference_set import ReferenceCase, ReferenceSet
     from exporter.progress import Steps
     from exporter.sources.base import Source
     from exporter.triton.releases import Release
@@ -74,7 +74,7 @@ class Candidate:
     """A bundle that is not proven yet, and the reference outputs that it must reproduce."""
 
     bundle: Bundle
-    truth: Truth
+    references: ReferenceSet
 
 
 def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
@@ -94,7 +94,7 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
         source = _source(job)
     with steps("reference"):
         samples = named_samples(load_arrays(job.samples), source.interface) if job.samples else []
-        truth = examine(
+        references = check_reference(
             source,
             evidence,
             max_batch_size=settings["max_batch_size"],
@@ -119,23 +119,23 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
                 target,
                 settings["precision"],
                 settings.get("accelerator", ""),
-                truth.batching.max_batch_size,
-                truth.batching.rows,
+                references.batching.max_batch_size,
+                references.batching.rows,
             ),
-            truth,
+            references,
         )
-        truth = truth.renamed(conversion.names)
+        references = references.renamed(conversion.names)
         evidence.notes += conversion.notes
         evidence.precision = dict(conversion.measured)
     with steps("configure"):
-        saved = save_samples(job.folder / SAMPLES, truth)
-        _configure(job, conversion, truth, saved[0])
-        if "max_queue_size" in settings and not truth.batching.max_batch_size:
+        saved = save_samples(job.folder / SAMPLES, references)
+        _configure(job, conversion, references, saved[0])
+        if "max_queue_size" in settings and not references.batching.max_batch_size:
             evidence.notes.append(
                 "The model is not batched and so has no dynamic batcher: its queue is unbounded."
             )
-        bundle = Bundle.seal(job.folder, _facts(job, source, conversion, truth, target))
-    return Candidate(bundle, truth)
+        bundle = Bundle.seal(job.folder, _facts(job, source, conversion, references, target))
+    return Candidate(bundle, references)
 
 
 def _source(job: BuildJob) -> Source:
@@ -145,11 +145,13 @@ def _source(job: BuildJob) -> Source:
         for place in _ORDER
         if place in artifacts
     }
-    return ComposedSource(opened) if job.parts else opened["model"]
+    return PipelineSource(opened) if job.parts else opened["model"]
 
 
-def _configure(job: BuildJob, conversion: Conversion, truth: Truth, sample: Answer) -> None:
-    max_batch_size = truth.batching.max_batch_size
+def _configure(
+    job: BuildJob, conversion: Conversion, references: ReferenceSet, sample: ReferenceCase
+) -> None:
+    max_batch_size = references.batching.max_batch_size
     warmup = write_warmup(job.folder, conversion, sample.case.inputs, batched=max_batch_size > 0)
     config = build_config(
         job.model,
@@ -163,7 +165,7 @@ def _configure(job: BuildJob, conversion: Conversion, truth: Truth, sample: Answ
 
 
 def _facts(
-    job: BuildJob, source: Source, conversion: Conversion, truth: Truth, target: Release
+    job: BuildJob, source: Source, conversion: Conversion, references: ReferenceSet, target: Release
 ) -> dict[str, Any]:
     return {
         "model": job.model,
@@ -181,7 +183,7 @@ def _facts(
         "libraries": dict(sorted({**source.versions, **conversion.versions}.items())),
         "target": {"release": target.name, "onnxruntime": target.onnxruntime},
         "interface": conversion.interface.as_dict(),
-        "batching": truth.batching.as_dict(),
+        "batching": references.batching.as_dict(),
         "settings": dict(job.settings),
         **conversion.facts,
     }

@@ -14,10 +14,10 @@ from exporter.build.received import (
     malformed,
     read_event,
     read_outcome,
-    read_truth,
+    read_reference_set,
     take_bundle,
 )
-from exporter.build.worker import JOB, RESULT, TRUTH, job_as_json
+from exporter.build.worker import JOB, REFERENCES, RESULT, job_as_json
 from exporter.errors import (
     ConflictError,
     StlabError,
@@ -123,10 +123,10 @@ def build_isolated(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate
     evidence.restore(outcome.evidence.model_dump())
     if outcome.error is not None:
         raise error_of(outcome.exit_code, **outcome.error.model_dump())
-    truth = read_truth(scratch / TRUTH, evidence.batching, slow=outcome.slow)
-    bundle = take_bundle(scratch / "bundle", scratch / TRUTH, job)
+    references = read_reference_set(scratch / REFERENCES, evidence.batching, slow=outcome.slow)
+    bundle = take_bundle(scratch / "bundle", scratch / REFERENCES, job)
     evidence.notes += _notes(job, offered)
-    return Candidate(bundle, truth)
+    return Candidate(bundle, references)
 
 
 def _moved(job: BuildJob, folder: Path) -> BuildJob:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from exporter.build.builder import BuildJob
     from exporter.parity.evidence import Batching
-    from exporter.parity.reference_set import Truth
+    from exporter.parity.reference_set import ReferenceSet
 
-__all__ = ["malformed", "read_event", "read_outcome", "read_truth", "take_bundle"]
+__all__ = ["malformed", "read_event", "read_outcome", "read_reference_set", "take_bundle"]
 
 _T = TypeVar("_T")
 _MAX_OUTCOME = 16 << 20
@@ -70,7 +70,7 @@ def read_outcome(path: Path) -> Outcome:
         raise malformed(f"left no readable result: {path.name}") from error
 
 
-def read_truth(path: Path, batching: Batching, *, slow: bool) -> Truth:
+def read_reference_set(path: Path, batching: Batching, *, slow: bool) -> ReferenceSet:
     """Read the reference set that the candidate must reproduce.
 
     Raises:
@@ -80,12 +80,12 @@ def read_truth(path: Path, batching: Batching, *, slow: bool) -> Truth:
     return _read(path, lambda: load_samples(path, batching, slow=slow))
 
 
-def take_bundle(left: Path, truth: Path, job: BuildJob) -> Bundle:
+def take_bundle(left: Path, references: Path, job: BuildJob) -> Bundle:
     """Validate the worker's bundle, and move it into the folder of the job.
 
     Args:
         left: The folder that the worker wrote.
-        truth: The worker's file of the reference set.
+        references: The worker's file of the reference set.
         job: The job.
 
     Raises:
@@ -101,7 +101,7 @@ def take_bundle(left: Path, truth: Path, job: BuildJob) -> Bundle:
     if manifest.settings != dict(job.settings) or manifest.format != job.settings["format"]:
         raise malformed("built a bundle with other settings")
     check_config(bundle)
-    _check_archive(left / SAMPLES, truth)
+    _check_archive(left / SAMPLES, references)
     if job.allow_pickle:
         # Without pickles only stlab's own code wrote the files.
         bundle.verify()

@@ -17,16 +17,16 @@ from typing import TextIO
 from exporter.build.builder import BuildJob, build
 from exporter.errors import StlabError, ValidationFailedError, resource_error
 from exporter.parity.evidence import Evidence
-from exporter.parity.samples import save_truth
+from exporter.parity.samples import save_reference_set
 from exporter.progress import Steps
 from exporter.system.environment import exit_now, raise_gc_thresholds
 from exporter.system.limits import shortage
 
-__all__ = ["JOB", "RESULT", "TRUTH", "job_as_json"]
+__all__ = ["JOB", "REFERENCES", "RESULT", "job_as_json"]
 
 JOB = "job.json"
 RESULT = "built.json"
-TRUTH = "truth.npz"
+REFERENCES = "references.npz"
 
 
 def job_as_json(job: BuildJob) -> str:
@@ -93,8 +93,8 @@ def _main() -> None:
                 if lacking := shortage(error):
                     raise resource_error(lacking) from error
                 raise
-            save_truth(job_file.parent / TRUTH, candidate.truth)
-            result["slow"] = candidate.truth.slow
+            save_reference_set(job_file.parent / REFERENCES, candidate.references)
+            result["slow"] = candidate.references.slow
         except StlabError as error:
             result.update(error=error.as_dict(), exit_code=error.exit_code)
         result |= {"evidence": evidence.state(), "uncompiled": _uncompiled()}

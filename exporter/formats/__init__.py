@@ -1,6 +1,7 @@
 """One module per target format; each turns a `Source` into model files for one Triton backend.
 
-A new format is one new module with ``convert(source, folder, target, truth)`` and one line below.
+A new format is one new module with ``convert(source, folder, target, references)`` and one line in
+`FORMATS`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exporter.formats.base import Conversion, Target
-    from exporter.parity.reference_set import Truth
+    from exporter.parity.reference_set import ReferenceSet
     from exporter.sources.base import Source
     from exporter.triton.releases import Release
 
@@ -47,7 +48,9 @@ def check(name: str, target: Release, prove_on: str = "") -> None:
         check_available(target, provable=bool(prove_on) or find_tritonserver() is not None)
 
 
-def convert(name: str, source: Source, folder: Path, target: Target, truth: Truth) -> Conversion:
+def convert(
+    name: str, source: Source, folder: Path, target: Target, references: ReferenceSet
+) -> Conversion:
     """Write a model's files into a folder.
 
     Args:
@@ -55,7 +58,7 @@ def convert(name: str, source: Source, folder: Path, target: Target, truth: Trut
         source: The reference.
         folder: An empty folder.
         target: What the files are for.
-        truth: The reference's answers, to choose between ways to convert and to calibrate.
+        references: The reference's answers, to choose between ways to convert and to calibrate.
 
     Raises:
         UsageError: The format is not known here.
@@ -67,4 +70,4 @@ def convert(name: str, source: Source, folder: Path, target: Target, truth: Trut
             hint=f"Use one of: {', '.join(FORMATS)}.",
         )
     converter = import_module(FORMATS[name]).convert
-    return cast("Conversion", converter(source, folder, target, truth))
+    return cast("Conversion", converter(source, folder, target, references))

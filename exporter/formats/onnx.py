@@ -11,19 +11,19 @@ import onnx
 
 from exporter.errors import ValidationFailedError, first_line
 from exporter.formats.base import Conversion
-from exporter.formats.precheck import rehearse
-from exporter.formats.tensorrt_accelerator import accelerated
+from exporter.formats.precheck import precheck
+from exporter.formats.tensorrt_accelerator import with_accelerator
 from exporter.interface import Axis, Interface, Tensor
 from exporter.sources.base import OnnxTarget
 from triton_client.types import wire_datatype
 
 if TYPE_CHECKING:
     from exporter.formats.base import Target
-    from exporter.parity.reference_set import Truth
-    from exporter.sources.base import OnnxWay, Source
+    from exporter.parity.reference_set import ReferenceSet
+    from exporter.sources.base import OnnxExporter, Source
     from exporter.triton.releases import Release
 
-__all__ = ["FILENAME", "convert", "size_of", "write_first_right"]
+__all__ = ["FILENAME", "convert", "export_first_valid", "size_of"]
 
 FILENAME = "model.onnx"
 # What every release from 23.05 on loads, and what torch's exporter writes without conversion.
@@ -32,19 +32,21 @@ OPSET, IR = 18, 8
 MOST_REHEARSED = 128 * 1024 * 1024
 
 
-def convert(source: Source, folder: Path, target: Target, truth: Truth) -> Conversion:
+def convert(source: Source, folder: Path, target: Target, references: ReferenceSet) -> Conversion:
     """Write ``model.onnx``; see `exporter.formats.convert`."""
-    conversion = write_first_right(source, folder, target, truth)
+    conversion = export_first_valid(source, folder, target, references)
     if target.rows is not None:
         conversion = _fix_rows(folder / FILENAME, conversion, target.rows)
     if target.precision != "fp32":
-        from exporter.formats.precision import reduce
+        from exporter.formats.precision import reduce_precision
 
-        conversion = reduce(folder / FILENAME, conversion, target, truth)
-    return accelerated(conversion, folder, target, truth)
+        conversion = reduce_precision(folder / FILENAME, conversion, target, references)
+    return with_accelerator(conversion, folder, target, references)
 
 
-def write_first_right(source: Source, folder: Path, target: Target, truth: Truth) -> Conversion:
+def export_first_valid(
+    source: Source, folder: Path, target: Target, references: ReferenceSet
+) -> Conversion:
     """Write the model in the first way whose file answers as the reference does.
 
     Where none does, the first that could be written stays: the proof says what is wrong with it.
@@ -53,7 +55,7 @@ def write_first_right(source: Source, folder: Path, target: Target, truth: Truth
         ValidationFailedError: No way leads to a file, or none to one that the release can load.
     """
     limits = OnnxTarget(OPSET, IR, target.release.max_opset, target.release.max_ir)
-    ways = source.onnx_ways(limits)
+    ways = source.onnx_exporters(limits)
     written: list[tuple[Path, Conversion]] = []
     refused: ValidationFailedError | None = None
     with tempfile.TemporaryDirectory(prefix="ways-", dir=folder.parent) as scratch:
@@ -69,7 +71,9 @@ def write_first_right(source: Source, folder: Path, target: Target, truth: Truth
             last = number == len(ways) - 1 and len(written) == 1
             if last or conversion.bytes > MOST_REHEARSED:
                 break
-            problem = rehearse(place / FILENAME, source.interface.outputs, truth.in_own_precision())
+            problem = precheck(
+                place / FILENAME, source.interface.outputs, references.in_own_precision()
+            )
             if not problem:
                 written = written[-1:]
                 break
@@ -81,7 +85,7 @@ def write_first_right(source: Source, folder: Path, target: Target, truth: Truth
     return conversion
 
 
-def _write(source: Source, way: OnnxWay, folder: Path, release: Release) -> Conversion:
+def _write(source: Source, way: OnnxExporter, folder: Path, release: Release) -> Conversion:
     path = folder / FILENAME
     try:
         converter = way(path)

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exporter.interface import Tensor
-    from exporter.parity.reference_set import Truth
+    from exporter.parity.reference_set import ReferenceSet
 
-__all__ = ["rehearse"]
+__all__ = ["precheck"]
 
 
-def rehearse(path: Path, outputs: tuple[Tensor, ...], truth: Truth) -> str:
+def precheck(path: Path, outputs: tuple[Tensor, ...], references: ReferenceSet) -> str:
     """Return how an ONNX file answers otherwise than the reference; empty where it does not.
 
     Args:
         path: The file.
         outputs: The reference's outputs.
-        truth: What it must answer.
+        references: What it must answer.
     """
     try:
         import onnxruntime as ort
@@ -35,14 +35,14 @@ def rehearse(path: Path, outputs: tuple[Tensor, ...], truth: Truth) -> str:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     names = [tensor.name for tensor in outputs]
-    answers = [*truth.answers, *([truth.pool] if truth.pool else [])]
+    answers = [*references.cases, *([references.batch] if references.batch else [])]
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         for answer in answers:
             given = {name: as_text(array) for name, array in answer.case.inputs.items()}
             found = dict(zip(names, map(as_bytes, session.run(names, given)), strict=True))
             for difference in compare_outputs(
-                outputs, answer.outputs, found, truth.tolerances, answer.float64
+                outputs, answer.outputs, found, references.tolerances, answer.float64
             ):
                 if difference.problem:
                     return f"{answer.case.name}: {difference.output} has {difference.problem}"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exporter.interface import Interface, Tensor
-    from exporter.parity.reference_set import Truth
+    from exporter.parity.reference_set import ReferenceSet
 
 __all__ = ["Profile", "profiles_for", "range_note"]
 
@@ -26,31 +26,33 @@ class Profile:
 
     Attributes:
         name: The input.
-        least: Its smallest shape.
-        usual: The shape to be fastest at.
-        most: Its largest shape.
+        min: Its smallest shape.
+        opt: The shape to be fastest at.
+        max: Its largest shape.
     """
 
     name: str
-    least: tuple[int, ...]
-    usual: tuple[int, ...]
-    most: tuple[int, ...]
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
 
     def as_dict(self) -> dict[str, list[int]]:
         """Return the shapes as the manifest holds them."""
-        return {"min": list(self.least), "opt": list(self.usual), "max": list(self.most)}
+        return {"min": list(self.min), "opt": list(self.opt), "max": list(self.max)}
 
 
-def profiles_for(interface: Interface, truth: Truth, max_batch_size: int) -> tuple[Profile, ...]:
+def profiles_for(
+    interface: Interface, references: ReferenceSet, max_batch_size: int
+) -> tuple[Profile, ...]:
     """Return a profile of every input that has a variable axis.
 
     Args:
         interface: The model files' own.
-        truth: What the model is proven on, under the same names.
+        references: What the model is proven on, under the same names.
         max_batch_size: The most rows in one request; 0 where the first axis is one like others.
     """
     return tuple(
-        _profile(tensor, truth, max_batch_size)
+        _profile(tensor, references, max_batch_size)
         for tensor in interface.inputs
         if any(isinstance(axis, str) for axis in tensor.axes)
     )
@@ -65,9 +67,9 @@ def range_note(profiles: Sequence[Profile], max_batch_size: int) -> str:
     """
     first = 1 if max_batch_size else 0
     ranges = [
-        f"{profile.name} {_shape(profile.least)} to {_shape(profile.most)}"
+        f"{profile.name} {_shape(profile.min)} to {_shape(profile.max)}"
         for profile in profiles
-        if profile.least[first:] != profile.most[first:]
+        if profile.min[first:] != profile.max[first:]
     ]
     if not ranges:
         return ""
@@ -77,8 +79,8 @@ def range_note(profiles: Sequence[Profile], max_batch_size: int) -> str:
     )
 
 
-def _profile(tensor: Tensor, truth: Truth, max_batch_size: int) -> Profile:
-    answers = [*truth.answers, *([truth.pool] if truth.pool else [])]
+def _profile(tensor: Tensor, references: ReferenceSet, max_batch_size: int) -> Profile:
+    answers = [*references.cases, *([references.batch] if references.batch else [])]
     shapes = [answer.case.inputs[tensor.name].shape for answer in answers]
     axes = []
     for index, axis in enumerate(tensor.axes):

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from exporter.formats.base import Conversion, Target
     from exporter.formats.profiles import Profile
-    from exporter.parity.reference_set import Truth
+    from exporter.parity.reference_set import ReferenceSet
 
-__all__ = ["accelerated"]
+__all__ = ["with_accelerator"]
 
 WORKSPACE_BYTES = 1 << 30
 # The first release whose backend knows more than the oldest parameters of the accelerator.
@@ -37,7 +37,9 @@ _NOT_EXERCISED = (
 _REBUILT = "it builds an engine anew whenever a request has other sizes than those before."
 
 
-def accelerated(conversion: Conversion, folder: Path, target: Target, truth: Truth) -> Conversion:
+def with_accelerator(
+    conversion: Conversion, folder: Path, target: Target, references: ReferenceSet
+) -> Conversion:
     """Return a conversion with what the accelerator has to be told; as it is where none is wanted.
 
     Nothing is refused: what TensorRT cannot run, ONNX Runtime runs otherwise.
@@ -46,11 +48,11 @@ def accelerated(conversion: Conversion, folder: Path, target: Target, truth: Tru
         conversion: An ONNX model.
         folder: Its files, and no others.
         target: What it is for.
-        truth: What it is proven on.
+        references: What it is proven on.
     """
     if not target.accelerator:
         return conversion
-    named = truth.renamed(conversion.names)
+    named = references.renamed(conversion.names)
     profiles = profiles_for(conversion.interface, named, target.max_batch_size)
     unnameable = [profile.name for profile in profiles if _DIVIDERS & set(profile.name)]
     cache = _cache(folder)
@@ -101,7 +103,7 @@ def _shapes(profiles: Sequence[Profile]) -> dict[str, str]:
     if not profiles:
         return {}
     return {
-        "trt_profile_min_shapes": listed({p.name: p.least for p in profiles}),
-        "trt_profile_opt_shapes": listed({p.name: p.usual for p in profiles}),
-        "trt_profile_max_shapes": listed({p.name: p.most for p in profiles}),
+        "trt_profile_min_shapes": listed({p.name: p.min for p in profiles}),
+        "trt_profile_opt_shapes": listed({p.name: p.opt for p in profiles}),
+        "trt_profile_max_shapes": listed({p.name: p.max for p in profiles}),
     }

@@ -34,7 +34,7 @@ class Difference:
         flips: Elements that must be equal, differ, and lie within the reference's own noise.
         agreement: The least part of rows that must agree; 0 where none is asked for.
         rows: The rows that count, or elements of whole numbers, truth values and strings.
-        others: Those of them that do not agree.
+        mismatches: Those of them that do not agree.
     """
 
     output: str
@@ -46,7 +46,7 @@ class Difference:
     flips: int = 0
     agreement: float = 0.0
     rows: int = 0
-    others: int = 0
+    mismatches: int = 0
 
 
 def compare_outputs(
@@ -129,9 +129,9 @@ def _equal(
         flips = int(within.sum())
         wrong = wrong & ~within
     if agreement:
-        others = int(wrong.sum())
+        mismatches = int(wrong.sum())
         return Difference(
-            name, flips=flips, agreement=agreement, rows=reference.size, others=others
+            name, flips=flips, agreement=agreement, rows=reference.size, mismatches=mismatches
         )
     if not wrong.any():
         return Difference(name, flips=flips)
@@ -161,10 +161,10 @@ def _close(name: str, reference: Array, candidate: Array, tolerance: Tolerance) 
             f"{candidate[index]:.7g} at {list(index)}, expected {reference[index]:.7g} "
             f"± {budget[index]:.2g} ({beyond} of {ratios.size} elements are out of budget)"
         )
-    rows, others = (0, 0)
+    rows, mismatches = (0, 0)
     if tolerance.agreement and reference.ndim > 1 and reference.shape[-1] > 1:
         left, right = np.where(finite, wide, -np.inf), np.where(finite, other, -np.inf)
-        rows, others = _classes(left, right, budget)
+        rows, mismatches = _classes(left, right, budget)
     return Difference(
         name,
         problem,
@@ -174,7 +174,7 @@ def _close(name: str, reference: Array, candidate: Array, tolerance: Tolerance) 
         ratios.ravel(),
         agreement=tolerance.agreement,
         rows=rows,
-        others=others,
+        mismatches=mismatches,
     )
 
 
@@ -185,8 +185,8 @@ def _classes(reference: Array, candidate: Array, budget: Array) -> tuple[int, in
     second = np.partition(reference, -2, axis=-1)[..., -2:-1]
     with np.errstate(invalid="ignore"):
         decided = best - second > np.take_along_axis(budget, first, -1)
-    others = decided & (np.argmax(candidate, axis=-1)[..., None] != first)
-    return int(decided.sum()), int(others.sum())
+    mismatches = decided & (np.argmax(candidate, axis=-1)[..., None] != first)
+    return int(decided.sum()), int(mismatches.sum())
 
 
 def _first(mask: Any) -> tuple[int, ...]:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from exporter.interface import Tensor
     from exporter.parity.compare import Difference
 
-__all__ = ["HISTOGRAM_EDGES", "Batching", "Check", "Evidence", "OutputEvidence", "in_short"]
+__all__ = ["HISTOGRAM_EDGES", "Batching", "Check", "Evidence", "OutputEvidence", "parity_summary"]
 
-_SHORT = {
+_SUMMARY = {
     "passed": bool,
     "margin": float | int | None,
     "max_abs_error": float | int | None,
@@ -27,6 +27,8 @@ _SHORT = {
     "batching_reason": str,
 }
 
+# The keys of a report, where they are not the field's name.
+_REPORT_KEYS = {"mismatches": "others", "repeat_mismatches": "again"}
 HISTOGRAM_EDGES = tuple(range(-8, 3))
 """Decades of error ÷ budget; the first bin holds everything below, exact equality included."""
 
@@ -80,7 +82,7 @@ class OutputEvidence:
 
     Attributes:
         rows: The rows whose class counts, in a lower precision.
-        others: Those of them with another class than the reference's.
+        mismatches: Those of them with another class than the reference's.
     """
 
     name: str
@@ -91,9 +93,9 @@ class OutputEvidence:
     worst_index: tuple[int, ...] = ()
     flips: int = 0
     rows: int = 0
-    others: int = 0
+    mismatches: int = 0
     elements: int = 0
-    again: int = 0
+    repeat_mismatches: int = 0
     histogram: list[int] = field(default_factory=lambda: [0] * (len(HISTOGRAM_EDGES) + 1))
 
     def add(self, case: str, difference: Difference) -> None:
@@ -111,35 +113,35 @@ class OutputEvidence:
         self.max_abs_error = max(self.max_abs_error, difference.max_abs_error)
 
     def agree(self, difference: Difference, *, times: int) -> str:
-        """Count the rows of one comparison; return why too few agree. See `Evidence.compared`."""
+        """Count the rows of one comparison; return why too few agree. See `Evidence.record`."""
         if not difference.rows:
             return ""
         if times:
             # Every one that was allowed may come again each time.
-            allowed = times * most_others(self.rows, difference.agreement)
-            self.again += difference.others
-            others, rows = self.again, times * self.rows
+            allowed = times * _allowed_mismatches(self.rows, difference.agreement)
+            self.repeat_mismatches += difference.mismatches
+            mismatches, rows = self.repeat_mismatches, times * self.rows
         else:
             self.rows += difference.rows
-            self.others += difference.others
-            allowed = most_others(self.rows, difference.agreement)
-            others, rows = self.others, self.rows
-            self.margin = max(self.margin, others / (allowed + 1))
-        if others <= allowed:
+            self.mismatches += difference.mismatches
+            allowed = _allowed_mismatches(self.rows, difference.agreement)
+            mismatches, rows = self.mismatches, self.rows
+            self.margin = max(self.margin, mismatches / (allowed + 1))
+        if mismatches <= allowed:
             return ""
-        return f"{others} of {rows} rows are of another class, {allowed} may be"
+        return f"{mismatches} of {rows} rows are of another class, {allowed} may be"
 
 
-def most_others(rows: int, agreement: float) -> int:
+def _allowed_mismatches(rows: int, agreement: float) -> int:
     """Return how many rows may be of another class: a part of them, rounded up."""
     return ceil(round((1.0 - agreement) * rows, 9))
 
 
-def in_short(parity: Mapping[str, Any]) -> dict[str, Any]:
+def parity_summary(parity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``parity`` object of ``--json`` from that of a report."""
-    short = {key: parity[key] for key in _SHORT}
+    short = {key: parity[key] for key in _SUMMARY}
     for key, value in short.items():
-        if not isinstance(value, _SHORT[key]):
+        if not isinstance(value, _SUMMARY[key]):
             raise TypeError(f"its {key} is a {type(value).__name__}")
     return short
 
@@ -189,7 +191,7 @@ class Evidence:
         self.checks.append(check)
         return check
 
-    def compared(self, case: str, differences: Iterable[Difference], *, times: int = 0) -> str:
+    def record(self, case: str, differences: Iterable[Difference], *, times: int = 0) -> str:
         """Record the comparison of one answer and return the first problem, or nothing.
 
         Args:
@@ -253,6 +255,6 @@ class Evidence:
 
 def _finite(record: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: json_number(value) if isinstance(value, float) else value
+        _REPORT_KEYS.get(key, key): json_number(value) if isinstance(value, float) else value
         for key, value in record.items()
     }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.errors import ValidationFailedError
-from exporter.parity.value_generators import EDGES, differ, draw, edge
+from exporter.parity.value_generators import EDGES, differ, edge, random_values
 from triton_client.types import numpy_dtype
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Case",
-    "Drawing",
+    "InputGenerator",
     "equal_rows",
-    "mixed_in",
+    "interleave_real_rows",
     "named_samples",
     "rows_of",
     "take_rows",
@@ -51,7 +51,7 @@ class Case:
     usual: bool = True
 
 
-class Drawing:
+class InputGenerator:
     """Draws inputs for one interface.
 
     Args:
@@ -78,20 +78,21 @@ class Drawing:
         return sizes.pop() if len(sizes) == 1 else None
 
     def random(
-        self, label: str, *, rows: int | None = None, variety: int = 0, **sizes: int
+        self, label: str, *, rows: int | None = None, diversity_level: int = 0, **sizes: int
     ) -> dict[str, Array]:
         """Return random rows.
 
         Args:
             label: Goes into the seed, so that every draw has numbers of its own.
             rows: The size of the leading axes; the example's where None.
-            variety: How far to leave the example's rows where they are all the same; see `draw`.
+            diversity_level: How far to leave the example's rows where all are equal; see
+                `random_values`.
             sizes: The sizes of other variable axes, by symbol.
         """
         random = self._generator(label)
         return {
-            tensor.name: draw(
-                tensor, self._shape(tensor, rows, sizes), self._of(tensor), random, variety
+            tensor.name: random_values(
+                tensor, self._shape(tensor, rows, sizes), self._of(tensor), random, diversity_level
             )
             for tensor in self.inputs
         }
@@ -144,7 +145,7 @@ def equal_rows(inputs: Arrays) -> list[str]:
     return [name for name, array in inputs.items() if not differ(array)]
 
 
-def mixed_in(rows: Arrays, real: Iterable[Arrays]) -> dict[str, Array]:
+def interleave_real_rows(rows: Arrays, real: Iterable[Arrays]) -> dict[str, Array]:
     """Return a batch in which every other row, as far as there are any, is a real one.
 
     Args:

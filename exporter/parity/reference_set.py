@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from exporter.parity.input_generator import Case
     from exporter.parity.tolerances import Tolerance
 
-__all__ = ["Answer", "Truth", "cannot_be_batched"]
+__all__ = ["ReferenceCase", "ReferenceSet", "cannot_be_batched"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ReferenceCase:
     """A case with what the reference answers to it."""
 
     case: Case
@@ -28,31 +28,31 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class ReferenceSet:
     """What a candidate has to answer.
 
     Attributes:
-        answers: The cases with the reference's answers.
-        pool: A large batch of distinct rows, to be cut up at will; None where rows may not be.
+        cases: The cases with the reference's answers.
+        batch: A large batch of distinct rows, to be cut up at will; None where rows may not be.
         tolerances: The budget of every output; None where elements must be equal.
         batching: Whether rows may be batched.
         slow: Whether the reference is expensive to ask.
         own_tolerances: The budgets of the model in its own precision, where those are wider.
     """
 
-    answers: tuple[Answer, ...]
-    pool: Answer | None
+    cases: tuple[ReferenceCase, ...]
+    batch: ReferenceCase | None
     tolerances: Mapping[str, Tolerance | None]
     batching: Batching
     slow: bool
     own_tolerances: Mapping[str, Tolerance | None] | None = None
 
-    def in_own_precision(self) -> Truth:
+    def in_own_precision(self) -> ReferenceSet:
         """Return the same with the budgets of the model in its own precision."""
         own = self.own_tolerances
         return self if own is None else replace(self, tolerances=own, own_tolerances=None)
 
-    def renamed(self, names: Mapping[str, str]) -> Truth:
+    def renamed(self, names: Mapping[str, str]) -> ReferenceSet:
         """Return the same under the names that tensors are served by.
 
         Args:
@@ -64,15 +64,15 @@ class Truth:
         def named(values: Mapping[str, Any]) -> dict[str, Any]:
             return {names.get(name, name): value for name, value in values.items()}
 
-        def answer(given: Answer) -> Answer:
+        def answer(given: ReferenceCase) -> ReferenceCase:
             exact = None if given.float64 is None else named(given.float64)
             case = replace(given.case, inputs=named(given.case.inputs))
-            return Answer(case, named(given.outputs), exact)
+            return ReferenceCase(case, named(given.outputs), exact)
 
         return replace(
             self,
-            answers=tuple(map(answer, self.answers)),
-            pool=None if self.pool is None else answer(self.pool),
+            cases=tuple(map(answer, self.cases)),
+            batch=None if self.batch is None else answer(self.batch),
             tolerances=named(self.tolerances),
             own_tolerances=None if self.own_tolerances is None else named(self.own_tolerances),
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from exporter.bundle import SAMPLES, Bundle
 from exporter.parity.evidence import Batching
 from exporter.parity.samples import load_samples
-from exporter.parity.served import calling, check_numbers
+from exporter.parity.served import check_outputs, make_infer
 
 if TYPE_CHECKING:
     from exporter.parity.evidence import Evidence
@@ -24,5 +24,5 @@ def replay_samples(model: Model, bundle: Bundle, evidence: Evidence) -> None:
     """
     outputs = bundle.outputs
     evidence.expect(outputs)
-    truth = load_samples(bundle.path / SAMPLES, Batching(bundle.max_batch_size))
-    check_numbers(calling(model, outputs), truth, outputs, evidence)
+    references = load_samples(bundle.path / SAMPLES, Batching(bundle.max_batch_size))
+    check_outputs(make_infer(model, outputs), references, outputs, evidence)

@@ -17,7 +17,7 @@ import numpy as np
 from exporter.arrays import read_npz, write_npz
 from exporter.errors import ValidationFailedError
 from exporter.parity.input_generator import Case
-from exporter.parity.reference_set import Answer, Truth
+from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 from exporter.parity.tolerances import Tolerance
 
 if TYPE_CHECKING:
@@ -27,42 +27,42 @@ if TYPE_CHECKING:
     from exporter.arrays import Array
     from exporter.parity.evidence import Batching
 
-__all__ = ["load_arrays", "load_samples", "save_samples", "save_truth"]
+__all__ = ["load_arrays", "load_samples", "save_reference_set", "save_samples"]
 
 # Beyond this the bundle keeps the first cases only: they are replayed often, and travel far.
 MOST_BYTES = 64 * 1024 * 1024
 _POOL = "pool"
 
 
-def save_samples(path: Path, truth: Truth) -> tuple[Answer, ...]:
+def save_samples(path: Path, references: ReferenceSet) -> tuple[ReferenceCase, ...]:
     """Write cases, answers and budgets, and return the answers that were kept."""
-    kept: list[Answer] = []
+    kept: list[ReferenceCase] = []
     size = 0
-    for answer in truth.answers:
+    for answer in references.cases:
         size += _bytes(answer.case.inputs.values()) + _bytes(answer.outputs.values())
         if kept and size > MOST_BYTES:
             break
         kept.append(answer)
-    write_npz(path, {**_tolerances(truth), **_answers(kept)}, compresslevel=1)
+    write_npz(path, {**_tolerances(references), **_answers(kept)}, compresslevel=1)
     return tuple(kept)
 
 
-def save_truth(path: Path, truth: Truth) -> None:
+def save_reference_set(path: Path, references: ReferenceSet) -> None:
     """Write everything that a candidate has to answer, for another process."""
-    answers = list(truth.answers)
-    if truth.pool is not None:
-        answers.append(replace(truth.pool, case=Case(_POOL, truth.pool.case.inputs)))
+    answers = list(references.cases)
+    if references.batch is not None:
+        answers.append(replace(references.batch, case=Case(_POOL, references.batch.case.inputs)))
     exact = {
         key: array
         for answer in answers
         for name, values in (answer.float64 or {}).items()
         for key, array in _plain(f"{answer.case.name}/float64/{name}", values).items()
     }
-    write_npz(path, {**_tolerances(truth), **_answers(answers), **exact}, compresslevel=0)
+    write_npz(path, {**_tolerances(references), **_answers(answers), **exact}, compresslevel=0)
 
 
-def load_samples(path: Path, batching: Batching, *, slow: bool = False) -> Truth:
-    """Read what `save_samples` or `save_truth` wrote.
+def load_samples(path: Path, batching: Batching, *, slow: bool = False) -> ReferenceSet:
+    """Read what `save_samples` or `save_reference_set` wrote.
 
     Raises:
         ValidationFailedError: The file is missing or damaged.
@@ -82,19 +82,19 @@ def load_samples(path: Path, batching: Batching, *, slow: bool = False) -> Truth
         case, kind, name = key.split("/", 2)
         cases.setdefault(case, {}).setdefault(kind, {})[name] = array
     answers = {
-        name: Answer(Case(name, parts["input"]), parts["output"], parts.get("float64"))
+        name: ReferenceCase(Case(name, parts["input"]), parts["output"], parts.get("float64"))
         for name, parts in cases.items()
     }
     for answer in answers.values():
         for name in answer.outputs:
             tolerances.setdefault(name, None)
     pool = answers.pop(_POOL, None)
-    return Truth(tuple(answers.values()), pool, tolerances, batching, slow)
+    return ReferenceSet(tuple(answers.values()), pool, tolerances, batching, slow)
 
 
-def _tolerances(truth: Truth) -> dict[str, Array]:
+def _tolerances(references: ReferenceSet) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
-    for name, tolerance in truth.tolerances.items():
+    for name, tolerance in references.tolerances.items():
         if tolerance is not None:
             arrays[f"tolerance/{name}/typical"] = tolerance.typical
             arrays[f"tolerance/{name}/factors"] = np.array(
@@ -105,7 +105,7 @@ def _tolerances(truth: Truth) -> dict[str, Array]:
     return arrays
 
 
-def _answers(answers: Iterable[Answer]) -> dict[str, Array]:
+def _answers(answers: Iterable[ReferenceCase]) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for answer in answers:
         for kind, tensors in (("input", answer.case.inputs), ("output", answer.outputs)):

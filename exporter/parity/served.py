@@ -12,15 +12,15 @@ from exporter.arrays import Array, Arrays
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.input_generator import Case, rows_of, take_rows
-from exporter.parity.reference_set import Answer
+from exporter.parity.reference_set import ReferenceCase
 from triton_client.errors import TritonClientError
 
 if TYPE_CHECKING:
     from exporter.interface import Tensor
-    from exporter.parity.reference_set import Truth
+    from exporter.parity.reference_set import ReferenceSet
     from triton_client import Model
 
-__all__ = ["Infer", "calling", "check_batching", "check_numbers"]
+__all__ = ["Infer", "check_batching", "check_outputs", "make_infer"]
 
 Infer = Callable[[Arrays], Mapping[str, Array]]
 """Sends inputs to a served model and returns its outputs."""
@@ -29,7 +29,7 @@ CONNECTIONS = 8
 REQUEST_ROWS = (1, 2, 3, 1, 5, 1, 8, 2)
 
 
-def calling(model: Model, outputs: tuple[Tensor, ...]) -> Infer:
+def make_infer(model: Model, outputs: tuple[Tensor, ...]) -> Infer:
     """Return a call of a served model with arrays as the registered model takes and gives them.
 
     Scalars have an axis of one element on the wire, since a config's dims may not be empty.
@@ -50,11 +50,14 @@ def calling(model: Model, outputs: tuple[Tensor, ...]) -> Infer:
     return infer
 
 
-def check_numbers(
-    infer: Infer, truth: Truth, outputs: tuple[Tensor, ...], evidence: Evidence
+def check_outputs(
+    infer: Infer, references: ReferenceSet, outputs: tuple[Tensor, ...], evidence: Evidence
 ) -> Check:
     """Ask the served model every case, one at a time."""
-    answers = [*truth.answers, *([_full_batch(truth.pool, truth)] if truth.pool else [])]
+    answers = [
+        *references.cases,
+        *([_full_batch(references.batch, references)] if references.batch else []),
+    ]
     problem, number = "", 0
     for answer in answers:
         number += 1
@@ -63,9 +66,11 @@ def check_numbers(
         except TritonClientError as error:
             problem = f"{answer.case.name}: the server answers with an error: {error.message}"
         else:
-            problem = evidence.compared(
+            problem = evidence.record(
                 answer.case.name,
-                compare_outputs(outputs, answer.outputs, served, truth.tolerances, answer.float64),
+                compare_outputs(
+                    outputs, answer.outputs, served, references.tolerances, answer.float64
+                ),
             )
         if problem:
             break
@@ -77,7 +82,7 @@ def check_numbers(
 
 def check_batching(
     infer: Infer,
-    truth: Truth,
+    references: ReferenceSet,
     outputs: tuple[Tensor, ...],
     evidence: Evidence,
     executed: Callable[[], tuple[int, int]],
@@ -86,21 +91,21 @@ def check_batching(
 
     Args:
         infer: The served model.
-        truth: What it must answer.
+        references: What it must answer.
         outputs: Its outputs.
         evidence: Where the comparison is recorded.
         executed: Returns how many rows and how many executions the server has counted so far.
     """
-    pool = truth.pool
-    if pool is None:
+    batch = references.batch
+    if batch is None:
         return None
-    rounds = 1 if truth.slow else 4
-    pieces = list(_pieces(rows_of(pool.case.inputs), rounds))
+    rounds = 1 if references.slow else 4
+    pieces = list(_pieces(rows_of(batch.case.inputs), rounds))
     before = executed()
 
     def ask(piece: Array) -> Mapping[str, Array] | TritonClientError:
         try:
-            return infer(take_rows(pool.case.inputs, piece))
+            return infer(take_rows(batch.case.inputs, piece))
         except TritonClientError as error:
             return error
 
@@ -112,11 +117,11 @@ def check_batching(
         if isinstance(served, TritonClientError):
             problem = problem or f"{label}: the server answers with an error: {served.message}"
             continue
-        expected = take_rows(pool.outputs, piece)
-        exact = take_rows(pool.float64, piece) if pool.float64 is not None else None
-        found = evidence.compared(
+        expected = take_rows(batch.outputs, piece)
+        exact = take_rows(batch.float64, piece) if batch.float64 is not None else None
+        found = evidence.record(
             label,
-            compare_outputs(outputs, expected, served, truth.tolerances, exact),
+            compare_outputs(outputs, expected, served, references.tolerances, exact),
             times=rounds,
         )
         problem = problem or found
@@ -127,11 +132,11 @@ def check_batching(
     )
 
 
-def _full_batch(pool: Answer, truth: Truth) -> Answer:
-    """The largest batch that the server takes; where the pool has fewer rows, they come again."""
-    rows = np.arange(truth.batching.max_batch_size) % rows_of(pool.case.inputs)
-    case = Case(f"{len(rows)} rows", take_rows(pool.case.inputs, rows))
-    return Answer(case, take_rows(pool.outputs, rows))
+def _full_batch(batch: ReferenceCase, references: ReferenceSet) -> ReferenceCase:
+    """The largest batch that the server takes; where the batch has fewer rows, they come again."""
+    rows = np.arange(references.batching.max_batch_size) % rows_of(batch.case.inputs)
+    case = Case(f"{len(rows)} rows", take_rows(batch.case.inputs, rows))
+    return ReferenceCase(case, take_rows(batch.outputs, rows))
 
 
 def _pieces(rows: int, rounds: int) -> Iterator[np.ndarray[Any, Any]]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from exporter.arrays import Array, Arrays
     from exporter.sources.base import Source
 
-__all__ = ["on_thresholds"]
+__all__ = ["threshold_inputs"]
 
 # Halving the distance between two float64 numbers of one magnitude ends after 53 steps.
 STEPS = 64
@@ -40,7 +40,7 @@ class _Place:
     row: int
 
 
-def on_thresholds(source: Source, rows: Arrays, most: int) -> Arrays | None:
+def threshold_inputs(source: Source, rows: Arrays, most: int) -> Arrays | None:
     """Return rows in which one value lies on a threshold.
 
     Args:
@@ -53,7 +53,7 @@ def on_thresholds(source: Source, rows: Arrays, most: int) -> Arrays | None:
         decimal number that lies there, if one does. None where no answer jumps.
 
     Raises:
-        CannotRun: The reference refuses such rows.
+        InputRejectedError: The reference refuses such rows.
     """
     count = rows_of(rows)
     places = list(_places(rows, most))

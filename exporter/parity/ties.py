@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.sources.base import CannotRun
+from exporter.sources.base import InputRejectedError
 
 if TYPE_CHECKING:
     from exporter.arrays import Array
-    from exporter.parity.reference_set import Answer
+    from exporter.parity.reference_set import ReferenceCase
     from exporter.sources.base import Source
 
-__all__ = ["hangs_on_a_hair"]
+__all__ = ["is_tie"]
 
 _SEED = 1
 
 
-def hangs_on_a_hair(source: Source, answer: Answer) -> bool:
+def is_tie(source: Source, answer: ReferenceCase) -> bool:
     """Whether a whole number or truth value of an answer changes with its inputs' last digit.
 
     Among equal values, which one is the largest is chosen by the order of a loop.
@@ -29,7 +29,7 @@ def hangs_on_a_hair(source: Source, answer: Answer) -> bool:
     random = np.random.default_rng(_SEED)
     try:
         moved = source.run({n: _moved(a, random) for n, a in answer.case.inputs.items()})
-    except CannotRun:
+    except InputRejectedError:
         return True
     return any(not np.array_equal(answer.outputs[name], moved[name]) for name in discrete)
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from exporter.arrays import Array
     from exporter.interface import Tensor
 
-__all__ = ["OWN_PRECISION", "Tolerance", "measure", "tighter"]
+__all__ = ["OWN_PRECISION", "Tolerance", "batch_invariance_tolerance", "measure"]
 
 NOISE_FACTOR = 4.0
 # Noise beyond this share of an output's magnitude is no rounding, and excuses nothing more.
@@ -102,7 +102,7 @@ class Tolerance:
         return np.broadcast_to(budget, values.shape)
 
 
-def tighter(tolerance: Tolerance) -> Tolerance:
+def batch_invariance_tolerance(tolerance: Tolerance) -> Tolerance:
     """Return the tolerance between the reference and itself, rows alone or in company.
 
     The absolute part stays (it is near 1e-5 of the magnitude already); the relative part shrinks,

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from exporter.arrays import Array
     from exporter.interface import Tensor
 
-__all__ = ["EDGES", "VARIETIES", "differ", "draw", "edge"]
+__all__ = ["DIVERSITY_LEVELS", "EDGES", "differ", "edge", "random_values"]
 
 # A float input with no more different values than this, all whole, is a code and not a quantity.
 FEW_VALUES = 16
-VARIETIES = 4
-"""How far discrete values may leave the example's rows so that rows differ; see `draw`."""
+DIVERSITY_LEVELS = 4
+"""How far discrete values may leave the example's rows so that rows differ; see `random_values`."""
 
 Border = Callable[[Any, Any], Any]
 EDGES: dict[str, Border] = {
@@ -30,12 +30,12 @@ EDGES: dict[str, Border] = {
 """Borders of what the example shows, from its lowest and highest values."""
 
 
-def draw(
+def random_values(
     tensor: Tensor,
     shape: tuple[int, ...],
     example: Array | None,
     random: np.random.Generator,
-    variety: int = 0,
+    diversity_level: int = 0,
 ) -> Array:
     """Return values for one input.
 
@@ -49,12 +49,13 @@ def draw(
         shape: The shape to return.
         example: The input's example, or None.
         random: Where the random numbers come from.
-        variety: How far discrete values may leave the example's rows, below `VARIETIES`.
+        diversity_level: How far discrete values may leave the example's rows, below
+            `DIVERSITY_LEVELS`.
     """
     dtype = numpy_dtype(tensor.datatype)
     if dtype.kind in "biuO" or (example is not None and _is_code(example)):
         drawn = _rows(shape, example, dtype, random)
-        for step in range(1, variety + 1):
+        for step in range(1, diversity_level + 1):
             if differ(drawn):
                 break
             drawn = _varied(drawn, example, random, step)

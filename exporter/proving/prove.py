@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from exporter.errors import UnavailableError, ValidationFailedError
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.replay import replay_samples
-from exporter.parity.served import calling, check_batching, check_numbers
+from exporter.parity.served import check_batching, check_outputs, make_infer
 from exporter.proving.control_model import check_server
 from exporter.system.limits import exhausted, oom_kills
 from exporter.triton.model_config import differences, parse
@@ -42,7 +42,7 @@ def prove(server: ProvingServer, candidate: Candidate, evidence: Evidence) -> No
     Raises:
         UnavailableError: The server died or hangs.
     """
-    bundle, truth = candidate.bundle, candidate.truth
+    bundle, references = candidate.bundle, candidate.references
     evidence.expect(bundle.outputs)
     with _served(server, bundle, evidence) as served:
         if served is None:
@@ -54,9 +54,9 @@ def prove(server: ProvingServer, candidate: Candidate, evidence: Evidence) -> No
             return counted.inference_count, counted.execution_count
 
         evidence.add(_check_config(bundle, model))
-        infer = calling(model, bundle.outputs)
-        if check_numbers(infer, truth, bundle.outputs, evidence).passed:
-            check_batching(infer, truth, bundle.outputs, evidence, executed)
+        infer = make_infer(model, bundle.outputs)
+        if check_outputs(infer, references, bundle.outputs, evidence).passed:
+            check_batching(infer, references, bundle.outputs, evidence, executed)
 
 
 def prove_again(server: ProvingServer, bundle: Bundle) -> None:

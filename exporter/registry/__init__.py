@@ -1,8 +1,9 @@
 """Adapter of the MLflow Model Registry: versions, aliases, tags, and bundles in runs."""
 
+from exporter.registry.cleanup import clean_up
 from exporter.registry.client import Registry, Selection
 from exporter.registry.pipeline_tags import pipeline_models
-from exporter.registry.promote import clean_up, is_current, promote
+from exporter.registry.promote import is_current, promote
 from exporter.registry.promotion_record import (
     PromotionRecord,
     open_records,

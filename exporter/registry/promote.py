@@ -21,7 +21,6 @@ from exporter.registry.promotion_record import (
     promoted_tag,
     promotion,
 )
-from exporter.registry.runs import close_abandoned
 from exporter.text.redaction import redact
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from exporter.registry.client import Registry, Selection
 
-__all__ = ["clean_up", "is_current", "promote"]
+__all__ = ["close_records", "is_current", "promote"]
 
 
 def promote(registry: Registry, selection: Selection, alias: str, record: PromotionRecord) -> None:
@@ -48,18 +47,6 @@ def promote(registry: Registry, selection: Selection, alias: str, record: Promot
     """
     with translate_errors(registry.uri):
         _promote(registry, selection, alias, record)
-
-
-def clean_up(registry: Registry, model: str) -> None:
-    """Close the stale records and abandoned runs that interrupted commands left of a model.
-
-    Raises:
-        UnavailableError: The registry does not answer.
-    """
-    aliases, versions = registry.get_model(model)
-    with translate_errors(registry.uri):
-        _close_stale_records(registry, model, versions, aliases)
-        close_abandoned(registry, model)
 
 
 def _promote(registry: Registry, selection: Selection, alias: str, record: PromotionRecord) -> None:
@@ -100,7 +87,7 @@ def _promote(registry: Registry, selection: Selection, alias: str, record: Promo
             hint="Another promotion is running; check the aliases and run the command again.",
         )
     try:
-        _close_stale_records(registry, model, selection.versions, changes.moved)
+        close_records(registry, model, selection.versions, changes.moved)
     except Exception:  # noqa: BLE001 - the alias was moved; the next run closes them
         return
 
@@ -121,7 +108,7 @@ def is_current(selection: Selection, alias: str, bundle: str) -> bool:
     return record.bundle == bundle and not record.until
 
 
-def _close_stale_records(
+def close_records(
     registry: Registry,
     model: str,
     versions: Mapping[int, Mapping[str, str]],

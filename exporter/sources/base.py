@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from exporter.arrays import Array, Arrays
     from exporter.interface import Interface
 
-__all__ = ["CannotRun", "OnnxTarget", "OnnxWay", "Source"]
+__all__ = ["InputRejectedError", "OnnxExporter", "OnnxTarget", "Source"]
 
-OnnxWay = Callable[[Path], str]
+OnnxExporter = Callable[[Path], str]
 """Writes an ONNX file and returns the name of what wrote it; raises whatever the converter does."""
 
 
@@ -34,7 +34,7 @@ class OnnxTarget:
     max_ir: int
 
 
-class CannotRun(Exception):  # noqa: N818 - names a verdict, not a mishap
+class InputRejectedError(Exception):
     """The reference itself refuses these inputs, as it may: a guard, an index out of range."""
 
 
@@ -47,9 +47,10 @@ class Source(Protocol):
         example: The logged example by input name, where there is one.
         versions: The libraries that took part, for the manifest.
         notes: What a reader of the report should know.
-        mixes_rows: Why rows may depend on each other although no example shows it; else empty.
-        splits: Whether it compares its inputs as they are with thresholds, as trees do, so that a
-            threshold's last digit counts.
+        batching_blocker: Why rows may depend on each other although no example shows it; empty
+            where they may not.
+        has_thresholds: Whether the model compares raw inputs with thresholds, as trees do, so that
+            a threshold's last digit counts.
     """
 
     flavor: str
@@ -57,20 +58,20 @@ class Source(Protocol):
     example: Arrays | None
     versions: Mapping[str, str]
     notes: list[str]
-    mixes_rows: str
-    splits: bool
+    batching_blocker: str
+    has_thresholds: bool
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return the registry model's own answer.
 
         Raises:
-            CannotRun: The model refuses these inputs.
+            InputRejectedError: The model refuses these inputs.
         """
 
     def run_float64(self, inputs: Arrays) -> dict[str, Array] | None:
         """Return the same computed in float64, or None where the model cannot do that."""
 
-    def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
+    def onnx_exporters(self, target: OnnxTarget) -> Sequence[OnnxExporter]:
         """Return the ways to write the model as ONNX, the best one first.
 
         The first whose file answers as the model does is taken.

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import UsageError, ValidationFailedError, first_line
-from exporter.sources.safe_loading import refuse_pickle, trusted_load
+from exporter.sources.safe_loading import check_pickle_allowed, load_skops
 from exporter.sources.sklearn import classes_of, predictor
 from exporter.sources.tabular.boosters import BoosterConverter
 from exporter.sources.tabular.lightgbm_trees import prediction, probabilities
@@ -63,18 +63,18 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
         BoosterConverter(partial(add, booster=booster), _DOUBLE, classes),
         width=booster.num_feature(),
         versions={"lightgbm": lightgbm.__version__},
-        splits=True,
+        has_thresholds=True,
         kinds=(_DOUBLE,),
     )
 
 
 def _load(model: MLModel, path: Any, lightgbm: Any, *, allow_pickle: bool) -> Any:
     if path.suffix == ".skops":
-        return trusted_load(path, _PACKAGES, allow_pickle=allow_pickle)
+        return load_skops(path, _PACKAGES, allow_pickle=allow_pickle)
     try:
         if path.suffix != ".pkl":
             return lightgbm.Booster(model_file=str(path))
-        refuse_pickle(path.name, "serialization_format='skops'", allow_pickle=allow_pickle)
+        check_pickle_allowed(path.name, "serialization_format='skops'", allow_pickle=allow_pickle)
         os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"
         return importlib.import_module("mlflow.lightgbm").load_model(str(model.path))
     except ValidationFailedError:

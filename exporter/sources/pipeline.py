@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from exporter.arrays import Array, Arrays
-    from exporter.sources.base import OnnxTarget, OnnxWay, Source
+    from exporter.sources.base import OnnxExporter, OnnxTarget, Source
 
-__all__ = ["ComposedSource"]
+__all__ = ["PipelineSource"]
 
 _MOST_INLINE = 128 * 1024 * 1024
 
 
-class ComposedSource:
+class PipelineSource:
     """Models of which each one takes what the one before gives.
 
     What a later model takes and the one before does not give is an input of the whole.
@@ -45,8 +45,10 @@ class ComposedSource:
             _joined(self._names[i : i + 2], *self._parts[i : i + 2])
             for i in range(len(self._parts) - 1)
         ]
-        self.mixes_rows = next((p.mixes_rows for p in self._parts if p.mixes_rows), "")
-        self.splits = self._parts[0].splits
+        self.batching_blocker = next(
+            (p.batching_blocker for p in self._parts if p.batching_blocker), ""
+        )
+        self.has_thresholds = self._parts[0].has_thresholds
         self.flavor = " + ".join(part.flavor for part in self._parts)
         inputs = {tensor.name: tensor for tensor in self._parts[0].interface.inputs}
         example = self._parts[0].example
@@ -75,14 +77,14 @@ class ComposedSource:
         """Return the last model's answer in float64; see `Source.run_float64`."""
         return self._parts[-1].run_float64(self._before_last(inputs))
 
-    def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
+    def onnx_exporters(self, target: OnnxTarget) -> Sequence[OnnxExporter]:
         """Return the ways of all parts, each with the same one of the others, as one graph."""
-        ways = [part.onnx_ways(target) for part in self._parts]
+        ways = [part.onnx_exporters(target) for part in self._parts]
 
-        def written(number: int) -> OnnxWay:
+        def written(number: int) -> OnnxExporter:
             def write(path: Path) -> str:
-                chosen = [way[min(number, len(way) - 1)] for way in ways]
-                return self._write(chosen, path)
+                class_at = [way[min(number, len(way) - 1)] for way in ways]
+                return self._write(class_at, path)
 
             return write
 
@@ -101,7 +103,7 @@ class ComposedSource:
         names = [tensor.name for tensor in self._parts[number].interface.inputs]
         return {name: inputs[name] for name in names if name not in joint}
 
-    def _write(self, ways: Sequence[OnnxWay], path: Path) -> str:
+    def _write(self, ways: Sequence[OnnxExporter], path: Path) -> str:
         models, writers = [], []
         for name, way in zip(self._names, ways, strict=True):
             place = path.parent / name

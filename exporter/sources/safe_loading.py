@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["refuse_pickle", "trusted_load"]
+__all__ = ["check_pickle_allowed", "load_skops"]
 
 _HARMLESS = frozenset({"collections.OrderedDict", "collections.defaultdict"})
 
 
-def refuse_pickle(what: str, instead: str, *, allow_pickle: bool) -> None:
+def check_pickle_allowed(what: str, instead: str, *, allow_pickle: bool) -> None:
     """Refuse a pickle unless it is allowed.
 
     Raises:
@@ -31,7 +31,7 @@ def refuse_pickle(what: str, instead: str, *, allow_pickle: bool) -> None:
         )
 
 
-def trusted_load(path: Path, packages: Sequence[str], *, allow_pickle: bool) -> Any:
+def load_skops(path: Path, packages: Sequence[str], *, allow_pickle: bool) -> Any:
     """Load a skops file, of whose types all are known.
 
     What the MLmodel beside it lists as trusted is the word of whoever logged it, and counts for

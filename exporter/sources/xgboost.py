@@ -12,7 +12,7 @@ from exporter.sources.tabular.source import TabularSource
 
 if TYPE_CHECKING:
     from exporter.sources.mlmodel import MLModel
-    from exporter.sources.tabular.tree_ensemble import Sink
+    from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
 __all__ = ["open_source"]
 
@@ -55,11 +55,11 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:  # noqa
     classes = None if plain else classes_of(found)
     rounds = None if plain else xgboost_trees.rounds_of(found)
 
-    def add(sink: Sink, features: str) -> str:
+    def add(graph: GraphBuilder, features: str) -> str:
         if not plain:
-            features = xgboost_trees.without_missing(sink, features, found)
+            features = xgboost_trees.without_missing(graph, features, found)
         written = xgboost_trees.prediction if classes is None else xgboost_trees.probabilities
-        return written(sink, features, booster, rounds)
+        return written(graph, features, booster, rounds)
 
     return TabularSource(
         model,
@@ -68,6 +68,6 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:  # noqa
         BoosterConverter(add, _FLOAT, classes),
         width=booster.num_features(),
         versions={"xgboost": xgboost.__version__},
-        splits=True,
+        has_thresholds=True,
         kinds=(_FLOAT,),
     )

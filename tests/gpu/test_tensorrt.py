@@ -15,7 +15,7 @@ from exporter.formats import convert
 from exporter.formats.base import Conversion, Target
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
-from exporter.parity.reference_checks import examine
+from exporter.parity.reference_checks import check_reference
 from exporter.system.cuda import Memory, gpus
 from exporter.triton.installation import cache_directory
 from exporter.triton.releases import RELEASES, Release
@@ -47,8 +47,8 @@ class Network:
 
     flavor = "test"
     interface = Interface((Tensor("x", "FP32", ("n", WIDTH)),), (Tensor("y", "FP32", ("n", 3)),))
-    mixes_rows = ""
-    splits = False
+    batching_blocker = ""
+    has_thresholds = False
 
     def __init__(self) -> None:
         random = np.random.default_rng(2)
@@ -64,7 +64,7 @@ class Network:
     def run_float64(self, inputs: Any) -> dict[str, Any]:
         return self.run({"x": inputs["x"].astype(np.float64)})
 
-    def onnx_ways(self, wanted: Any) -> list[Any]:
+    def onnx_exporters(self, wanted: Any) -> list[Any]:
         return [self.write]
 
     def write(self, path: Path) -> str:
@@ -96,10 +96,12 @@ class Other(Network):
 
 def built(source: Network, target: Release, folder: Path, precision: str = "fp32") -> Conversion:
     evidence = Evidence(source.interface.outputs)
-    truth = examine(source, evidence, max_batch_size=16, batching="auto", precision=precision)
+    references = check_reference(
+        source, evidence, max_batch_size=16, batching="auto", precision=precision
+    )
     (folder / "bundle").mkdir()
-    wanted = Target(target, precision, max_batch_size=truth.batching.max_batch_size)
-    return convert("tensorrt", source, folder / "bundle", wanted, truth)
+    wanted = Target(target, precision, max_batch_size=references.batching.max_batch_size)
+    return convert("tensorrt", source, folder / "bundle", wanted, references)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

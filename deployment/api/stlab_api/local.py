@@ -168,5 +168,5 @@ def _spec(bundle: Bundle) -> ModelSpec:
 def _examples(bundle: Bundle) -> dict[str, Any]:
     """Return the inputs of the first case that lies with a bundle, one row of them."""
     rows = bundle.max_batch_size
-    first = load_samples(bundle.path / SAMPLES, Batching(rows)).answers[0].case.inputs
+    first = load_samples(bundle.path / SAMPLES, Batching(rows)).cases[0].case.inputs
     return {name: array[:1] if rows else array for name, array in first.items()}

@@ -149,8 +149,8 @@ def judge(samples: Samples, case: str, outputs: Mapping[str, Any]) -> Verdict:
         name: array[..., 0] if name in expected and array.ndim == expected[name].ndim + 1 else array
         for name, array in outputs.items()
     }
-    differences = compare_outputs(samples.outputs, expected, found, samples.truth.tolerances)
-    problem = evidence.compared(case, differences)
+    differences = compare_outputs(samples.outputs, expected, found, samples.references.tolerances)
+    problem = evidence.record(case, differences)
     return Verdict(problem, evidence.margin, evidence.max_abs_error)
 
 

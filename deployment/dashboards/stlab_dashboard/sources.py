@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from exporter.bundle import Bundle
     from exporter.commands.status.result import AliasState, StatusResult
     from exporter.interface import Tensor
-    from exporter.parity.reference_set import Truth
+    from exporter.parity.reference_set import ReferenceSet
     from stlab_dashboard.settings import Settings
 
 __all__ = ["Samples", "Sources"]
@@ -49,13 +49,13 @@ class Samples:
 
     model: str
     version: int
-    truth: Truth
+    references: ReferenceSet
     outputs: tuple[Tensor, ...]
 
     @property
     def cases(self) -> tuple[str, ...]:
         """The names of the samples."""
-        return tuple(answer.case.name for answer in self.truth.answers)
+        return tuple(answer.case.name for answer in self.references.cases)
 
     def inputs(self, case: str) -> dict[str, Any]:
         """Return the inputs of one sample by name, as arrays."""
@@ -66,7 +66,7 @@ class Samples:
         return dict(self._answer(case).outputs)
 
     def _answer(self, case: str) -> Any:
-        return next(answer for answer in self.truth.answers if answer.case.name == case)
+        return next(answer for answer in self.references.cases if answer.case.name == case)
 
 
 class Sources:
@@ -118,8 +118,8 @@ class Sources:
         """
 
         def read(bundle: Bundle) -> Samples:
-            truth = load_samples(bundle.path / SAMPLES, Batching(bundle.max_batch_size))
-            return Samples(model, bundle.version, truth, bundle.outputs)
+            references = load_samples(bundle.path / SAMPLES, Batching(bundle.max_batch_size))
+            return Samples(model, bundle.version, references, bundle.outputs)
 
         recorded = _recorded(model, state)
         return await self._samples.get(

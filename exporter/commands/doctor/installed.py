@@ -151,16 +151,16 @@ def _flavor(flavor: str, packages: tuple[tuple[str, ...], ...]) -> Check:
 
 
 def _tensorrt(release: Release) -> Check:
-    from exporter.formats.tensorrt.requirements import installing
+    from exporter.formats.tensorrt.requirements import install_command
 
     names = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
     version = next((found for found in map(_version, names) if found), "")
     wanted = f"Triton {release.name} has {release.tensorrt or 'an unknown version'}"
     if not version:
-        hint = f"{installing(release)} (for --format tensorrt, which requires a GPU)"
+        hint = f"{install_command(release)} (for --format tensorrt, which requires a GPU)"
         return Check("tensorrt", "missing", f"none; {wanted}", hint)
     if not release.tensorrt_matches(version):
-        hint = f"{installing(release)} (a plan runs only on the TensorRT that built it)"
+        hint = f"{install_command(release)} (a plan runs only on the TensorRT that built it)"
         return Check("tensorrt", "warning", f"{version}; {wanted}", hint)
     return Check("tensorrt", "ok", f"{version}; {wanted}")
 

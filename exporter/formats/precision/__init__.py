@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import ValidationFailedError, first_line
-from exporter.formats.precision.evaluator import Bench
+from exporter.formats.precision.evaluator import Evaluator
 from exporter.formats.precision.fp16 import to_float16
 from exporter.formats.precision.int8 import to_int8
 from exporter.formats.precision.onnx_io import read, write
@@ -25,17 +25,22 @@ if TYPE_CHECKING:
 
     from exporter.formats.base import Conversion, Target
     from exporter.formats.precision.evaluator import Verdict
-    from exporter.formats.precision.result import Reduced
-    from exporter.parity.reference_set import Truth
+    from exporter.formats.precision.result import ReducedModel
+    from exporter.parity.reference_set import ReferenceSet
 
-__all__ = ["reduce"]
+__all__ = ["reduce_precision"]
 
 # Files that are not much smaller are worth a word.
 WORTHWHILE = 0.9
 
 
-def reduce(
-    path: Path, conversion: Conversion, target: Target, truth: Truth, *, symmetric: bool = False
+def reduce_precision(
+    path: Path,
+    conversion: Conversion,
+    target: Target,
+    references: ReferenceSet,
+    *,
+    symmetric: bool = False,
 ) -> Conversion:
     """Rewrite an ONNX file in place in the target's precision; its inputs and outputs stay.
 
@@ -43,7 +48,7 @@ def reduce(
         path: The file, in float32; beside it lie its external data, and nothing else.
         conversion: What is known of it.
         target: What it is for.
-        truth: What it must answer, and within which budgets.
+        references: What it must answer, and within which budgets.
         symmetric: Whether int8 is to be centred around zero, as TensorRT needs it; it is as well
             where the target has an accelerator.
 
@@ -60,9 +65,9 @@ def reduce(
         return conversion
     outputs = conversion.interface.outputs
     with tempfile.TemporaryDirectory(prefix="precision-", dir=path.parent.parent) as scratch:
-        bench = Bench(outputs, truth.renamed(conversion.names), Path(scratch))
-        before = bench.open(path, threads=1)
-        verdict = bench.judged(before)
+        evaluator = Evaluator(outputs, references.renamed(conversion.names), Path(scratch))
+        before = evaluator.open(path, threads=1)
+        verdict = evaluator.evaluate_session(before)
         if verdict.problem:
             raise ValidationFailedError(
                 f"the model answers otherwise already as ONNX in float32: {verdict.problem}",
@@ -71,27 +76,27 @@ def reduce(
             )
         plain = _read(path)
         if precision == "fp16":
-            reduced = to_float16(plain, bench, target.release)
+            reduced = to_float16(plain, evaluator, target.release)
         else:
             centred = symmetric or bool(target.accelerator)
-            reduced = to_int8(plain, bench, symmetric=centred)
+            reduced = to_int8(plain, evaluator, symmetric=centred)
         del plain
         write(reduced.model, path)
-        after = bench.open(path, threads=1)
-        final = bench.judged(after)
+        after = evaluator.open(path, threads=1)
+        final = evaluator.evaluate_session(after)
         if final.problem:  # pragma: no cover - it was tried out just so
             raise ValidationFailedError(
                 f"in {precision} the model answers otherwise: {final.problem}",
                 hint="Use --precision fp32.",
                 kind="precision",
             )
-        milliseconds = bench.milliseconds([before, after])
+        milliseconds = evaluator.milliseconds([before, after])
     size = sum(file.stat().st_size for file in path.parent.iterdir())
     sizes = {"fp32": conversion.bytes, precision: size}
     return replace(
         conversion,
         bytes=size,
-        versions={**conversion.versions, **bench.versions},
+        versions={**conversion.versions, **evaluator.versions},
         facts={
             **conversion.facts,
             "reduced": {"kept_float32": list(reduced.kept), "bytes": sizes},
@@ -107,7 +112,7 @@ def reduce(
     )
 
 
-def _errors(before: Verdict, after: Verdict, reduced: Reduced) -> tuple[float, float]:
+def _errors(before: Verdict, after: Verdict, reduced: ReducedModel) -> tuple[float, float]:
     return before.max_abs_error, max(after.max_abs_error, reduced.verdict.max_abs_error)
 
 

@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
     from exporter.arrays import Array
-    from exporter.formats.precision.evaluator import Bench
+    from exporter.formats.precision.evaluator import Evaluator
 
-__all__ = ["brought_in", "largest"]
+__all__ = ["activation_ranges", "node_errors"]
 
 
-def largest(plain: ModelProto, bench: Bench) -> dict[str, float]:
+def activation_ranges(plain: ModelProto, evaluator: Evaluator) -> dict[str, float]:
     """Return the largest finite magnitude of every float32 tensor of a model's graph.
 
     Args:
         plain: The model in float32, as `exporter.formats.precision.onnx_io.read` returns it.
-        bench: What it is asked.
+        evaluator: What it is asked.
     """
     names = _given(plain)
-    session = bench.load(_showing(plain, names))
+    session = evaluator.load(_showing(plain, names))
     found: dict[str, float] = {}
-    for inputs in bench.pieces():
+    for inputs in evaluator.pieces():
         arrays = {name: a for name, a in inputs.items() if a.dtype == np.float32}
         arrays |= dict(zip(names, session.run(names, inputs), strict=True))
         for name, array in arrays.items():
@@ -39,8 +39,8 @@ def largest(plain: ModelProto, bench: Bench) -> dict[str, float]:
     return found
 
 
-def brought_in(
-    plain: ModelProto, reduced: ModelProto, seen: Mapping[str, str], bench: Bench
+def node_errors(
+    plain: ModelProto, reduced: ModelProto, seen: Mapping[str, str], evaluator: Evaluator
 ) -> dict[str, float]:
     """Return what error every node of a reduced model brings in, beside what it was handed.
 
@@ -50,14 +50,14 @@ def brought_in(
         plain: The model in float32.
         reduced: The same, reduced.
         seen: What a tensor of the former is called in the latter, where it is there.
-        bench: What both are asked.
+        evaluator: What both are asked.
     """
     names = [name for name in _given(plain) if name in seen]
     others = [seen[name] for name in names]
-    left = bench.load(_showing(plain, names))
-    right = bench.load(_showing(reduced, others))
+    left = evaluator.load(_showing(plain, names))
+    right = evaluator.load(_showing(reduced, others))
     errors = dict.fromkeys(names, 0.0)
-    for inputs in bench.pieces():
+    for inputs in evaluator.pieces():
         before, after = left.run(names, inputs), right.run(others, inputs)
         for name, one, other in zip(names, before, after, strict=True):
             errors[name] = max(errors[name], _error(one, other))

@@ -15,7 +15,7 @@ from exporter.formats.precision.onnx_io import write
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Evidence
 from exporter.parity.input_generator import rows_of, take_rows
-from exporter.parity.reference_set import Answer
+from exporter.parity.reference_set import ReferenceCase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from exporter.arrays import Array, Arrays
     from exporter.interface import Tensor
-    from exporter.parity.reference_set import Truth
+    from exporter.parity.reference_set import ReferenceSet
 
-__all__ = ["Bench", "Verdict"]
+__all__ = ["Evaluator", "Verdict"]
 
 # What is looked at inside of a model is held in memory at once, for so many rows.
 ROWS_LOOKED_AT = 4
@@ -50,19 +50,19 @@ class Verdict:
     max_abs_error: float
 
 
-class Bench:
+class Evaluator:
     """Asks models what the reference was asked.
 
     Args:
         outputs: The reference's outputs.
-        truth: What it answered, and the budgets.
+        references: What it answered, and the budgets.
         folder: A folder for files that are loaded once.
 
     Raises:
         UsageError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, outputs: tuple[Tensor, ...], truth: Truth, folder: Path) -> None:
+    def __init__(self, outputs: tuple[Tensor, ...], references: ReferenceSet, folder: Path) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -74,8 +74,8 @@ class Bench:
         self.folder = folder
         self._ort = onnxruntime
         self._outputs = outputs
-        self._truth = truth
-        self._answers = [*truth.answers, *([truth.pool] if truth.pool else [])]
+        self._references = references
+        self._answers = [*references.cases, *([references.batch] if references.batch else [])]
 
     def inputs(self) -> Iterator[dict[str, Array]]:
         """Yield everything that the reference was asked, as ONNX Runtime takes it."""
@@ -84,10 +84,10 @@ class Bench:
 
     def pieces(self) -> Iterator[dict[str, Array]]:
         """Yield the same, the large batch in pieces of some rows."""
-        for answer in self._truth.answers:
+        for answer in self._references.cases:
             yield _as_text(answer.case.inputs)
-        if self._truth.pool is not None:
-            inputs = self._truth.pool.case.inputs
+        if self._references.batch is not None:
+            inputs = self._references.batch.case.inputs
             for start in range(0, rows_of(inputs), ROWS_LOOKED_AT):
                 yield _as_text(take_rows(inputs, slice(start, start + ROWS_LOOKED_AT)))
 
@@ -109,15 +109,15 @@ class Bench:
         write(model, path)
         return self.open(path)
 
-    def tried(self, model: ModelProto) -> Verdict:
+    def evaluate(self, model: ModelProto) -> Verdict:
         """Return how a model answers, which is used up."""
         try:
             session = self.load(model)
         except Exception as error:  # noqa: BLE001 - see `open`
             return Verdict(f"ONNX Runtime cannot load it: {first_line(error)}", np.inf, np.inf)
-        return self.judged(session)
+        return self.evaluate_session(session)
 
-    def judged(self, session: Any) -> Verdict:
+    def evaluate_session(self, session: Any) -> Verdict:
         """Return how a session answers; it is asked until it is out of budget."""
         evidence = Evidence(self._outputs)
         names = [tensor.name for tensor in self._outputs]
@@ -128,13 +128,13 @@ class Bench:
                 return Verdict(f"{answer.case.name}: {first_line(error)}", np.inf, np.inf)
             given = dict(zip(names, map(as_bytes, found), strict=True))
             for part, candidate in self._parts(answer, given):
-                problem = evidence.compared(
+                problem = evidence.record(
                     part.case.name,
                     compare_outputs(
                         self._outputs,
                         part.outputs,
                         candidate,
-                        self._truth.tolerances,
+                        self._references.tolerances,
                         part.float64,
                     ),
                 )
@@ -142,21 +142,23 @@ class Bench:
                     return Verdict(problem, evidence.margin, evidence.max_abs_error)
         return Verdict("", evidence.margin, evidence.max_abs_error)
 
-    def _parts(self, answer: Answer, given: Arrays) -> Iterator[tuple[Answer, Arrays]]:
+    def _parts(
+        self, answer: ReferenceCase, given: Arrays
+    ) -> Iterator[tuple[ReferenceCase, Arrays]]:
         """Yield what is compared: of the large batch each row, as the batcher may hand it out."""
         fits = all(array.shape == answer.outputs[name].shape for name, array in given.items())
-        if answer is not self._truth.pool or not fits:
+        if answer is not self._references.batch or not fits:
             yield answer, given
             return
         for row in range(rows_of(answer.case.inputs)):
             one = slice(row, row + 1)
             exact = None if answer.float64 is None else take_rows(answer.float64, one)
             case = replace(answer.case, name=f"row {row} of {answer.case.name}")
-            yield Answer(case, take_rows(answer.outputs, one), exact), take_rows(given, one)
+            yield ReferenceCase(case, take_rows(answer.outputs, one), exact), take_rows(given, one)
 
     def milliseconds(self, sessions: Sequence[Any]) -> list[float]:
         """Return what one full batch takes in every session: medians, asked in turn."""
-        rows = self._truth.batching.max_batch_size
+        rows = self._references.batching.max_batch_size
         inputs = self._answers[-1].case.inputs
         if rows:
             inputs = take_rows(inputs, np.arange(rows) % rows_of(inputs))

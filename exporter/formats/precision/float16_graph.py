@@ -23,13 +23,13 @@ from exporter.formats.precision.onnx_io import inner_graphs, opset_of, types_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-__all__ = ["Halved", "halve"]
+__all__ = ["HalfModel", "halve"]
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
 
 @dataclass(frozen=True, slots=True)
-class Halved:
+class HalfModel:
     """A rewritten model.
 
     Attributes:
@@ -43,7 +43,7 @@ class Halved:
     halves: dict[str, str]
 
 
-def halve(plain: ModelProto, kept: Collection[str], *, simulated: bool = False) -> Halved:
+def halve(plain: ModelProto, kept: Collection[str], *, simulated: bool = False) -> HalfModel:
     """Return a model whose nodes compute in float16.
 
     ONNX Runtime computes halves in float32 on a CPU, and rounds where it hands them on at the most:
@@ -61,7 +61,7 @@ def halve(plain: ModelProto, kept: Collection[str], *, simulated: bool = False) 
     rules.taken |= _names(model.graph)
     graph = _Graph(model.graph, rules, None)
     graph.rewrite()
-    return Halved(model, tuple(rules.converted), graph.halves)
+    return HalfModel(model, tuple(rules.converted), graph.halves)
 
 
 @dataclass(slots=True)

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import numpy_helper
 
-from exporter.formats.precision.activation_errors import brought_in, largest
-from exporter.formats.precision.float16_graph import FLOAT, Halved, halve
-from exporter.formats.precision.node_search import find_kept
+from exporter.formats.precision.activation_errors import activation_ranges, node_errors
+from exporter.formats.precision.float16_graph import FLOAT, HalfModel, halve
+from exporter.formats.precision.node_search import find_float32_nodes
 from exporter.formats.precision.onnx_io import inner_graphs, opset_of
-from exporter.formats.precision.result import HEAVY, Reduced, kept_note, refused
+from exporter.formats.precision.result import HEAVY, ReducedModel, float32_note, precision_error
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from onnx import GraphProto, ModelProto, NodeProto
 
-    from exporter.formats.precision.evaluator import Bench
+    from exporter.formats.precision.evaluator import Evaluator
     from exporter.triton.releases import Release
 
 __all__ = ["to_float16"]
@@ -48,12 +48,12 @@ _ON_CPU = (
 )
 
 
-def to_float16(plain: ModelProto, bench: Bench, release: Release) -> Reduced:
+def to_float16(plain: ModelProto, evaluator: Evaluator, release: Release) -> ReducedModel:
     """Return a model in float16.
 
     Args:
         plain: The model, as `exporter.formats.precision.onnx_io.read` returns it.
-        bench: What it must answer.
+        evaluator: What it must answer.
         release: What is to serve it.
 
     Raises:
@@ -61,45 +61,47 @@ def to_float16(plain: ModelProto, bench: Bench, release: Release) -> Reduced:
     """
     able = halve(plain, ()).nodes
     if not able:
-        raise refused("fp16", (), None)
-    forced = _forced(plain, bench, release, able)
+        raise precision_error("fp16", (), None)
+    forced = _forced(plain, evaluator, release, able)
 
-    def simulated(kept: Sequence[str]) -> Halved:
+    def simulated(kept: Sequence[str]) -> HalfModel:
         return halve(plain, {*forced, *kept}, simulated=True)
 
-    found = find_kept(
-        lambda kept: bench.tried(simulated(kept).model),
-        lambda: _ranked(plain, simulated(()), bench, set(able).difference(forced)),
+    found = find_float32_nodes(
+        lambda kept: evaluator.evaluate(simulated(kept).model),
+        lambda: _ranked(plain, simulated(()), evaluator, set(able).difference(forced)),
         lambda kept: _of_weight(plain, able, {*forced, *kept}),
     )
     if found.kept is None or not _of_weight(plain, able, {*forced, *found.kept}):
-        raise refused("fp16", [*forced, *found.worst], found.verdict)
+        raise precision_error("fp16", [*forced, *found.worst], found.verdict)
     why = {**dict.fromkeys(found.kept, _ROUNDED), **forced}
     notes = [
         note
         for reason in dict.fromkeys(why[name] for name in able if name in why)
-        for note in kept_note([name for name in able if why.get(name) == reason], reason)
+        for note in float32_note([name for name in able if why.get(name) == reason], reason)
     ]
     kept = tuple(name for name in able if name in why)
-    return Reduced(halve(plain, kept).model, kept, found.verdict, (*notes, _ON_CPU))
+    return ReducedModel(halve(plain, kept).model, kept, found.verdict, (*notes, _ON_CPU))
 
 
 def _forced(
-    plain: ModelProto, bench: Bench, release: Release, able: Sequence[str]
+    plain: ModelProto, evaluator: Evaluator, release: Release, able: Sequence[str]
 ) -> dict[str, str]:
     """Return the nodes that cannot be in float16 whatever the budgets, each with the reason."""
-    forced = dict.fromkeys(_overflowing(plain, largest(plain, bench), able), _TOO_LARGE)
+    forced = dict.fromkeys(
+        _overflowing(plain, activation_ranges(plain, evaluator), able), _TOO_LARGE
+    )
     version = tuple(map(int, release.onnxruntime.split(".")[:2]))
     if version < _MENDED and opset_of(plain) >= _AXES_ARE_INPUTS:
         spoilt = {n.name for n in _nodes(plain.graph) if n.op_type in _WRITTEN_OUT}
         forced |= dict.fromkeys(spoilt.intersection(able), _cannot(release.onnxruntime))
     while True:
         # Some kernels take halves, and refuse them when they run.
-        verdict = bench.tried(halve(plain, forced).model)
+        verdict = evaluator.evaluate(halve(plain, forced).model)
         named = set(_QUOTED.findall(verdict.problem)).intersection(able).difference(forced)
         if not verdict.problem or not named:
             return {name: forced[name] for name in able if name in forced}
-        forced |= dict.fromkeys(named, _cannot(bench.versions["onnxruntime"]))
+        forced |= dict.fromkeys(named, _cannot(evaluator.versions["onnxruntime"]))
 
 
 def _cannot(version: str) -> str:
@@ -127,12 +129,14 @@ def _overflowing(
     }
 
 
-def _ranked(plain: ModelProto, reduced: Halved, bench: Bench, able: set[str]) -> list[str]:
+def _ranked(
+    plain: ModelProto, reduced: HalfModel, evaluator: Evaluator, able: set[str]
+) -> list[str]:
     """Return nodes in the order in which they are to keep float32, the worst first.
 
     Behind a node come those that its inputs are from: what it loses by cancellation, they rounded.
     """
-    errors = brought_in(plain, reduced.model, reduced.halves, bench)
+    errors = node_errors(plain, reduced.model, reduced.halves, evaluator)
     order = sorted(plain.graph.node, key=lambda node: -errors[node.name])
     makers = {name: node for node in plain.graph.node for name in node.output}
     found: dict[str, None] = {}

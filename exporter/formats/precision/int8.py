@@ -17,11 +17,17 @@ import onnx
 from onnx import version_converter
 
 from exporter.errors import ValidationFailedError, first_line
-from exporter.formats.precision.activation_errors import brought_in
-from exporter.formats.precision.node_search import find_kept
+from exporter.formats.precision.activation_errors import node_errors
+from exporter.formats.precision.node_search import find_float32_nodes
 from exporter.formats.precision.onnx_io import EXTERNAL_DATA_BYTES, opset_of, size, types_of, write
-from exporter.formats.precision.qdq import QUANTIZED, WEIGHTED, seen_in, settled, with_ends
-from exporter.formats.precision.result import Reduced, kept_note, refused
+from exporter.formats.precision.qdq import (
+    QUANTIZED,
+    WEIGHTED,
+    add_output_identities,
+    map_tensor_names,
+    simplify_qdq,
+)
+from exporter.formats.precision.result import ReducedModel, float32_note, precision_error
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-    from exporter.formats.precision.evaluator import Bench
+    from exporter.formats.precision.evaluator import Evaluator
 
 __all__ = ["to_int8"]
 
@@ -38,35 +44,35 @@ FLOAT = onnx.TensorProto.FLOAT
 _PER_CHANNEL = 13
 
 
-def to_int8(plain: ModelProto, bench: Bench, *, symmetric: bool) -> Reduced:
+def to_int8(plain: ModelProto, evaluator: Evaluator, *, symmetric: bool) -> ReducedModel:
     """Return a model in int8, with pairs of quantize and dequantize nodes.
 
     Args:
         plain: The model, as `exporter.formats.precision.onnx_io.read` returns it.
-        bench: What it must answer.
+        evaluator: What it must answer.
         symmetric: Whether activations are centred around zero, as TensorRT needs them.
 
     Raises:
         ValidationFailedError: Nothing of weight in it can be, or ONNX Runtime cannot quantize it.
     """
-    plain = with_ends(_with_scales_per_channel(plain))
+    plain = add_output_identities(_with_scales_per_channel(plain))
     types = types_of(plain.graph)
     weighted = [node for node in plain.graph.node if node.op_type in WEIGHTED]
     heavy = [node.name for node in weighted if types.get(node.output[0]) == FLOAT]
     if not heavy:
-        raise refused("int8", (), None)
+        raise precision_error("int8", (), None)
     others = [node.name for node in weighted if node.name not in heavy]
-    quantizer = _Quantizer(plain, bench, others, symmetric=symmetric)
-    found = find_kept(
-        lambda kept: bench.tried(quantizer.quantized(kept)),
-        lambda: _ranked(plain, quantizer.quantized(()), bench),
+    quantizer = _Quantizer(plain, evaluator, others, symmetric=symmetric)
+    found = find_float32_nodes(
+        lambda kept: evaluator.evaluate(quantizer.quantized(kept)),
+        lambda: _ranked(plain, quantizer.quantized(()), evaluator),
         lambda kept: not set(kept).issuperset(heavy),
     )
     if found.kept is None:
-        raise refused("int8", [n for n in found.worst if n in heavy], found.verdict)
+        raise precision_error("int8", [n for n in found.worst if n in heavy], found.verdict)
     kept = tuple(node.name for node in plain.graph.node if node.name in found.kept)
-    notes = (*kept_note(kept, "int8 loses too much there"), _calibrated_note(bench))
-    return Reduced(quantizer.quantized(found.kept), kept, found.verdict, notes)
+    notes = (*float32_note(kept, "int8 loses too much there"), _calibrated_note(evaluator))
+    return ReducedModel(quantizer.quantized(found.kept), kept, found.verdict, notes)
 
 
 def _with_scales_per_channel(plain: ModelProto) -> ModelProto:
@@ -83,22 +89,22 @@ def _with_scales_per_channel(plain: ModelProto) -> ModelProto:
         ) from error
 
 
-def _calibrated_note(bench: Bench) -> str:
-    cases = sum(1 for _ in bench.inputs())
+def _calibrated_note(evaluator: Evaluator) -> str:
+    cases = sum(1 for _ in evaluator.inputs())
     return (
         f"The ranges of int8 are those of the {cases} cases that the model is proven on; numbers "
         "beyond them are cut off. Give real ones with --samples FILE.npz."
     )
 
 
-def _ranked(plain: ModelProto, quantized: ModelProto, bench: Bench) -> list[str]:
+def _ranked(plain: ModelProto, quantized: ModelProto, evaluator: Evaluator) -> list[str]:
     """Return nodes in the order in which they are to keep float32, the worst first.
 
     Where an activation is part of the rounding, what it brings in may be of the node before it, and
     of those that read it: they come beside it.
     """
-    seen = seen_in(quantized, plain)
-    errors = brought_in(plain, quantized, seen, bench)
+    seen = map_tensor_names(quantized, plain)
+    errors = node_errors(plain, quantized, seen, evaluator)
     able = {node.name for node in plain.graph.node if node.op_type in QUANTIZED}
     makers = {name: node for node in plain.graph.node for name in node.output}
     found: dict[str, None] = {}
@@ -115,14 +121,14 @@ class _Quantizer:
     """Quantizes one model again and again; its ranges are measured once."""
 
     def __init__(
-        self, plain: ModelProto, bench: Bench, never: Sequence[str], *, symmetric: bool
+        self, plain: ModelProto, evaluator: Evaluator, never: Sequence[str], *, symmetric: bool
     ) -> None:
         self._plain = plain
         self._never = never
-        self._bench = bench
+        self._evaluator = evaluator
         self._symmetric = symmetric
         self._large = size(plain) > EXTERNAL_DATA_BYTES
-        self._path: Path = bench.folder / "plain.onnx"
+        self._path: Path = evaluator.folder / "plain.onnx"
         copy = onnx.ModelProto()
         copy.CopyFrom(plain)
         write(copy, self._path)
@@ -136,16 +142,16 @@ class _Quantizer:
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
         excluded = [*self._never, *excluded]
-        path = self._bench.folder / "quantized.onnx"
+        path = self._evaluator.folder / "quantized.onnx"
         # Newer releases of ONNX Runtime keep the ranges; others measure them again.
         keeps = "calibration_cache_path" in inspect.signature(quantize_static).parameters
-        ranges = {"calibration_cache_path": self._bench.folder / "ranges.json"} if keeps else {}
+        ranges = {"calibration_cache_path": self._evaluator.folder / "ranges.json"} if keeps else {}
         try:
             with _quiet():
                 quantize_static(
                     self._path,
                     path,
-                    _reader(self._bench),
+                    _reader(self._evaluator),
                     quant_format=QuantFormat.QDQ,
                     op_types_to_quantize=list(QUANTIZED),
                     per_channel=True,
@@ -163,17 +169,17 @@ class _Quantizer:
                 hint="Use --precision fp16 or --precision fp32.",
                 kind="precision",
             ) from error
-        return settled(onnx.load(path), self._plain, excluded, symmetric=self._symmetric)
+        return simplify_qdq(onnx.load(path), self._plain, excluded, symmetric=self._symmetric)
 
 
-def _reader(bench: Bench) -> Any:
+def _reader(evaluator: Evaluator) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         """Hands on everything that the reference was asked."""
 
         def __init__(self) -> None:
-            self._inputs = bench.inputs()
+            self._inputs = evaluator.inputs()
 
         def get_next(self) -> Any:
             """Return the next inputs, or None."""

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
     from exporter.formats.precision.evaluator import Verdict
 
-__all__ = ["Found", "fewest", "find_kept"]
+__all__ = ["SearchResult", "find_float32_nodes", "smallest_sufficient"]
 
 # The server's ONNX Runtime and production's processors round otherwise than what is tried here.
 COMFORTABLE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """The end of a search.
 
     Attributes:
@@ -31,11 +31,11 @@ class Found:
     worst: tuple[str, ...] = ()
 
 
-def find_kept(
+def find_float32_nodes(
     attempt: Callable[[Sequence[str]], Verdict],
     rank: Callable[[], Sequence[str]],
     worthwhile: Callable[[Sequence[str]], bool],
-) -> Found:
+) -> SearchResult:
     """Return the nodes that have to keep float32.
 
     Some of the budget is left over where that can be.
@@ -53,18 +53,18 @@ def find_kept(
         return not verdict.problem and verdict.margin <= COMFORTABLE
 
     if enough(0):
-        return Found((), tried[0])
+        return SearchResult((), tried[0])
     ranking = tuple(rank())
-    fewest(len(ranking), enough)
+    smallest_sufficient(len(ranking), enough)
     passing = [n for n in sorted(tried) if not tried[n].problem and worthwhile(ranking[:n])]
     if not passing:
-        return Found(None, tried[0], ranking)
+        return SearchResult(None, tried[0], ranking)
     comfortable = [number for number in passing if tried[number].margin <= COMFORTABLE]
     number = (comfortable or passing)[0]
-    return Found(ranking[:number], tried[number], ranking)
+    return SearchResult(ranking[:number], tried[number], ranking)
 
 
-def fewest(most: int, enough: Callable[[int], bool]) -> int | None:
+def smallest_sufficient(most: int, enough: Callable[[int], bool]) -> int | None:
     """Return the smallest number that is enough, where all above one that is are too.
 
     It doubles until a number is enough, and then halves what lies between: most answers are small,

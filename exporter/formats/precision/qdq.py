@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from onnx import GraphProto
 
-__all__ = ["QUANTIZED", "WEIGHTED", "seen_in", "settled", "with_ends"]
+__all__ = ["QUANTIZED", "WEIGHTED", "add_output_identities", "map_tensor_names", "simplify_qdq"]
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """The operators that int8 is for."""
@@ -36,7 +36,7 @@ _ACTIVATIONS = frozenset({"Relu", "Clip"})
 _END = "Identity"
 
 
-def with_ends(plain: ModelProto) -> ModelProto:
+def add_output_identities(plain: ModelProto) -> ModelProto:
     """Return a copy of a model in which every output is read by a node that is not quantized."""
     model = ModelProto()
     model.CopyFrom(plain)
@@ -57,14 +57,14 @@ def with_ends(plain: ModelProto) -> ModelProto:
     return model
 
 
-def settled(
+def simplify_qdq(
     quantized: ModelProto, plain: ModelProto, excluded: Collection[str], *, symmetric: bool
 ) -> ModelProto:
     """Return a quantized model with fewer pairs, in place.
 
     Args:
         quantized: What ONNX Runtime's quantizer wrote.
-        plain: The model in float32 that it was given; see `with_ends`.
+        plain: The model in float32 that it was given; see `add_output_identities`.
         excluded: The names of the nodes that are to keep float32.
         symmetric: Whether ranges are centred around zero.
     """
@@ -76,7 +76,7 @@ def settled(
     return quantized
 
 
-def seen_in(quantized: ModelProto, plain: ModelProto) -> dict[str, str]:
+def map_tensor_names(quantized: ModelProto, plain: ModelProto) -> dict[str, str]:
     """Return what every tensor of a model in float32 is called in the same, quantized.
 
     It is the tensor before it is quantized, which is charged to the nodes that read it. An

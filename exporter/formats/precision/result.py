@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from exporter.formats.precision.evaluator import Verdict
 
-__all__ = ["HEAVY", "Reduced", "kept_note", "refused"]
+__all__ = ["HEAVY", "ReducedModel", "float32_note", "precision_error"]
 
 # Where nearly all of a model's weights and work are.
 HEAVY = frozenset(
@@ -24,7 +24,7 @@ _MOST_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Reduced:
+class ReducedModel:
     """A model in a lower precision.
 
     Attributes:
@@ -40,7 +40,7 @@ class Reduced:
     notes: tuple[str, ...] = ()
 
 
-def kept_note(names: Sequence[str], reason: str) -> tuple[str, ...]:
+def float32_note(names: Sequence[str], reason: str) -> tuple[str, ...]:
     """Return what a reader should know of nodes that keep float32; nothing where none do."""
     if not names:
         return ()
@@ -53,7 +53,9 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def refused(precision: str, names: Sequence[str], verdict: Verdict | None) -> ValidationFailedError:
+def precision_error(
+    precision: str, names: Sequence[str], verdict: Verdict | None
+) -> ValidationFailedError:
     """Return the error for a model that a precision ruins.
 
     Args:

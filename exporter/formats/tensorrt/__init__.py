@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from exporter.formats.base import Conversion, Target
     from exporter.formats.profiles import Profile
     from exporter.interface import Interface
-    from exporter.parity.reference_set import Truth
+    from exporter.parity.reference_set import ReferenceSet
     from exporter.sources.base import Source
     from exporter.system.cuda import Gpu
 
@@ -35,7 +35,7 @@ FILENAME = "model.plan"
 _DATATYPES = frozenset({"BOOL", "UINT8", "INT8", "INT32", "INT64", "FP16", "BF16", "FP32"})
 
 
-def convert(source: Source, folder: Path, target: Target, truth: Truth) -> Conversion:
+def convert(source: Source, folder: Path, target: Target, references: ReferenceSet) -> Conversion:
     """Write ``model.plan``; see `exporter.formats.convert`.
 
     Raises:
@@ -47,7 +47,7 @@ def convert(source: Source, folder: Path, target: Target, truth: Truth) -> Conve
     version = check_available(target.release)
     _check_datatypes(source.interface, version)
     try:
-        return _convert(source, folder, target, truth, version)
+        return _convert(source, folder, target, references, version)
     except CudaError as error:
         raise UnavailableError(
             f"the GPU failed: {error}",
@@ -56,37 +56,37 @@ def convert(source: Source, folder: Path, target: Target, truth: Truth) -> Conve
 
 
 def _convert(
-    source: Source, folder: Path, target: Target, truth: Truth, version: str
+    source: Source, folder: Path, target: Target, references: ReferenceSet, version: str
 ) -> Conversion:
-    from exporter.formats.tensorrt.engine import checked_interface
+    from exporter.formats.tensorrt.engine import check_plan
     from exporter.formats.tensorrt.plan import build_plan
 
     gpu = gpus()[0]
     with tempfile.TemporaryDirectory(prefix="onnx-", dir=folder.parent) as scratch:
-        conversion = _write_onnx(source, Path(scratch), target, truth, version)
-        truth = truth.renamed(conversion.names)
-        profiles = profiles_for(conversion.interface, truth, target.max_batch_size)
+        conversion = _write_onnx(source, Path(scratch), target, references, version)
+        references = references.renamed(conversion.names)
+        profiles = profiles_for(conversion.interface, references, target.max_batch_size)
         path = Path(scratch, conversion.filename)
         plan = build_plan(path, profiles, precision=target.precision, gpu=gpu)
-    interface = checked_interface(plan, conversion.interface, truth, target.max_batch_size)
+    interface = check_plan(plan, conversion.interface, references, target.max_batch_size)
     (folder / FILENAME).write_bytes(plan)
     conversion = replace(conversion, interface=interface, bytes=len(plan))
     return _described(conversion, target, version, gpu, profiles)
 
 
 def _write_onnx(
-    source: Source, folder: Path, target: Target, truth: Truth, version: str
+    source: Source, folder: Path, target: Target, references: ReferenceSet, version: str
 ) -> Conversion:
     """Write the model as ONNX, in the precision that TensorRT is to take from it."""
     plain = replace(target, precision="fp32", accelerator="")
-    conversion = onnx.convert(source, folder, plain, truth)
+    conversion = onnx.convert(source, folder, plain, references)
     # Up to TensorRT 10 a flag lets it compute in float16; from 11 on the graph's own types say it,
     # as its quantized nodes always did.
     if target.precision == "int8" or (target.precision == "fp16" and is_typed(version)):
-        from exporter.formats.precision import reduce
+        from exporter.formats.precision import reduce_precision
 
         path = folder / conversion.filename
-        reduced = reduce(path, conversion, target, truth, symmetric=True)
+        reduced = reduce_precision(path, conversion, target, references, symmetric=True)
         # How fast and large that is with ONNX Runtime says nothing of the plan.
         return replace(reduced, notes=conversion.notes, measured={})
     return conversion

@@ -17,9 +17,9 @@ from triton_client.types import numpy_dtype
 
 if TYPE_CHECKING:
     from exporter.arrays import Array, Arrays
-    from exporter.parity.reference_set import Truth
+    from exporter.parity.reference_set import ReferenceSet
 
-__all__ = ["Engine", "checked_interface"]
+__all__ = ["Engine", "check_plan"]
 
 _DATATYPES = {
     "BOOL": "BOOL",
@@ -52,7 +52,7 @@ class Engine:
         engine = self._runtime.deserialize_cuda_engine(plan)
         context = None if engine is None else engine.create_execution_context()
         if engine is None or context is None:
-            raise _failed(f"TensorRT does not load its own plan: {self._log.told()}")
+            raise _failed(f"TensorRT does not load its own plan: {self._log.messages()}")
         self._engine, self._context = engine, context
 
     def interface(self, known: Interface) -> Interface:
@@ -102,7 +102,7 @@ class Engine:
             if not context.set_input_shape(name, array.shape):
                 raise _failed(
                     f"the plan refuses shape {list(array.shape)} of input '{name}': "
-                    f"{self._log.told()}"
+                    f"{self._log.messages()}"
                 )
             context.set_tensor_address(name, memory.upload(f"input {name}", array))
         shapes = {}
@@ -114,7 +114,7 @@ class Engine:
             context.set_tensor_address(tensor.name, memory.block(f"output {tensor.name}", size))
             shapes[tensor.name] = shape
         if not context.execute_async_v3(memory.stream):
-            raise _failed(f"the plan cannot be run: {self._log.told()}")
+            raise _failed(f"the plan cannot be run: {self._log.messages()}")
         memory.wait()
         return {
             tensor.name: memory.download(
@@ -135,15 +135,15 @@ class Engine:
         return Tensor(known.name, _DATATYPES[datatype], tuple(axes))
 
 
-def checked_interface(
-    plan: bytes, known: Interface, truth: Truth, max_batch_size: int
+def check_plan(
+    plan: bytes, known: Interface, references: ReferenceSet, max_batch_size: int
 ) -> Interface:
     """Ask a plan everything that the reference was asked, and return its interface.
 
     Args:
         plan: The plan.
         known: The interface of the ONNX model that it was built from.
-        truth: What it must answer.
+        references: What it must answer.
         max_batch_size: The most rows that it takes; 0 where rows are not batched.
 
     Raises:
@@ -153,10 +153,10 @@ def checked_interface(
     with Memory() as memory:
         loaded = Engine(plan, memory)
         interface = loaded.interface(known)
-        for answer in [*truth.answers, *([truth.pool] if truth.pool else [])]:
+        for answer in [*references.cases, *([references.batch] if references.batch else [])]:
             found = _answer(loaded, answer.case.inputs, interface.outputs, max_batch_size)
             for difference in compare_outputs(
-                interface.outputs, answer.outputs, found, truth.tolerances, answer.float64
+                interface.outputs, answer.outputs, found, references.tolerances, answer.float64
             ):
                 if difference.problem:
                     raise ValidationFailedError(

@@ -39,7 +39,7 @@ class Log(trt.ILogger):  # type: ignore[misc]
         if severity.name in {"ERROR", "INTERNAL_ERROR"}:
             self.errors.append(" ".join(msg.split()))
 
-    def told(self) -> str:
+    def messages(self) -> str:
         """Return every error that was told, or that there was none."""
         return "; ".join(dict.fromkeys(self.errors)) or "it does not say why"
 
@@ -78,7 +78,7 @@ def build_plan(path: Path, profiles: Sequence[Profile], *, precision: str, gpu: 
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ValidationFailedError(
-            f"TensorRT {trt.__version__} cannot build the model: {log.told()}",
+            f"TensorRT {trt.__version__} cannot build the model: {log.messages()}",
             hint="Use --format onnx; with --accelerator tensorrt, TensorRT runs what it can of the "
             "model.",
             kind="convert",
@@ -92,7 +92,7 @@ def _builder(log: Log) -> Any:
         return trt.Builder(log)
     except TypeError as error:  # what the bindings make of a null pointer
         raise UnavailableError(
-            f"TensorRT {trt.__version__} does not start on this GPU: {log.told()}",
+            f"TensorRT {trt.__version__} does not start on this GPU: {log.messages()}",
             hint="Is the driver new enough for it, and the GPU still supported? See nvidia-smi.",
         ) from error
 
@@ -123,9 +123,9 @@ def _add_profile(builder: Any, config: Any, profiles: Sequence[Profile]) -> None
         return
     profile = builder.create_optimization_profile()
     for sizes in profiles:
-        profile.set_shape(sizes.name, sizes.least, sizes.usual, sizes.most)
+        profile.set_shape(sizes.name, sizes.min, sizes.opt, sizes.max)
     if config.add_optimization_profile(profile) < 0:
-        shapes = ", ".join(f"{p.name} {list(p.least)} to {list(p.most)}" for p in profiles)
+        shapes = ", ".join(f"{p.name} {list(p.min)} to {list(p.max)}" for p in profiles)
         raise ValidationFailedError(
             f"TensorRT does not take the sizes that the model was asked: {shapes}",
             hint="Use --format onnx.",
@@ -153,7 +153,7 @@ def _parser_errors(parser: Any, log: Log) -> str:
         error = parser.get_error(index)
         node = f"{error.node_operator()} '{error.node_name()}': " if error.node_operator() else ""
         found.append(node + " ".join(error.desc().split()))
-    return "; ".join(dict.fromkeys(found)) or log.told()
+    return "; ".join(dict.fromkeys(found)) or log.messages()
 
 
 def _timings(gpu: Gpu) -> Path:

@@ -11,7 +11,7 @@ from exporter.system.cuda import CudaError, gpus
 if TYPE_CHECKING:
     from exporter.triton.releases import Release
 
-__all__ = ["check_available", "installing", "is_typed"]
+__all__ = ["check_available", "install_command", "is_typed"]
 
 _OLDEST = 10
 # From this one on every tensor has the type that the model gives it.
@@ -49,14 +49,14 @@ def check_available(release: Release, *, provable: bool = True) -> str:
     if missing:
         raise UsageError(
             f"--format tensorrt needs what is not here: {'; '.join(missing)}",
-            hint=f"On a machine with production's GPU: {installing(release)}. Or use --format "
+            hint=f"On a machine with production's GPU: {install_command(release)}. Or use --format "
             "onnx --accelerator tensorrt, which lets the server build the engine.",
         )
     if not release.tensorrt_matches(version):
         raise ValidationFailedError(
             f"TensorRT {version} is installed here and Triton {release.name} has "
             f"{release.tensorrt}: a plan runs on the TensorRT that built it, and on no other",
-            hint=f"{installing(release)}, or run the export in the image of that release; or "
+            hint=f"{install_command(release)}, or run the export in the image of that release; or "
             "target the release that has this TensorRT with --triton-release.",
             kind="target",
         )
@@ -68,7 +68,7 @@ def is_typed(version: str) -> bool:
     return int(version.split(".", maxsplit=1)[0]) >= _TYPED
 
 
-def installing(release: Release) -> str:
+def install_command(release: Release) -> str:
     """Return the command that installs a release's TensorRT."""
     known = ".".join((release.tensorrt or "10").split(".")[:2])
     return f"pip install 'tensorrt-cu12=={known}.*'"

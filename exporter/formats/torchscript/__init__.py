@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from exporter.formats.base import Target
-    from exporter.parity.reference_set import Truth
+    from exporter.parity.reference_set import ReferenceSet
     from exporter.sources.base import Source
 
 __all__ = ["FILENAME", "TorchScriptSource", "convert"]
@@ -39,10 +39,10 @@ class TorchScriptSource(Protocol):
 
 class _TorchSource(TorchScriptSource, Protocol):
     interface: Interface
-    mixes_rows: str
+    batching_blocker: str
 
 
-def convert(source: Source, folder: Path, target: Target, truth: Truth) -> Conversion:
+def convert(source: Source, folder: Path, target: Target, references: ReferenceSet) -> Conversion:
     """Write ``model.pt`` in the first way whose file answers as the reference does.
 
     Where none does, the first that could be written stays: the proof says what is wrong with it.
@@ -58,7 +58,7 @@ def convert(source: Source, folder: Path, target: Target, truth: Truth) -> Conve
     names = _served_names(source.interface)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        converter = _write_first_right(source, folder, truth)
+        converter = _write_first_right(source, folder, references)
     return Conversion(
         format="torchscript",
         backend="pytorch",
@@ -73,19 +73,21 @@ def convert(source: Source, folder: Path, target: Target, truth: Truth) -> Conve
     )
 
 
-def _write_first_right(source: _TorchSource, folder: Path, truth: Truth) -> str:
+def _write_first_right(source: _TorchSource, folder: Path, references: ReferenceSet) -> str:
     """Write the file, and return what wrote it.
 
     Raises:
         ValidationFailedError: No way leads to a file.
     """
     from exporter.formats.torchscript.archive import write_archive
-    from exporter.formats.torchscript.exporters import script_ways
-    from exporter.formats.torchscript.precheck import rehearse
+    from exporter.formats.torchscript.exporters import script_exporters
+    from exporter.formats.torchscript.precheck import precheck
 
     module, example = source.torchscript_module()
     # What decides by values for a whole batch does not look alike for all values either.
-    ways = script_ways(module, example, source.interface, branches=bool(source.mixes_rows))
+    ways = script_exporters(
+        module, example, source.interface, branches=bool(source.batching_blocker)
+    )
     written: list[tuple[Path, str]] = []
     refused: Exception | None = None
     with tempfile.TemporaryDirectory(prefix="ways-", dir=folder.parent) as scratch:
@@ -99,11 +101,11 @@ def _write_first_right(source: _TorchSource, folder: Path, truth: Truth) -> str:
                 continue
             written.append((path, name))
             last = number == len(ways) - 1 and len(written) == 1
-            if last or not rehearse(path, source.interface, truth):
+            if last or not precheck(path, source.interface, references):
                 written = written[-1:]
                 break
         if not written:
-            raise _not_written(refused, source.mixes_rows)
+            raise _not_written(refused, source.batching_blocker)
         path, name = written[0]
         path.rename(folder / FILENAME)
     return name

@@ -16,19 +16,19 @@ from exporter.interface import Interface
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["script_ways"]
+__all__ = ["script_exporters"]
 
-ScriptWay = tuple[str, "Callable[[], torch.jit.ScriptModule]"]
+ScriptExporter = tuple[str, "Callable[[], torch.jit.ScriptModule]"]
 """What a way is called in the manifest, and how to go it; it raises whatever torch does."""
 
 
-def script_ways(
+def script_exporters(
     module: torch.nn.Module,
     example: tuple[torch.Tensor, ...],
     interface: Interface,
     *,
     branches: bool,
-) -> Sequence[ScriptWay]:
+) -> Sequence[ScriptExporter]:
     """Return the ways to a module's script, the best one first.
 
     Args:

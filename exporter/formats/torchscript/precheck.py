@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
     from exporter.arrays import Array, Arrays
     from exporter.interface import Interface
-    from exporter.parity.reference_set import Truth
+    from exporter.parity.reference_set import ReferenceSet
 
-__all__ = ["rehearse"]
+__all__ = ["precheck"]
 
 
-def rehearse(path: Path, interface: Interface, truth: Truth) -> str:
+def precheck(path: Path, interface: Interface, references: ReferenceSet) -> str:
     """Return how an archive answers otherwise than the reference; empty where it does not.
 
     Args:
         path: The archive.
         interface: The reference's.
-        truth: What it must answer.
+        references: What it must answer.
     """
-    answers = [*truth.answers, *([truth.pool] if truth.pool else [])]
+    answers = [*references.cases, *([references.batch] if references.batch else [])]
     try:
         script = torch.jit.load(str(path), map_location="cpu")
         for answer in answers:
             found = _ask(script, answer.case.inputs, interface)
             for difference in compare_outputs(
-                interface.outputs, answer.outputs, found, truth.tolerances, answer.float64
+                interface.outputs, answer.outputs, found, references.tolerances, answer.float64
             ):
                 if difference.problem:
                     return f"{answer.case.name}: {difference.output} has {difference.problem}"

@@ -9,8 +9,8 @@ from onnx.external_data_helper import ExternalDataInfo
 
 from exporter.errors import ValidationFailedError, first_line
 from exporter.names import artifact_path
-from exporter.sources.onnx.checks import damaged, refuse_foreign_operators, refuse_noise
-from exporter.sources.onnx.file_info import Facts
+from exporter.sources.onnx.checks import check_deterministic, check_operators, damaged
+from exporter.sources.onnx.file_info import FileInfo
 from exporter.sources.onnx.graphs import external_tensors
 from exporter.sources.onnx.source import OnnxSource
 
@@ -35,16 +35,16 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> OnnxSource:  # noqa: A
         proto = onnx.load(path, load_external_data=False)
         for tensor in external_tensors(proto):
             artifact_path(ExternalDataInfo(tensor).location)
-        refuse_noise(proto)
-        refuse_foreign_operators(proto)
-        facts = Facts.of(proto)
+        check_deterministic(proto)
+        check_operators(proto)
+        info = FileInfo.of(proto)
         del proto  # before it is read again, twice
         onnx.checker.check_model(str(path))
     except ValidationFailedError:
         raise
     except Exception as error:
         raise damaged(first_line(error) if str(error).strip() else "it is empty") from error
-    return OnnxSource(model, path, facts)
+    return OnnxSource(model, path, info)
 
 
 def _file(model: MLModel) -> Path:

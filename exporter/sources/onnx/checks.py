@@ -8,7 +8,7 @@ from onnx.external_data_helper import uses_external_data
 from exporter.errors import ValidationFailedError
 from exporter.sources.onnx.graphs import all_nodes
 
-__all__ = ["damaged", "refuse_foreign_operators", "refuse_noise"]
+__all__ = ["check_deterministic", "check_operators", "damaged"]
 
 _NOISE = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial",
@@ -30,7 +30,7 @@ def damaged(reason: str) -> ValidationFailedError:
     )
 
 
-def refuse_foreign_operators(proto: onnx.ModelProto) -> None:
+def check_operators(proto: onnx.ModelProto) -> None:
     """Refuse operators that only a library of somebody's own has.
 
     Raises:
@@ -48,7 +48,7 @@ def refuse_foreign_operators(proto: onnx.ModelProto) -> None:
             )
 
 
-def refuse_noise(proto: onnx.ModelProto) -> None:
+def check_deterministic(proto: onnx.ModelProto) -> None:
     """Refuse a model that draws numbers, or was left in training mode.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.sources.base import CannotRun
+from exporter.sources.base import InputRejectedError
 from triton_client.types import numpy_dtype
 
 if TYPE_CHECKING:
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from exporter.arrays import Array, Arrays
     from exporter.interface import Interface, Tensor
 
-__all__ = ["of_other_rows", "with_own_sizes", "with_rows"]
+__all__ = ["outputs_with_input_rows", "split_shared_symbols", "with_row_axis"]
 
 _ROWS = 2
 
 
-def with_own_sizes(
+def split_shared_symbols(
     inputs: Sequence[Tensor], example: Arrays | None, names: Mapping[str, str]
 ) -> list[Tensor]:
     """Return the inputs with a symbol of its own for every size that an example shows to be.
@@ -47,7 +47,7 @@ def with_own_sizes(
     ]
 
 
-def of_other_rows(
+def outputs_with_input_rows(
     interface: Interface, example: Arrays | None, run: Callable[[Arrays], Arrays]
 ) -> frozenset[str]:
     """Return the outputs that are declared to have one number of rows, and have those of the input.
@@ -65,7 +65,7 @@ def of_other_rows(
         return frozenset()
     try:
         answer = run({t.name: _some_rows(t, example) for t in interface.inputs})
-    except CannotRun:
+    except InputRejectedError:
         return frozenset()
     return frozenset(
         t.name
@@ -74,7 +74,9 @@ def of_other_rows(
     )
 
 
-def with_rows(outputs: Sequence[Tensor], names: frozenset[str], symbol: str) -> tuple[Tensor, ...]:
+def with_row_axis(
+    outputs: Sequence[Tensor], names: frozenset[str], symbol: str
+) -> tuple[Tensor, ...]:
     """Return outputs of which some have a variable number of rows."""
     return tuple(replace(t, axes=(symbol, *t.axes[1:])) if t.name in names else t for t in outputs)
 

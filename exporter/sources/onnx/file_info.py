@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.sources.onnx.graphs import external_tensors, opsets_of
-from exporter.sources.onnx.string_locale import needs_english
-from exporter.sources.onnx.zipmap import Maps
+from exporter.sources.onnx.string_locale import uses_english_locale
+from exporter.sources.onnx.zipmap import ZipMapOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import onnx
 
-__all__ = ["Facts"]
+__all__ = ["FileInfo"]
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class FileInfo:
     """What a file holds that is not served as it is.
 
     Attributes:
@@ -30,7 +30,7 @@ class Facts:
         whole: Whether all of it lies in one file.
     """
 
-    maps: Maps
+    maps: ZipMapOutputs
     constants: Sequence[str]
     english: bool
     opsets: Mapping[str, int]
@@ -38,12 +38,12 @@ class Facts:
     whole: bool
 
     @classmethod
-    def of(cls, proto: onnx.ModelProto) -> Facts:
+    def of(cls, proto: onnx.ModelProto) -> FileInfo:
         """Find them in a file."""
         return cls(
-            Maps.of(proto),
+            ZipMapOutputs.of(proto),
             _constants(proto),
-            needs_english(proto),
+            uses_english_locale(proto),
             opsets_of(proto),
             proto.ir_version,
             not any(True for _ in external_tensors(proto)),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from exporter.sources.base import OnnxTarget
 
-__all__ = ["lower", "lower_by_converter", "too_new"]
+__all__ = ["downgrade", "downgrade_by_converter", "too_new"]
 
 _ML = "ai.onnx.ml"
 # The element types that came with an IR version.
@@ -51,7 +51,7 @@ def too_new(opsets: Mapping[str, int], ir: int, target: OnnxTarget) -> bool:
     )
 
 
-def lower(proto: onnx.ModelProto, *, target: OnnxTarget) -> onnx.ModelProto:
+def downgrade(proto: onnx.ModelProto, *, target: OnnxTarget) -> onnx.ModelProto:
     """Return a file in the newest opset and IR version that a release reads.
 
     Raises:
@@ -74,11 +74,11 @@ def lower(proto: onnx.ModelProto, *, target: OnnxTarget) -> onnx.ModelProto:
             node = foreign[0]
             raise _no_older_form(f"the operator {node.op_type}", node.domain, opsets, target)
         _relabel(proto, older)
-    _lower_ir(proto, target)
+    _downgrade_ir(proto, target)
     return proto
 
 
-def lower_by_converter(proto: onnx.ModelProto, *, target: OnnxTarget) -> onnx.ModelProto:
+def downgrade_by_converter(proto: onnx.ModelProto, *, target: OnnxTarget) -> onnx.ModelProto:
     """Return the same by ONNX's own converter, which knows operators whose attributes changed.
 
     Raises:
@@ -91,7 +91,7 @@ def lower_by_converter(proto: onnx.ModelProto, *, target: OnnxTarget) -> onnx.Mo
             kind="target",
         )
     converted = version_converter.convert_version(proto, target.max_opset)
-    _lower_ir(converted, target)
+    _downgrade_ir(converted, target)
     return converted
 
 
@@ -206,7 +206,7 @@ def _expanded(proto: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.Model
     )
 
 
-def _lower_ir(proto: onnx.ModelProto, target: OnnxTarget) -> None:
+def _downgrade_ir(proto: onnx.ModelProto, target: OnnxTarget) -> None:
     if proto.ir_version <= target.max_ir:
         return
     used = {tensor.data_type for tensor in all_tensors(proto)}

@@ -8,7 +8,7 @@ import onnx
 
 from exporter.errors import UsageError, ValidationFailedError, first_line
 from exporter.sources.onnx.checks import damaged
-from exporter.sources.onnx.string_locale import use_everywhere
+from exporter.sources.onnx.string_locale import use_portable_locale
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ def open_session(path: Path, *, english: bool) -> tuple[Any, str]:
     elsewhere = path.with_name(f"{path.stem}.everywhere.onnx")
     try:
         proto = onnx.load(path, load_external_data=False)
-        use_everywhere(proto)
+        use_portable_locale(proto)
         onnx.save(proto, elsewhere)
         return _load(ort, elsewhere), ort.__version__
     except Exception as error:

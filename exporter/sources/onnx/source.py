@@ -8,23 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.arrays import Array, Arrays, as_bytes, as_text
 from exporter.interface import Interface
-from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
+from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
 from exporter.sources.mlmodel import MLModel, check_signature
-from exporter.sources.onnx.declared_shapes import of_other_rows, with_own_sizes, with_rows
+from exporter.sources.onnx.declared_shapes import (
+    outputs_with_input_rows,
+    split_shared_symbols,
+    with_row_axis,
+)
 from exporter.sources.onnx.examples import logged_example
 from exporter.sources.onnx.naming import renamed_fields, served_names
-from exporter.sources.onnx.opset_downgrade import lower, lower_by_converter, too_new
+from exporter.sources.onnx.opset_downgrade import downgrade, downgrade_by_converter, too_new
 from exporter.sources.onnx.sessions import open_session
-from exporter.sources.onnx.string_locale import EVERYWHERE
+from exporter.sources.onnx.string_locale import PORTABLE_LOCALE
 from exporter.sources.onnx.tensors import tensor_of
-from exporter.sources.onnx.writer import Writing
+from exporter.sources.onnx.writer import OnnxWriter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from exporter.interface import Tensor
-    from exporter.sources.onnx.file_info import Facts
+    from exporter.sources.onnx.file_info import FileInfo
 
 __all__ = ["OnnxSource"]
 
@@ -35,7 +39,7 @@ class OnnxSource:
     Args:
         model: The logged model.
         path: Its file.
-        facts: What it holds that is not served as it is.
+        info: What it holds that is not served as it is.
 
     Raises:
         ValidationFailedError: ONNX Runtime cannot load it, a tensor cannot be served, or the
@@ -44,13 +48,13 @@ class OnnxSource:
     """
 
     flavor = "onnx"
-    mixes_rows = ""
-    splits = False
+    batching_blocker = ""
+    has_thresholds = False
 
-    def __init__(self, model: MLModel, path: Path, facts: Facts) -> None:
-        self._path, self._facts = path, facts
-        maps = facts.maps
-        self._session, version = open_session(path, english=facts.english)
+    def __init__(self, model: MLModel, path: Path, info: FileInfo) -> None:
+        self._path, self._info = path, info
+        maps = info.maps
+        self._session, version = open_session(path, english=info.english)
         self.versions: Mapping[str, str] = {"onnxruntime": version}
         inputs = [tensor_of("input", node) for node in self._session.get_inputs()]
         first = inputs[0].axes[0] if inputs and inputs[0].axes else "rows"
@@ -64,11 +68,12 @@ class OnnxSource:
         self._names = served_names(*own, (model.inputs, model.outputs))
         served = renamed_fields(model, *own, self._names)
         example = logged_example(served, inputs, self._names)
-        inputs = with_own_sizes(inputs, example, self._names)
+        inputs = split_shared_symbols(inputs, example, self._names)
         self.interface = Interface(self._served(inputs), self._served(outputs))
-        self._loose = of_other_rows(self.interface, example, self.run)
+        self._row_outputs = outputs_with_input_rows(self.interface, example, self.run)
         self.interface = replace(
-            self.interface, outputs=with_rows(self.interface.outputs, self._loose, str(first))
+            self.interface,
+            outputs=with_row_axis(self.interface.outputs, self._row_outputs, str(first)),
         )
         check_signature(served, self.interface.inputs, self.interface.outputs)
         self.example = example
@@ -82,7 +87,7 @@ class OnnxSource:
         try:
             answers = self._session.run(outputs, given)
         except Exception as error:
-            raise CannotRun(str(error).strip().splitlines()[0]) from error
+            raise InputRejectedError(str(error).strip().splitlines()[0]) from error
         return {
             self._names[name]: self._array(name, answer)
             for name, answer in zip(outputs, answers, strict=True)
@@ -91,19 +96,19 @@ class OnnxSource:
     def run_float64(self, inputs: Arrays) -> None:
         """Return None: the types of an ONNX graph are part of it."""
 
-    def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
+    def onnx_exporters(self, target: OnnxTarget) -> Sequence[OnnxExporter]:
         """Return the file as it was logged; for an older release, rewritten; see `Source`."""
-        writing = Writing(self._path, self._names, self._facts, self._loose)
-        if not too_new(self._facts.opsets, self._facts.ir, target):
+        writing = OnnxWriter(self._path, self._names, self._info, self._row_outputs)
+        if not too_new(self._info.opsets, self._info.ir, target):
             return (writing.write,)
         return (
-            partial(writing.write, rewrite=partial(lower, target=target)),
-            partial(writing.write, rewrite=partial(lower_by_converter, target=target)),
+            partial(writing.write, rewrite=partial(downgrade, target=target)),
+            partial(writing.write, rewrite=partial(downgrade_by_converter, target=target)),
         )
 
     def _array(self, name: str, answer: Any) -> Array:
-        if name in self._facts.maps.classes:
-            return self._facts.maps.array(name, answer)
+        if name in self._info.maps.classes:
+            return self._info.maps.array(name, answer)
         return as_bytes(answer)
 
     def _served(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -111,13 +116,13 @@ class OnnxSource:
 
     def _notes(self) -> list[str]:
         notes = []
-        if self._facts.english:
+        if self._info.english:
             notes.append(
-                f"The case of texts is changed by the locale {EVERYWHERE}, which every server has; "
-                "letters change as in English."
+                f"The case of texts is changed by the locale {PORTABLE_LOCALE}, which every server "
+                "has; letters change as in English."
             )
-        if self._facts.constants:
-            known = ", ".join(f"'{name}'" for name in self._facts.constants)
+        if self._info.constants:
+            known = ", ".join(f"'{name}'" for name in self._info.constants)
             notes.append(
                 f"The file has a value for {known} of its own, with which it is served; clients "
                 "cannot replace it."

@@ -18,23 +18,23 @@ from exporter.sources.onnx.graphs import all_nodes
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["EVERYWHERE", "needs_english", "use_everywhere"]
+__all__ = ["PORTABLE_LOCALE", "use_portable_locale", "uses_english_locale"]
 
-EVERYWHERE = "C.UTF-8"
+PORTABLE_LOCALE = "C.UTF-8"
 _ATTRIBUTE = "locale"
 
 
-def needs_english(proto: onnx.ModelProto) -> bool:
+def uses_english_locale(proto: onnx.ModelProto) -> bool:
     """Whether a file changes texts by the rules of English as spoken in some country."""
     return bool(_nodes(proto))
 
 
-def use_everywhere(proto: onnx.ModelProto) -> None:
+def use_portable_locale(proto: onnx.ModelProto) -> None:
     """Have a file change texts by rules that are the same, and found everywhere."""
     for node in _nodes(proto):
         kept = [attribute for attribute in node.attribute if attribute.name != _ATTRIBUTE]
         del node.attribute[:]
-        node.attribute.extend([*kept, helper.make_attribute(_ATTRIBUTE, EVERYWHERE)])
+        node.attribute.extend([*kept, helper.make_attribute(_ATTRIBUTE, PORTABLE_LOCALE)])
 
 
 def _nodes(proto: onnx.ModelProto) -> list[onnx.NodeProto]:

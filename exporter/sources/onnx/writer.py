@@ -10,35 +10,36 @@ import onnx
 
 from exporter.sources.onnx.graphs import external_tensors
 from exporter.sources.onnx.naming import rename
-from exporter.sources.onnx.string_locale import use_everywhere
+from exporter.sources.onnx.string_locale import use_portable_locale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from exporter.sources.onnx.file_info import Facts
+    from exporter.sources.onnx.file_info import FileInfo
 
-__all__ = ["Writing"]
+__all__ = ["OnnxWriter"]
 
 # One protobuf holds no 2 GB; see `exporter.sources.pytorch.onnx_export` for the figure.
 _MOST_INLINE = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
+class OnnxWriter:
     """How a file is served.
 
     Attributes:
         source: The file as it was logged.
         names: The served name of every input and output.
-        facts: What the file holds that is not served as it is.
-        loose: The outputs, by served name, whose rows are declared to be some number and are not.
+        info: What the file holds that is not served as it is.
+        row_outputs: The outputs, by served name, that have the input's rows and declare a fixed
+            number.
     """
 
     source: Path
     names: Mapping[str, str]
-    facts: Facts
-    loose: frozenset[str]
+    info: FileInfo
+    row_outputs: frozenset[str]
 
     def write(
         self, path: Path, rewrite: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
@@ -52,7 +53,7 @@ class Writing:
             path: Where to write it.
             rewrite: Makes it readable for the release; None where it is.
         """
-        if self.facts.whole and rewrite is None and not self._changes:
+        if self.info.whole and rewrite is None and not self._changes:
             shutil.copyfile(self.source, path)
             return "as logged"
         proto = onnx.load(self.source, load_external_data=False)
@@ -60,12 +61,12 @@ class Writing:
         self._serve(proto)
         if rewrite is not None:
             proto = rewrite(proto)
-        large = self.facts.whole and proto.ByteSize() > _MOST_INLINE
+        large = self.info.whole and proto.ByteSize() > _MOST_INLINE
         onnx.save(proto, path, save_as_external_data=large, location=f"{path.name}.data")
         for theirs, ours in external.items():
             shutil.copyfile(self.source.parent / theirs, path.parent / ours)
         done = ["as logged"]
-        if self.facts.maps.classes:
+        if self.info.maps.classes:
             done.append("without ZipMap")
         if rewrite is not None:
             opsets = [f"{o.domain or 'ai.onnx'} {o.version}" for o in proto.opset_import]
@@ -75,16 +76,16 @@ class Writing:
     @property
     def _changes(self) -> bool:
         renamed = any(old != new for old, new in self.names.items())
-        return bool(self.facts.maps.classes or self.facts.english or self.loose or renamed)
+        return bool(self.info.maps.classes or self.info.english or self.row_outputs or renamed)
 
     def _serve(self, proto: onnx.ModelProto) -> None:
         """Replace what cannot be served."""
-        self.facts.maps.taken_out_of(proto)
-        if self.facts.english:
-            use_everywhere(proto)
+        self.info.maps.remove_from(proto)
+        if self.info.english:
+            use_portable_locale(proto)
         rename(proto, self.names)
         for value in proto.graph.output:
-            if value.name in self.loose:
+            if value.name in self.row_outputs:
                 rows = value.type.tensor_type.shape.dim[0]
                 rows.Clear()
                 rows.dim_param = f"{value.name}.0"

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from exporter.arrays import Array
 
-__all__ = ["Maps"]
+__all__ = ["ZipMapOutputs"]
 
 _LABELS = ("classlabels_int64s", "classlabels_strings")
 
 
 @dataclass(frozen=True, slots=True)
-class Maps:
+class ZipMapOutputs:
     """The outputs of a file that a ZipMap makes.
 
     Attributes:
@@ -36,7 +36,7 @@ class Maps:
     classes: Mapping[str, tuple[int | str, ...]]
 
     @classmethod
-    def of(cls, proto: onnx.ModelProto) -> Maps:
+    def of(cls, proto: onnx.ModelProto) -> ZipMapOutputs:
         """Find them in a file."""
         outputs = {value.name for value in proto.graph.output}
         return cls(
@@ -70,7 +70,7 @@ class Maps:
             for name, classes in self.classes.items()
         ]
 
-    def taken_out_of(self, proto: onnx.ModelProto) -> None:
+    def remove_from(self, proto: onnx.ModelProto) -> None:
         """Replace every such node of a file by one that hands on its tensor."""
         for node in proto.graph.node:
             if _is_map(node) and node.output[0] in self.classes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.errors import ValidationFailedError
-from exporter.sources.pytorch.determinism import refuse_impurity
+from exporter.sources.pytorch.determinism import check_deterministic
 from exporter.sources.pytorch.module_source import ModuleSource
 from exporter.sources.pytorch.pickle_loader import load_module
 from exporter.sources.pytorch.program_source import ExportedProgramSource
@@ -27,7 +27,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> ExportedProgramSource 
     folder = model.file(str(model.flavors["pytorch"].get("model_data", "data")))
     if (folder / "model.pt2").is_file():
         program = load_program(folder / "model.pt2")
-        refuse_impurity(program, model.logged)
+        check_deterministic(program, model.logged)
         return ExportedProgramSource(model, program)
     if not (folder / "model.pth").is_file():
         files = sorted(path.name for path in folder.glob("*"))

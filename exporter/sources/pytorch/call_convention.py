@@ -11,10 +11,10 @@ from torch.utils import _pytree as pytree
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Positional", "positional"]
+__all__ = ["PositionalModule", "bind_inputs"]
 
 
-class Positional(torch.nn.Module):  # type: ignore[misc]
+class PositionalModule(torch.nn.Module):  # type: ignore[misc]
     """A module that takes tensors by position and returns its tensors flat.
 
     Attributes:
@@ -42,9 +42,9 @@ class Positional(torch.nn.Module):  # type: ignore[misc]
         return self.module(**named) if self.way == "keyword" else self.module(named)
 
 
-def positional(
+def bind_inputs(
     module: torch.nn.Module, names: Sequence[str], example: Sequence[torch.Tensor]
-) -> Positional:
+) -> PositionalModule:
     """Find out how a module takes its inputs.
 
     Args:
@@ -57,7 +57,7 @@ def positional(
     """
     first: Exception | None = None
     for way in _ways(module, names):
-        found = Positional(module, names, way)
+        found = PositionalModule(module, names, way)
         try:
             with torch.no_grad():
                 found(*(tensor.clone() for tensor in example))

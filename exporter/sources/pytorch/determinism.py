@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from torch.export import ExportedProgram
 
-__all__ = ["refuse_impurity", "steers_by_values"]
+__all__ = ["check_deterministic", "data_dependence"]
 
 # Make a number of a tensor, which what comes after it may use as a size or a factor.
 _READS = frozenset({torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default})  # noqa: SLF001
 
 
-def refuse_impurity(program: ExportedProgram, logged: datetime | None) -> None:
+def check_deterministic(program: ExportedProgram, logged: datetime | None) -> None:
     """Refuse a program that keeps state, is still training, draws numbers, or reads the clock.
 
     What a graph does not show, shows when the reference is asked twice.
@@ -34,13 +34,13 @@ def refuse_impurity(program: ExportedProgram, logged: datetime | None) -> None:
     Raises:
         ValidationFailedError: It is no function of its input; the node or buffer is named.
     """
-    _refuse_training(program)
-    _refuse_noise(program)
-    _refuse_state(program)
-    _refuse_clock(program, logged)
+    _check_evaluation_mode(program)
+    _check_no_rng(program)
+    _check_state(program)
+    _check_no_clock(program, logged)
 
 
-def steers_by_values(program: ExportedProgram) -> str:
+def data_dependence(program: ExportedProgram) -> str:
     """Why rows may depend on each other although no example shows it; empty where they may not.
 
     A number that is made of the inputs, such as the length of the longest row, is one for all rows.
@@ -61,7 +61,7 @@ def steers_by_values(program: ExportedProgram) -> str:
     return ""
 
 
-def _refuse_state(program: ExportedProgram) -> None:
+def _check_state(program: ExportedProgram) -> None:
     changed = next(_changed_state(program), None)
     if changed is not None:
         raise ValidationFailedError(
@@ -72,7 +72,7 @@ def _refuse_state(program: ExportedProgram) -> None:
         )
 
 
-def _refuse_training(program: ExportedProgram) -> None:
+def _check_evaluation_mode(program: ExportedProgram) -> None:
     for node in _calls(program):
         if layer := _training_layer(node):
             raise ValidationFailedError(
@@ -97,9 +97,11 @@ def _changed_state(program: ExportedProgram) -> Iterator[str]:
                 yield held[value.name]
 
 
-def _refuse_noise(program: ExportedProgram) -> None:
+def _check_no_rng(program: ExportedProgram) -> None:
     for node in _calls(program):
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and _is_loud(node):
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and _is_active(
+            node
+        ):
             raise ValidationFailedError(
                 f"the model is not deterministic: '{node.name}' draws random numbers",
                 hint="Call model.eval() before logging, and remove noise from forward(). "
@@ -108,7 +110,7 @@ def _refuse_noise(program: ExportedProgram) -> None:
             )
 
 
-def _is_loud(node: Any) -> bool:
+def _is_active(node: Any) -> bool:
     """Whether a node that can draw numbers does, with the arguments that it has."""
     arguments = _arguments(node)
     switch = arguments.get("train", arguments.get("training"))
@@ -147,7 +149,7 @@ def _training_layer(node: Any) -> str:
     return ""
 
 
-def _refuse_clock(program: ExportedProgram, logged: datetime | None) -> None:
+def _check_no_clock(program: ExportedProgram, logged: datetime | None) -> None:
     """Refuse a program into which tracing has frozen the time it was logged at."""
     if logged is None:
         return

@@ -13,14 +13,14 @@ from exporter.sources.pytorch.naming import datatype_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["ROWS", "grown", "probe", "tensors_of"]
+__all__ = ["ROWS", "grown", "infer_dynamic_axes", "tensors_of"]
 
 ROWS = "rows"
 Places = list[tuple[int, int]]
 """Inputs by number, with an axis of each."""
 
 
-def probe(
+def infer_dynamic_axes(
     ask: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]],
     example: Sequence[torch.Tensor],
     varying: Sequence[Sequence[int]],

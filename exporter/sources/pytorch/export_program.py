@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from exporter.errors import first_line
-from exporter.sources.pytorch.decompositions import with_known_forms
+from exporter.sources.pytorch.decompositions import decompose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from exporter.interface import Tensor
 
-__all__ = ["programs_of"]
+__all__ = ["export_programs"]
 
 _DETECT = "_detect_is_causal_mask"
 
 
-def programs_of(
+def export_programs(
     module: torch.nn.Module, example: tuple[torch.Tensor, ...], inputs: Sequence[Tensor]
 ) -> tuple[list[ExportedProgram], str]:
     """Return the programs of a module, the best one first, and what of it depends on values.
@@ -52,7 +52,7 @@ def programs_of(
                 program = torch.export.export(
                     module, example, dynamic_shapes={"tensors": sizes}, strict=strict
                 )
-                programs.append(with_known_forms(program))
+                programs.append(decompose(program))
         except Exception as error:  # noqa: BLE001 - another way may do it
             told = str(error)
             if "data-dependent" in told or "Dynamic control flow" in told:

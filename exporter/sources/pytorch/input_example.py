@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from exporter.arrays import Array, Arrays
     from exporter.sources.mlmodel import Field, MLModel
 
-__all__ = ["Logged", "logged_example"]
+__all__ = ["InputExample", "logged_example"]
 
 _UNKNOWN = 3  # the size of an axis of which nothing is known
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class InputExample:
     """An example of a module's inputs.
 
     Attributes:
@@ -38,7 +38,7 @@ class Logged:
     given: bool
 
 
-def logged_example(model: MLModel) -> Logged:
+def logged_example(model: MLModel) -> InputExample:
     """Return the example of a logged model, or one that is made after its signature.
 
     Raises:
@@ -54,9 +54,9 @@ def logged_example(model: MLModel) -> Logged:
     varying = {t.name: [i for i, axis in enumerate(t.axes) if axis == -1] for t in tensors}
     example = _table(model) if model.inputs[0].shape is None else model.example(tensors)
     if example is not None:
-        return Logged(example, varying, given=True)
+        return InputExample(example, varying, given=True)
     random = np.random.default_rng(0)
-    return Logged({t.name: _drawn(t, random) for t in tensors}, varying, given=False)
+    return InputExample({t.name: _drawn(t, random) for t in tensors}, varying, given=False)
 
 
 def _matrix(columns: int) -> Field:
@@ -103,7 +103,7 @@ def _table(model: MLModel) -> Arrays | None:
         return None
 
 
-def _from_file(model: MLModel) -> Logged:
+def _from_file(model: MLModel) -> InputExample:
     """MLflow writes no signature where it cannot ask the model itself, as for a dict."""
     values = _read(model)
     if isinstance(values, dict) and {"columns", "data"} <= set(values):
@@ -118,7 +118,9 @@ def _from_file(model: MLModel) -> Logged:
             kind="signature",
         )
     known = {name: array for name, array in arrays.items() if array is not None}
-    return Logged(known, {name: [0] if a.ndim else [] for name, a in known.items()}, given=True)
+    return InputExample(
+        known, {name: [0] if a.ndim else [] for name, a in known.items()}, given=True
+    )
 
 
 def _array(value: Any) -> Array | None:

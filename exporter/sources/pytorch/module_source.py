@@ -13,25 +13,25 @@ from torch.utils import _pytree as pytree
 
 from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Interface, unique_names
-from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
+from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
 from exporter.sources.mlmodel import Field, MLModel, check_signature
-from exporter.sources.pytorch.call_convention import Positional, positional
-from exporter.sources.pytorch.determinism import refuse_impurity, steers_by_values
-from exporter.sources.pytorch.dynamic_axes import probe, tensors_of
-from exporter.sources.pytorch.export_program import programs_of
+from exporter.sources.pytorch.call_convention import PositionalModule, bind_inputs
+from exporter.sources.pytorch.determinism import check_deterministic, data_dependence
+from exporter.sources.pytorch.dynamic_axes import infer_dynamic_axes, tensors_of
+from exporter.sources.pytorch.export_program import export_programs
 from exporter.sources.pytorch.float64 import run_in_float64
 from exporter.sources.pytorch.input_example import logged_example
 from exporter.sources.pytorch.naming import output_names
-from exporter.sources.pytorch.onnx_export import by_dynamo, by_tracing
-from exporter.sources.pytorch.packed_sequences import OutputsToo, is_recurrent
+from exporter.sources.pytorch.onnx_export import export_by_dynamo, export_by_tracing
+from exporter.sources.pytorch.packed_sequences import WithPackedOutputs, is_recurrent
 from exporter.sources.pytorch.side_effects import (
-    generators,
+    check_no_external_reads,
+    check_no_rng,
     reads_values,
-    refuse_chance,
-    refuse_world,
+    rng_states,
 )
-from exporter.sources.pytorch.statefulness import refuse_first_impressions, refuse_memory, unasked
-from exporter.sources.pytorch.torchscript import branches_on_values, flattened, scripted
+from exporter.sources.pytorch.statefulness import check_first_call, check_stateless, copy_unrun
+from exporter.sources.pytorch.torchscript import branches_on_values, compile_script, trace_script
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,11 +74,13 @@ class ModuleSource:
         self.notes: list[str] = []
         self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
         tensors = [torch.tensor(array) for array in example.values()]
-        copied, untouched = unasked(module), generators()
+        copied, untouched = copy_unrun(module), rng_states()
         try:
-            self._module = positional(module, list(example), tensors)
+            self._module = bind_inputs(module, list(example), tensors)
             answer = self._ask(tensors)
-            inputs, outputs, grown = probe(self._ask, tensors, [varying[name] for name in example])
+            inputs, outputs, grown = infer_dynamic_axes(
+                self._ask, tensors, [varying[name] for name in example]
+            )
         except ValidationFailedError:
             raise
         except Exception as error:
@@ -88,8 +90,8 @@ class ModuleSource:
                 kind="signature",
             ) from error
         self._example = tuple(grown)
-        refuse_memory(module, lambda: self._ask(tensors))
-        touched = generators()
+        check_stateless(module, lambda: self._ask(tensors))
+        touched = rng_states()
         names = output_names(self._spec(tensors), promised)
         self.interface = Interface(
             tensors_of(unique_names(example, "input"), inputs, tensors),
@@ -97,13 +99,13 @@ class ModuleSource:
         )
         self._programs, self._dependent = self._export(module)
         # Behind what the programs show, which is a reason by name.
-        refuse_chance(untouched, touched)
+        check_no_rng(untouched, touched)
         if copied is not None:
-            again = Positional(copied, list(example), self._module.way)
-            refuse_first_impressions(partial(self._ask, module=again), tensors, answer)
-        refuse_world(lambda: self._ask(tensors))
-        self.mixes_rows = self._branches(module)
-        self.splits = False
+            again = PositionalModule(copied, list(example), self._module.way)
+            check_first_call(partial(self._ask, module=again), tensors, answer)
+        check_no_external_reads(lambda: self._ask(tensors))
+        self.batching_blocker = self._branches(module)
+        self.has_thresholds = False
         self.example: Arrays | None = None
         if given:
             self.example = dict(
@@ -131,7 +133,7 @@ class ModuleSource:
         try:
             return self._named(self._ask(tensors))
         except Exception as error:
-            raise CannotRun(first_line(error)) from error
+            raise InputRejectedError(first_line(error)) from error
 
     def run_float64(self, inputs: Arrays) -> dict[str, Array] | None:
         """Return the answer in float64; see `Source.run_float64`."""
@@ -147,16 +149,16 @@ class ModuleSource:
         except Exception:  # noqa: BLE001 - whatever an operator raises that has no float64 form
             return None
 
-    def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
+    def onnx_exporters(self, target: OnnxTarget) -> Sequence[OnnxExporter]:
         """Return torch's exporters, on every program that the module gives; see `Source`."""
         inputs = {tensor.name: tensor.axes for tensor in self.interface.inputs}
         outputs = {tensor.name: tensor.axes for tensor in self.interface.outputs}
         newer = [
-            partial(by_dynamo, p, inputs=list(inputs), outputs=list(outputs), target=target)
+            partial(export_by_dynamo, p, inputs=list(inputs), outputs=list(outputs), target=target)
             for p in self._programs
         ]
 
-        older = partial(by_tracing, inputs=inputs, outputs=outputs, target=target)
+        older = partial(export_by_tracing, inputs=inputs, outputs=outputs, target=target)
 
         def traced(path: Path) -> str:
             module, example = self.torchscript_module()
@@ -164,16 +166,16 @@ class ModuleSource:
 
         def compiled(path: Path) -> str:
             try:
-                script = scripted(self._module.module)
+                script = compile_script(self._module.module)
             except ValidationFailedError as error:
                 raise (_depends(self._dependent) if self._dependent else error) from error
             return older(script, self._example, path)
 
         def flat(path: Path) -> str:
-            return older(flattened(self._module, self._example), self._example, path)
+            return older(trace_script(self._module, self._example), self._example, path)
 
         def unpacked(path: Path) -> str:
-            return older(OutputsToo(self._module), self._example, path, surplus=True)
+            return older(WithPackedOutputs(self._module), self._example, path, surplus=True)
 
         if isinstance(self._module.module, torch.jit.ScriptModule):
             return (traced, flat)
@@ -184,16 +186,16 @@ class ModuleSource:
 
     def torchscript_module(self) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
         """Return a module that takes the inputs by position, and what to call it with."""
-        scripted = isinstance(self._module.module, torch.jit.ScriptModule)
-        whole = self._module.module if scripted and self._module.way != "dict" else self._module
+        is_script = isinstance(self._module.module, torch.jit.ScriptModule)
+        whole = self._module.module if is_script and self._module.way != "dict" else self._module
         return whole, self._example
 
     def _export(self, module: torch.nn.Module) -> tuple[list[ExportedProgram], str]:
         if isinstance(module, torch.jit.ScriptModule):
             return [], ""  # which torch.export does not read
-        programs, dependent = programs_of(self._module, self._example, self.interface.inputs)
+        programs, dependent = export_programs(self._module, self._example, self.interface.inputs)
         for program in programs[:1]:
-            refuse_impurity(program, datetime.now(UTC))
+            check_deterministic(program, datetime.now(UTC))
         if not programs and not dependent and reads_values(self._module, self._example):
             dependent = "it makes numbers, lists or arrays of its tensors"
         return programs, dependent
@@ -202,10 +204,10 @@ class ModuleSource:
         script = isinstance(module, torch.jit.ScriptModule)
         if self._dependent or (script and branches_on_values(module)):
             return "it branches on values, and takes one branch for all rows of a batch"
-        return steers_by_values(self._programs[0]) if self._programs else ""
+        return data_dependence(self._programs[0]) if self._programs else ""
 
     def _ask(
-        self, tensors: Sequence[torch.Tensor], module: Positional | None = None
+        self, tensors: Sequence[torch.Tensor], module: PositionalModule | None = None
     ) -> list[torch.Tensor]:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from exporter.interface import Axis
     from exporter.sources.base import OnnxTarget
 
-__all__ = ["by_dynamo", "by_tracing"]
+__all__ = ["export_by_dynamo", "export_by_tracing"]
 
 # Above this a model's weights go to a file beside it: they are streamed there tensor by tensor,
 # where one protobuf would need several copies of them in memory, and none holds 2 GB.
 EXTERNAL_DATA_BYTES = 128 * 1024 * 1024
 
 
-def by_dynamo(
+def export_by_dynamo(
     program: ExportedProgram,
     path: Path,
     *,
@@ -55,7 +55,7 @@ def by_dynamo(
     return "torch.onnx dynamo"
 
 
-def by_tracing(
+def export_by_tracing(
     module: Any,
     example: tuple[Any, ...],
     path: Path,

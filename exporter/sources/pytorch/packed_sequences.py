@@ -12,9 +12,9 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 if TYPE_CHECKING:
-    from exporter.sources.pytorch.call_convention import Positional
+    from exporter.sources.pytorch.call_convention import PositionalModule
 
-__all__ = ["OutputsToo", "is_recurrent"]
+__all__ = ["WithPackedOutputs", "is_recurrent"]
 
 
 def is_recurrent(module: torch.nn.Module) -> bool:
@@ -22,14 +22,14 @@ def is_recurrent(module: torch.nn.Module) -> bool:
     return any(isinstance(part, torch.nn.RNNBase) for part in module.modules())
 
 
-class OutputsToo(torch.nn.Module):  # type: ignore[misc]
+class WithPackedOutputs(torch.nn.Module):  # type: ignore[misc]
     """A module that returns, behind its own answer, the outputs of its packed layers.
 
     Attributes:
         module: The module, with hooks while it is asked.
     """
 
-    def __init__(self, module: Positional) -> None:
+    def __init__(self, module: PositionalModule) -> None:
         super().__init__()
         self.module = module
         self.training = module.training

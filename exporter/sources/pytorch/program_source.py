@@ -11,13 +11,13 @@ from torch.utils import _pytree as pytree
 
 from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Interface
-from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
+from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
 from exporter.sources.mlmodel import MLModel, check_signature
-from exporter.sources.pytorch.decompositions import with_known_forms
-from exporter.sources.pytorch.determinism import steers_by_values
+from exporter.sources.pytorch.decompositions import decompose
+from exporter.sources.pytorch.determinism import data_dependence
 from exporter.sources.pytorch.float64 import run_in_float64
 from exporter.sources.pytorch.naming import names_of, output_names, tensor_of
-from exporter.sources.pytorch.onnx_export import by_dynamo, by_tracing
+from exporter.sources.pytorch.onnx_export import export_by_dynamo, export_by_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,13 +34,13 @@ class ExportedProgramSource:
     """A pt2 archive as reference."""
 
     flavor = "pytorch-pt2"
-    splits = False
+    has_thresholds = False
 
     def __init__(self, model: MLModel, program: ExportedProgram) -> None:
         self.notes: list[str] = []
         self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
         self._program = program
-        self.mixes_rows = steers_by_values(program)
+        self.batching_blocker = data_dependence(program)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._module = program.module()
@@ -55,7 +55,7 @@ class ExportedProgramSource:
             with torch.no_grad():
                 answer = self._module(*arguments)
         except Exception as error:  # guards and operators raise errors of every kind
-            raise CannotRun(first_line(error)) from error
+            raise InputRejectedError(first_line(error)) from error
         return self._named(pytree.tree_leaves(answer))
 
     def run_float64(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]] | None:
@@ -67,19 +67,19 @@ class ExportedProgramSource:
         except Exception:  # noqa: BLE001 - whatever an operator raises that has no float64 form
             return None
 
-    def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
-        """Return both of torch's exporters; see `Source.onnx_ways`."""
+    def onnx_exporters(self, target: OnnxTarget) -> Sequence[OnnxExporter]:
+        """Return both of torch's exporters; see `Source.onnx_exporters`."""
         inputs = {tensor.name: tensor.axes for tensor in self.interface.inputs}
         outputs = {tensor.name: tensor.axes for tensor in self.interface.outputs}
         newer = partial(
-            by_dynamo,
-            with_known_forms(self._program),
+            export_by_dynamo,
+            decompose(self._program),
             inputs=list(inputs),
             outputs=list(outputs),
             target=target,
         )
         older = partial(
-            by_tracing, self._program.module(), inputs=inputs, outputs=outputs, target=target
+            export_by_tracing, self._program.module(), inputs=inputs, outputs=outputs, target=target
         )
         arguments, _ = self._program.example_inputs or ((), {})
         return (newer, partial(older, tuple(arguments)))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
-__all__ = ["generators", "reads_values", "refuse_chance", "refuse_world"]
+__all__ = ["check_no_external_reads", "check_no_rng", "reads_values", "rng_states"]
 
 _CLOCK = (
     *(time.time, time.time_ns, time.monotonic, time.monotonic_ns, time.perf_counter),
@@ -53,7 +53,7 @@ _HARMLESS = frozenset({"logging", "warnings", "importlib"})
 _OUT_OF_TORCH = frozenset({torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__})
 
 
-def generators() -> dict[str, object]:
+def rng_states() -> dict[str, object]:
     """Return the states of the generators that numbers are drawn from."""
     return {
         "Python's generator": random.getstate(),
@@ -62,7 +62,7 @@ def generators() -> dict[str, object]:
     }
 
 
-def refuse_chance(before: Mapping[str, object], after: Mapping[str, object]) -> None:
+def check_no_rng(before: Mapping[str, object], after: Mapping[str, object]) -> None:
     """Refuse what draws numbers, however rarely these show in its answers.
 
     Args:
@@ -82,7 +82,7 @@ def refuse_chance(before: Mapping[str, object], after: Mapping[str, object]) -> 
         )
 
 
-def refuse_world(ask: Callable[[], object]) -> None:
+def check_no_external_reads(ask: Callable[[], object]) -> None:
     """Refuse a module that reads the clock, the environment, files or the machine.
 
     Args:

@@ -19,7 +19,7 @@ from exporter.errors import ValidationFailedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["refuse_first_impressions", "refuse_memory", "unasked"]
+__all__ = ["check_first_call", "check_stateless", "copy_unrun"]
 
 _PLAIN = (bool, int, float, complex, str, bytes)
 _MOST_VALUES = 1024
@@ -39,7 +39,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _LIBRARIES = frozenset({"torch", "numpy", "builtins", "mlflow", "exporter"})
 
 
-def refuse_memory(module: torch.nn.Module, ask: Callable[[], object]) -> None:
+def check_stateless(module: torch.nn.Module, ask: Callable[[], object]) -> None:
     """Refuse a module whose state changes with every call.
 
     State is what its parts hold and their classes, and what their methods keep in globals and in
@@ -68,7 +68,7 @@ def refuse_memory(module: torch.nn.Module, ask: Callable[[], object]) -> None:
             )
 
 
-def unasked(module: torch.nn.Module) -> torch.nn.Module | None:
+def copy_unrun(module: torch.nn.Module) -> torch.nn.Module | None:
     """Return a copy of a module that shares its weights; None where it cannot be copied."""
     if isinstance(module, torch.jit.ScriptModule):
         return None
@@ -81,7 +81,7 @@ def unasked(module: torch.nn.Module) -> torch.nn.Module | None:
     return copied
 
 
-def refuse_first_impressions(
+def check_first_call(
     ask: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]],
     example: Sequence[torch.Tensor],
     answer: Sequence[torch.Tensor],

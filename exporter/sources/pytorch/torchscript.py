@@ -12,9 +12,9 @@ from exporter.errors import ValidationFailedError, first_line
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from exporter.sources.pytorch.call_convention import Positional
+    from exporter.sources.pytorch.call_convention import PositionalModule
 
-__all__ = ["branches_on_values", "flattened", "scripted"]
+__all__ = ["branches_on_values", "compile_script", "trace_script"]
 
 # Make a number or a truth value of a tensor.
 _READS = frozenset(
@@ -26,7 +26,7 @@ _READS = frozenset(
 )
 
 
-def scripted(module: torch.nn.Module) -> torch.jit.ScriptModule:
+def compile_script(module: torch.nn.Module) -> torch.jit.ScriptModule:
     """Return a module compiled from its source; one that is a script already as it is.
 
     Raises:
@@ -46,7 +46,9 @@ def scripted(module: torch.nn.Module) -> torch.jit.ScriptModule:
         ) from error
 
 
-def flattened(module: Positional, example: Sequence[torch.Tensor]) -> torch.jit.ScriptModule:
+def trace_script(
+    module: PositionalModule, example: Sequence[torch.Tensor]
+) -> torch.jit.ScriptModule:
     """Return a script that takes and returns tensors one by one, where the logged one has dicts.
 
     A trace around a script keeps what the script decides.

@@ -8,9 +8,9 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import UsageError, ValidationFailedError, first_line
-from exporter.sources.safe_loading import refuse_pickle, trusted_load
-from exporter.sources.sklearn.converters import use_exact_steps
-from exporter.sources.sklearn.trees import splits
+from exporter.sources.safe_loading import check_pickle_allowed, load_skops
+from exporter.sources.sklearn.converters import register_converters
+from exporter.sources.sklearn.trees import has_thresholds
 from exporter.sources.tabular.source import TabularSource
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
     path = model.file(str(flavor.get("pickled_model", "model.pkl")))
     form = str(flavor.get("serialization_format", "pickle"))
     if form == "skops":
-        estimator = trusted_load(path, ("sklearn.",), allow_pickle=allow_pickle)
+        estimator = load_skops(path, ("sklearn.",), allow_pickle=allow_pickle)
     else:
-        refuse_pickle(path.name, "serialization_format='skops'", allow_pickle=allow_pickle)
+        check_pickle_allowed(path.name, "serialization_format='skops'", allow_pickle=allow_pickle)
         estimator = _unpickled(model)
     try:
         import skl2onnx
@@ -64,7 +64,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
         predictor(estimator, asked),
         _Converter(fitted),
         classes=classes_of(fitted),
-        splits=splits(fitted),
+        has_thresholds=has_thresholds(fitted),
         width=getattr(estimator, "n_features_in_", None),
         versions={"scikit-learn": sklearn.__version__, "skl2onnx": skl2onnx.__version__},
         by_column=_tells_columns_apart(fitted),
@@ -127,7 +127,7 @@ class _Converter:
             8: data_types.StringTensorType,
             11: data_types.DoubleTensorType,
         }
-        use_exact_steps()
+        register_converters()
         estimator = _convertible(self._estimator)
         options = {id(estimator): {"zipmap": False}} if _gives_maps(estimator) else {}
         try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.sources.sklearn.operator_graph import Step
+from exporter.sources.sklearn.operator_graph import OperatorGraph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,42 +25,44 @@ def _one_hot(scope: Any, operator: Any, container: Any) -> bool:
     estimator = operator.raw_operator
     if not estimator._infrequent_enabled:  # noqa: SLF001 - what the encoder itself asks
         return False
-    step = Step(scope, operator, container)
-    words = step.words()
+    graph = OperatorGraph(scope, operator, container)
+    words = graph.string_matrix()
     if not words:
         return False
     parts = []
     for column, categories in enumerate(estimator.categories_):
-        place = step.constant(np.array([column], np.int64))
-        given = step.node("Gather", words, place, axis=1)
-        known = step.node(
+        place = graph.constant(np.array([column], np.int64))
+        given = graph.node("Gather", words, place, axis=1)
+        known = graph.node(
             "OneHotEncoder",
             given,
             domain="ai.onnx.ml",
             cats_strings=[str(category) for category in categories],
             zeros=1,
         )
-        each = step.node("Reshape", known, step.constant(np.array([-1, len(categories)], np.int64)))
-        parts.append(_merged(step, each, estimator, column))
-    step.give(step.node("Concat", *parts, axis=1) if len(parts) > 1 else parts[0])
+        each = graph.node(
+            "Reshape", known, graph.constant(np.array([-1, len(categories)], np.int64))
+        )
+        parts.append(_merged(graph, each, estimator, column))
+    graph.set_output(graph.node("Concat", *parts, axis=1) if len(parts) > 1 else parts[0])
     return True
 
 
-def _merged(step: Step, each: str, estimator: Any, column: int) -> str:
+def _merged(graph: OperatorGraph, each: str, estimator: Any, column: int) -> str:
     """Merge the columns of rare categories, and drop what is dropped; float32 [rows, kept]."""
     merges, rare = _merges(estimator, column)
     kept = np.arange(merges.shape[1])
     dropped = estimator._drop_idx_after_grouping  # noqa: SLF001
     if dropped is not None and dropped[column] is not None:
         kept = np.delete(kept, int(dropped[column]))
-    result = step.node("MatMul", each, step.constant(merges[:, kept]))
+    result = graph.node("MatMul", each, graph.constant(merges[:, kept]))
     if rare is None or estimator.handle_unknown not in {"infrequent_if_exist", "warn"}:
         return result
     # What no training showed is rare as well.
-    seen = step.node("ReduceSum", each, step.constant(np.array([1], np.int64)), keepdims=1)
-    unseen = step.node("Sub", step.constant(np.array([[1]], np.float32)), seen)
-    as_rare = step.constant((kept == rare)[None].astype(np.float32))
-    return step.node("Add", result, step.node("Mul", unseen, as_rare))
+    seen = graph.node("ReduceSum", each, graph.constant(np.array([1], np.int64)), keepdims=1)
+    unseen = graph.node("Sub", graph.constant(np.array([[1]], np.float32)), seen)
+    as_rare = graph.constant((kept == rare)[None].astype(np.float32))
+    return graph.node("Add", result, graph.node("Mul", unseen, as_rare))
 
 
 def _merges(estimator: Any, column: int) -> tuple[Array, int | None]:

@@ -11,8 +11,8 @@ import numpy as np
 from onnx import TensorProto
 
 from exporter.errors import ValidationFailedError
-from exporter.sources.sklearn.operator_graph import Step
-from exporter.sources.tabular.tree_ensemble import cast, largest
+from exporter.sources.sklearn.operator_graph import OperatorGraph
+from exporter.sources.tabular.tree_ensemble import argmax, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,10 +31,10 @@ def _classifier(scope: Any, operator: Any, container: Any) -> bool:
     if len(operator.outputs) != 2 or not _is_known(estimator):
         return False
     classes = np.eye(len(estimator.classes_))[np.asarray(estimator._y)]  # noqa: SLF001
-    step = Step(scope, operator, container)
-    probabilities = _mean(step, estimator, classes)
-    step.give_class(largest(step, probabilities))
-    step.give(probabilities)
+    graph = OperatorGraph(scope, operator, container)
+    probabilities = _mean(graph, estimator, classes)
+    graph.set_classes(argmax(graph, probabilities))
+    graph.set_output(probabilities)
     return True
 
 
@@ -43,8 +43,8 @@ def _regressor(scope: Any, operator: Any, container: Any) -> bool:
     if len(operator.outputs) != 1 or not _is_known(estimator):
         return False
     values = np.asarray(estimator._y, np.float64)  # noqa: SLF001
-    step = Step(scope, operator, container)
-    step.give(_mean(step, estimator, values.reshape(len(values), -1)))
+    graph = OperatorGraph(scope, operator, container)
+    graph.set_output(_mean(graph, estimator, values.reshape(len(values), -1)))
     return True
 
 
@@ -73,42 +73,42 @@ def _is_known(estimator: Any) -> bool:
     return bool(known)
 
 
-def _mean(step: Step, estimator: Any, values: Array) -> str:
+def _mean(graph: OperatorGraph, estimator: Any, values: Array) -> str:
     """Add the mean of the nearest neighbours' values, float64 [rows, values]."""
     manhattan = estimator.effective_metric_ == "manhattan"
     points = np.asarray(estimator._fit_X, np.float64)  # noqa: SLF001
-    every = _distances(step, points, manhattan=manhattan)
-    count = step.constant(np.array([estimator.n_neighbors], np.int64))
-    near, places = step.nodes("TopK", 2, every, count, axis=1, largest=0)
-    found = step.node("Gather", step.constant(values), places, axis=0)
-    across = step.constant(np.array([1], np.int64))
+    every = _distances(graph, points, manhattan=manhattan)
+    count = graph.constant(np.array([estimator.n_neighbors], np.int64))
+    near, places = graph.nodes("TopK", 2, every, count, axis=1, largest=0)
+    found = graph.node("Gather", graph.constant(values), places, axis=0)
+    across = graph.constant(np.array([1], np.int64))
     if estimator.weights != "distance":
-        return step.node("ReduceMean", found, across, keepdims=0)
-    weights = _weights(step, near if manhattan else step.node("Sqrt", near), across)
-    each = step.node("Unsqueeze", weights, step.constant(np.array([2], np.int64)))
-    total = step.node("ReduceSum", step.node("Mul", found, each), across, keepdims=0)
-    return step.node("Div", total, step.node("ReduceSum", weights, across, keepdims=1))
+        return graph.node("ReduceMean", found, across, keepdims=0)
+    weights = _weights(graph, near if manhattan else graph.node("Sqrt", near), across)
+    each = graph.node("Unsqueeze", weights, graph.constant(np.array([2], np.int64)))
+    total = graph.node("ReduceSum", graph.node("Mul", found, each), across, keepdims=0)
+    return graph.node("Div", total, graph.node("ReduceSum", weights, across, keepdims=1))
 
 
-def _distances(step: Step, points: Array, *, manhattan: bool) -> str:
+def _distances(graph: OperatorGraph, points: Array, *, manhattan: bool) -> str:
     """Add the distance of every row to every point, squared where it is euclidean."""
-    rows = step.beside(int(TensorProto.DOUBLE))
+    rows = graph.input_matrix(int(TensorProto.DOUBLE))
     total = ""
     for feature in range(points.shape[1]):
-        place = step.constant(np.array([feature], np.int64))
-        column = step.node("Gather", rows, place, axis=1)
-        gap = step.node("Sub", column, step.constant(points[None, :, feature]))
-        part = step.node("Abs", gap) if manhattan else step.node("Mul", gap, gap)
-        total = step.node("Add", total, part) if total else part
+        place = graph.constant(np.array([feature], np.int64))
+        column = graph.node("Gather", rows, place, axis=1)
+        gap = graph.node("Sub", column, graph.constant(points[None, :, feature]))
+        part = graph.node("Abs", gap) if manhattan else graph.node("Mul", gap, gap)
+        total = graph.node("Add", total, part) if total else part
     return total
 
 
-def _weights(step: Step, distances: str, across: str) -> str:
+def _weights(graph: OperatorGraph, distances: str, across: str) -> str:
     """Add one over every distance; where a row has some of zero, those count and no others."""
-    inverse = step.node("Reciprocal", distances)
-    same = cast(step, step.node("IsInf", inverse), TensorProto.DOUBLE)
-    some = step.node("ReduceMax", same, across, keepdims=1)
-    return step.node("Where", cast(step, some, TensorProto.BOOL), same, inverse)
+    inverse = graph.node("Reciprocal", distances)
+    same = cast(graph, graph.node("IsInf", inverse), TensorProto.DOUBLE)
+    some = graph.node("ReduceMax", same, across, keepdims=1)
+    return graph.node("Where", cast(graph, some, TensorProto.BOOL), same, inverse)
 
 
 NEIGHBOURS: dict[str, Callable[[Any, Any, Any], bool]] = {

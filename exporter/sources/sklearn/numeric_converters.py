@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from exporter.errors import ValidationFailedError
-from exporter.sources.sklearn.operator_graph import Step
+from exporter.sources.sklearn.operator_graph import OperatorGraph
 from exporter.sources.sklearn.ufuncs import applied
 from exporter.sources.tabular.tree_ensemble import cast, widened
 
@@ -26,38 +26,38 @@ _FLOATS = {int(TensorProto.FLOAT): np.float32, int(TensorProto.DOUBLE): np.float
 def _imputer(scope: Any, operator: Any, container: Any) -> bool:
     """Fill missing numbers in float64 as well, which ONNX Runtime's own imputer does not."""
     estimator = operator.raw_operator
-    step = Step(scope, operator, container)
+    graph = OperatorGraph(scope, operator, container)
     marker = estimator.missing_values
-    if _is_nothing(marker) and (words := step.words()):
+    if _is_nothing(marker) and (words := graph.string_matrix()):
         if estimator.add_indicator or len(imputed_columns(estimator)) < len(estimator.statistics_):
             raise ValidationFailedError(
                 "SimpleImputer has no ONNX form where it adds or drops columns of words",
                 hint="Leave add_indicator off, and columns of nothing but missing values out.",
                 kind="convert",
             )
-        step.give_words(words)  # of which none is nothing
+        graph.set_strings(words)  # of which none is nothing
         return True
     filled = np.asarray(estimator.statistics_)
     if all(isinstance(value, int | float) for value in filled.tolist()):
         filled = filled.astype(np.float64)  # a constant is an object
-    kind = step.kind()
+    kind = graph.kind()
     if filled.dtype.kind not in "fiu" or not isinstance(marker, int | float) or kind not in _FLOATS:
         return False
-    values = step.beside(kind)
+    values = graph.input_matrix(kind)
     dtype = _FLOATS[kind]
     if np.isnan(marker):
-        missing = step.node("IsNaN", values)
+        missing = graph.node("IsNaN", values)
     else:
-        missing = step.node("Equal", values, step.constant(np.array([marker], dtype)))
-    result = step.node("Where", missing, step.constant(filled.astype(dtype)), values)
+        missing = graph.node("Equal", values, graph.constant(np.array([marker], dtype)))
+    result = graph.node("Where", missing, graph.constant(filled.astype(dtype)), values)
     kept = imputed_columns(estimator)
     if len(kept) < len(filled):
-        result = step.node("Gather", result, step.constant(kept), axis=1)
+        result = graph.node("Gather", result, graph.constant(kept), axis=1)
     if estimator.add_indicator:
         shown = np.asarray(estimator.indicator_.features_, np.int64)
-        told = cast(step, step.node("Gather", missing, step.constant(shown), axis=1), kind)
-        result = step.node("Concat", result, told, axis=1)
-    step.give(result)
+        told = cast(graph, graph.node("Gather", missing, graph.constant(shown), axis=1), kind)
+        result = graph.node("Concat", result, told, axis=1)
+    graph.set_output(result)
     return True
 
 
@@ -77,25 +77,25 @@ def _function(scope: Any, operator: Any, container: Any) -> bool:
     estimator = operator.raw_operator
     if estimator.func is None:
         return False
-    step = Step(scope, operator, container)
-    kind = step.kind()
+    graph = OperatorGraph(scope, operator, container)
+    kind = graph.kind()
     if estimator.kw_args or kind not in _FLOATS:
         raise ValidationFailedError(
             "FunctionTransformer has no ONNX form with arguments, or on what are no numbers",
             hint="Apply one of NumPy's functions to columns of numbers, without kw_args.",
             kind="convert",
         )
-    step.give(applied(step, estimator.func, step.beside(kind), _FLOATS[kind]))
+    graph.set_output(applied(graph, estimator.func, graph.input_matrix(kind), _FLOATS[kind]))
     return True
 
 
 def _binarizer(scope: Any, operator: Any, container: Any) -> bool:
-    step = Step(scope, operator, container)
-    kind = step.kind()
+    graph = OperatorGraph(scope, operator, container)
+    kind = graph.kind()
     if kind not in _FLOATS:
         return False
-    threshold = step.constant(np.array([operator.raw_operator.threshold], _FLOATS[kind]))
-    step.give(step.node("Greater", step.beside(kind), threshold))
+    threshold = graph.constant(np.array([operator.raw_operator.threshold], _FLOATS[kind]))
+    graph.set_output(graph.node("Greater", graph.input_matrix(kind), threshold))
     return True
 
 
@@ -107,28 +107,28 @@ def _bins(scope: Any, operator: Any, container: Any) -> bool:
     edges = np.full((len(inner), most), np.inf)
     for column, found in enumerate(inner):
         edges[column, : len(found)] = found
-    step = Step(scope, operator, container)
-    values = step.beside(int(TensorProto.DOUBLE))
-    each = step.node("Unsqueeze", values, step.constant(np.array([2], np.int64)))
-    below = step.node("Less", each, step.constant(edges))
-    reached = cast(step, step.node("Not", below), TensorProto.INT64)
-    bins = step.node("ReduceSum", reached, step.constant(np.array([2], np.int64)), keepdims=0)
+    graph = OperatorGraph(scope, operator, container)
+    values = graph.input_matrix(int(TensorProto.DOUBLE))
+    each = graph.node("Unsqueeze", values, graph.constant(np.array([2], np.int64)))
+    below = graph.node("Less", each, graph.constant(edges))
+    reached = cast(graph, graph.node("Not", below), TensorProto.INT64)
+    bins = graph.node("ReduceSum", reached, graph.constant(np.array([2], np.int64)), keepdims=0)
     if estimator.encode != "ordinal":
         parts = []
         for column, count in enumerate(estimator.n_bins_):
-            place = step.constant(np.array([column], np.int64))
-            one = step.node("Gather", bins, place, axis=1)
-            known = step.constant(np.arange(int(count), dtype=np.int64)[None])
-            parts.append(step.node("Equal", one, known))
-        bins = step.node("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
-    step.give(bins)
+            place = graph.constant(np.array([column], np.int64))
+            one = graph.node("Gather", bins, place, axis=1)
+            known = graph.constant(np.arange(int(count), dtype=np.int64)[None])
+            parts.append(graph.node("Equal", one, known))
+        bins = graph.node("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
+    graph.set_output(bins)
     return True
 
 
 def _scaler(scope: Any, operator: Any, container: Any) -> bool:
     """Subtract and divide as scikit-learn does, where skl2onnx multiplies by a reciprocal."""
-    step = Step(scope, operator, container)
-    kind = step.kind()
+    graph = OperatorGraph(scope, operator, container)
+    kind = graph.kind()
     estimator = operator.raw_operator
     steps = operations(estimator)
     if kind not in _FLOATS or not steps or getattr(estimator, "clip", False):
@@ -136,14 +136,14 @@ def _scaler(scope: Any, operator: Any, container: Any) -> bool:
     # The others compute in float64 and round after every operation.
     narrow = kind == TensorProto.FLOAT and type(estimator).__name__ != "StandardScaler"
     dtype = np.float64 if narrow else _FLOATS[kind]
-    values = step.beside(kind)
+    values = graph.input_matrix(kind)
     for number, (name, constant) in enumerate(steps):
         if narrow:
-            values = widened(step, values, again=number > 0)
-        values = step.node(name, values, step.constant(np.asarray(constant, dtype)[None]))
+            values = widened(graph, values, again=number > 0)
+        values = graph.node(name, values, graph.constant(np.asarray(constant, dtype)[None]))
         if narrow:
-            values = cast(step, values, kind)
-    step.give(values)
+            values = cast(graph, values, kind)
+    graph.set_output(values)
     return True
 
 

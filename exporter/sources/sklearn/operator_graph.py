@@ -8,17 +8,17 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from exporter.errors import ValidationFailedError
-from exporter.sources.tabular.tree_ensemble import chosen
+from exporter.sources.tabular.tree_ensemble import class_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.arrays import Array
 
-__all__ = ["Exact", "Step"]
+__all__ = ["FallbackConverter", "OperatorGraph"]
 
 
-class Exact:
+class FallbackConverter:
     """A converter that leaves to the original one what it does not know."""
 
     def __init__(self, convert: Callable[..., bool], original: Callable[..., None]) -> None:
@@ -31,8 +31,8 @@ class Exact:
             self._original(scope, operator, container)
 
 
-class Step:
-    """One operator of the graph that skl2onnx is about to write; a `Sink`."""
+class OperatorGraph:
+    """One operator of the graph that skl2onnx is about to write; a `GraphBuilder`."""
 
     def __init__(self, scope: Any, operator: Any, container: Any) -> None:
         self._scope = scope
@@ -40,12 +40,12 @@ class Step:
         self._container = container
         self.features: str = operator.inputs[0].full_name
 
-    def beside(self, kind: int) -> str:
+    def input_matrix(self, kind: int) -> str:
         """Return all inputs of the operator as one matrix of a type."""
         names = [self.node("Cast", given.full_name, to=kind) for given in self._operator.inputs]
         return self._side_by_side(names)
 
-    def words(self) -> str:
+    def string_matrix(self) -> str:
         """Return all inputs of the operator as one matrix, where all are of words; else nothing."""
         from skl2onnx.common.data_types import StringTensorType
 
@@ -55,7 +55,7 @@ class Step:
         return self._side_by_side([given.full_name for given in inputs])
 
     def node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Add a node; see `Sink`."""
+        """Add a node; see `GraphBuilder`."""
         (name,) = self.nodes(kind, 1, *inputs, domain=domain, **attributes)
         return name
 
@@ -68,7 +68,7 @@ class Step:
         return names
 
     def constant(self, values: Array) -> str:
-        """Add a constant; see `Sink`."""
+        """Add a constant; see `GraphBuilder`."""
         name: str = self._scope.get_unique_variable_name("constant")
         kind = int(TensorProto.STRING)
         if values.dtype.kind in "OUT":
@@ -84,16 +84,16 @@ class Step:
 
         return int(guess_proto_type(self._operator.outputs[output].type))
 
-    def give(self, values: str, output: int = -1) -> None:
+    def set_output(self, values: str, output: int = -1) -> None:
         """Give numbers as an output of the operator, of the type that was promised."""
         given = self._operator.outputs[output]
         self._add("Cast", [values], [given.full_name], to=self.kind(output))
 
-    def give_words(self, values: str) -> None:
+    def set_strings(self, values: str) -> None:
         """Give words as the operator's only output."""
         self._add("Identity", [values], [self._operator.outputs[0].full_name])
 
-    def give_class(self, index: str) -> None:
+    def set_classes(self, index: str) -> None:
         """Give the class of an index as the operator's first output."""
         from skl2onnx.common.utils_classifier import get_label_classes
 
@@ -107,7 +107,7 @@ class Step:
                     kind="convert",
                 )
             classes = whole
-        self.give_words(chosen(self, index, classes))
+        self.set_strings(class_at(self, index, classes))
 
     def _side_by_side(self, names: list[str]) -> str:
         return self.node("Concat", *names, axis=1) if len(names) > 1 else names[0]

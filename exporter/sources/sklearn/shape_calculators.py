@@ -10,10 +10,10 @@ from exporter.sources.sklearn.numeric_converters import imputed_columns
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["use_exact_shapes"]
+__all__ = ["register_shape_calculators"]
 
 
-def use_exact_shapes() -> None:
+def register_shape_calculators() -> None:
     """Register with skl2onnx how many columns steps give."""
     from skl2onnx.common import _registration as registered
 

@@ -9,18 +9,18 @@ from onnx import helper
 
 from exporter.errors import ValidationFailedError
 from exporter.sources.sklearn.numeric_converters import SCALERS, operations
-from exporter.sources.sklearn.operator_graph import Step
+from exporter.sources.sklearn.operator_graph import OperatorGraph
 from exporter.sources.sklearn.ufuncs import applied
 
 if TYPE_CHECKING:
-    from exporter.sources.tabular.tree_ensemble import Sink
+    from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
-__all__ = ["use_transformed_targets"]
+__all__ = ["register_target_transform"]
 
 _BACK = {"Add": "Sub", "Sub": "Add", "Mul": "Div", "Div": "Mul"}
 
 
-def use_transformed_targets() -> None:
+def register_target_transform() -> None:
     """Register the estimator with skl2onnx, which does not know it."""
     from skl2onnx import update_registered_converter
     from sklearn.compose import TransformedTargetRegressor
@@ -45,15 +45,15 @@ def _shape(operator: Any) -> None:
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
-    step = Step(scope, operator, container)
-    dtype = helper.tensor_dtype_to_np_dtype(step.kind())
-    step.give(_turned_back(step, operator.raw_operator.transformer_, step.features, dtype))
+    graph = OperatorGraph(scope, operator, container)
+    dtype = helper.tensor_dtype_to_np_dtype(graph.kind())
+    graph.set_output(_turned_back(graph, operator.raw_operator.transformer_, graph.features, dtype))
 
 
-def _turned_back(sink: Sink, transformer: Any, values: str, dtype: Any) -> str:
+def _turned_back(graph: GraphBuilder, transformer: Any, values: str, dtype: Any) -> str:
     kind = type(transformer).__name__
     if kind == "FunctionTransformer" and not transformer.inv_kw_args:
-        return applied(sink, transformer.inverse_func, values, dtype)
+        return applied(graph, transformer.inverse_func, values, dtype)
     if kind not in SCALERS:
         raise ValidationFailedError(
             f"a regressor's target is transformed by {kind}, whose inverse has no ONNX form",
@@ -61,5 +61,5 @@ def _turned_back(sink: Sink, transformer: Any, values: str, dtype: Any) -> str:
             kind="convert",
         )
     for name, constant in reversed(operations(transformer)):
-        values = sink.node(_BACK[name], values, sink.constant(np.asarray(constant, dtype)))
+        values = graph.node(_BACK[name], values, graph.constant(np.asarray(constant, dtype)))
     return values

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exporter.arrays import Array
-    from exporter.sources.tabular.tree_ensemble import Sink
+    from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
-__all__ = ["FAMILIES", "Fitted", "fitted_trees", "known_features", "loss_of", "splits"]
+__all__ = ["FAMILIES", "Fitted", "fitted_trees", "has_thresholds", "known_features", "loss_of"]
 
 FAMILIES = (
     "DecisionTree", "ExtraTree", "RandomForest", "ExtraTrees", "GradientBoosting",
@@ -40,7 +40,7 @@ Fitted = tuple[Ensemble, "Array | None", int]
 """Trees, what to add to their sums (None where they are a mean), and the number of trees."""
 
 
-def splits(estimator: Any) -> bool:
+def has_thresholds(estimator: Any) -> bool:
     """Whether an estimator is trees with nothing before them but what is written exactly."""
     found = [estimator, *estimator.get_params(deep=True).values()]
     parts = {type(part).__name__ for part in found if hasattr(part, "get_params")}
@@ -188,7 +188,7 @@ def _without_form(estimator: Any) -> ValidationFailedError:
     )
 
 
-def known_features(sink: Sink, features: str, estimator: Any) -> str:
+def known_features(graph: GraphBuilder, features: str, estimator: Any) -> str:
     """Replace by NaN the categories that no training showed, which are as good as missing."""
     categories = _categories(estimator) if hasattr(estimator, "_predictors") else {}
     if not categories:
@@ -197,9 +197,9 @@ def known_features(sink: Sink, features: str, estimator: Any) -> str:
     for feature, values in categories.items():
         known[feature, : len(values)] = values
     number = np.array([feature not in categories for feature in range(len(known))])
-    wide = cast(sink, features, TensorProto.DOUBLE)
-    last = sink.constant(np.array([2], np.int64))
-    found = sink.node("Equal", sink.node("Unsqueeze", wide, last), sink.constant(known))
-    some = sink.node("ReduceMax", cast(sink, found, TensorProto.INT32), last, keepdims=0)
-    kept = sink.node("Or", cast(sink, some, TensorProto.BOOL), sink.constant(number))
-    return sink.node("Where", kept, wide, sink.constant(np.array([np.nan])))
+    wide = cast(graph, features, TensorProto.DOUBLE)
+    last = graph.constant(np.array([2], np.int64))
+    found = graph.node("Equal", graph.node("Unsqueeze", wide, last), graph.constant(known))
+    some = graph.node("ReduceMax", cast(graph, found, TensorProto.INT32), last, keepdims=0)
+    kept = graph.node("Or", cast(graph, some, TensorProto.BOOL), graph.constant(number))
+    return graph.node("Where", kept, wide, graph.constant(np.array([np.nan])))

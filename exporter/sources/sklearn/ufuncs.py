@@ -11,16 +11,16 @@ from exporter.errors import ValidationFailedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exporter.sources.tabular.tree_ensemble import Sink
+    from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
 __all__ = ["applied"]
 
 
-def applied(sink: Sink, function: Any, values: str, dtype: Any) -> str:
+def applied(graph: GraphBuilder, function: Any, values: str, dtype: Any) -> str:
     """Add a function that a transformer was given; None is the identity.
 
     Args:
-        sink: Where to add it.
+        graph: Where to add it.
         function: The function.
         values: Floating-point numbers.
         dtype: Their dtype.
@@ -39,56 +39,56 @@ def applied(sink: Sink, function: Any, values: str, dtype: Any) -> str:
             hint=f"Apply one of NumPy's own: {', '.join(sorted(_FORMS))}.",
             kind="convert",
         )
-    return form(sink, values, dtype)
+    return form(graph, values, dtype)
 
 
-def _node(kind: str) -> Callable[[Sink, str, Any], str]:
-    def form(sink: Sink, values: str, _dtype: Any) -> str:
-        return sink.node(kind, values)
-
-    return form
-
-
-def _log(base: float) -> Callable[[Sink, str, Any], str]:
-    def form(sink: Sink, values: str, dtype: Any) -> str:
-        return sink.node("Div", sink.node("Log", values), _number(sink, np.log(base), dtype))
+def _node(kind: str) -> Callable[[GraphBuilder, str, Any], str]:
+    def form(graph: GraphBuilder, values: str, _dtype: Any) -> str:
+        return graph.node(kind, values)
 
     return form
 
 
-def _square(sink: Sink, values: str, _dtype: Any) -> str:
-    return sink.node("Mul", values, values)
+def _log(base: float) -> Callable[[GraphBuilder, str, Any], str]:
+    def form(graph: GraphBuilder, values: str, dtype: Any) -> str:
+        return graph.node("Div", graph.node("Log", values), _number(graph, np.log(base), dtype))
+
+    return form
 
 
-def _log1p(sink: Sink, values: str, dtype: Any) -> str:
+def _square(graph: GraphBuilder, values: str, _dtype: Any) -> str:
+    return graph.node("Mul", values, values)
+
+
+def _log1p(graph: GraphBuilder, values: str, dtype: Any) -> str:
     """Correct what 1 + x has rounded off: log(u) * x / (u - 1), which is right for small x too."""
-    one = _number(sink, 1, dtype)
-    more = sink.node("Add", values, one)
-    plain = sink.node("Log", more)
-    factor = sink.node("Div", values, sink.node("Sub", more, one))
-    good = sink.node("Mul", plain, factor)
-    good = sink.node("Where", sink.node("Equal", more, one), values, good)
-    return sink.node("Where", sink.node("IsInf", more), plain, good)
+    one = _number(graph, 1, dtype)
+    more = graph.node("Add", values, one)
+    plain = graph.node("Log", more)
+    factor = graph.node("Div", values, graph.node("Sub", more, one))
+    good = graph.node("Mul", plain, factor)
+    good = graph.node("Where", graph.node("Equal", more, one), values, good)
+    return graph.node("Where", graph.node("IsInf", more), plain, good)
 
 
-def _expm1(sink: Sink, values: str, dtype: Any) -> str:
+def _expm1(graph: GraphBuilder, values: str, dtype: Any) -> str:
     """Correct what exp(x) has rounded off: (u - 1) * x / log(u), likewise."""
-    one = _number(sink, 1, dtype)
-    power = sink.node("Exp", values)
-    less = sink.node("Sub", power, one)
-    good = sink.node("Mul", less, sink.node("Div", values, sink.node("Log", power)))
-    good = sink.node("Where", sink.node("Equal", power, one), values, good)
+    one = _number(graph, 1, dtype)
+    power = graph.node("Exp", values)
+    less = graph.node("Sub", power, one)
+    good = graph.node("Mul", less, graph.node("Div", values, graph.node("Log", power)))
+    good = graph.node("Where", graph.node("Equal", power, one), values, good)
     # Where nothing is left of the power, or it is beyond all numbers.
-    far = sink.node("Or", sink.node("Equal", less, _number(sink, -1, dtype)),
-                    sink.node("IsInf", power))  # fmt: skip
-    return sink.node("Where", far, less, good)
+    far = graph.node("Or", graph.node("Equal", less, _number(graph, -1, dtype)),
+                    graph.node("IsInf", power))  # fmt: skip
+    return graph.node("Where", far, less, good)
 
 
-def _number(sink: Sink, value: float, dtype: Any) -> str:
-    return sink.constant(np.array([value], dtype))
+def _number(graph: GraphBuilder, value: float, dtype: Any) -> str:
+    return graph.constant(np.array([value], dtype))
 
 
-_FORMS: dict[str, Callable[[Sink, str, Any], str]] = {
+_FORMS: dict[str, Callable[[GraphBuilder, str, Any], str]] = {
     "absolute": _node("Abs"),
     "exp": _node("Exp"),
     "expm1": _expm1,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.sources.tabular.tree_ensemble import Graph, chosen, largest
+from exporter.sources.tabular.tree_ensemble import Graph, argmax, class_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from exporter.arrays import Array
     from exporter.sources.base import OnnxTarget
-    from exporter.sources.tabular.tree_ensemble import Sink
+    from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
 __all__ = ["BoosterConverter"]
 
@@ -32,7 +32,7 @@ class BoosterConverter:
     """
 
     def __init__(
-        self, add: Callable[[Sink, str], str], kind: int, classes: Array | None = None
+        self, add: Callable[[GraphBuilder, str], str], kind: int, classes: Array | None = None
     ) -> None:
         self._add = add
         self._kind = kind
@@ -49,7 +49,7 @@ class BoosterConverter:
             return graph.finished({"prediction": (given, self._kind)}, target)
         words = self._classes.dtype.kind not in "biuf"
         classes = self._classes.astype(object if words else np.int64)
-        label = chosen(graph, largest(graph, given), classes)
+        label = class_at(graph, argmax(graph, given), classes)
         of_label = _STRING if words else _INT64
         return graph.finished(
             {"label": (label, of_label), "probabilities": (given, self._kind)}, target

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from exporter.arrays import Array
     from exporter.interface import Tensor
 
-__all__ = ["Result", "element_type", "fit"]
+__all__ = ["Result", "element_type", "wrap_graph"]
 
 # No name of the converted graph is one that is served.
 _INSIDE = "inside/"
@@ -46,7 +46,7 @@ def element_type(datatype: str) -> int:
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(numpy_dtype(datatype))))
 
 
-def fit(
+def wrap_graph(
     proto: onnx.ModelProto,
     inputs: Sequence[Tensor],
     taken: Sequence[tuple[str, int]],

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exporter.arrays import Array
-    from exporter.sources.tabular.tree_ensemble import Sink
+    from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
 __all__ = ["prediction", "probabilities"]
 
@@ -36,7 +36,7 @@ _OPERATORS = {
 }
 
 
-def prediction(sink: Sink, features: str, booster: Any) -> str:
+def prediction(graph: GraphBuilder, features: str, booster: Any) -> str:
     """Add what a booster's ``predict`` gives, float64 [rows, classes or 1].
 
     Raises:
@@ -44,26 +44,26 @@ def prediction(sink: Sink, features: str, booster: Any) -> str:
     """
     model = booster.dump_model()
     name, words = _objective(model)
-    sums = _sums(sink, features, model)
+    sums = _sums(graph, features, model)
     if "sqrt" in words:
-        return sink.node("Mul", sink.node("Abs", sums), sums)
+        return graph.node("Mul", graph.node("Abs", sums), sums)
     if name in _AS_IT_IS:
         return sums
     if name in {"binary", "multiclassova"}:
         slope = np.array([float(words.get("sigmoid", 1))])
-        return sink.node("Sigmoid", sink.node("Mul", sums, sink.constant(slope)))
+        return graph.node("Sigmoid", graph.node("Mul", sums, graph.constant(slope)))
     if name == "cross_entropy_lambda":  # no Softplus of float64 in earlier ONNX Runtimes
-        more = sink.node("Add", sink.node("Exp", sums), sink.constant(np.array([1.0])))
-        return sink.node("Log", more)
+        more = graph.node("Add", graph.node("Exp", sums), graph.constant(np.array([1.0])))
+        return graph.node("Log", more)
     if name not in _OPERATORS:
         raise _refused(f"the objective '{name}'")
-    return sink.node(_OPERATORS[name], sums)
+    return graph.node(_OPERATORS[name], sums)
 
 
-def probabilities(sink: Sink, features: str, booster: Any) -> str:
+def probabilities(graph: GraphBuilder, features: str, booster: Any) -> str:
     """Add a classifier's ``predict_proba``, float64 [rows, classes]; see `prediction`."""
-    given = prediction(sink, features, booster)
-    return binary(sink, given) if booster.dump_model()["num_class"] == 1 else given
+    given = prediction(graph, features, booster)
+    return binary(graph, given) if booster.dump_model()["num_class"] == 1 else given
 
 
 def _objective(model: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
@@ -71,7 +71,7 @@ def _objective(model: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     return name, {key: value for key, _, value in (word.partition(":") for word in words)}
 
 
-def _sums(sink: Sink, features: str, model: Mapping[str, Any]) -> str:
+def _sums(graph: GraphBuilder, features: str, model: Mapping[str, Any]) -> str:
     targets = int(model["num_tree_per_iteration"])
     parts = model["tree_info"]
     width = int(model["max_feature_idx"]) + 1
@@ -82,12 +82,12 @@ def _sums(sink: Sink, features: str, model: Mapping[str, Any]) -> str:
     if seen.zeros & seen.others:
         raise _refused("a feature whose zeros are missing values in some trees only")
     if seen.zeros:
-        features = _without_zeros(sink, features, seen.zeros, width)
+        features = _without_zeros(graph, features, seen.zeros, width)
     if seen.categories:
-        features = whole(sink, features, sorted(seen.categories), width)
-    sums = scores(sink, features, Ensemble(trees, targets))
+        features = whole(graph, features, sorted(seen.categories), width)
+    sums = scores(graph, features, Ensemble(trees, targets))
     if model.get("average_output"):
-        return divided(sink, sums, len(trees) // targets)
+        return divided(graph, sums, len(trees) // targets)
     return sums
 
 
@@ -134,13 +134,13 @@ def _tree(root: Mapping[str, Any], target: int, seen: _Seen) -> Tree:
     return Tree(feature_, threshold_, yes_, no_, missing_, values[:, None], target, equal)
 
 
-def _without_zeros(sink: Sink, features: str, zeros: set[int], width: int) -> str:
+def _without_zeros(graph: GraphBuilder, features: str, zeros: set[int], width: int) -> str:
     """Replace by NaN what LightGBM takes for missing beside it: its zeros."""
     mask: Array = np.isin(np.arange(width), sorted(zeros))
-    wide = sink.node("Cast", features, to=11)
-    small = sink.node("LessOrEqual", sink.node("Abs", wide), sink.constant(np.array([_ZERO])))
-    missing = sink.node("And", small, sink.constant(mask))
-    return sink.node("Where", missing, sink.constant(np.array([np.nan])), wide)
+    wide = graph.node("Cast", features, to=11)
+    small = graph.node("LessOrEqual", graph.node("Abs", wide), graph.constant(np.array([_ZERO])))
+    missing = graph.node("And", small, graph.constant(mask))
+    return graph.node("Where", missing, graph.constant(np.array([np.nan])), wide)
 
 
 def _refused(what: str) -> ValidationFailedError:

@@ -11,8 +11,8 @@ import numpy as np
 from exporter.arrays import Array, Arrays, as_bytes
 from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Axis, Interface, Tensor
-from exporter.sources.base import CannotRun, OnnxTarget, OnnxWay
-from exporter.sources.tabular.graph_io import Result, element_type, fit
+from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
+from exporter.sources.tabular.graph_io import Result, element_type, wrap_graph
 from exporter.sources.tabular.tables import ROWS, Table
 from triton_client.types import wire_datatype
 
@@ -53,14 +53,14 @@ class TabularSource:
         versions: The libraries that took part.
         by_column: Whether it tells columns apart, by name or place; else they are put side by side.
         classes: A classifier's classes, where its label is the most probable one.
-        splits: See `Source`.
+        has_thresholds: See `Source`.
         kinds: The element types to compute in, the best one first.
 
     Raises:
         ValidationFailedError: It cannot run its example, or answers with what is no table.
     """
 
-    mixes_rows = ""
+    batching_blocker = ""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class TabularSource:
         versions: Mapping[str, str],
         by_column: bool = False,
         classes: Array | None = None,
-        splits: bool = False,
+        has_thresholds: bool = False,
         kinds: Sequence[int] = (_DOUBLE, _FLOAT),
     ) -> None:
         self.flavor = flavor
@@ -85,7 +85,7 @@ class TabularSource:
         self._by_column = by_column
         self._classes = None if classes is None else _plain(classes)
         self._kinds = kinds
-        self.splits = splits
+        self.has_thresholds = has_thresholds
         self.example = self._table.example(model)
         first = self.example or {t.name: _blank(t) for t in self._table.inputs}
         try:
@@ -105,12 +105,12 @@ class TabularSource:
         try:
             return self._asked(inputs)
         except Exception as error:
-            raise CannotRun(first_line(error)) from error
+            raise InputRejectedError(first_line(error)) from error
 
     def run_float64(self, inputs: Arrays) -> None:
         """Return None: an estimator computes in the precision that it has."""
 
-    def onnx_ways(self, target: OnnxTarget) -> Sequence[OnnxWay]:
+    def onnx_exporters(self, target: OnnxTarget) -> Sequence[OnnxExporter]:
         """Return graphs in float64 and float32, and with whole numbers kept; see `Source`."""
         whole = any(t.datatype.startswith(("INT", "UINT")) for t in self._table.inputs)
         ways = [(kind, False) for kind in self._kinds]
@@ -153,7 +153,7 @@ class TabularSource:
         if len(named) != len(taken):
             named = [name for name, *_ in taken]
         kinds = [kind for _, kind, _ in taken]
-        onnx.save(fit(proto, inputs, list(zip(named, kinds, strict=True)), results), path)
+        onnx.save(wrap_graph(proto, inputs, list(zip(named, kinds, strict=True)), results), path)
         return "double" if kind == onnx.TensorProto.DOUBLE else "float"
 
     def _asked(self, inputs: Arrays) -> dict[str, Array]:

@@ -26,13 +26,13 @@ __all__ = [
     "ML_OPSET",
     "Ensemble",
     "Graph",
-    "Sink",
+    "GraphBuilder",
     "Tree",
+    "argmax",
     "binary",
     "cast",
-    "chosen",
+    "class_at",
     "divided",
-    "largest",
     "scores",
     "whole",
     "widened",
@@ -41,7 +41,7 @@ __all__ = [
 ML_OPSET = 3  # of ai.onnx.ml: the first with float64 in trees, and what every release reads
 
 
-class Sink(Protocol):
+class GraphBuilder(Protocol):
     """Takes nodes and constants of a graph."""
 
     def node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -95,72 +95,72 @@ class Ensemble:
     wide: bool = True
 
 
-def scores(sink: Sink, features: str, ensemble: Ensemble) -> str:
+def scores(graph: GraphBuilder, features: str, ensemble: Ensemble) -> str:
     """Add an ensemble, and return its sums of shape [rows, targets], float64 where it is wide.
 
     The operator gives float32 whatever it computes in.
     """
     if not ensemble.wide:
-        features = cast(sink, features, TensorProto.FLOAT)
+        features = cast(graph, features, TensorProto.FLOAT)
     elif ensemble.rounds:
-        features = widened(sink, cast(sink, features, TensorProto.FLOAT), again=True)
+        features = widened(graph, cast(graph, features, TensorProto.FLOAT), again=True)
     else:
-        features = cast(sink, features, TensorProto.DOUBLE)
-    sums = sink.node(
+        features = cast(graph, features, TensorProto.DOUBLE)
+    sums = graph.node(
         "TreeEnsembleRegressor", features, domain="ai.onnx.ml", **_attributes(ensemble)
     )
-    return cast(sink, sums, TensorProto.DOUBLE) if ensemble.wide else sums
+    return cast(graph, sums, TensorProto.DOUBLE) if ensemble.wide else sums
 
 
-def whole(sink: Sink, features: str, columns: Sequence[int], width: int) -> str:
+def whole(graph: GraphBuilder, features: str, columns: Sequence[int], width: int) -> str:
     """Cut off what some features have behind the point, as categories are read; float64."""
-    features = cast(sink, features, TensorProto.DOUBLE)
-    cut = sink.node(
-        "Mul", sink.node("Sign", features), sink.node("Floor", sink.node("Abs", features))
+    features = cast(graph, features, TensorProto.DOUBLE)
+    cut = graph.node(
+        "Mul", graph.node("Sign", features), graph.node("Floor", graph.node("Abs", features))
     )
-    mask = sink.constant(np.isin(np.arange(width), columns))
-    return sink.node("Where", mask, cut, features)
+    mask = graph.constant(np.isin(np.arange(width), columns))
+    return graph.node("Where", mask, cut, features)
 
 
-def cast(sink: Sink, values: str, kind: int) -> str:
+def cast(graph: GraphBuilder, values: str, kind: int) -> str:
     """Add a conversion to an element type."""
-    return sink.node("Cast", values, to=int(kind))
+    return graph.node("Cast", values, to=int(kind))
 
 
-def widened(sink: Sink, values: str, *, again: bool = False) -> str:
+def widened(graph: GraphBuilder, values: str, *, again: bool = False) -> str:
     """Add a conversion from float32 to float64.
 
     Args:
-        sink: Where to add it.
+        graph: Where to add it.
         values: The float32 numbers.
         again: Whether they were rounded to float32 just before: earlier versions of ONNX Runtime
             take two conversions in a row for none.
     """
     if not again:
-        return cast(sink, values, TensorProto.DOUBLE)
-    turned = cast(sink, sink.node("Neg", values), TensorProto.DOUBLE)
-    return sink.node("Neg", turned)
+        return cast(graph, values, TensorProto.DOUBLE)
+    turned = cast(graph, graph.node("Neg", values), TensorProto.DOUBLE)
+    return graph.node("Neg", turned)
 
 
-def divided(sink: Sink, sums: str, count: int, dtype: Any = np.float64) -> str:
+def divided(graph: GraphBuilder, sums: str, count: int, dtype: Any = np.float64) -> str:
     """Divide sums by a number of trees, after the sum as libraries do: ties stay ties."""
-    return sink.node("Div", sums, sink.constant(np.array([count], dtype)))
+    return graph.node("Div", sums, graph.constant(np.array([count], dtype)))
 
 
-def binary(sink: Sink, positive: str, dtype: Any = np.float64) -> str:
+def binary(graph: GraphBuilder, positive: str, dtype: Any = np.float64) -> str:
     """Return the probabilities of both classes from that of the second, [rows, 1] to [rows, 2]."""
-    negative = sink.node("Sub", sink.constant(np.array([1], dtype)), positive)
-    return sink.node("Concat", negative, positive, axis=1)
+    negative = graph.node("Sub", graph.constant(np.array([1], dtype)), positive)
+    return graph.node("Concat", negative, positive, axis=1)
 
 
-def largest(sink: Sink, values: str) -> str:
+def argmax(graph: GraphBuilder, values: str) -> str:
     """Return the index of the largest value of every row, the first among equals."""
-    return sink.node("ArgMax", values, axis=1, keepdims=0)
+    return graph.node("ArgMax", values, axis=1, keepdims=0)
 
 
-def chosen(sink: Sink, index: str, classes: Array) -> str:
+def class_at(graph: GraphBuilder, index: str, classes: Array) -> str:
     """Return the class of every row by its index."""
-    return sink.node("Gather", sink.constant(classes), index)
+    return graph.node("Gather", graph.constant(classes), index)
 
 
 def _attributes(ensemble: Ensemble) -> dict[str, Any]:
@@ -231,14 +231,14 @@ class Graph:
         self._constants: list[onnx.TensorProto] = []
 
     def node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Add a node; see `Sink`."""
+        """Add a node; see `GraphBuilder`."""
         name = f"value_{len(self._nodes)}"
         node = helper.make_node(kind, list(inputs), [name], domain=domain, **attributes)
         self._nodes.append(node)
         return name
 
     def constant(self, values: Array) -> str:
-        """Add a constant; see `Sink`."""
+        """Add a constant; see `GraphBuilder`."""
         name = f"constant_{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(values, name))
         return name

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from exporter.arrays import Array
-    from exporter.sources.tabular.tree_ensemble import Sink
+    from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
 __all__ = ["prediction", "probabilities", "rounds_of", "without_missing"]
 
@@ -34,11 +34,11 @@ _AS_IT_IS = frozenset(
 )  # fmt: skip
 
 
-def prediction(sink: Sink, features: str, booster: Any, rounds: int | None = None) -> str:
+def prediction(graph: GraphBuilder, features: str, booster: Any, rounds: int | None = None) -> str:
     """Add what a booster's ``predict`` gives, float32 [rows, classes or 1].
 
     Args:
-        sink: Where to add it.
+        graph: Where to add it.
         features: The matrix of features.
         booster: The booster.
         rounds: How many rounds of boosting to use; None for all.
@@ -46,18 +46,20 @@ def prediction(sink: Sink, features: str, booster: Any, rounds: int | None = Non
     Raises:
         ValidationFailedError: Its trees or its objective have no such form.
     """
-    objective, sums = _sums(sink, features, booster, rounds)
+    objective, sums = _sums(graph, features, booster, rounds)
     if objective == "multi:softmax":
-        return cast(sink, sink.node("ArgMax", sums, axis=1, keepdims=1), _FLOAT)
-    return _linked(sink, objective, sums)
+        return cast(graph, graph.node("ArgMax", sums, axis=1, keepdims=1), _FLOAT)
+    return _linked(graph, objective, sums)
 
 
-def probabilities(sink: Sink, features: str, booster: Any, rounds: int | None = None) -> str:
+def probabilities(
+    graph: GraphBuilder, features: str, booster: Any, rounds: int | None = None
+) -> str:
     """Add a classifier's ``predict_proba``, float32 [rows, classes]; see `prediction`."""
-    objective, sums = _sums(sink, features, booster, rounds)
+    objective, sums = _sums(graph, features, booster, rounds)
     # A classifier gives probabilities whichever of the two it was trained for.
-    given = _linked(sink, objective.replace("multi:softmax", "multi:softprob"), sums)
-    return given if objective.startswith("multi:") else binary(sink, given, np.float32)
+    given = _linked(graph, objective.replace("multi:softmax", "multi:softprob"), sums)
+    return given if objective.startswith("multi:") else binary(graph, given, np.float32)
 
 
 def rounds_of(estimator: Any) -> int | None:
@@ -68,31 +70,31 @@ def rounds_of(estimator: Any) -> int | None:
         return None
 
 
-def without_missing(sink: Sink, features: str, estimator: Any) -> str:
+def without_missing(graph: GraphBuilder, features: str, estimator: Any) -> str:
     """Replace by NaN what an estimator takes for missing beside it."""
     missing = float(estimator.missing if estimator.missing is not None else np.nan)
     if np.isnan(missing):
         return features
-    narrow = cast(sink, features, _FLOAT)
-    equal = sink.node("Equal", narrow, sink.constant(_number(missing)))
-    return sink.node("Where", equal, sink.constant(_number(np.nan)), narrow)
+    narrow = cast(graph, features, _FLOAT)
+    equal = graph.node("Equal", narrow, graph.constant(_number(missing)))
+    return graph.node("Where", equal, graph.constant(_number(np.nan)), narrow)
 
 
-def _linked(sink: Sink, objective: str, sums: str) -> str:
+def _linked(graph: GraphBuilder, objective: str, sums: str) -> str:
     if objective in _AS_IT_IS:
         return sums
     if objective in _LOGISTIC:
-        return sink.node("Sigmoid", sums)
+        return graph.node("Sigmoid", sums)
     if objective in _EXPONENTIAL:
-        return sink.node("Exp", sums)
+        return graph.node("Exp", sums)
     if objective == "multi:softprob":
-        return sink.node("Softmax", sums, axis=1)
+        return graph.node("Softmax", sums, axis=1)
     if objective == "binary:hinge":
-        return cast(sink, sink.node("Greater", sums, sink.constant(_number(0))), _FLOAT)
+        return cast(graph, graph.node("Greater", sums, graph.constant(_number(0))), _FLOAT)
     raise _refused(f"the objective '{objective}'")
 
 
-def _sums(sink: Sink, features: str, booster: Any, rounds: int | None) -> tuple[str, str]:
+def _sums(graph: GraphBuilder, features: str, booster: Any, rounds: int | None) -> tuple[str, str]:
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     objective = str(learner["objective"]["name"])
     given = learner["learner_model_param"]
@@ -105,23 +107,23 @@ def _sums(sink: Sink, features: str, booster: Any, rounds: int | None) -> tuple[
     if boosted["name"] == "gblinear":
         if len(set(base.tolist())) > 1:  # of which XGBoost 3 adds the first to all
             raise _refused("linear models (gblinear) of several classes")
-        sums = _linear(sink, features, boosted["model"]["weights"], targets)
+        sums = _linear(graph, features, boosted["model"]["weights"], targets)
     else:
-        sums = _of_trees(sink, features, boosted, targets, rounds)
-    return objective, sink.node("Add", sums, sink.constant(base.astype(np.float32)))
+        sums = _of_trees(graph, features, boosted, targets, rounds)
+    return objective, graph.node("Add", sums, graph.constant(base.astype(np.float32)))
 
 
-def _linear(sink: Sink, features: str, weights: Sequence[float], targets: int) -> str:
+def _linear(graph: GraphBuilder, features: str, weights: Sequence[float], targets: int) -> str:
     """Add the sums of a linear booster, to which what is missing adds nothing."""
     factors = np.array(weights, np.float32).reshape(-1, targets)
-    narrow = cast(sink, features, _FLOAT)
-    there = sink.node("Where", sink.node("IsNaN", narrow), sink.constant(_number(0)), narrow)
-    products = sink.node("MatMul", there, sink.constant(factors[:-1]))
-    return sink.node("Add", products, sink.constant(factors[-1]))
+    narrow = cast(graph, features, _FLOAT)
+    there = graph.node("Where", graph.node("IsNaN", narrow), graph.constant(_number(0)), narrow)
+    products = graph.node("MatMul", there, graph.constant(factors[:-1]))
+    return graph.node("Add", products, graph.constant(factors[-1]))
 
 
 def _of_trees(
-    sink: Sink, features: str, boosted: Mapping[str, Any], targets: int, rounds: int | None
+    graph: GraphBuilder, features: str, boosted: Mapping[str, Any], targets: int, rounds: int | None
 ) -> str:
     model = boosted.get("gbtree", boosted)["model"]
     count = len(model["trees"])
@@ -136,7 +138,7 @@ def _of_trees(
     ]
     if not trees:
         raise _refused("no trees")
-    return scores(sink, features, Ensemble(trees, targets, strict=True, wide=False))
+    return scores(graph, features, Ensemble(trees, targets, strict=True, wide=False))
 
 
 def _base(objective: str, score: Array) -> Array:

@@ -12,9 +12,14 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailedError
-from exporter.sources.transformers.example_inputs import Asked, pixels, strings_of, tokens
+from exporter.sources.transformers.example_inputs import (
+    ExampleInputs,
+    example_texts,
+    image_inputs,
+    token_inputs,
+)
 from exporter.sources.transformers.file_checks import check_files
-from exporter.sources.transformers.loading import library, network_of, tokenizer_of
+from exporter.sources.transformers.loading import library, load_network, load_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,58 +49,60 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> ModuleSource:
     check_files(facts, folder, model.file("components"), allow_pickle=allow_pickle)
     dtype = str(facts.get("torch_dtype") or "auto").removeprefix("torch.")
     with _quiet():
-        network = network_of(transformers, str(facts.get("pipeline_model_type")), folder, dtype)
-        asked = _asked(transformers, model, facts, network)
-    source = _source(network, asked)
+        network = load_network(transformers, str(facts.get("pipeline_model_type")), folder, dtype)
+        inputs = _asked(transformers, model, facts, network)
+    source = _source(network, inputs)
     source.versions = {**source.versions, "transformers": transformers.__version__}
-    source.notes += _notes(asked)
+    source.notes += _notes(inputs)
     return source
 
 
-def _asked(transformers: Any, model: MLModel, facts: Mapping[str, Any], network: Any) -> Asked:
+def _asked(
+    transformers: Any, model: MLModel, facts: Mapping[str, Any], network: Any
+) -> ExampleInputs:
     components = list(facts.get("components") or ())
     if "tokenizer" not in components:
         if any(name in components for name in _IMAGES):
-            return pixels(network)
+            return image_inputs(network)
         raise ValidationFailedError(
             "the version has no tokenizer, which says what the model takes",
             hint="Log it as a pipeline, or as {'model': model, 'tokenizer': tokenizer}.",
             kind="interface",
         )
-    tokenizer = tokenizer_of(transformers, model.file("components") / "tokenizer")
-    return tokens(tokenizer, network, strings_of(model.example_file))
+    tokenizer = load_tokenizer(transformers, model.file("components") / "tokenizer")
+    return token_inputs(tokenizer, network, example_texts(model.example_file))
 
 
-def _source(network: Any, asked: Asked) -> ModuleSource:
+def _source(network: Any, inputs: ExampleInputs) -> ModuleSource:
     # torch is loaded when a model is, and not to look at its files.
     from exporter.sources.pytorch import ModuleSource
     from exporter.sources.transformers.tensor_outputs import Tensors
 
-    module = Tensors(network, list(asked.arrays))
+    module = Tensors(network, list(inputs.arrays))
     try:
         with _quiet():
-            return ModuleSource(module, asked.arrays, asked.varying, flavor="transformers")
+            return ModuleSource(module, inputs.arrays, inputs.varying, flavor="transformers")
     except ValidationFailedError as error:
         if error.kind != "signature":
             raise
         raise ValidationFailedError(
-            f"{error.message}; its inputs are {', '.join(asked.arrays)}",
+            f"{error.message}; its inputs are {', '.join(inputs.arrays)}",
             hint="What a model of texts takes beside its tokenizer's tensors, such as the tokens "
             "answered so far, no server has: log such a module with mlflow.pytorch.",
             kind="interface",
         ) from error
 
 
-def _notes(asked: Asked) -> Iterator[str]:
-    taken = ", ".join(f"'{name}'" for name in asked.arrays)
-    if "pixel_values" in asked.arrays:
+def _notes(inputs: ExampleInputs) -> Iterator[str]:
+    taken = ", ".join(f"'{name}'" for name in inputs.arrays)
+    if "pixel_values" in inputs.arrays:
         yield f"What is served takes {taken}: preparing images stays with clients."
         return
     yield (
         f"What is served takes {taken}: cutting texts into tokens with the logged tokenizer stays "
         "with clients, as does what a pipeline makes of the answer."
     )
-    if not asked.given:
+    if not inputs.given:
         yield "The version has no example with texts; inputs are words of its tokenizer."
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from exporter.arrays import Array, Arrays
 
-__all__ = ["Asked", "pixels", "strings_of", "tokens"]
+__all__ = ["ExampleInputs", "example_texts", "image_inputs", "token_inputs"]
 
 MOST_TEXTS = 8
 # Longer texts are cut: attention costs the square of it, and the proof asks many times.
@@ -25,7 +25,7 @@ MOST_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ExampleInputs:
     """The first inputs of a model.
 
     Attributes:
@@ -39,7 +39,7 @@ class Asked:
     given: bool
 
 
-def tokens(tokenizer: Any, network: Any, texts: Sequence[str]) -> Asked:
+def token_inputs(tokenizer: Any, network: Any, texts: Sequence[str]) -> ExampleInputs:
     """Return the logged texts, with others of the tokenizer's own vocabulary, as one padded batch.
 
     The others see to it that there are several rows, that some are shorter than the longest and
@@ -82,10 +82,10 @@ def tokens(tokenizer: Any, network: Any, texts: Sequence[str]) -> Asked:
             "image processor; log any other module with mlflow.pytorch.",
             kind="interface",
         )
-    return Asked(arrays, dict.fromkeys(arrays, (0, 1)), given=bool(given))
+    return ExampleInputs(arrays, dict.fromkeys(arrays, (0, 1)), given=bool(given))
 
 
-def pixels(network: Any) -> Asked:
+def image_inputs(network: Any) -> ExampleInputs:
     """Return normalised images of the size that a model of images is made for.
 
     Raises:
@@ -102,10 +102,12 @@ def pixels(network: Any) -> Asked:
             kind="interface",
         )
     drawn: Array = np.random.default_rng(0).normal(size=(3, channels, height, width))
-    return Asked({"pixel_values": drawn.astype(np.float32)}, {"pixel_values": (0,)}, given=False)
+    return ExampleInputs(
+        {"pixel_values": drawn.astype(np.float32)}, {"pixel_values": (0,)}, given=False
+    )
 
 
-def strings_of(path: Path | None) -> list[str]:
+def example_texts(path: Path | None) -> list[str]:
     """Return every text of a logged example, wherever in it that stands."""
     if path is None or not path.is_file():
         return []

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailedError
 from exporter.names import artifact_path
-from exporter.sources.safe_loading import refuse_pickle
+from exporter.sources.safe_loading import check_pickle_allowed
 from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["check_files", "check_words", "damaged", "is_safe"]
+__all__ = ["check_config_keys", "check_files", "damaged", "is_safe"]
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = ("model.safetensors", _INDEX)
@@ -79,7 +79,7 @@ def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
         if not pickled:
             files = sorted(path.name for path in folder.glob("*"))
             raise damaged(f"it holds no weights, but {', '.join(files) or 'nothing'}")
-        refuse_pickle(pickled[0], "safe_serialization=True", allow_pickle=allow_pickle)
+        check_pickle_allowed(pickled[0], "safe_serialization=True", allow_pickle=allow_pickle)
 
 
 def is_safe(folder: Path) -> bool:
@@ -87,7 +87,7 @@ def is_safe(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _WEIGHTS)
 
 
-def check_words(folder: Path) -> None:
+def check_config_keys(folder: Path) -> None:
     """Refuse a config by which more than the weights would be loaded.
 
     Raises:

@@ -7,12 +7,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import UsageError, ValidationFailedError, first_line
-from exporter.sources.transformers.file_checks import check_words, damaged, is_safe
+from exporter.sources.transformers.file_checks import check_config_keys, damaged, is_safe
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["library", "network_of", "tokenizer_of"]
+__all__ = ["library", "load_network", "load_tokenizer"]
 
 
 def library() -> Any:
@@ -37,7 +37,7 @@ def library() -> Any:
     return imported
 
 
-def network_of(transformers: Any, name: str, folder: Path, dtype: str) -> Any:
+def load_network(transformers: Any, name: str, folder: Path, dtype: str) -> Any:
     """Load a model, in evaluation mode.
 
     Args:
@@ -50,7 +50,7 @@ def network_of(transformers: Any, name: str, folder: Path, dtype: str) -> Any:
         ValidationFailedError: The class is none of transformers' own, or the folder is damaged.
     """
     kind = _class_of(transformers, name)
-    check_words(folder)
+    check_config_keys(folder)
     try:
         network, loading = kind.from_pretrained(
             str(folder),
@@ -76,7 +76,7 @@ def network_of(transformers: Any, name: str, folder: Path, dtype: str) -> Any:
     return network.eval()
 
 
-def tokenizer_of(transformers: Any, folder: Path) -> Any:
+def load_tokenizer(transformers: Any, folder: Path) -> Any:
     """Load a tokenizer.
 
     Raises:

@@ -52,7 +52,8 @@ def mlflow_server(folder: Path) -> Iterator[Served]:
             "--artifacts-destination", str(folder / "artifacts"),
         ],
         cwd=folder,
-        env=environment(),
+        # Its job workers import MLflow several times over, and nothing here gives them a job.
+        env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -37,10 +37,10 @@ setattr(owner, last, standing_still)
 from exporter.cli import main
 main(["export", *sys.argv[2:]])
 """
-PROVING = "exporter.proving.prove:check_numbers"
+PROVING = "exporter.proving.prove:check_outputs"
 PUBLISHED = "exporter.repository.local_repository:LocalRepository.activate"
 ACTIVATED = "exporter.registry.promote:_promote"
-MOVED = "exporter.registry.promote:_close_stale_records"
+MOVED = "exporter.registry.promote:close_records"
 
 
 def stop(lab: Lab, name: str, point: str, how: signal.Signals) -> tuple[int, str]:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter.commands.export.result import ExportResult
-from exporter.proving import control_model, server
-from exporter.proving.prove import prove as proving
+from exporter.proving import control_model, prove, server
 from exporter.triton.runtime import Runtime, ensure_runtime
 
 from .models import ROWS, times
@@ -53,7 +52,7 @@ def failed(result: ExportResult) -> str:
 def test_limits_of_the_machine(
     lab: Lab, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proving, "_SUSPECT_SECONDS", 5.0)
+    monkeypatch.setattr(prove, "_SUSPECT_SECONDS", 5.0)
     monkeypatch.setattr(control_model, "CONTROL_SECONDS", 10.0)
     # How far a server comes with so little differs from run to run.
     for limits in ("-n 7", "-v 600000"):

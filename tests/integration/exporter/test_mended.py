@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter import cli
+from exporter.cli import app as cli
 from exporter.commands.prune import PruneRequest, PruneResult
 from exporter.commands.prune import prune as pruned
 from exporter.commands.status.command import StatusRequest, status

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter import cli
+from exporter.cli import app as cli
 from exporter.cli.output import redact_stderr
 from exporter.registry import ExportRun, Registry
 from exporter.text import redaction

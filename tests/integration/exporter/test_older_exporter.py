@@ -19,7 +19,7 @@ def test_is_used_and_recorded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None
     def unable(*_: object, **__: object) -> None:
         raise RuntimeError("no decomposition for this operator")
 
-    monkeypatch.setattr(program_source, "by_dynamo", unable)
+    monkeypatch.setattr(program_source, "export_by_dynamo", unable)
     lab.register_torch("older", Linear().eval(), np.eye(6, dtype=np.float32))
     result = lab.export("older")
     assert result.status == "promoted", result.error

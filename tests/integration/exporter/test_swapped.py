@@ -32,8 +32,8 @@ NO_ROOM = (
 )
 # Ends the registry's server once all is published and activated, before the alias is moved.
 REGISTRY_DIES = """
-import os, signal, sys
-from exporter.registry import promote as moving
+import importlib, os, signal, sys
+moving = importlib.import_module("exporter.registry.promote")
 move = moving._move
 def without_registry(*given):
     os.killpg(int(os.environ["REGISTRY"]), signal.SIGKILL)

@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from exporter.commands.export.result import ExportResult
-from exporter.sources.transformers.loading import library, network_of
+from exporter.sources.transformers.loading import library, load_network
 from exporter.triton.model_config import parse
 
 from .registering import Lab
@@ -200,7 +200,7 @@ def test_an_attention_that_would_be_fetched(lab: Lab, artifact: Path) -> None:
         artifact / "model" / "config.json",
         lambda config: config.update(_attn_implementation="somebody/attention"),
     )
-    network = network_of(library(), "BertForMaskedLM", artifact / "model", "float32")
+    network = load_network(library(), "BertForMaskedLM", artifact / "model", "float32")
     assert network.config._attn_implementation == "sdpa"
 
 

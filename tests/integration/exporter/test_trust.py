@@ -244,7 +244,7 @@ def test_a_server_that_fails_in_the_middle_is_unavailable(
     def fail(*_: Any, **__: Any) -> None:
         raise errors.Unavailable("Socket closed")
 
-    monkeypatch.setattr("exporter.proving.prove.check_numbers", fail)
+    monkeypatch.setattr("exporter.proving.prove.check_outputs", fail)
     result = lab.export("dying")
     assert result.exit_code == 6
     assert lab.alias("dying") is None

@@ -23,7 +23,7 @@ def site(install_wheel: Callable[[Path], Path]) -> Path:
 
 def test_holds_the_packages_and_nothing_else(site: Path) -> None:
     names = {path.name for path in site.iterdir() if path.suffix not in {".dist-info", ".pth"}}
-    assert names == {"exporter", "stlab_api", "stlab_dashboard", "triton_client"}
+    assert names == {"exporter", "stlab_api", "stlab_dashboard", "stlab_web", "triton_client"}
     assert (site / "exporter/triton/backends/onnxruntime/model.py").is_file()
     assert (site / "exporter/commands/export/report.html.j2").is_file()
     assert (site / "triton_client/py.typed").is_file()

@@ -10,7 +10,7 @@ import pytest
 from exporter.interface import Tensor
 from exporter.parity.evidence import Batching
 from exporter.parity.input_generator import Case
-from exporter.parity.reference_set import Answer, Truth
+from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 from exporter.parity.tolerances import Tolerance
 from stlab_dashboard.asking import judge
 from stlab_dashboard.sources import Samples
@@ -22,11 +22,11 @@ SCALAR = np.array(5, np.int64)
 @pytest.fixture
 def samples() -> Samples:
     case = Case("example", {"x": ROWS})
-    answer = Answer(case, {"y": 2 * ROWS, "n": SCALAR})
+    answer = ReferenceCase(case, {"y": 2 * ROWS, "n": SCALAR})
     budget = Tolerance(np.full((1, 2), 4e-5), 1e-5, 1e-6, 1e-7, 0.0)
-    truth = Truth((answer,), None, {"y": budget, "n": None}, Batching(0), False)
+    references = ReferenceSet((answer,), None, {"y": budget, "n": None}, Batching(0), False)
     outputs = (Tensor("y", "FP32", (-1, 2)), Tensor("n", "INT64", ()))
-    return Samples("m", 1, truth, outputs)
+    return Samples("m", 1, references, outputs)
 
 
 def test_the_same_and_what_rounding_explains(samples: Samples) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from exporter.interface import Tensor
 from exporter.parity.compare import compare, compare_outputs
-from exporter.parity.tolerances import Tolerance, measure, tighter
+from exporter.parity.tolerances import Tolerance, batch_invariance_tolerance, measure
 
 TIGHT = Tolerance(np.array(1e-6), 0.0)
 REFERENCE = np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)
@@ -157,7 +157,7 @@ def test_no_budget_is_ever_zero() -> None:
     tolerance = measure(OUTPUT, [zeros], [])
     assert tolerance is not None
     assert (tolerance.budget(zeros) > 0).all()
-    assert (tighter(tolerance).budget(zeros) > 0).all()
+    assert (batch_invariance_tolerance(tolerance).budget(zeros) > 0).all()
 
 
 def test_rows_mixed_by_a_thousandth_are_beyond_the_tight_budget() -> None:
@@ -165,7 +165,7 @@ def test_rows_mixed_by_a_thousandth_are_beyond_the_tight_budget() -> None:
     tolerance = measure(OUTPUT, [rows], [])
     assert tolerance is not None
     mixed = (rows + 1e-3 * rows.mean(0)).astype(np.float32)
-    assert compare("y", rows, mixed, tighter(tolerance)).problem
+    assert compare("y", rows, mixed, batch_invariance_tolerance(tolerance)).problem
 
 
 def test_positions_that_vary_share_one_budget() -> None:

@@ -18,7 +18,7 @@ def measured(*errors: float) -> Evidence:
     for number, error in enumerate(errors):
         zeros = np.zeros((1, 2), np.float32)
         candidate = np.array([[0.0, error]], np.float32)
-        evidence.compared(f"case {number}", [compare("y", zeros, candidate, TOLERANCE)])
+        evidence.record(f"case {number}", [compare("y", zeros, candidate, TOLERANCE)])
     return evidence
 
 
@@ -54,7 +54,7 @@ def test_the_histogram_counts_by_decade() -> None:
 def test_the_first_problem_is_told() -> None:
     evidence = Evidence([OUTPUT])
     zeros = np.zeros((1, 2), np.float32)
-    problem = evidence.compared("this case", [compare("y", zeros, zeros + 2, TOLERANCE)])
+    problem = evidence.record("this case", [compare("y", zeros, zeros + 2, TOLERANCE)])
     assert problem.startswith("this case, output 'y': 2 at [0, 0]")
     assert evidence.margin == 2.0
 
@@ -62,7 +62,7 @@ def test_the_first_problem_is_told() -> None:
 def test_what_is_beyond_all_numbers_is_null_in_json() -> None:
     evidence = Evidence([OUTPUT])
     zeros = np.zeros((1, 2), np.float32)
-    evidence.compared("case", [compare("y", zeros, zeros * np.nan, TOLERANCE)])
+    evidence.record("case", [compare("y", zeros, zeros * np.nan, TOLERANCE)])
     evidence.add(Check("numbers", passed=False, detail="NaN", margin=evidence.margin))
     written = json.loads(json.dumps(evidence.as_dict(), allow_nan=False))
     assert written["margin"] is None

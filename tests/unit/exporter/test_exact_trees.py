@@ -37,7 +37,7 @@ from exporter.sources.base import OnnxTarget
 from exporter.sources.sklearn import _Converter
 from exporter.sources.tabular import lightgbm_trees, xgboost_trees
 from exporter.sources.tabular.boosters import BoosterConverter
-from exporter.sources.tabular.graph_io import Result, fit
+from exporter.sources.tabular.graph_io import Result, wrap_graph
 
 TARGET = OnnxTarget(opset=18, ir=8, max_opset=18, max_ir=8)
 FLOAT, DOUBLE = 1, 11
@@ -233,7 +233,7 @@ def test_the_order_of_a_converters_sets_does_not_show() -> None:
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
     x, y = (Tensor(name, "FP32", ("rows", 1)) for name in "xy")
     first, second = (
-        fit(helper.make_model(graph, opset_imports=order), [x], [("a", 1)], [Result("b", y)])
+        wrap_graph(helper.make_model(graph, opset_imports=order), [x], [("a", 1)], [Result("b", y)])
         for order in (opsets, opsets[::-1])
     )
     assert first == second

@@ -10,8 +10,8 @@ import pytest
 from exporter.errors import ValidationFailedError
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Batching
-from exporter.parity.input_generator import Case, Drawing, named_samples
-from exporter.parity.reference_set import Answer, Truth
+from exporter.parity.input_generator import Case, InputGenerator, named_samples
+from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 from exporter.parity.samples import load_arrays, load_samples, save_samples
 from exporter.parity.tolerances import Tolerance
 
@@ -40,10 +40,10 @@ def example(interface: Interface = MIXED) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def test_the_same_seed_gives_the_same_inputs() -> None:
-    first = Drawing(MIXED, example()).random("a", rows=5)
-    again = Drawing(MIXED, example()).random("a", rows=5)
-    other = Drawing(MIXED, example()).random("b", rows=5)
-    reseeded = Drawing(MIXED, example(), seed=1).random("a", rows=5)
+    first = InputGenerator(MIXED, example()).random("a", rows=5)
+    again = InputGenerator(MIXED, example()).random("a", rows=5)
+    other = InputGenerator(MIXED, example()).random("b", rows=5)
+    reseeded = InputGenerator(MIXED, example(), seed=1).random("a", rows=5)
     for name in first:
         assert np.array_equal(first[name], again[name])
     assert not np.array_equal(first["x"], other["x"])
@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_inputs() -> None:
 
 
 def test_dtypes_and_shapes_are_the_interfaces() -> None:
-    drawn = Drawing(MIXED, example()).random("a", rows=7)
+    drawn = InputGenerator(MIXED, example()).random("a", rows=7)
     assert {name: (str(a.dtype), a.shape) for name, a in drawn.items()} == {
         "x": ("float32", (7, 3)),
         "mask": ("bool", (7, 3)),
@@ -61,21 +61,21 @@ def test_dtypes_and_shapes_are_the_interfaces() -> None:
 
 
 def test_rows_are_distinct() -> None:
-    rows = Drawing(MIXED, example()).random("a", rows=64)["x"]
+    rows = InputGenerator(MIXED, example()).random("a", rows=64)["x"]
     assert len(np.unique(rows, axis=0)) == 64
 
 
 @pytest.mark.parametrize("label", [f"draw {n}" for n in range(20)])
 def test_whole_numbers_and_strings_stay_within_the_example(label: str) -> None:
-    tokens = Drawing(TOKENS, example(TOKENS)).random(label, rows=32, length=9)["tokens"]
+    tokens = InputGenerator(TOKENS, example(TOKENS)).random(label, rows=32, length=9)["tokens"]
     assert set(tokens.ravel()) <= {3, 7, 90, 11, 42}
-    drawn = Drawing(MIXED, example()).random(label, rows=32)
+    drawn = InputGenerator(MIXED, example()).random(label, rows=32)
     assert set(drawn["code"].ravel()) <= {-5, 12}
     assert set(drawn["name"]) <= {b"north", b"south"}
 
 
 def test_floats_reach_a_little_beyond_the_example() -> None:
-    drawn = Drawing(MIXED, example()).random("a", rows=1000)["x"]
+    drawn = InputGenerator(MIXED, example()).random("a", rows=1000)["x"]
     low, high = 100.0, 250.5
     assert drawn.min() < low + 10
     assert drawn.max() > high - 10
@@ -86,12 +86,12 @@ def test_floats_reach_a_little_beyond_the_example() -> None:
 def test_whole_floats_of_few_values_are_codes() -> None:
     interface = Interface((Tensor("x", "FP32", ("n", 2)),), OUTPUTS)
     codes = np.array([[0, 5], [1, 9]], np.float32)
-    drawn = Drawing(interface, {"x": codes}).random("a", rows=50)["x"]
+    drawn = InputGenerator(interface, {"x": codes}).random("a", rows=50)["x"]
     assert set(drawn.ravel()) <= {0.0, 1.0, 5.0, 9.0}
 
 
 def test_no_example_still_gives_inputs() -> None:
-    drawn = Drawing(MIXED, None).random("a", rows=3)
+    drawn = InputGenerator(MIXED, None).random("a", rows=3)
     assert np.isfinite(drawn["x"]).all()
     assert set(drawn["code"].ravel()) <= {0, 1}
 
@@ -100,13 +100,13 @@ def test_no_example_still_gives_inputs() -> None:
 def test_an_example_without_a_finite_number_still_gives_inputs(values: list[Any]) -> None:
     interface = Interface((Tensor("x", "FP32", ("n", 3)),), OUTPUTS)
     odd = np.array(values, np.float32).reshape(-1, 3)
-    drawing = Drawing(interface, {"x": odd})
-    assert np.isfinite(drawing.random("a", rows=4)["x"]).all()
-    assert all(np.isfinite(case.inputs["x"]).all() for case in drawing.edges(rows=2))
+    generator = InputGenerator(interface, {"x": odd})
+    assert np.isfinite(generator.random("a", rows=4)["x"]).all()
+    assert all(np.isfinite(case.inputs["x"]).all() for case in generator.edges(rows=2))
 
 
 def test_edges_hold_the_example_s_borders() -> None:
-    cases = {case.name: case.inputs for case in Drawing(MIXED, example()).edges(rows=2)}
+    cases = {case.name: case.inputs for case in InputGenerator(MIXED, example()).edges(rows=2)}
     assert (cases["edge zero"]["x"] == 0).all()
     shown = example()["x"]
     assert (cases["edge low"]["x"] <= shown.min(axis=0)).all()
@@ -118,19 +118,19 @@ def test_edges_hold_the_example_s_borders() -> None:
 
 
 def test_other_axes_are_varied_and_rows_are_not() -> None:
-    drawing = Drawing(TOKENS, example(TOKENS))
-    sizes = {name: values["length"] for name, values in drawing.other_sizes()}
+    generator = InputGenerator(TOKENS, example(TOKENS))
+    sizes = {name: values["length"] for name, values in generator.other_sizes()}
     assert sizes == {"longer": 4, "shorter": 1, "double": 6}
-    assert drawing.random("a", rows=2, length=4)["tokens"].shape == (2, 4)
-    assert list(Drawing(MIXED, example()).other_sizes()) == []
+    assert generator.random("a", rows=2, length=4)["tokens"].shape == (2, 4)
+    assert list(InputGenerator(MIXED, example()).other_sizes()) == []
 
 
 def test_equal_symbols_have_equal_sizes() -> None:
     tensors = (Tensor("a", "FP32", ("n", "t")), Tensor("b", "FP32", ("n", "t")))
     given = {"a": np.zeros((2, 5), "f4"), "b": np.zeros((2, 5), "f4")}
-    drawing = Drawing(Interface(tensors, OUTPUTS), given)
-    for _, sizes in drawing.other_sizes():
-        drawn = drawing.random("x", rows=1, **sizes)
+    generator = InputGenerator(Interface(tensors, OUTPUTS), given)
+    for _, sizes in generator.other_sizes():
+        drawn = generator.random("x", rows=1, **sizes)
         assert drawn["a"].shape == drawn["b"].shape != (1, 5)
 
 
@@ -167,25 +167,28 @@ def test_names_of_inputs_and_cases_may_hold_slashes() -> None:
         named_samples({"b/c/x": x, "b_c/x": x}, interface)
 
 
-def truth() -> Truth:
+def references() -> ReferenceSet:
     inputs = example()
     outputs = {
         "y": np.array([1.0, np.nan], np.float32),
         "label": np.array([b"", b"\xff\0"], object),
     }
     tolerances = {"y": Tolerance(np.array(0.25), 0.125, share=0.5, floor=2.0), "label": None}
-    answers = (Answer(Case("example", inputs), outputs), Answer(Case("a b", inputs), outputs))
-    return Truth(answers, None, tolerances, Batching(8), slow=False)
+    answers = (
+        ReferenceCase(Case("example", inputs), outputs),
+        ReferenceCase(Case("a b", inputs), outputs),
+    )
+    return ReferenceSet(answers, None, tolerances, Batching(8), slow=False)
 
 
 def test_samples_come_back_as_they_were_kept(tmp_path: Path) -> None:
-    given = truth()
+    given = references()
     kept = save_samples(tmp_path / "samples.npz", given)
     assert [answer.case.name for answer in kept] == ["example", "a b"]
     read = load_samples(tmp_path / "samples.npz", Batching(8))
     assert read.batching.max_batch_size == 8
-    assert [answer.case.name for answer in read.answers] == ["example", "a b"]
-    for before, after in zip(given.answers, read.answers, strict=True):
+    assert [answer.case.name for answer in read.cases] == ["example", "a b"]
+    for before, after in zip(given.cases, read.cases, strict=True):
         for name, array in before.case.inputs.items():
             assert after.case.inputs[name].dtype == array.dtype
             assert np.array_equal(after.case.inputs[name], array)
@@ -198,8 +201,8 @@ def test_samples_come_back_as_they_were_kept(tmp_path: Path) -> None:
 
 
 def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
-    save_samples(tmp_path / "one.npz", truth())
-    save_samples(tmp_path / "two.npz", truth())
+    save_samples(tmp_path / "one.npz", references())
+    save_samples(tmp_path / "two.npz", references())
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
 
 

@@ -325,7 +325,9 @@ def test_an_upload_that_arrives_otherwise_is_noticed(
             s3.put(target.removeprefix("bucket/"), b"spoiled")
 
     monkeypatch.setattr(files, "put_file", spoils)
-    with pytest.raises(UnavailableError, match=r"checksum mismatch after upload of .*1/model\.onnx"):
+    with pytest.raises(
+        UnavailableError, match=r"checksum mismatch after upload of .*1/model\.onnx"
+    ):
         export(repository, make_bundle(tmp_path))
     assert not [name for name in s3.objects() if "/models/" in name]
 

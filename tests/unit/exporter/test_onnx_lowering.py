@@ -31,7 +31,7 @@ def lowered(folder: Path, proto: onnx.ModelProto, target: OnnxTarget = OLD) -> o
     """The file as it is written, once it answers as the one that was logged."""
     source = opened(folder, proto)
     path = folder / "written.onnx"
-    source.onnx_ways(target)[0](path)
+    source.onnx_exporters(target)[0](path)
     written = onnx.load(path)
     onnx.checker.check_model(written)
     assert written.ir_version <= target.max_ir
@@ -122,7 +122,7 @@ def test_an_operator_that_has_no_older_form_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ValidationFailedError, match=r"opset 26.*at most opset 21.*CumProd"
     ) as refused:
-        source.onnx_ways(OLD)[0](tmp_path / "written.onnx")
+        source.onnx_exporters(OLD)[0](tmp_path / "written.onnx")
     assert refused.value.kind == "target"
 
 
@@ -133,7 +133,7 @@ def test_a_newer_number_alone(tmp_path: Path) -> None:
     # A release that reads it gets the very bytes.
     path = tmp_path / "kept.onnx"
     newest = OnnxTarget(opset=17, ir=8, max_opset=26, max_ir=13)
-    opened(tmp_path, proto).onnx_ways(newest)[0](path)
+    opened(tmp_path, proto).onnx_exporters(newest)[0](path)
     assert path.read_bytes() == (tmp_path / "model.onnx").read_bytes()
 
 
@@ -146,7 +146,7 @@ def test_a_type_that_came_later_is_named(tmp_path: Path) -> None:
     proto.opset_import[0].version = 21
     source = opened(tmp_path, proto)
     with pytest.raises(ValidationFailedError, match="INT4") as refused:
-        source.onnx_ways(OLDEST)[0](tmp_path / "written.onnx")
+        source.onnx_exporters(OLDEST)[0](tmp_path / "written.onnx")
     assert refused.value.kind == "target"
 
 
@@ -183,7 +183,7 @@ def test_a_new_attribute_that_changes_the_answer(tmp_path: Path) -> None:
     proto = model_of(graph_of(nodes, {"x": [4, 6]}, {"y": [4, 6]}, constants), 21, 10)
     source = opened(tmp_path, proto)
     with pytest.raises(ValidationFailedError, match="QuantizeLinear"):
-        source.onnx_ways(OLDEST)[0](tmp_path / "written.onnx")
+        source.onnx_exporters(OLDEST)[0](tmp_path / "written.onnx")
 
 
 def test_what_only_the_converter_knows(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_what_only_the_converter_knows(tmp_path: Path) -> None:
     proto = model_of(graph_of(nodes, {"x": [4, 6]}, {"y": [4, 6, 2]}, constants), 20, 9)
     source = opened(tmp_path, proto)
     path = tmp_path / "written.onnx"
-    first, second = source.onnx_ways(OLDEST)
+    first, second = source.onnx_exporters(OLDEST)
     with pytest.raises(ValidationFailedError, match="DFT"):
         first(path)
     second(path)
@@ -215,7 +215,7 @@ def test_constants_that_lie_elsewhere(tmp_path: Path) -> None:
     model = MLModel(folder, {"onnx": {"data": "model.onnx"}}, (), (), None, None)
     (folder / "model.onnx").write_bytes(proto.SerializeToString())
     source = open_source(model, allow_pickle=False)
-    first, second = source.onnx_ways(OLD)
+    first, second = source.onnx_exporters(OLD)
     first(tmp_path / "written.onnx")
     assert np.allclose(answer(tmp_path / "written.onnx"), answer(folder / "model.onnx"), atol=1e-6)
     assert (tmp_path / "written.onnx.data").is_file()

@@ -83,7 +83,7 @@ def test_everything_that_uses_a_name_follows(tmp_path: Path) -> None:
     expected = np.exp(ROWS) - ROWS
     assert np.allclose(source.run(source.example)["the_answer"], expected, atol=1e-6)
     path = tmp_path / "written.onnx"
-    source.onnx_ways(TARGET)[0](path)
+    source.onnx_exporters(TARGET)[0](path)
     onnx.checker.check_model(path)
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert np.allclose(session.run(["the_answer"], {"my_input": ROWS})[0], expected, atol=1e-6)

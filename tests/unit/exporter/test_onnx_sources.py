@@ -14,7 +14,7 @@ from exporter.errors import ValidationFailedError
 from exporter.sources.base import OnnxTarget
 from exporter.sources.mlmodel import Field
 from exporter.sources.onnx import open_source
-from exporter.sources.onnx.string_locale import needs_english
+from exporter.sources.onnx.string_locale import uses_english_locale
 
 from .onnx_files import ROWS, graph_of, logged, model_of, opened
 
@@ -62,7 +62,7 @@ def test_dictionaries_become_columns(
     answer = source.run({"x": ROWS})["output_probability"]
     assert np.allclose(answer.sum(1), 1)
     path = tmp_path / "written.onnx"
-    assert "ZipMap" in source.onnx_ways(TARGET)[0](path)
+    assert "ZipMap" in source.onnx_exporters(TARGET)[0](path)
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert np.array_equal(session.run(["output_probability"], {"x": ROWS})[0], answer)
     raw = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
@@ -87,7 +87,7 @@ def test_external_data_under_any_name(tmp_path: Path) -> None:
     (model.path / "model.onnx").write_bytes(proto.SerializeToString())
     folder = tmp_path / "written"
     folder.mkdir()
-    open_source(model, allow_pickle=False).onnx_ways(TARGET)[0](folder / "model.onnx")
+    open_source(model, allow_pickle=False).onnx_exporters(TARGET)[0](folder / "model.onnx")
     assert sorted(path.name for path in folder.iterdir()) == [
         "model.onnx",
         "model.onnx.data",
@@ -256,7 +256,7 @@ def test_the_case_of_texts_where_no_locale_is_installed(
     assert source.run({"x": words})["y"].tolist() == [b"good", "äöü straße яблоко".encode()]
     assert "C.UTF-8" in " ".join(source.notes)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx"]
-    source.onnx_ways(TARGET)[0](tmp_path / "written.onnx")
+    source.onnx_exporters(TARGET)[0](tmp_path / "written.onnx")
     written = onnx.load(tmp_path / "written.onnx").graph.node[0]
     assert [a.s for a in written.attribute if a.name == "locale"] == [b"C.UTF-8"]
 
@@ -266,7 +266,7 @@ def test_a_locale_of_another_language_is_kept() -> None:
         "StringNormalizer", ["x"], ["y"], case_change_action="LOWER", locale="tr_TR.UTF-8"
     )
     shape = {"x": ["n"]}, {"y": ["n"]}
-    assert not needs_english(model_of(graph_of([node], *shape, kind=TensorProto.STRING)))
+    assert not uses_english_locale(model_of(graph_of([node], *shape, kind=TensorProto.STRING)))
 
 
 @pytest.mark.parametrize("example", [None, ROWS[:1].tolist(), ROWS.tolist()])
@@ -286,7 +286,7 @@ def test_rows_that_a_converter_declared_to_be_one(tmp_path: Path, example: objec
     source = opened(tmp_path, model_of(graph, ai_onnx_ml=1), example=example)
     assert [tensor.shape for tensor in source.interface.outputs] == [(-1, 3), (-1,)]
     path = tmp_path / "written.onnx"
-    source.onnx_ways(TARGET)[0](path)
+    source.onnx_exporters(TARGET)[0](path)
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert not isinstance(session.get_outputs()[1].shape[0], int)
     assert session.run(["label"], {"x": ROWS})[0].shape == (4,)

@@ -12,7 +12,7 @@ from exporter.interface import Tensor
 from exporter.parity.compare import compare
 from exporter.parity.evidence import Batching, Evidence
 from exporter.parity.input_generator import Case
-from exporter.parity.reference_set import Answer, Truth
+from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 from exporter.parity.samples import load_samples, save_samples
 from exporter.parity.tolerances import Tolerance, measure
 
@@ -72,7 +72,7 @@ def test_whole_numbers_may_differ_in_some_rows_only() -> None:
     def differing(rows: int) -> str:
         candidate = reference.copy()
         candidate[:rows] += 1
-        return evidence.compared("case", [compare("label", reference, candidate, tolerance)])
+        return evidence.record("case", [compare("label", reference, candidate, tolerance)])
 
     assert differing(3) == ""
     assert evidence.margin < 1
@@ -84,8 +84,8 @@ def test_one_row_of_a_few_may_be_of_another_class() -> None:
     tolerance = measure(LABEL, [np.zeros(3)], [], "fp16")
     evidence = Evidence([LABEL])
     first = compare("label", np.array([1, 2]), np.array([1, 3]), tolerance)
-    assert evidence.compared("a", [first]) == ""
-    assert "2 of 4 rows" in evidence.compared("b", [first])
+    assert evidence.record("a", [first]) == ""
+    assert "2 of 4 rows" in evidence.record("b", [first])
 
 
 def test_strings_and_truth_values_are_counted_alike() -> None:
@@ -93,9 +93,9 @@ def test_strings_and_truth_values_are_counted_alike() -> None:
     others = names.copy()
     others[:2] = [b"b", b"a"]
     tolerance = measure(Tensor("y", "BYTES", ("n",)), [names], [], "fp16")
-    assert compare("y", names, others, tolerance).others == 2
+    assert compare("y", names, others, tolerance).mismatches == 2
     flags = np.array([True, False])
-    assert compare("y", flags, ~flags, tolerance).others == 2
+    assert compare("y", flags, ~flags, tolerance).mismatches == 2
 
 
 def test_the_class_counts_where_the_reference_decides_it() -> None:
@@ -104,14 +104,14 @@ def test_the_class_counts_where_the_reference_decides_it() -> None:
     swapped = np.array([[0.74, 0.76, 0.0], [0.9, 1.0, 0.0]], np.float32)
     difference = compare("y", reference, swapped, tolerance)
     assert difference.problem == ""
-    assert (difference.rows, difference.others) == (1, 1)
+    assert (difference.rows, difference.mismatches) == (1, 1)
 
 
 def test_infinities_and_no_numbers_decide_nothing() -> None:
     tolerance = Tolerance(np.array(0.1), 0.0, agreement=0.97)
     reference = np.array([[np.nan, 5.0, 1.0], [-np.inf, -np.inf, 2.0]], np.float32)
     difference = compare("y", reference, reference.copy(), tolerance)
-    assert (difference.problem, difference.rows, difference.others) == ("", 2, 0)
+    assert (difference.problem, difference.rows, difference.mismatches) == ("", 2, 0)
 
 
 def test_one_number_a_row_has_no_class() -> None:
@@ -126,20 +126,20 @@ def test_rows_that_come_again_are_not_counted_as_more() -> None:
     evidence = Evidence([LABEL])
     reference = np.arange(50)
     candidate = np.where(reference == 7, 0, reference)
-    assert evidence.compared("all", [compare("label", reference, candidate, tolerance)]) == ""
+    assert evidence.record("all", [compare("label", reference, candidate, tolerance)]) == ""
     for row in [*range(50)] * 4:
         one = slice(row, row + 1)
         again = compare("label", reference[one], candidate[one], tolerance)
-        assert evidence.compared("piece", [again], times=4) == ""
+        assert evidence.record("piece", [again], times=4) == ""
     wrong = compare("label", reference, reference + 1, tolerance)
-    assert "another class" in evidence.compared("glued wrongly", [wrong], times=4)
+    assert "another class" in evidence.record("glued wrongly", [wrong], times=4)
 
 
-def truth(tolerance: Tolerance | None, own: Tolerance | None) -> Truth:
+def references(tolerance: Tolerance | None, own: Tolerance | None) -> ReferenceSet:
     outputs = {"y": np.ones((2, 3), np.float32), "label": np.array([1, 2])}
-    answer = Answer(Case("example", {"x": np.ones((2, 3), np.float32)}), outputs)
+    answer = ReferenceCase(Case("example", {"x": np.ones((2, 3), np.float32)}), outputs)
     label = Tolerance(np.zeros(()), 0.0, agreement=0.97)
-    return Truth(
+    return ReferenceSet(
         (answer,), None, {"y": tolerance, "label": label}, Batching(8), False,
         {"y": own, "label": None},
     )  # fmt: skip
@@ -148,7 +148,7 @@ def truth(tolerance: Tolerance | None, own: Tolerance | None) -> Truth:
 def test_samples_keep_the_budgets_of_the_precision(tmp_path: Path) -> None:
     answer = np.array([[0.2, 0.7, 0.1]], np.float32)
     tolerance = measure(CLASSES, [answer], [], "int8")
-    save_samples(tmp_path / "samples.npz", truth(tolerance, None))
+    save_samples(tmp_path / "samples.npz", references(tolerance, None))
     read = load_samples(tmp_path / "samples.npz", Batching(8)).tolerances
     assert read["y"] is not None
     assert read["label"] is not None
@@ -159,7 +159,7 @@ def test_samples_keep_the_budgets_of_the_precision(tmp_path: Path) -> None:
 
 def test_in_the_models_own_precision_the_file_is_what_it_was(tmp_path: Path) -> None:
     own = measure(CLASSES, [np.ones((2, 3), np.float32)], [])
-    given = truth(own, own).in_own_precision()
+    given = references(own, own).in_own_precision()
     save_samples(tmp_path / "samples.npz", given)
     with np.load(tmp_path / "samples.npz") as archive:
         assert [name for name in archive.files if name.startswith("tolerance/")] == [
@@ -171,6 +171,6 @@ def test_in_the_models_own_precision_the_file_is_what_it_was(tmp_path: Path) -> 
 
 def test_ways_to_convert_are_chosen_by_the_models_own_budgets() -> None:
     wide, own = Tolerance(np.array(1.0), 0.0), Tolerance(np.array(1e-6), 0.0)
-    given = truth(wide, own).renamed({"y": "OUTPUT__0"})
+    given = references(wide, own).renamed({"y": "OUTPUT__0"})
     assert given.tolerances["OUTPUT__0"] is wide
     assert given.in_own_precision().tolerances == {"OUTPUT__0": own, "label": None}

@@ -14,11 +14,11 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from exporter.errors import ValidationFailedError
 from exporter.formats.base import Conversion, Target
-from exporter.formats.precision import reduce
+from exporter.formats.precision import reduce_precision
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Batching
 from exporter.parity.input_generator import Case, take_rows
-from exporter.parity.reference_set import Answer, Truth
+from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 from exporter.parity.tolerances import measure
 from exporter.triton.releases import release
 
@@ -92,15 +92,17 @@ def reduced(
     triton: str = "26.07",
     wrong: float = 0.0,
     **options: Any,
-) -> tuple[ModelProto, Conversion, Truth]:
+) -> tuple[ModelProto, Conversion, ReferenceSet]:
     """Reduce a file that is to answer as it does in float32; return it with what is said of it."""
     (folder / "bundle").mkdir(exist_ok=True)
     path = folder / "bundle" / "model.onnx"
     onnx.save(given, path)
     session = ort.InferenceSession(path)
 
-    def answer(name: str, rows: Array) -> Answer:
-        return Answer(Case(name, {"x": rows}), {"y": session.run(None, {"x": rows})[0] + wrong})
+    def answer(name: str, rows: Array) -> ReferenceCase:
+        return ReferenceCase(
+            Case(name, {"x": rows}), {"y": session.run(None, {"x": rows})[0] + wrong}
+        )
 
     answers = tuple(answer(f"{n} rows", x[n : 2 * n]) for n in (4, 1, 2, 3))
     interface = Interface(
@@ -112,26 +114,28 @@ def reduced(
         p: {"y": measure(output, [a.outputs["y"] for a in answers], [], p)}
         for p in (precision, "fp32")
     }
-    truth = Truth(
+    references = ReferenceSet(
         answers, answer("pool", x[8:24]), budgets[precision], Batching(16), False, budgets["fp32"]
     )
     conversion = Conversion(
         "onnx", "onnxruntime", path.name, interface, "by hand", {}, path.stat().st_size
     )
-    conversion = reduce(path, conversion, Target(release(triton), precision), truth, **options)
-    return onnx.load(path), conversion, truth
+    conversion = reduce_precision(
+        path, conversion, Target(release(triton), precision), references, **options
+    )
+    return onnx.load(path), conversion, references
 
 
-def margin(given: ModelProto, truth: Truth) -> float:
+def margin(given: ModelProto, references: ReferenceSet) -> float:
     """The worst error beside its budget over all that the reference was asked."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(given.SerializeToString(), options)
-    tolerance = truth.tolerances["y"]
+    tolerance = references.tolerances["y"]
     assert tolerance is not None
-    assert truth.pool is not None
+    assert references.batch is not None
     worst = 0.0
-    for answer in (*truth.answers, truth.pool):
+    for answer in (*references.cases, references.batch):
         expected = answer.outputs["y"]
         error = np.abs(session.run(None, dict(answer.case.inputs))[0] - expected)
         worst = max(worst, float((error / tolerance.budget(expected)).max()))
@@ -147,9 +151,9 @@ IMAGES = random(24, 3, 8, 8, seed=3)
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_a_classifier_is_smaller_and_within_budget(precision: str, tmp_path: Path) -> None:
-    small, conversion, truth = reduced(classifier(), tmp_path, precision, IMAGES)
+    small, conversion, references = reduced(classifier(), tmp_path, precision, IMAGES)
     onnx.checker.check_model(small, full_check=True)
-    assert margin(small, truth) < 1
+    assert margin(small, references) < 1
     kinds = {v.type.tensor_type.elem_type for v in (*small.graph.input, *small.graph.output)}
     assert kinds == {TensorProto.FLOAT}
     told = conversion.facts["reduced"]
@@ -181,7 +185,7 @@ def test_int8_has_a_scale_per_channel_and_no_pair_at_the_output(tmp_path: Path) 
 
 
 def test_int8_for_tensorrt_is_centred(tmp_path: Path) -> None:
-    small, _, truth = reduced(classifier(), tmp_path, "int8", IMAGES, symmetric=True)
+    small, _, references = reduced(classifier(), tmp_path, "int8", IMAGES, symmetric=True)
     zeros = [t for t in small.graph.initializer if t.name.endswith("zero_point")]
     assert zeros
     assert all(not numpy_helper.to_array(zero).any() for zero in zeros)
@@ -189,13 +193,13 @@ def test_int8_for_tensorrt_is_centred(tmp_path: Path) -> None:
     for n in small.graph.node:
         if n.op_type == "Conv":
             assert readers(small, n.output[0]) == {"Relu"}, "rounded behind it alone"
-    assert margin(small, truth) < 1
+    assert margin(small, references) < 1
 
 
 def test_an_older_opset_is_lifted(tmp_path: Path) -> None:
-    small, _, truth = reduced(classifier(opset=11), tmp_path, "int8", IMAGES)
+    small, _, references = reduced(classifier(opset=11), tmp_path, "int8", IMAGES)
     assert small.opset_import[0].version == 13
-    assert margin(small, truth) < 1
+    assert margin(small, references) < 1
 
 
 def test_int8_that_loses_too_much_is_refused_with_the_layer(tmp_path: Path) -> None:
@@ -225,12 +229,12 @@ def test_only_what_loses_too_much_keeps_float32(tmp_path: Path) -> None:
         [3],
     )
     x = random(24, 2) * np.float32([1e6, 1e-2])
-    small, conversion, truth = reduced(given, tmp_path, "int8", x)
+    small, conversion, references = reduced(given, tmp_path, "int8", x)
     kept = conversion.facts["reduced"]["kept_float32"]
     assert "wide" in kept
     assert not {"narrow", "last"} & set(kept)
     assert readers(small, "x") == {"Gemm"}, "it is not rounded before a node that keeps float32"
-    assert margin(small, truth) < 1
+    assert margin(small, references) < 1
     assert any("wide" in note and "float32" in note for note in conversion.notes)
 
 
@@ -238,7 +242,7 @@ def test_a_node_that_keeps_float32_is_given_the_activation(tmp_path: Path) -> No
     """The quantizer makes activations part of the rounding, and leaves them out."""
     from exporter.formats.precision.int8 import _Quantizer
     from exporter.formats.precision.onnx_io import read
-    from exporter.formats.precision.qdq import with_ends
+    from exporter.formats.precision.qdq import add_output_identities
 
     class Folder:
         folder = tmp_path
@@ -247,7 +251,7 @@ def test_a_node_that_keeps_float32_is_given_the_activation(tmp_path: Path) -> No
             return iter([{"x": IMAGES}])
 
     onnx.save(classifier(), tmp_path / "model.onnx")
-    plain = with_ends(read(tmp_path / "model.onnx"))
+    plain = add_output_identities(read(tmp_path / "model.onnx"))
     bench: Any = Folder()
     small = _Quantizer(plain, bench, (), symmetric=False).quantized(["head", "average", "flatten"])
     onnx.checker.check_model(small, full_check=True)
@@ -269,14 +273,14 @@ def test_float16_keeps_what_overflows_and_says_so(tmp_path: Path) -> None:
         [4],
         [64],
     )
-    small, conversion, truth = reduced(given, tmp_path, "fp16", random(24, 4))
+    small, conversion, references = reduced(given, tmp_path, "fp16", random(24, 4))
     assert conversion.facts["reduced"]["kept_float32"] == ["up", "down"]
     assert any("up, down keep float32: numbers are too large" in n for n in conversion.notes)
     types = {t.name: t.data_type for t in small.graph.initializer}
     assert types == {
         "w.half": TensorProto.FLOAT16, "up": TensorProto.FLOAT, "down": TensorProto.FLOAT
     }  # fmt: skip
-    assert margin(small, truth) < 1
+    assert margin(small, references) < 1
 
 
 def test_float16_keeps_what_rounding_ruins(tmp_path: Path) -> None:
@@ -292,12 +296,12 @@ def test_float16_keeps_what_rounding_ruins(tmp_path: Path) -> None:
         [4],
         [3],
     )
-    small, conversion, truth = reduced(given, tmp_path, "fp16", random(24, 4))
+    small, conversion, references = reduced(given, tmp_path, "fp16", random(24, 4))
     kept = conversion.facts["reduced"]["kept_float32"]
     assert {"up", "down"} <= set(kept)
     assert "head" not in kept
     assert any("rounding loses too much there" in note for note in conversion.notes)
-    assert margin(small, truth) < 1
+    assert margin(small, references) < 1
 
 
 def test_float16_is_refused_where_nothing_of_weight_is_left(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import ValidationFailedError
-from exporter.sources.base import CannotRun
+from exporter.sources.base import InputRejectedError
 from exporter.sources.mlmodel import MLModel
 from exporter.sources.pytorch.program_source import ExportedProgramSource
 from exporter.sources.pytorch.pt2_archive import load_program
@@ -495,5 +495,5 @@ def test_a_guard_that_cannot_be_computed_refuses_the_input(tmp_path: Path) -> No
     model = MLModel(tmp_path, {}, (), (), None, None)
     source = ExportedProgramSource(model, program)
     (name,) = (tensor.name for tensor in source.interface.inputs)
-    with pytest.raises(CannotRun, match="zero"):
+    with pytest.raises(InputRejectedError, match="zero"):
         source.run({name: np.ones((2, 3), np.float32)})

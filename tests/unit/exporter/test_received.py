@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from exporter.build.builder import BuildJob
-from exporter.build.received import read_event, read_outcome, read_truth, take_bundle
+from exporter.build.received import read_event, read_outcome, read_reference_set, take_bundle
 from exporter.bundle import CONFIG, MANIFEST, SAMPLES, Bundle
 from exporter.errors import ValidationFailedError
 from exporter.parity.evidence import Batching, Evidence
@@ -49,7 +49,7 @@ class Left:
     """What a process left, and the job that it was for."""
 
     bundle: Path
-    truth: Path
+    references: Path
     job: BuildJob
     facts: dict[str, Any]
 
@@ -58,7 +58,7 @@ class Left:
         Bundle.seal(self.bundle, self.facts)
 
     def take(self) -> Bundle:
-        return take_bundle(self.bundle, self.truth, self.job)
+        return take_bundle(self.bundle, self.references, self.job)
 
 
 @pytest.fixture
@@ -95,7 +95,9 @@ def test_a_bundle_is_taken_over(left: Left) -> None:
     taken = left.take()
     assert taken.path == left.job.folder
     taken.verify()
-    assert read_truth(left.truth, Batching(8), slow=False).answers[0].case.name == "example"
+    assert (
+        read_reference_set(left.references, Batching(8), slow=False).cases[0].case.name == "example"
+    )
 
 
 def _link(left: Left) -> None:
@@ -315,13 +317,13 @@ def test_truths_that_are_none(tmp_path: Path) -> None:
     ):
         _archive(path, compression, content)
         with pytest.raises(ValidationFailedError):
-            read_truth(path, Batching(0), slow=False)
+            read_reference_set(path, Batching(0), slow=False)
     np.savez(path, **{"a-name-without-parts": np.ones(1)})
     with pytest.raises(ValidationFailedError):
-        read_truth(path, Batching(0), slow=False)
+        read_reference_set(path, Batching(0), slow=False)
     path.unlink()
     for target in ("/dev/zero", str(tmp_path / "nowhere")):
         path.symlink_to(target)
         with pytest.raises(ValidationFailedError):
-            read_truth(path, Batching(0), slow=False)
+            read_reference_set(path, Batching(0), slow=False)
         path.unlink()

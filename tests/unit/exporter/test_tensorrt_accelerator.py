@@ -12,11 +12,11 @@ import pytest
 
 from exporter.build.configure import build_config
 from exporter.formats.base import Conversion, Target
-from exporter.formats.tensorrt_accelerator import accelerated
+from exporter.formats.tensorrt_accelerator import with_accelerator
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Batching
 from exporter.parity.input_generator import Case
-from exporter.parity.reference_set import Answer, Truth
+from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 from exporter.triton.model_config import parse, render
 from exporter.triton.releases import release
 
@@ -26,24 +26,28 @@ INTERFACE = Interface(
 )
 
 
-def truth(*sizes: tuple[int, int], names: tuple[str, str] = ("tokens", "weights")) -> Truth:
+def references(
+    *sizes: tuple[int, int], names: tuple[str, str] = ("tokens", "weights")
+) -> ReferenceSet:
     answers = tuple(
-        Answer(Case(f"{n}x{t}", {names[0]: np.zeros((n, t)), names[1]: np.zeros((n, 3))}), {})
+        ReferenceCase(
+            Case(f"{n}x{t}", {names[0]: np.zeros((n, t)), names[1]: np.zeros((n, 3))}), {}
+        )
         for n, t in sizes
     )
-    return Truth(answers, None, {}, Batching(16), slow=False)
+    return ReferenceSet(answers, None, {}, Batching(16), slow=False)
 
 
-SEEN = truth((4, 7), (1, 7), (3, 14), (2, 3))
+SEEN = references((4, 7), (1, 7), (3, 14), (2, 3))
 
 
-def told(folder: Path, given: Truth = SEEN, **target: Any) -> tuple[Mapping[str, str], str]:
+def told(folder: Path, given: ReferenceSet = SEEN, **target: Any) -> tuple[Mapping[str, str], str]:
     """What the config says of the accelerator, and the notes."""
     interface = target.pop("interface", INTERFACE)
     wanted = Target(release(target.pop("release", "26.07")), accelerator="tensorrt")
     wanted = replace(wanted, **{"max_batch_size": 16, **target})
     plain = Conversion("onnx", "onnxruntime", "model.onnx", interface, "test", {}, 7)
-    conversion = accelerated(plain, folder, wanted, given)
+    conversion = with_accelerator(plain, folder, wanted, given)
     most = wanted.max_batch_size
     config = build_config("net", 1, conversion, max_batch_size=most, warmup=[])
     assert parse(render(config), where="it") == config
@@ -60,7 +64,7 @@ def model(tmp_path: Path) -> Path:
 
 def test_without_an_accelerator_nothing_is_said(model: Path) -> None:
     plain = Conversion("onnx", "onnxruntime", "model.onnx", INTERFACE, "test", {}, 7)
-    assert accelerated(plain, model, Target(release("26.07")), SEEN) is plain
+    assert with_accelerator(plain, model, Target(release("26.07")), SEEN) is plain
     config = build_config("net", 1, plain, max_batch_size=16, warmup=[])
     assert not config.HasField("optimization")
 
@@ -92,7 +96,7 @@ def test_fixed_sizes_need_no_telling(model: Path) -> None:
 @pytest.mark.parametrize("name", ["tokens:0", "tokens,1"])
 def test_a_name_that_a_list_of_shapes_cannot_hold(model: Path, name: str) -> None:
     odd = Interface((Tensor(name, "INT64", ("n", "t")), INTERFACE.inputs[1]), ())
-    parameters, notes = told(model, truth((4, 7), names=(name, "weights")), interface=odd)
+    parameters, notes = told(model, references((4, 7), names=(name, "weights")), interface=odd)
     assert not [key for key in parameters if key.startswith("trt_profile")]
     assert parameters["trt_timing_cache_enable"] == "1"
     assert f"cannot be told the sizes of '{name}'" in notes

@@ -145,7 +145,7 @@ try:
 except StlabError as error:
     refused = error.message
 print(json.dumps([
-    log.told(),
+    log.messages(),
     refused,
     [plan._network_flags(precision) for precision in ("fp32", "fp16", "int8")],
     available._tensorrt(),

@@ -20,8 +20,8 @@ from exporter.formats.base import Conversion, Target
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
 from exporter.parity.input_generator import named_samples
-from exporter.parity.reference_checks import examine
-from exporter.parity.reference_set import Truth
+from exporter.parity.reference_checks import check_reference
+from exporter.parity.reference_set import ReferenceSet
 from exporter.system import cuda
 from exporter.triton.releases import release
 
@@ -37,8 +37,8 @@ class Doubling:
     interface = Interface(
         (Tensor("x", "FP32", ("n", "t", 2)),), (Tensor("y", "FP32", ("n", "t", 2)),)
     )
-    mixes_rows = ""
-    splits = False
+    batching_blocker = ""
+    has_thresholds = False
     nodes: Any = (("Mul", ["x", "two"], ["y"]),)
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Doubling:
     def run_float64(self, inputs: Any) -> None:
         return None
 
-    def onnx_ways(self, target: Any) -> list[Callable[[Path], str]]:
+    def onnx_exporters(self, target: Any) -> list[Callable[[Path], str]]:
         return [self.write]
 
     def write(self, path: Path) -> str:
@@ -87,12 +87,12 @@ class Setup:
         forget()
 
     def convert(self, source: Doubling, most: int = 8, **target: Any) -> Conversion:
-        self.truth = truth_of(source, most)
+        self.references = references_of(source, most)
         number = len(list(self.folder.glob("bundle*")))
         folder = self.folder / f"bundle{number}"
         folder.mkdir()
         wanted = Target(release(target.pop("release", "26.07")), max_batch_size=most)
-        result = convert("tensorrt", source, folder, replace(wanted, **target), self.truth)
+        result = convert("tensorrt", source, folder, replace(wanted, **target), self.references)
         assert [path.name for path in folder.iterdir()] == ["model.plan"]
         assert result.bytes == (folder / "model.plan").stat().st_size
         # Nothing is left on the GPU, nor beside the bundle.
@@ -112,9 +112,9 @@ def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
     forget()
 
 
-def truth_of(source: Doubling, most: int) -> Truth:
+def references_of(source: Doubling, most: int) -> ReferenceSet:
     longest = named_samples({"long/x": np.tile(ROWS, (1, 5, 1))}, source.interface)
-    return examine(
+    return check_reference(
         source,
         Evidence(source.interface.outputs),
         max_batch_size=most or 8,
@@ -147,7 +147,7 @@ def test_a_plan_is_built_run_and_described(setup: Setup) -> None:
 
 def test_what_is_not_batched_has_its_rows_from_the_cases(setup: Setup) -> None:
     result = setup.convert(Doubling(), most=0)
-    rows = {answer.case.inputs["x"].shape[0] for answer in setup.truth.answers}
+    rows = {answer.case.inputs["x"].shape[0] for answer in setup.references.cases}
     profile = result.facts["tensorrt"]["profile"]["x"]
     assert (profile["min"][0], profile["max"][0]) == (min(rows), max(rows))
 
@@ -168,8 +168,13 @@ def test_a_precision_is_a_flag_or_the_models_own(
     setup.install(FakeTensorRT(version))
     asked: list[Path] = []
 
-    def reduce(
-        path: Path, conversion: Conversion, target: Target, truth: Truth, *, symmetric: bool
+    def reduce_precision(
+        path: Path,
+        conversion: Conversion,
+        target: Target,
+        references: ReferenceSet,
+        *,
+        symmetric: bool,
     ) -> Conversion:
         assert path.is_file()
         assert symmetric
@@ -178,7 +183,7 @@ def test_a_precision_is_a_flag_or_the_models_own(
         return conversion
 
     module = ModuleType("precision")
-    module.reduce = reduce  # type: ignore[attr-defined]
+    module.reduce_precision = reduce_precision  # type: ignore[attr-defined]
     setup.patch.setitem(sys.modules, "exporter.formats.precision", module)
     name = "25.03" if version.startswith("10") else "26.07"
     setup.convert(Doubling(), release=name, precision=precision)
@@ -192,7 +197,7 @@ def test_another_answer_is_refused_with_its_case_and_output(setup: Setup) -> Non
     setup.install(FakeTensorRT("11.4.0.106", error=1e-2))
     failed = refused(setup, Doubling())
     assert failed.kind == "parity"
-    first = setup.truth.answers[0].case.name
+    first = setup.references.cases[0].case.name
     assert f"differs from the registered model: {first}, output 'y': " in failed.message
     assert not setup.driver.lent
 

@@ -21,13 +21,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from exporter.arrays import Arrays
-from exporter.formats.precheck import rehearse
+from exporter.formats.precheck import precheck
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
-from exporter.parity.reference_checks import examine
-from exporter.parity.thresholds import on_thresholds
-from exporter.sources.base import CannotRun, Source
-from exporter.sources.sklearn.trees import splits
+from exporter.parity.reference_checks import check_reference
+from exporter.parity.thresholds import threshold_inputs
+from exporter.sources.base import InputRejectedError, Source
+from exporter.sources.sklearn.trees import has_thresholds
 
 X = Tensor("x", "FP64", ("rows", 2))
 Y = Tensor("y", "FP64", ("rows",))
@@ -37,8 +37,8 @@ EXAMPLE = {"x": np.array([[0.1, 5.0], [0.2, 7.0]])}
 class Function:
     """A reference that is one function of a row."""
 
-    mixes_rows = ""
-    splits = True
+    batching_blocker = ""
+    has_thresholds = True
     flavor = "function"
     example = EXAMPLE
     interface = Interface((X,), (Y,))
@@ -54,7 +54,7 @@ class Function:
 
 
 def asked(function: Callable[[Any], Any], most: int = 8) -> Any:
-    return on_thresholds(cast("Source", Function(function)), EXAMPLE, most)
+    return threshold_inputs(cast("Source", Function(function)), EXAMPLE, most)
 
 
 def test_both_sides_of_a_threshold_and_the_number_that_lies_there() -> None:
@@ -87,10 +87,10 @@ def test_no_more_than_asked_for() -> None:
 def test_a_refusal_is_no_threshold() -> None:
     def refuse(x: Any) -> Any:
         if ((x[:, 0] > 0.14) & (x[:, 0] < 0.16)).any():
-            raise CannotRun("not there")
+            raise InputRejectedError("not there")
         return np.where(x[:, 0] < 0.15, 1.0, 2.0)
 
-    with pytest.raises(CannotRun):
+    with pytest.raises(InputRejectedError):
         asked(refuse)
 
 
@@ -119,19 +119,19 @@ def file(path: Path, threshold: float) -> Path:
 @pytest.mark.parametrize("rounded", [False, True])
 def test_a_threshold_that_was_rounded_on_its_way_is_refused(tmp_path: Path, rounded: bool) -> None:
     source = cast("Source", Function(lambda x: x[:, 0] < 0.15))
-    truth = examine(source, Evidence(), max_batch_size=4, batching="auto")
-    assert truth.batching.max_batch_size == 4
-    assert all(len(answer.case.inputs["x"]) <= 4 for answer in truth.answers)
+    references = check_reference(source, Evidence(), max_batch_size=4, batching="auto")
+    assert references.batching.max_batch_size == 4
+    assert all(len(answer.case.inputs["x"]) <= 4 for answer in references.cases)
     written = float(np.float32(0.15)) if rounded else 0.15
-    problem = rehearse(file(tmp_path / "m.onnx", written), (Y,), truth)
+    problem = precheck(file(tmp_path / "m.onnx", written), (Y,), references)
     assert problem.startswith("thresholds 1: y has") if rounded else problem == ""
 
 
 def test_only_what_is_written_exactly_is_asked() -> None:
     forest = RandomForestClassifier()
-    assert splits(forest)
-    assert splits(make_pipeline(StandardScaler(), MinMaxScaler(), forest))
-    assert not splits(make_pipeline(PCA(), forest))
-    assert not splits(make_pipeline(StandardScaler(), Ridge()))
+    assert has_thresholds(forest)
+    assert has_thresholds(make_pipeline(StandardScaler(), MinMaxScaler(), forest))
+    assert not has_thresholds(make_pipeline(PCA(), forest))
+    assert not has_thresholds(make_pipeline(StandardScaler(), Ridge()))
     stacked = StackingRegressor([("trees", HistGradientBoostingRegressor())], Ridge())
-    assert not splits(stacked)
+    assert not has_thresholds(stacked)

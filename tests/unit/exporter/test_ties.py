@@ -9,8 +9,8 @@ import pytest
 
 from exporter.interface import Interface, Tensor
 from exporter.parity.input_generator import Case
-from exporter.parity.reference_set import Answer
-from exporter.parity.ties import hangs_on_a_hair
+from exporter.parity.reference_set import ReferenceCase
+from exporter.parity.ties import is_tie
 
 
 class Best:
@@ -35,5 +35,5 @@ class Best:
 )
 def test_ties(rows: list[list[float]], tied: bool) -> None:
     x = np.repeat(np.array(rows, np.float32), 8, axis=0)
-    answer = Answer(Case("edge", {"x": x}), Best().run({"x": x}))
-    assert hangs_on_a_hair(Best(), answer) is tied  # type: ignore[arg-type]
+    answer = ReferenceCase(Case("edge", {"x": x}), Best().run({"x": x}))
+    assert is_tie(Best(), answer) is tied  # type: ignore[arg-type]

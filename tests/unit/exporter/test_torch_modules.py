@@ -24,19 +24,19 @@ from torch.utils import _pytree as pytree
 from exporter.errors import ValidationFailedError
 from exporter.sources.base import OnnxTarget
 from exporter.sources.pytorch import decompositions as forms
-from exporter.sources.pytorch.call_convention import positional
+from exporter.sources.pytorch.call_convention import bind_inputs
 from exporter.sources.pytorch.decompositions import complex_ops as complexes
 from exporter.sources.pytorch.decompositions import float64_ops as wide
-from exporter.sources.pytorch.determinism import steers_by_values
-from exporter.sources.pytorch.dynamic_axes import probe
+from exporter.sources.pytorch.determinism import data_dependence
+from exporter.sources.pytorch.dynamic_axes import infer_dynamic_axes
 from exporter.sources.pytorch.module_source import ModuleSource
 from exporter.sources.pytorch.side_effects import (
-    generators,
+    check_no_external_reads,
+    check_no_rng,
     reads_values,
-    refuse_chance,
-    refuse_world,
+    rng_states,
 )
-from exporter.sources.pytorch.statefulness import refuse_first_impressions, refuse_memory, unasked
+from exporter.sources.pytorch.statefulness import check_first_call, check_stateless, copy_unrun
 
 X = torch.arange(12.0).reshape(4, 3)
 TARGET = OnnxTarget(opset=18, ir=8, max_opset=18, max_ir=8)
@@ -62,7 +62,7 @@ class Batch(nn.Module):
     ],
 )
 def test_how_a_module_takes_its_inputs(module: nn.Module, names: list[str], way: str) -> None:
-    called = positional(module, names, [X, X + 1])
+    called = bind_inputs(module, names, [X, X + 1])
     assert called.way == way
     (answer,) = called(X, X + 1)
     expected = X + 1 + 2 * X if names == ["b", "a"] else X + 2 * (X + 1)
@@ -71,7 +71,7 @@ def test_how_a_module_takes_its_inputs(module: nn.Module, names: list[str], way:
 
 def test_a_module_that_takes_them_in_no_way() -> None:
     with pytest.raises(RuntimeError, match="size"):
-        positional(Sum(), ["a", "b"], [X, torch.ones(5, 7)])
+        bind_inputs(Sum(), ["a", "b"], [X, torch.ones(5, 7)])
 
 
 def ask(module: nn.Module) -> Any:
@@ -84,7 +84,7 @@ class Windows(nn.Module):
 
 
 def test_sizes_that_vary_are_found_by_asking() -> None:
-    inputs, outputs, _ = probe(ask(Windows()), [X, X[:, :2]], [[0, 1], [0]])
+    inputs, outputs, _ = infer_dynamic_axes(ask(Windows()), [X, X[:, :2]], [[0, 1], [0]])
     rows, width = inputs[0]
     assert inputs == [(rows, width), (rows, 2)]
     assert isinstance(rows, str)
@@ -105,12 +105,12 @@ def test_a_size_that_the_module_refuses_to_change_is_fixed() -> None:
             raise ValueError("four rows, please")
         return list(TwoRows()(*tensors))
 
-    inputs, outputs, _ = probe(only_four, [X], [[0]])
+    inputs, outputs, _ = infer_dynamic_axes(only_four, [X], [[0]])
     assert (inputs, outputs) == ([(4, 3)], [(2, 6)])
 
 
 def test_an_example_of_one_row_is_grown_before_it_is_traced() -> None:
-    *_, grown = probe(ask(Windows()), [X[:1], X[:1]], [[0], [0]])
+    *_, grown = infer_dynamic_axes(ask(Windows()), [X[:1], X[:1]], [[0], [0]])
     assert [len(tensor) for tensor in grown] == [2, 2]
     assert torch.equal(grown[0][0], grown[0][1]), "of its own values"
 
@@ -140,12 +140,12 @@ class Remembers(nn.Module):
 def test_a_module_that_remembers_is_refused_by_name(what: str, name: str) -> None:
     module = Remembers(what)
     with pytest.raises(ValidationFailedError, match=f"'{name}'"):
-        refuse_memory(module, lambda: module(X))
+        check_stateless(module, lambda: module(X))
 
 
 def test_a_cache_is_no_memory() -> None:
     module = Remembers("cache")
-    refuse_memory(module, lambda: module(X))
+    check_stateless(module, lambda: module(X))
 
 
 def test_the_error_function_in_float64() -> None:
@@ -210,7 +210,7 @@ COUNTS = {"calls": 0}
 def test_a_counter_is_found_wherever_it_is(where: str) -> None:
     module = Hidden(where)
     with pytest.raises(ValidationFailedError, match=f"'{where}'"):
-        refuse_memory(module, lambda: module(X))
+        check_stateless(module, lambda: module(X))
 
 
 class Scripted(nn.Module):
@@ -227,7 +227,7 @@ class Scripted(nn.Module):
 def test_a_script_that_counts_is_refused() -> None:
     module = torch.jit.script(Scripted())
     with pytest.raises(ValidationFailedError, match="'calls'"):
-        refuse_memory(module, lambda: module(X))
+        check_stateless(module, lambda: module(X))
 
 
 class First(nn.Module):
@@ -243,12 +243,12 @@ class First(nn.Module):
 
 def test_what_was_asked_first_must_not_count() -> None:
     module = First()
-    copied = unasked(module)
+    copied = copy_unrun(module)
     assert copied is not None
     answer = [module(X)]
     with pytest.raises(ValidationFailedError, match="asked first"):
-        refuse_first_impressions(lambda given: [copied(*given)], [X], answer)
-    refuse_first_impressions(lambda given: [given[0].relu()], [X], [X.relu()])
+        check_first_call(lambda given: [copied(*given)], [X], answer)
+    check_first_call(lambda given: [given[0].relu()], [X], [X.relu()])
 
 
 @pytest.mark.parametrize(
@@ -256,11 +256,11 @@ def test_what_was_asked_first_must_not_count() -> None:
     [random.random, np.random.rand, lambda: torch.rand(2)],
 )
 def test_what_draws_numbers_is_refused(draw: Callable[[], object]) -> None:
-    before = generators()
-    refuse_chance(before, generators())
+    before = rng_states()
+    check_no_rng(before, rng_states())
     draw()
     with pytest.raises(ValidationFailedError, match="draws random numbers"):
-        refuse_chance(before, generators())
+        check_no_rng(before, rng_states())
 
 
 @pytest.mark.parametrize(
@@ -276,13 +276,13 @@ def test_what_draws_numbers_is_refused(draw: Callable[[], object]) -> None:
 )
 def test_what_is_read_beside_the_inputs_is_refused(read: Callable[[], object], what: str) -> None:
     with pytest.raises(ValidationFailedError, match=what):
-        refuse_world(lambda: (X, read()))
+        check_no_external_reads(lambda: (X, read()))
 
 
 def test_a_log_has_a_time_and_no_answer_of_it() -> None:
-    refuse_world(lambda: logging.getLogger("stlab-test").error("asked"))
+    check_no_external_reads(lambda: logging.getLogger("stlab-test").error("asked"))
     layer = nn.TransformerEncoderLayer(4, 2, batch_first=True).eval()
-    refuse_world(lambda: layer(torch.ones(2, 3, 4)))
+    check_no_external_reads(lambda: layer(torch.ones(2, 3, 4)))
 
 
 PACKED = nn.GRU(1, 2, batch_first=True)
@@ -320,8 +320,8 @@ class Checked(nn.Module):
 
 
 def test_a_size_that_is_made_of_values_is_one_for_all_rows() -> None:
-    assert "a number of its inputs" in steers_by_values(torch.export.export(Longest(), (X + 1,)))
-    assert not steers_by_values(torch.export.export(Checked(), (X,)))
+    assert "a number of its inputs" in data_dependence(torch.export.export(Longest(), (X + 1,)))
+    assert not data_dependence(torch.export.export(Checked(), (X,)))
 
 
 W = torch.randn(2, 4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -358,7 +358,7 @@ def test_forms_answer_as_the_operators_that_they_replace(compute: Any) -> None:
             return compute(x)
 
     program = torch.export.export(Model(), (X,))
-    written = forms.with_known_forms(program)
+    written = forms.decompose(program)
     assert written is not program
     for given in (X, -X, torch.zeros_like(X)):
         found, right = written.module()(given), program.module()(given)
@@ -384,7 +384,7 @@ def test_pools_of_sizes_that_vary(pool: Any, axes: tuple[int, ...], tmp_path: Pa
 
     image = np.float32(np.random.default_rng(2).normal(size=(2, 3, 7, 8)))
     source = ModuleSource(Pool(), {"x": image}, {"x": (0, *axes)})
-    session = written(source.onnx_ways(TARGET), tmp_path / "model.onnx")
+    session = written(source.onnx_exporters(TARGET), tmp_path / "model.onnx")
     sizes = itertools.product((1, 2, 5, 16), (7, 12, 2, 1) if 2 in axes else (7,), (8, 17, 3, 2))
     for shape in sizes:
         given = np.float32(np.random.default_rng(3).normal(size=(shape[0], 3, *shape[1:])))
@@ -397,7 +397,7 @@ def test_pools_of_sizes_that_vary(pool: Any, axes: tuple[int, ...], tmp_path: Pa
 def test_pools_of_one_size_stay() -> None:
     layer = nn.AdaptiveAvgPool2d((2, 3))
     program = torch.export.export(layer, (torch.zeros(2, 3, 7, 8),))
-    assert forms.with_known_forms(program) is program
+    assert forms.decompose(program) is program
 
 
 class Last(nn.Module):
@@ -422,7 +422,7 @@ def test_the_last_state_of_packed_sequences(
     module = Last(layer, **options).eval()
     x, lengths = np.float32(np.random.default_rng(0).normal(size=(4, 6, 3))), np.array([6, 3, 4, 1])
     source = ModuleSource(module, {"x": x, "lengths": lengths}, {"x": (0, 1), "lengths": (0,)})
-    session = written(source.onnx_ways(TARGET), tmp_path / "model.onnx")
+    session = written(source.onnx_exporters(TARGET), tmp_path / "model.onnx")
     assert [value.name for value in session.get_outputs()] == ["output"]
     for rows in (1, 2, 5, 16):
         places = np.arange(rows)[::-1] % 4
@@ -450,7 +450,7 @@ def test_scripts_of_dicts_and_lists(tmp_path: Path, make: Callable[[], nn.Module
     names = ["x", "y"] if make is Listed else ["x"]
     example = {name: np.float32(X.numpy() + place) for place, name in enumerate(names)}
     source = ModuleSource(torch.jit.script(make()), example, dict.fromkeys(names, (0,)))
-    session = written(source.onnx_ways(TARGET), tmp_path / "model.onnx")
+    session = written(source.onnx_exporters(TARGET), tmp_path / "model.onnx")
     for rows, sign in itertools.product((1, 2, 5, 16), (1, -1)):
         given = {n: np.resize(array * sign, (rows, 3)) for n, array in example.items()}
         found = dict(zip(source.run(given), session.run(None, given), strict=True))
@@ -486,7 +486,7 @@ def test_transforms_of_any_length(transform: Any, length: int, tmp_path: Path) -
 
     draw = np.random.default_rng(4)
     x = np.float32(draw.normal(size=(2, length, 3)))
-    session = written(ModuleSource(Transform(), {"x": x}, {"x": (0,)}).onnx_ways(TARGET),
+    session = written(ModuleSource(Transform(), {"x": x}, {"x": (0,)}).onnx_exporters(TARGET),
                       tmp_path / "model.onnx")  # fmt: skip
     for rows in (1, 5):
         given = np.float32(draw.normal(size=(rows, length, 3)))

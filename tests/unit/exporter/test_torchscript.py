@@ -21,7 +21,7 @@ from exporter.formats.torchscript.archive import write_archive
 from exporter.formats.torchscript.fx_to_script import NotWritableError, script_of_graph
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
-from exporter.parity.reference_checks import examine
+from exporter.parity.reference_checks import check_reference
 from exporter.sources.base import Source
 from exporter.sources.pytorch.module_source import ModuleSource
 from exporter.triton.releases import DEFAULT_RELEASE, release
@@ -42,9 +42,9 @@ def made(
     """Convert a module, and load what was written."""
     varying = dict.fromkeys(example, (0, *free))
     source = ModuleSource(module.eval(), example, varying)
-    truth = examine(source, Evidence(), max_batch_size=4, batching="auto")
+    references = check_reference(source, Evidence(), max_batch_size=4, batching="auto")
     folder.mkdir()
-    conversion = convert(source, folder, TARGET, truth)
+    conversion = convert(source, folder, TARGET, references)
     return conversion, torch.jit.load(folder / "model.pt")
 
 
@@ -221,17 +221,17 @@ def test_what_has_no_axes_has_one_of_one_element() -> None:
 
 
 def test_loops_of_a_graph_are_not_traced() -> None:
-    class Halved(nn.Module):
+    class HalfModel(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.while_loop(lambda x: x.sum() > 1, lambda x: (x / 2,), (x,))[0]
 
     with pytest.raises(NotWritableError, match="while_loop"):
-        of_graph(Halved(), torch.tensor(X))
+        of_graph(HalfModel(), torch.tensor(X))
 
 
 def source(interface: Interface, **more: Any) -> Source:
     return cast(
-        "Source", SimpleNamespace(flavor="onnx", interface=interface, mixes_rows="", **more)
+        "Source", SimpleNamespace(flavor="onnx", interface=interface, batching_blocker="", **more)
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch.export import ExportedProgram
 
-__all__ = ["with_known_forms"]
+__all__ = ["decompose"]
 
 _REAL = frozenset({torch.float16, torch.float32, torch.float64, torch.int32, torch.int64})
 
@@ -31,15 +31,21 @@ def _of(forms: Mapping[Any, Any], *dtypes: torch.dtype) -> Callable[[Any], bool]
 
 # Forms, and whether a node wants one; where none does, a program stays as it is.
 _FORMS: tuple[tuple[dict[Any, Callable[..., Any]], Callable[[Any], bool]], ...] = (
-    (along.FORMS, _of(along.FORMS, *_REAL)),
-    (others.FORMS, lambda node: _of(others.FORMS, *_REAL)(node) and not others.is_known(node)),
-    (wide.FORMS, lambda node: _of(wide.FORMS, torch.float64)(node) or wide.projects(node)),
-    (complexes.FORMS, _of(complexes.FORMS, torch.complex64, torch.complex128)),
-    (spectra.FORMS, spectra.loses_digits),
+    (along.DECOMPOSITIONS, _of(along.DECOMPOSITIONS, *_REAL)),
+    (
+        others.DECOMPOSITIONS,
+        lambda node: _of(others.DECOMPOSITIONS, *_REAL)(node) and not others.is_known(node),
+    ),
+    (
+        wide.DECOMPOSITIONS,
+        lambda node: _of(wide.DECOMPOSITIONS, torch.float64)(node) or wide.projects(node),
+    ),
+    (complexes.DECOMPOSITIONS, _of(complexes.DECOMPOSITIONS, torch.complex64, torch.complex128)),
+    (spectra.DECOMPOSITIONS, spectra.loses_digits),
 )
 
 
-def with_known_forms(program: ExportedProgram) -> ExportedProgram:
+def decompose(program: ExportedProgram) -> ExportedProgram:
     """Return a program in which no operator is left that has no kernel for its dtype."""
     nodes = program.graph.nodes
     if not any(is_wanted(node) for node in nodes for _, is_wanted in _FORMS):

@@ -9,7 +9,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["FORMS"]
+__all__ = ["DECOMPOSITIONS"]
 
 _ATEN = torch.ops.aten
 
@@ -69,7 +69,7 @@ def _copy(x: torch.Tensor, src: torch.Tensor, _non_blocking: bool = False) -> An
     return torch.complex(src.real.expand(x.shape), src.imag.expand(x.shape))
 
 
-FORMS: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _ATEN.full.default: _full,
     _ATEN.zeros.default: _full,
     _ATEN.copy.default: _copy,

@@ -15,7 +15,7 @@ from exporter.sources.pytorch.decompositions.nodes import has_dtype
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["FORMS", "loses_digits"]
+__all__ = ["DECOMPOSITIONS", "loses_digits"]
 
 _ATEN = torch.ops.aten
 _NARROW = frozenset({torch.float32, torch.complex64})
@@ -57,7 +57,7 @@ def _narrow(x: torch.Tensor) -> torch.Tensor:
     return torch.complex(x.real.float(), x.imag.float())
 
 
-FORMS: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _ATEN._fft_r2c.default: _real_to_complex,  # noqa: SLF001
     _ATEN._fft_c2r.default: _complex_to_real,  # noqa: SLF001
     _ATEN._fft_c2c.default: _complex_to_complex,  # noqa: SLF001

@@ -16,7 +16,7 @@ from torch._decomp import decompositions
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["FORMS", "projects"]
+__all__ = ["DECOMPOSITIONS", "projects"]
 
 _ATEN = torch.ops.aten
 _SMALL = 0.46875
@@ -112,7 +112,7 @@ def _unrolled(layer: Callable[..., Any]) -> Callable[..., Any]:
     return form
 
 
-FORMS: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _ATEN.erf.default: _erf,
     _ATEN.gelu.default: _gelu,
     _ATEN.conv1d.default: _convolution,

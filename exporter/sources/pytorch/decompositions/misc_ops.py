@@ -11,7 +11,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["FORMS", "is_known"]
+__all__ = ["DECOMPOSITIONS", "is_known"]
 
 _ATEN = torch.ops.aten
 _MOST_CELLS = 1024  # of a pooled output; each is some nodes
@@ -112,7 +112,7 @@ _MEANS = {
 }
 """Means by operator, with how many axes they are over."""
 
-FORMS: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _ATEN.hypot.default: _hypot,
     _ATEN.rrelu.default: _rrelu,
     _ATEN.cdist.default: _cdist,

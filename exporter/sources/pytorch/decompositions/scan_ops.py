@@ -9,7 +9,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FORMS"]
+__all__ = ["DECOMPOSITIONS"]
 
 _ATEN = torch.ops.aten
 
@@ -79,7 +79,7 @@ def _searchsorted(edges: torch.Tensor, x: torch.Tensor, **options: Any) -> Any:
     return below.sum(-1).to(torch.int32 if options.get("out_int32") else torch.int64)
 
 
-FORMS: dict[Any, Callable[..., Any]] = {
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _ATEN.cumprod.default: _cumprod,
     _ATEN.kthvalue.default: _kthvalue,
     _ATEN.median.dim: _median,
