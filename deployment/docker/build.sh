@@ -1,11 +1,11 @@
 #!/bin/sh
-# Build the images from the repository root; a person and CI run the same.
+# Build the images from the repository root, by hand and in CI.
 #
 #   deployment/docker/build.sh [--push] [api] [dashboard] [mlflow] [exporter]
 #
-# REGISTRY (host/owner, none by default) goes before their names. VERSION (pyproject.toml's by
-# default) is their tag and label; REVISION (HEAD by default) a label. Further options of
-# `docker buildx build`, such as --build-arg TRITON_DIGEST=@sha256:..., go into BUILD_OPTIONS.
+# REGISTRY (host/owner, none by default) prefixes the names. VERSION (pyproject.toml's by default) is
+# tag and label; REVISION (HEAD by default) is a label. BUILD_OPTIONS has further options of `docker
+# buildx build`, such as --build-arg TRITON_DIGEST=@sha256:...
 set -eu
 cd "$(dirname "$0")/../.."
 

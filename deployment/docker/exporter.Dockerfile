@@ -1,14 +1,14 @@
-# The exporter's commands, on the Triton release that they export for: a candidate is proven on
-# NVIDIA's own server, and a TensorRT plan is built by that server's TensorRT. Build from the root.
+# The exporter's commands, on the Triton release that exports target: NVIDIA's server proves a
+# candidate, and its TensorRT builds a plan. Build from the repository root.
 #
 #   docker build -f deployment/docker/exporter.Dockerfile -t stlab-exporter:0.1.0 .
 #
-# TRITON_RELEASE must be that of the servers, and of --triton-release. TRITON_DIGEST and
-# PYTHON_DIGEST pin the bases' bytes beyond their tags: --build-arg TRITON_DIGEST=@sha256:...
-# TORCH_INDEX has torch without CUDA, which converts as well and is a tenth the size.
-# EXTRAS are stlab's: which model flavors and object stores it can read.
-# TENSORRT_BINDINGS is the Python part of the base's own TensorRT; empty leaves it out. It is a package
-# of another name, which NVIDIA's own `tensorrt` hands on.
+# TRITON_RELEASE must be the servers' release, and that of --triton-release. TRITON_DIGEST and
+# PYTHON_DIGEST pin the bases by digest: --build-arg TRITON_DIGEST=@sha256:...
+# TORCH_INDEX has torch without CUDA, a tenth of the size; converting needs no more.
+# EXTRAS are stlab's extras: the model flavors and object stores that it can read.
+# TENSORRT_BINDINGS is the package with the Python bindings of the base's TensorRT, on which NVIDIA's
+# `tensorrt` package depends; empty leaves it out.
 ARG TRITON_RELEASE=26.07
 ARG TRITON_DIGEST=""
 ARG PYTHON_DIGEST=""
@@ -39,8 +39,8 @@ ARG PIP_VERSION
 ARG TENSORRT_BINDINGS=tensorrt-cu13-bindings
 COPY --from=wheels /wheels /wheels
 COPY --from=wheels /pip /pip
-# pip runs out of its own wheel, so that none is left behind. The base says in TRT_VERSION which
-# TensorRT it has. Bytecode is compiled here: the root that it would be written to is read-only.
+# pip runs from its own wheel, so that the image has none. TRT_VERSION is the base's TensorRT version.
+# Bytecode is compiled here: at run time the root is read-only.
 RUN python3 -m venv --without-pip /opt/stlab \
     && export PYTHONPATH="/pip/pip-${PIP_VERSION}-py3-none-any.whl" \
     && /opt/stlab/bin/python -m pip install --no-index --no-deps --no-cache-dir /wheels/*.whl \
@@ -65,10 +65,10 @@ ENV PATH=/opt/stlab/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     STLAB_TRITON_RELEASE=${TRITON_RELEASE}
-# The base has a user of this number, triton-server. Its entrypoint greets on stdout, where data belongs.
+# uid 1000 is the base's user triton-server. The base's entrypoint prints to stdout, which is for data.
 USER 1000:1000
 WORKDIR /tmp
-# Commands come and go: health is that they can be loaded.
+# Commands are short-lived: the check is that they load.
 HEALTHCHECK --interval=60s --timeout=20s --start-period=10s --retries=3 \
     CMD ["stlab", "--help"]
 ENTRYPOINT ["stlab"]

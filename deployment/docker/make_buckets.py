@@ -1,11 +1,11 @@
-# A program that an image runs, no package.
+# A script of an image, not a package.
 # ruff: noqa: INP001, T201
-"""Make the buckets of the Compose file's store, once; run by its service ``buckets``.
+"""Create the buckets of the Compose file's store; its service ``buckets`` runs this.
 
     make_buckets.py BUCKET[/PREFIX] ...
 
-A prefix gets an empty object ``.keep``: Triton does not start on a repository that is not there,
-and takes only folders for models.
+A prefix gets an empty object ``.keep``: Triton does not start without its repository, and
+ignores files in it.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import sys
 import boto3
 from botocore.exceptions import ClientError
 
-_THERE = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
+_EXISTS = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 
 
 def main(places: list[str]) -> int:
-    """Make what is missing; the address and the keys are those of the environment."""
+    """Create what is missing; address and keys come from the environment."""
     store = boto3.client("s3")
     for place in places:
         bucket, _, prefix = place.partition("/")
         try:
             store.create_bucket(Bucket=bucket)
         except ClientError as error:
-            if error.response["Error"]["Code"] not in _THERE:
+            if error.response["Error"]["Code"] not in _EXISTS:
                 raise
         if prefix:
             store.put_object(Bucket=bucket, Key=f"{prefix}/.keep", Body=b"")
-        print(f"{place}: there", file=sys.stderr)
+        print(f"{place}: exists", file=sys.stderr)
     return 0
 
 

@@ -1,9 +1,9 @@
-# MLflow's server in the version that stlab is tested with, with a driver for PostgreSQL and a client
-# for S3, which MLflow's own image leaves to its users. Build from the repository root.
+# MLflow's server in the version that stlab is tested with, with the PostgreSQL driver and the S3 client
+# that MLflow's own image lacks. Build from the repository root.
 #
 #   docker build -f deployment/docker/mlflow.Dockerfile -t stlab-mlflow:0.1.0 .
 #
-# PYTHON_DIGEST pins the base's bytes beyond its tag: --build-arg PYTHON_DIGEST=@sha256:...
+# PYTHON_DIGEST pins the base by digest: --build-arg PYTHON_DIGEST=@sha256:...
 ARG PYTHON_DIGEST=""
 
 FROM python:3.12.13-slim-trixie${PYTHON_DIGEST} AS wheels
@@ -13,7 +13,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip wheel --wheel-dir /wheels --constraint constraints.txt --requirement mlflow.requirements.txt
 
 FROM wheels AS installed
-# Bytecode is compiled here: the root that it would be written to later is read-only.
+# Bytecode is compiled here: at run time the root is read-only.
 RUN python -m venv --without-pip /opt/mlflow \
     && python -m pip --python /opt/mlflow/bin/python install --no-index --no-deps --no-cache-dir /wheels/*.whl \
     && /opt/mlflow/bin/python -c "import boto3, mlflow.server, psycopg"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +17,7 @@ from typing import Any
 from tests.integration.exporter.registering import Lab
 from tests.integration.exporter.running import environment
 from tests.integration.ports import free_port
+from tests.support.forked import Forked
 
 __all__ = ["Service", "service"]
 
@@ -27,7 +27,7 @@ class Service:
     """A running service."""
 
     port: int
-    process: subprocess.Popen[bytes]
+    process: Forked | subprocess.Popen[bytes]
     log: Path
 
     @property
@@ -93,14 +93,8 @@ def service(lab: Lab, model: str, **settings: object) -> Iterator[Service]:
         "STLAB_API_DRAIN_SECONDS": "1",
         **{name: str(value) for name, value in settings.items()},
     }
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stlab_api"],
-            cwd=lab.folder,
-            env=environment(**given),
-            stdout=file,
-            stderr=file,
-        )
+    main = "from stlab_api.__main__ import main; raise SystemExit(main())"
+    process = Forked([], cwd=lab.folder, env=environment(**given), code=main, log=log)
     running = Service(port, process, log)
     try:
         running.wait()

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from mlflow.tracking import fluent
 from onnx import TensorProto, helper, numpy_helper
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -19,7 +18,6 @@ from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
 from tests.integration.api.services import Service, service
-from tests.integration.empty_registry import copy_empty_registry
 from tests.integration.exporter.models import ROWS, times
 from tests.integration.exporter.registering import Lab
 
@@ -64,18 +62,9 @@ def naive_income() -> onnx.ModelProto:
 
 @pytest.fixture(scope="package")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    folder = tmp_path_factory.mktemp("dashboard")
-    before = Path.cwd()
-    os.chdir(folder)  # MLflow puts the artifacts of a SQLite registry below the working directory
-    fluent._active_experiment_id = None
-    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
-    lab = Lab(folder)
-    try:
-        copy_empty_registry(folder)
-        (folder / "repository").mkdir()
+    with Lab.open(tmp_path_factory.mktemp("dashboard")) as lab:
+        (lab.folder / "repository").mkdir()
         yield lab
-    finally:
-        os.chdir(before)
 
 
 @pytest.fixture(scope="package")

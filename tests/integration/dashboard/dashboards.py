@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from tests.integration.exporter.running import environment
 from tests.integration.ports import free_port
+from tests.support.forked import Forked
 
 __all__ = ["Dashboard", "dashboard"]
 
@@ -35,14 +35,9 @@ def dashboard(folder: Path, **settings: str) -> Iterator[Dashboard]:
     log = folder / f"dashboard-{port}.log"
     given = {"STLAB_DASHBOARD_PORT": str(port), "STLAB_DASHBOARD_REFRESH_SECONDS": "0.5",
              "STLAB_DASHBOARD_CACHE_SECONDS": "1", **settings}  # fmt: skip
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stlab_dashboard"],
-            cwd=folder,
-            env=environment(**given),
-            stdout=file,
-            stderr=file,
-        )
+    log.touch()
+    main = "from stlab_dashboard.__main__ import main; raise SystemExit(main())"
+    process = Forked([], cwd=folder, env=environment(**given), code=main, log=log)
     running = Dashboard(f"http://127.0.0.1:{port}", log)
     try:
         end = time.monotonic() + START_SECONDS

@@ -7,6 +7,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -15,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.integration.api.fake_service import fake_service
 from tests.integration.api.services import Service
-from tests.integration.nginx import behind_nginx
+from tests.support.proxies import http_nginx
 
 from .dashboards import Dashboard, dashboard
 
@@ -94,13 +95,15 @@ def test_pages_of_other_sites_get_nothing_from_the_service(api: Service) -> None
 
 
 @pytest.mark.parametrize("prefix", ["", "/stripped", "/kept"])
-def test_the_dashboard_works_below_a_prefix(page: Page, bare: Dashboard, prefix: str) -> None:
+def test_the_dashboard_works_below_a_prefix(
+    page: Page, bare: Dashboard, prefix: str, tmp_path: Path
+) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     failed: list[str] = []
     page.on("requestfailed", lambda request: failed.append(request.url))
     page.on("response", lambda answer: failed.append(answer.url) if answer.status > 399 else None)
-    with behind_nginx(int(bare.url.rpartition(":")[2])) as proxy:
+    with http_nginx(int(bare.url.rpartition(":")[2]), tmp_path) as proxy:
         base = f"{proxy}{prefix}" if prefix else bare.url
         page.goto(f"{base}/")
         expect(page.get_by_role("heading", name="Registry", level=1)).to_be_visible()
@@ -119,13 +122,13 @@ def test_the_dashboard_works_below_a_prefix(page: Page, bare: Dashboard, prefix:
 
 @pytest.mark.parametrize("prefix", ["", "/stripped", "/kept", "/named"])
 def test_the_documentation_works_below_a_prefix_and_without_internet(
-    page: Page, api: Service, named_api: Service, prefix: str
+    page: Page, api: Service, named_api: Service, prefix: str, tmp_path: Path
 ) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     complaints: list[str] = []
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-    with behind_nginx(named_api.port if prefix == "/named" else api.port) as proxy:
+    with http_nginx(named_api.port if prefix == "/named" else api.port, tmp_path) as proxy:
         base = f"{proxy}{prefix}" if prefix else api.url
         page.goto(f"{base}/docs")
         expect(page.get_by_text("/v1/models/toy/predict").first).to_be_visible()

@@ -1,9 +1,10 @@
 """The Compose file as processes: what its images run, without images.
 
 Entrypoints, commands, environments, health checks and their order are read from compose.yaml and
-the Dockerfiles, and every process runs as `containers.contained` has it. Three things are others
-than there: the store is moto, which asks nobody for keys; PostgreSQL is Debian's; Triton is the
-embedded release. Ports are free ones, on loopback.
+the Dockerfiles, and every process runs as `containers.contained` has it. Four things are others
+than there: the store is moto, which checks no keys; PostgreSQL is Debian's; Triton is the embedded
+release; MLflow starts none of its job runners, which are many processes. Ports are free ones, on
+loopback.
 """
 
 from __future__ import annotations
@@ -150,6 +151,8 @@ class Stack:
         for key, value in told.items():
             if key.endswith("_PORT"):
                 told[key] = str(self.ports[name, int(value)])
+        if name == "mlflow":
+            told["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
         return {k: v for k, v in told.items() if "${" not in v}
 
     def inside(
@@ -211,9 +214,10 @@ class Stack:
     def _replaced(self) -> dict[str, str]:
         """What stands in the files, and what is here in its place."""
         replaced = {"0.0.0.0": "127.0.0.1", "/opt/mlflow/bin/": f"{DOCKER}/"}
-        replaced["/etc/stlab/triton"] = str(ROOT / "deployment" / "triton")
+        replaced["/etc/stlab/triton"] = str(ROOT / "deployment" / "k8s" / "chart" / "files")
         replaced["/etc/prometheus"] = str(self.folder)
         replaced |= {f"={at}": f"={self.volume(at)}" for at in ("/prometheus", "/repository")}
+        replaced["/repository/models"] = f"{self.volume('/repository')}/models"
         for (name, port), taken in self.ports.items():
             host = name if possible() else "127.0.0.1"
             replaced[f"{name}:{port}"] = f"{host}:{taken}"
@@ -234,9 +238,11 @@ class Stack:
 
     def prometheus_files(self) -> None:
         """Lay the files of Prometheus where its command finds them; it scrapes every second."""
-        for name in ("prometheus.yml", "rules.yaml"):
-            text = (MONITORING / name).read_text().replace(": 15s", ": 1s").replace(": 10s", ": 1s")
-            (self.folder / name).write_text("\n".join(self._rewritten(text.splitlines())) + "\n")
+        rules = ROOT / "deployment" / "k8s" / "chart" / "files" / "rules.yaml"
+        for path in (MONITORING / "prometheus.yml", rules):
+            text = path.read_text().replace(": 15s", ": 1s").replace(": 10s", ": 1s")
+            lines = self._rewritten(text.splitlines())
+            (self.folder / path.name).write_text("\n".join(lines) + "\n")
 
 
 def wait_for(what: Any, seconds: float = 60.0) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -24,12 +23,13 @@ import numpy as np
 from exporter.registry.promotion_record import open_records, promotion
 from exporter.repository import open_repository
 from exporter.triton.server import TritonServer
+from tests.support.forked import Forked
 from tests.unit.exporter.stores import BUCKET, S3
 from triton_client import TritonClient
 
 from .models import ROWS, times
 from .registering import Lab
-from .running import environment
+from .running import start
 
 # Counts every write on the way, and every beginning and end of a step; ends the process at one.
 DRIVER = """
@@ -149,16 +149,17 @@ class Stage:
         urls = ["--triton-url", self.server.grpc_url, "--repository", self.repository]
         return [verb, self.model, "--alias", alias, *urls, *options, "--json"]
 
-    def start(self, arguments: list[str], at: int | None = None) -> subprocess.Popen[str]:
+    def start(self, arguments: list[str], at: int | None = None) -> Forked:
         """Start a command; it ends itself at the event of that number, or is not counted."""
-        program = ["-m", "exporter.cli"] if at is None else ["-c", DRIVER, str(at)]
-        return subprocess.Popen(
-            [sys.executable, *program, *arguments],
-            cwd=self.lab.folder,
-            env=environment(CI="true", MLFLOW_TRACKING_URI=self.lab.uri, **self.settings),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        counted = [] if at is None else [str(at)]
+        return start(
+            self.lab.folder,
+            *(*counted, *arguments),
+            driver=DRIVER if counted else "",
+            isolated=True,
+            CI="true",
+            MLFLOW_TRACKING_URI=self.lab.uri,
+            **self.settings,
         )
 
     def finish(self, arguments: list[str], at: int | None = None) -> tuple[dict[str, Any], int]:

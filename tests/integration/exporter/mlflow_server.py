@@ -52,7 +52,7 @@ def mlflow_server(folder: Path) -> Iterator[Served]:
             "--artifacts-destination", str(folder / "artifacts"),
         ],
         cwd=folder,
-        # Its job workers import MLflow several times over, and nothing here gives them a job.
+        # Its job runners are five processes that import MLflow each.
         env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import mlflow
 import numpy as np
@@ -15,19 +17,38 @@ import onnx
 import torch
 from mlflow import MlflowClient
 from mlflow.models import ModelSignature, infer_signature
+from mlflow.tracking import fluent
 
 from exporter.commands.export.pipeline import export
 from exporter.commands.export.request import ExportRequest
 from exporter.commands.export.result import ExportResult
+from tests.integration.empty_registry import copy_empty_registry
+from tests.support.torchlib import keep_registry
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)
+keep_registry()
 
 
 @dataclass(frozen=True)
 class Lab:
-    """A registry in SQLite and a repository beside it."""
+    """A registry in SQLite, and a repository in the same folder."""
 
     folder: Path
+
+    @classmethod
+    @contextmanager
+    def open(cls, folder: Path) -> Iterator[Self]:
+        """Make an empty registry; its folder is the working directory until the block ends."""
+        before = Path.cwd()
+        os.chdir(folder)  # MLflow puts the artifacts of a SQLite registry there
+        # What another registry's experiment was, which MLflow keeps for the whole process.
+        fluent._active_experiment_id = None
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+        try:
+            copy_empty_registry(folder)
+            yield cls(folder)
+        finally:
+            os.chdir(before)
 
     @property
     def uri(self) -> str:

@@ -1,4 +1,8 @@
-"""Runs the command as its users do: in a process of its own, with an environment of its own."""
+"""Runs commands as their users do: in a process of its own, with an environment of its own.
+
+Most are forks of a process that has imported MLflow; see `tests.support.forked`, which says what
+forks do not show. They build models in their own process, unless those bring code.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,19 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(sys.executable).parent / "stlab-export"
+from tests.support.forked import Forked
+
+_SECONDS = 240
+STLAB = "from exporter.cli import main; main()\n"
+# A confined process imports all that is needed to build a model, which takes a second or more.
+IN_PROCESS = """
+from functools import partial
+from exporter.commands.export import pipeline
+pipeline.export = partial(pipeline.export, isolated=False)
+"""
+STARTED = [str(Path(sys.executable).with_name("stlab-export"))]
+"""``stlab-export`` as a process that is started instead of forked."""
+
 KEYS = {
     "schema", "status", "model", "version", "alias", "previous", "bundle", "parity", "repository",
     "served_version", "seconds", "plan", "report", "error",
@@ -61,19 +77,56 @@ def environment(**settings: str) -> dict[str, str]:
     return {**kept, **settings}
 
 
+def start(
+    folder: Path, *arguments: str, driver: str = "", isolated: bool = False, **settings: str
+) -> Forked:
+    """Start ``stlab``, or code that runs it with the arguments in ``sys.argv``, in a folder.
+
+    Args:
+        folder: The working directory.
+        arguments: The verb and what comes after it.
+        driver: Code to run instead of the command; it finds the arguments in ``sys.argv``.
+        isolated: Whether models are built in a process of their own even where they bring no code.
+        settings: Variables of the environment.
+    """
+    code = ("" if isolated else IN_PROCESS) + (driver or STLAB)
+    return Forked(arguments, cwd=folder, env=environment(**settings), code=code)
+
+
 def command(
-    folder: Path, *arguments: str, program: list[str] | None = None, **settings: str
+    folder: Path,
+    *arguments: str,
+    verb: str = "export",
+    driver: str = "",
+    program: list[str] | None = None,
+    **settings: str,
 ) -> Ran:
-    """Run ``stlab-export`` in a folder."""
-    script = [str(SCRIPT)] if SCRIPT.is_file() else [sys.executable, "-m", "exporter.cli", "export"]
+    """Run a command of ``stlab`` to its end in a folder.
+
+    Args:
+        folder: The working directory.
+        arguments: What comes after the verb.
+        verb: Which command.
+        driver: Code to run instead of the command; it finds the verb and the arguments in
+            ``sys.argv``.
+        program: What to run as a process of its own instead of a fork, without the verb.
+        settings: Variables of the environment.
+    """
     begin = time.perf_counter()
+    if program is None:
+        process = start(folder, verb, *arguments, driver=driver, **settings)
+        try:
+            output, log = process.communicate(_SECONDS)
+        finally:
+            process.kill()
+        return Ran(process.wait(), output, log, time.perf_counter() - begin)
     done = subprocess.run(
-        [*(program or script), *arguments],
+        [*program, *arguments],
         cwd=folder,
         env=environment(**settings),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=_SECONDS,
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr, time.perf_counter() - begin)

@@ -1,14 +1,30 @@
-"""What a live server answers."""
+"""A live server on a repository, and what it answers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
 
+from exporter.triton.releases import DEFAULT_RELEASE, release
+from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
 from triton_client import TritonClient
 from triton_client.errors import ModelNotFound, NotReady
 
 from .models import ROWS
+
+
+@contextmanager
+def serving(repository: Path) -> Iterator[TritonServer]:
+    """Start a server on a repository that is to be made, and wait until it answers."""
+    repository.mkdir()
+    runtime = ensure_runtime(release(DEFAULT_RELEASE))
+    with TritonServer.start(runtime, str(repository)) as server:
+        server.wait_live()
+        yield server
 
 
 def factor(server: TritonServer, name: str) -> float:

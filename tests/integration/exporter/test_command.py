@@ -14,7 +14,7 @@ from torch import nn
 
 from .models import ROWS, Layers
 from .registering import Lab
-from .running import command, files
+from .running import STARTED, command, files
 
 CLOSED = "http://127.0.0.1:9"
 
@@ -161,7 +161,7 @@ def test_from_plan_to_promotion_to_nothing_to_do(net: Lab) -> None:
     assert net.client.get_model_version("net", "1").tags == tags
     assert net.client.get_experiment_by_name("stlab-export") is None
 
-    promoted = command(net.folder, *asked, **uri, LOG_FORMAT="json")
+    promoted = command(net.folder, *asked, program=STARTED, **uri, LOG_FORMAT="json")
     result = promoted.result
     assert (promoted.code, result["status"]) == (0, "promoted")
     way = ["resolve", "pull", "convert", "configure", "prove", "publish", "activate", "verify"]
@@ -224,7 +224,8 @@ def test_the_same_version_gives_the_same_bundle_elsewhere(lab: Lab) -> None:
     assert first.bundle is not None
     lab.client.delete_model_version_tag("same", "1", "stlab.parity")
     asked = ["same", "--alias", "staging", "--repository", "elsewhere", "--json"]
-    second = command(lab.folder, *asked, MLFLOW_TRACKING_URI=lab.uri, PYTHONHASHSEED="77").result
+    settings = {"MLFLOW_TRACKING_URI": lab.uri, "PYTHONHASHSEED": "77"}
+    second = command(lab.folder, *asked, program=STARTED, **settings).result
     assert second["bundle"]["reused"] is False
     assert second["bundle"]["sha256"] == first.bundle["sha256"]
     here, there = lab.folder / "repository" / "same", lab.folder / "elsewhere" / "same"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,13 @@ from exporter.triton.server import TritonServer
 
 from .models import ROWS, times
 from .registering import Lab
-from .running import SCRIPT, Ran, command, files
+from .running import Ran, command, files
 
 pytestmark = pytest.mark.triton
 
-STLAB = SCRIPT.parent / "stlab"
-
 
 def stlab(folder: Path, *arguments: str, **settings: str) -> Ran:
-    program = [str(STLAB)] if STLAB.is_file() else [sys.executable, "-m", "exporter.cli"]
-    return command(folder, "doctor", *arguments, program=program, **settings)
+    return command(folder, *arguments, verb="doctor", **settings)
 
 
 def test_a_machine_with_everything_for_the_default_way(lab: Lab) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -307,11 +306,9 @@ def test_the_command_says_where_it_was_led(scene: Scene) -> None:
         scene.client.set_model_version_tag("net", "1", key, value)
     scene.client.set_registered_model_alias("net", "prod", "1")
     folder = scene.folder.parent
-    program = ["pull", "net", "--alias", "prod", "--json"]
-    stlab = [str(Path(sys.executable).parent / "stlab")]
-    ran = command(
-        folder, *program, program=stlab, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db"
-    )
+    asked = ["net", "--alias", "prod", "--json"]
+    uri = f"sqlite:///{folder}/mlflow.db"
+    ran = command(folder, *asked, verb="pull", MLFLOW_TRACKING_URI=uri)
     assert ran.code == 5, ran.stderr
     error = ran.result["error"]
     assert (error["kind"], f"127.0.0.1:{scene.thief.port}" in error["message"]) == ("address", True)

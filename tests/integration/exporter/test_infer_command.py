@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from .running import Ran, command
 
 pytestmark = pytest.mark.triton
 
-PROGRAM = [str(Path(sys.executable).parent / "stlab"), "infer"]
 KEYS = {"schema", "model", "version", "seconds", "outputs", "error"}
 TIMES = """
 name: "times"
@@ -89,7 +87,7 @@ def folder(tmp_path: Path) -> Path:
 
 def ask(folder: Path, server: TritonServer | None, *arguments: str, **settings: str) -> Ran:
     url = () if server is None else ("--url", server.grpc_url)
-    return command(folder, *arguments, *url, program=PROGRAM, **settings)
+    return command(folder, *arguments, *url, verb="infer", **settings)
 
 
 def answer(ran: Ran) -> dict[str, Any]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from exporter.repository import Workspace
 
 from .models import ROWS, times
 from .registering import Lab
-from .running import command, environment, small_disk
+from .running import command, small_disk, start
 
 pytestmark = pytest.mark.triton
 
@@ -46,15 +44,9 @@ MOVED = "exporter.registry.promote:close_records"
 def stop(lab: Lab, name: str, point: str, how: signal.Signals) -> tuple[int, str]:
     """Export version 2, and send a signal at one point; returns exit code and stdout."""
     arguments = [name, "--alias", "staging", "--version", "2", "--repository", "repository"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, point, *arguments, "--json"],
-        cwd=lab.folder,
-        env=environment(MLFLOW_TRACKING_URI=lab.uri),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    process = start(
+        lab.folder, point, *arguments, "--json", driver=DRIVER, MLFLOW_TRACKING_URI=lab.uri
     )
-    assert process.stdout is not None
     try:
         assert process.stdout.readline() == "here\n"
         assert servers(lab) if point == PROVING else True
@@ -62,8 +54,8 @@ def stop(lab: Lab, name: str, point: str, how: signal.Signals) -> tuple[int, str
         output, _ = process.communicate(timeout=30)
     finally:
         process.kill()
-        process.communicate()
-    return process.returncode, output
+        process.communicate(30)
+    return process.wait(), output
 
 
 def servers(lab: Lab) -> list[str]:
@@ -190,11 +182,10 @@ def test_a_file_that_may_not_grow(lab: Lab) -> None:
     lab.register_onnx("grown", times(1.0, weights=2_000_000), example=ROWS)
     limit = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (6 << 20, 6 << 20));"
-        "from exporter.cli import main; main(['export', *sys.argv[1:]])"
+        "from exporter.cli import main; main()"
     )
     asked = ["grown", "--alias", "dev", "--repository", "limited", "--json"]
-    program = [sys.executable, "-c", limit]
-    ran = command(lab.folder, *asked, program=program, MLFLOW_TRACKING_URI=lab.uri)
+    ran = command(lab.folder, *asked, driver=limit, MLFLOW_TRACKING_URI=lab.uri)
     assert ran.code == 6, ran.stderr
     assert "Free" in ran.result["error"]["hint"]
     assert lab.alias("grown", "dev") is None

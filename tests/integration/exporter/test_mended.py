@@ -21,26 +21,15 @@ from exporter.commands.prune import prune as pruned
 from exporter.commands.status.command import StatusRequest, status
 from exporter.commands.status.result import StatusResult
 from exporter.repository import LocalRepository
-from exporter.triton.releases import DEFAULT_RELEASE, release
-from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
 
 from .models import ROWS, times
 from .registering import Lab
-from .running import environment
+from .running import start
 from .serving import factor, ready
 from .test_interrupted import DRIVER
 
 pytestmark = pytest.mark.triton
-
-
-@pytest.fixture(scope="module")
-def server(lab: Lab) -> Iterator[TritonServer]:
-    (lab.folder / "repository").mkdir()
-    runtime = ensure_runtime(release(DEFAULT_RELEASE))
-    with TritonServer.start(runtime, str(lab.folder / "repository")) as server:
-        server.wait_live()
-        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -254,19 +243,15 @@ def test_a_promotion_to_prod_that_was_killed(lab: Lab, server: TritonServer, mod
     where = ["--repository", "repository", "--triton-url", server.grpc_url]
     driver = DRIVER.replace("def standing_still(*given, **named):", _SECOND)
     point = "exporter.registry.promote:_Changes.move_alias"
-    process = subprocess.Popen(
-        [sys.executable, "-c", driver, point, model, "--alias", "prod", *where],
-        cwd=lab.folder,
-        env=environment(CI="true", MLFLOW_TRACKING_URI=lab.uri),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = start(
+        lab.folder, *(point, model, "--alias", "prod"), *where,
+        driver=driver, CI="true", MLFLOW_TRACKING_URI=lab.uri,
+    )  # fmt: skip
     try:
-        assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(60)
     assert {alias: lab.alias(model, alias) for alias in ("prod", "archived")} == {
         "prod": 2, "archived": 2,
     }  # fmt: skip

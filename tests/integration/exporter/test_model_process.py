@@ -139,7 +139,7 @@ def exported(lab: Lab, name: str, **options: object) -> ExportResult:
 @pytest.mark.parametrize(
     ("action", "options", "kind", "said"),
     [
-        (sleeps, {"timeout": 20.0}, "timeout", "did not end within 20 seconds"),
+        (sleeps, {"timeout": 8.0}, "timeout", "did not end within 8 seconds"),
         (says_a_line_without_an_end, {}, "artifact", "a line without an end"),
         (says_nonsense, {}, "artifact", "an unexpected line"),
         (complains_without_an_end, {}, "artifact", "crashes the process"),
@@ -196,7 +196,7 @@ def test_a_loop_that_does_not_end(lab: Lab) -> None:
     model = model_of([node], [None, 6], [None, 6], initializers=constants)
     # Without an example: MLflow would run the model on it.
     lab.register_onnx("loop", model, signature=infer_signature(ROWS, ROWS))
-    result = exported(lab, "loop", timeout=20.0)
+    result = exported(lab, "loop", timeout=8.0)
     assert (result.exit_code, (result.error or {})["kind"]) == (3, "timeout"), result.error
 
 

@@ -135,18 +135,14 @@ def test_the_server_is_told_the_endpoint_and_no_secret(s3: S3, served: Served) -
 
 
 def test_the_samples_in_the_store_are_replayed(lab: Lab, s3: S3, served: Served) -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "exporter.cli", "verify", "times", "--alias", "staging"),
-            *("--repository", URL, "--triton-url", served.url, "--json"),
-        ],
-        cwd=lab.folder,
-        env=environment(MLFLOW_TRACKING_URI=lab.uri, **s3.settings),
-        capture_output=True,
-        text=True,
-        check=False,
+    done = command(
+        lab.folder,
+        *("times", "--alias", "staging", "--repository", URL, "--triton-url", served.url, "--json"),
+        verb="verify",
+        MLFLOW_TRACKING_URI=lab.uri,
+        **s3.settings,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["status"], result["bundle"]["source"]) == ("passed", "repository")
     assert result["servers"][0]["cases"] > 3

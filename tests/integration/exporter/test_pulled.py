@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -135,24 +134,22 @@ def test_a_limit_of_the_process_is_named(lab: Lab, tmp_path: Path) -> None:
     assert lab.export("limited", "staging").status == "promoted"
     limit = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
-        "from exporter.cli import main; main(['pull', *sys.argv[1:]])"
+        "from exporter.cli import main; main()"
     )
     asked = ["limited", "--alias", "staging", "--repository", str(tmp_path / "models"), "--json"]
-    done = command(
-        tmp_path, *asked, program=[sys.executable, "-c", limit], MLFLOW_TRACKING_URI=lab.uri
-    )
+    done = command(tmp_path, *asked, verb="pull", driver=limit, MLFLOW_TRACKING_URI=lab.uri)
     assert done.code == 6, done.stderr
     assert "File too large" in done.result["error"]["message"]
 
 
 def test_the_command(lab: Lab, tmp_path: Path) -> None:
     staged(lab, "ordered", 2.0)
-    program = [sys.executable, "-m", "exporter.cli", "pull", "ordered", "--alias", "staging"]
+    asked = ["ordered", "--alias", "staging", "--json"]
     settings = {"MLFLOW_TRACKING_URI": lab.uri, "STLAB_MODEL_REPOSITORY": str(tmp_path / "models")}
-    done = command(tmp_path, "--json", program=program, **settings)
+    done = command(tmp_path, *asked, verb="pull", **settings)
     assert (done.code, done.result["status"]) == (0, "pulled"), done.stderr
     shutil.rmtree(tmp_path / "models")
     away = {**settings, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    failed = command(tmp_path, "--json", program=program, **away)
+    failed = command(tmp_path, *asked, verb="pull", **away)
     assert (failed.code, json.loads(failed.stdout)["error"]["kind"]) == (6, "unavailable")
     assert not (tmp_path / "models").exists()

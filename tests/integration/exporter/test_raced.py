@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from tests.unit.exporter.stores import serving, set_credentials
 
 from .models import ROWS, times
 from .registering import Lab
-from .running import environment
+from .running import start
 
 pytestmark = pytest.mark.triton
 
@@ -51,16 +49,11 @@ def race(
 ) -> list[dict[str, Any]]:
     """Export in many processes at once; returns their results, each with its exit code."""
     folder.mkdir()
-    start = ["-c", TOGETHER, str(folder), *point] if point else ["-m", "exporter.cli", "export"]
+    before = [str(folder), *point] if point else ["export"]
+    driver = TOGETHER if point else ""
+    settings["MLFLOW_TRACKING_URI"] = lab.uri
     processes = [
-        subprocess.Popen(
-            [sys.executable, *start, *arguments, "--json"],
-            cwd=lab.folder,
-            env=environment(MLFLOW_TRACKING_URI=lab.uri, **settings),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        start(lab.folder, *before, *arguments, "--json", driver=driver, **settings)
         for arguments in runs
     ]
     results = []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,6 @@ import pytest
 
 from exporter.commands.export.result import ExportResult
 from exporter.commands.rollback import RollbackRequest, rollback
-from exporter.triton.releases import DEFAULT_RELEASE, release
-from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
 
 from .models import ROWS, times
@@ -23,15 +19,6 @@ from .running import command
 from .serving import factor, ready
 
 pytestmark = pytest.mark.triton
-
-
-@pytest.fixture(scope="module")
-def server(lab: Lab) -> Iterator[TritonServer]:
-    (lab.folder / "repository").mkdir()
-    runtime = ensure_runtime(release(DEFAULT_RELEASE))
-    with TritonServer.start(runtime, str(lab.folder / "repository")) as server:
-        server.wait_live()
-        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -183,12 +170,11 @@ def test_an_interrupted_promotion_is_finished_or_taken_back(lab: Lab) -> None:
 
 def test_the_command(lab: Lab, server: TritonServer) -> None:
     sold(lab, "commanded", server)
-    program = [str(Path(sys.executable).parent / "stlab"), "rollback"]
     settings = {"MLFLOW_TRACKING_URI": lab.uri, "STLAB_TRITON_URL": server.grpc_url}
     asked = ["commanded", "--alias", "prod", "--repository", "repository", "--json"]
-    refused = command(lab.folder, *asked, program=program, **settings)
+    refused = command(lab.folder, *asked, verb="rollback", **settings)
     assert (refused.code, refused.result["error"]["kind"]) == (2, "usage")
-    ran = command(lab.folder, *asked, "--allow-manual", program=program, **settings)
+    ran = command(lab.folder, *asked, "--allow-manual", verb="rollback", **settings)
     assert ran.code == 0, ran.stderr
     assert (ran.result["status"], ran.result["version"]) == ("rolled_back", 1)
     assert aliases(lab, "commanded") == {"staging": 2, "prod": 1, "archived": 2}

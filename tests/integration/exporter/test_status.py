@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,11 @@ from exporter.triton.server import TritonServer
 
 from .models import ROWS, times
 from .registering import Lab
-from .running import environment
+from .running import command
 from .serving import factor, ready
 
 pytestmark = pytest.mark.triton
 BIN = Path(sys.executable).parent
-
-
-@pytest.fixture(scope="module")
-def server(lab: Lab) -> Iterator[TritonServer]:
-    (lab.folder / "repository").mkdir()
-    runtime = ensure_runtime(release(DEFAULT_RELEASE))
-    with TritonServer.start(runtime, str(lab.folder / "repository")) as server:
-        server.wait_live()
-        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -41,17 +32,19 @@ def in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(lab: Lab, line: str, code: int = 0) -> Any:
     """Run a command of a shell in the lab's folder; returns the object that it prints."""
-    path = {"PATH": f"{BIN}:/usr/bin:/bin", "MLFLOW_TRACKING_URI": lab.uri, "CI": "true"}
-    done = subprocess.run(
-        ["/bin/sh", "-c", line],
-        cwd=lab.folder,
-        env=environment(**path),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == code, (done.stdout, done.stderr)
+    settings = {"MLFLOW_TRACKING_URI": lab.uri, "CI": "true"}
+    for part in line.split(" && "):
+        words = shlex.split(part)
+        if words[0] == "stlab":
+            done = command(lab.folder, *words[2:], verb=words[1], **settings)
+        elif words[0] == "stlab-export":
+            done = command(lab.folder, *words[1:], **settings)
+        else:
+            path = f"{BIN}:/usr/bin:/bin"
+            done = command(lab.folder, part, program=["/bin/sh", "-c"], PATH=path, **settings)
+        if done.code:
+            break
+    assert done.code == code, (done.stdout, done.stderr)
     return json.loads(done.stdout) if "--json" in line else done.stdout
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,14 @@ from .mlflow_server import Served, mlflow_server
 from .models import ROWS, times
 from .registering import Lab
 from .running import command, files
+from .serving import serving
 
 pytestmark = pytest.mark.triton
 log = logging.getLogger(__name__)
-PYTHON = [sys.executable, "-m", "exporter.cli"]
 # Lets the process write no file beyond 6 MiB, as on a disk without room.
 NO_ROOM = (
     "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (6 << 20, 6 << 20));"
-    "from exporter.cli import main; main(sys.argv[1:])"
+    "from exporter.cli import main; main()"
 )
 # Ends the registry's server once all is published and activated, before the alias is moved.
 REGISTRY_DIES = """
@@ -40,7 +38,7 @@ def without_registry(*given):
     move(*given)
 moving._move = without_registry
 from exporter.cli import main
-main(sys.argv[1:])
+main()
 """
 
 
@@ -62,14 +60,14 @@ class Place:
         """Run a command to its end; returns its result."""
         ran = command(
             self.served.folder,
-            verb,
             self.model,
             "--alias=staging",
             "--repository=repository",
             f"--triton-url={self.server.grpc_url}",
             *([f"--triton-url={url}"] if url else []),
             "--json",
-            program=[sys.executable, "-c", driver] if driver else PYTHON,
+            verb=verb,
+            driver=driver,
             MLFLOW_TRACKING_URI=self.served.uri,
             MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
             REGISTRY=str(self.served.pid),
@@ -78,19 +76,10 @@ class Place:
         return ran.result
 
 
-@contextmanager
-def open_server(folder: Path) -> Iterator[TritonServer]:
-    (folder / "repository").mkdir()
-    runtime = ensure_runtime(release(DEFAULT_RELEASE))
-    with TritonServer.start(runtime, str(folder / "repository")) as server:
-        server.wait_live()
-        yield server
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, TritonServer]]:
     folder = tmp_path_factory.mktemp("shared")
-    with mlflow_server(folder) as served, open_server(folder) as server:
+    with mlflow_server(folder) as served, serving(folder / "repository") as server:
         yield served, server
 
 
@@ -169,7 +158,7 @@ def test_a_server_that_refuses_under_load(
 
 
 def test_a_registry_that_dies_under_load(tmp_path: Path) -> None:
-    with mlflow_server(tmp_path) as served, open_server(tmp_path) as server:
+    with mlflow_server(tmp_path) as served, serving(tmp_path / "repository") as server:
         place = Place(served, server, "registry")
         place.register(2.0)
 

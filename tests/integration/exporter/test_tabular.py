@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ from sklearn.svm import SVC
 
 from exporter.build.builder import build
 from exporter.commands.export import pipeline
-from exporter.triton.releases import DEFAULT_RELEASE, release
-from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
 from triton_client import TritonClient
 
@@ -50,15 +48,6 @@ DIMES = np.round(_RANDOM.uniform(0, 10, (500, 3)), 1)
 CENTS = np.round(_RANDOM.uniform(0, 10, (500, 3)), 2)
 SUM = DIMES.sum(1) + np.sin(DIMES[:, 0] * 5)
 NOISY = (DIMES[:60].sum(1) + np.random.default_rng(7).normal(size=60) * 6 > 15).astype(int)
-
-
-@pytest.fixture(scope="module")
-def server(lab: Lab) -> Iterator[TritonServer]:
-    (lab.folder / "repository").mkdir()
-    runtime = ensure_runtime(release(DEFAULT_RELEASE))
-    with TritonServer.start(runtime, str(lab.folder / "repository")) as server:
-        server.wait_live()
-        yield server
 
 
 @pytest.fixture(autouse=True)

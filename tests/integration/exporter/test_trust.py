@@ -25,7 +25,7 @@ from triton_client import errors
 
 from .models import ROWS, times
 from .registering import Lab
-from .running import command
+from .running import STARTED, command
 
 pytestmark = pytest.mark.triton
 
@@ -257,6 +257,7 @@ def test_nothing_of_the_working_directory_is_imported(lab: Lab, tmp_path: Path) 
     ran = command(
         tmp_path,
         *("shadowed", "--alias", "dev", "--repository", str(lab.folder / "repository"), "--json"),
+        program=STARTED,
         MLFLOW_TRACKING_URI=lab.uri,
     )
     assert ran.result["status"] == "promoted", ran.stderr

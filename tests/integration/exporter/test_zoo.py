@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import mlflow
 import pytest
 
 from exporter.build.builder import build
 from exporter.commands.export import pipeline
-from exporter.triton.releases import DEFAULT_RELEASE, release
-from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
 from tests.zoo.catalogue import ROWS, ZOO, Model
 from tests.zoo.comparing import check_rows
@@ -18,15 +14,6 @@ from tests.zoo.comparing import check_rows
 from .registering import Lab
 
 pytestmark = pytest.mark.triton
-
-
-@pytest.fixture(scope="module")
-def server(lab: Lab) -> Iterator[TritonServer]:
-    (lab.folder / "repository").mkdir()
-    runtime = ensure_runtime(release(DEFAULT_RELEASE))
-    with TritonServer.start(runtime, str(lab.folder / "repository")) as server:
-        server.wait_live()
-        yield server
 
 
 @pytest.mark.parametrize("entry", ZOO, ids=lambda entry: entry.name)

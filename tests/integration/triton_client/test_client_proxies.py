@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from fake_triton import fake_triton
-from proxies import haproxy, nginx
 from real_models import place_doubling
 
 from exporter.triton.releases import release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
+from tests.support.proxies import grpc_haproxy, grpc_nginx
 from triton_client import AsyncTritonClient, TritonClient, errors
 
 if TYPE_CHECKING:
@@ -79,12 +79,12 @@ def burst_of_threads(url: str) -> Counter[str]:
 @pytest.mark.parametrize(
     ("start", "settings"),
     [
-        (nginx, ""),
-        (nginx, "http2_max_concurrent_streams 10;"),
+        (grpc_nginx, ""),
+        (grpc_nginx, "http2_max_concurrent_streams 10;"),
         # GOAWAY after every 20 requests: of a burst, most were never processed.
-        (nginx, "keepalive_requests 20;"),
-        (haproxy, ""),
-        (haproxy, "tune.h2.max-concurrent-streams 10"),
+        (grpc_nginx, "keepalive_requests 20;"),
+        (grpc_haproxy, ""),
+        (grpc_haproxy, "tune.h2.max-concurrent-streams 10"),
     ],
     ids=["nginx", "nginx, 10 streams", "nginx, goaway", "haproxy", "haproxy, 10 streams"],
 )
@@ -132,7 +132,7 @@ class Steady:
 def test_no_call_is_lost_while_nginx_reloads(upstream: int, tmp_path: Path) -> None:
     steady = Steady()
     with (
-        nginx(upstream, tmp_path, "keepalive_requests 100;") as proxy,
+        grpc_nginx(upstream, tmp_path, "keepalive_requests 100;") as proxy,
         TritonClient(proxy.url, timeout=TIMEOUT) as client,
         ThreadPoolExecutor(9) as pool,
     ):
@@ -150,7 +150,7 @@ def test_no_call_is_lost_while_nginx_reloads(upstream: int, tmp_path: Path) -> N
     assert min(steady.answered["threads"], steady.answered["tasks"]) > 100
 
 
-@pytest.mark.parametrize("start", [nginx, haproxy])
+@pytest.mark.parametrize("start", [grpc_nginx, grpc_haproxy])
 def test_long_streams(start: Callable[..., Any], upstream: int, tmp_path: Path) -> None:
     parameters = {"answers": 30, "pause": 0.1}
 
@@ -177,7 +177,7 @@ def test_long_streams(start: Callable[..., Any], upstream: int, tmp_path: Path) 
 
 def test_a_stream_that_the_proxy_ends_is_a_typed_error(upstream: int, tmp_path: Path) -> None:
     with (
-        nginx(upstream, tmp_path, "grpc_read_timeout 1s;") as proxy,
+        grpc_nginx(upstream, tmp_path, "grpc_read_timeout 1s;") as proxy,
         TritonClient(proxy.url, timeout=TIMEOUT) as client,
     ):
         model = client.model("m")
@@ -191,7 +191,7 @@ def test_a_stream_that_the_proxy_ends_is_a_typed_error(upstream: int, tmp_path: 
 
 @pytest.mark.parametrize(
     ("start", "options"),
-    [(nginx, {"settings": "keepalive_timeout 1s;"}), (haproxy, {"timeout": "1s"})],
+    [(grpc_nginx, {"settings": "keepalive_timeout 1s;"}), (grpc_haproxy, {"timeout": "1s"})],
     ids=["nginx", "haproxy"],
 )
 def test_connections_that_were_closed_for_being_idle(
@@ -216,7 +216,7 @@ def test_connections_that_were_closed_for_being_idle(
 
 @pytest.mark.parametrize(
     ("start", "settings"),
-    [(nginx, "large_client_header_buffers 4 32k;"), (haproxy, "tune.bufsize 65536")],
+    [(grpc_nginx, "large_client_header_buffers 4 32k;"), (grpc_haproxy, "tune.bufsize 65536")],
     ids=["nginx", "haproxy"],
 )
 def test_large_headers(
@@ -251,7 +251,10 @@ def test_large_headers(
 
 def test_a_tensor_that_is_too_large_for_the_proxy(upstream: int, tmp_path: Path) -> None:
     x = np.zeros(1 << 19, np.float32)  # 2 MB; nginx takes one by default
-    with nginx(upstream, tmp_path) as proxy, TritonClient(proxy.url, timeout=TIMEOUT) as client:
+    with (
+        grpc_nginx(upstream, tmp_path) as proxy,
+        TritonClient(proxy.url, timeout=TIMEOUT) as client,
+    ):
         model = client.model("m")
         with pytest.raises(errors.TritonClientError, match="413"):
             model.infer({"x": x})
@@ -259,7 +262,7 @@ def test_a_tensor_that_is_too_large_for_the_proxy(upstream: int, tmp_path: Path)
     folder = tmp_path / "larger"
     folder.mkdir()
     with (
-        nginx(upstream, folder, "client_max_body_size 0;") as proxy,
+        grpc_nginx(upstream, folder, "client_max_body_size 0;") as proxy,
         TritonClient(proxy.url, timeout=TIMEOUT) as client,
     ):
         np.testing.assert_array_equal(client.model("m").infer({"x": x})["y"], x)
@@ -285,5 +288,5 @@ def test_a_real_server_behind_nginx(tmp_path: Path) -> None:
                 for x, answer in zip(asked, found, strict=True):
                     np.testing.assert_array_equal(answer["y"], x + x)
 
-        with nginx(port, tmp_path, "keepalive_requests 50;") as proxy:
+        with grpc_nginx(port, tmp_path, "keepalive_requests 50;") as proxy:
             asyncio.run(burst(proxy.url))

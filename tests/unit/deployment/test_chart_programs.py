@@ -1,21 +1,27 @@
-"""What runs in the pods gets settings, flags and commands that it knows."""
+"""The programs in the pods accept their settings, flags and commands."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_settings import BaseSettings
 
 from exporter.names import ALIAS_ORDER
 from exporter.repository.url import StoreUrl
 from exporter.triton.releases import DEFAULT_RELEASE
-from stlab_api.settings import Settings
+from stlab_api.settings import Settings as ApiSettings
+from stlab_dashboard.settings import Settings as DashboardSettings
 
 from .chart_files import (
-    EVERY,
     FILES,
     Case,
+    Item,
     containers,
+    every_case,
     of_kind,
     options,
     pods,
@@ -23,83 +29,132 @@ from .chart_files import (
     sets,
     way,
 )
-from .deploy_files import CREDENTIALS, ROOT, Dockerfile, scripts
+from .deploy_files import CREDENTIALS, ROOT, Dockerfile
+
+SETTINGS: dict[str, type[BaseSettings]] = {"api": ApiSettings, "dashboard": DashboardSettings}
 
 # ---- what runs in the containers ----
 
 
-@EVERY
-def test_the_service_takes_its_settings(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def _known(settings: type[BaseSettings]) -> set[str]:
+    """Return the environment variables that a program reads."""
+    prefix = settings.model_config["env_prefix"]
+    return {
+        str(name)
+        for field in settings.model_fields.values()
+        for name in getattr(field.validation_alias, "choices", ())
+    } | {f"{prefix}{name.upper()}" for name in settings.model_fields}
+
+
+@every_case
+def test_the_service_and_the_dashboard_accept_their_settings(case: Case) -> None:
     for pod in pods(rendered(case)):
-        if pod.part != "api":
+        if pod.part not in SETTINGS:
             continue
-        for name, value in pod.environment().items():
-            monkeypatch.setenv(name, value if isinstance(value, str) else "from-a-secret")
-        settings = Settings(_env_file=None)
-        assert settings.port == pod.spec["containers"][0]["ports"][0]["containerPort"]
+        settings_class = SETTINGS[pod.part]
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in pod.environment().items():
+                environment.setenv(name, value if isinstance(value, str) else "from-a-secret")
+            settings: Any = settings_class(_env_file=None)  # type: ignore[call-arg]
+        assert settings.port == pod.main["ports"][0]["containerPort"]
         assert settings.host == "0.0.0.0"
-        assert settings.models
-        assert settings.alias in ALIAS_ORDER
-        known = {
-            str(name)
-            for field in Settings.model_fields.values()
-            for name in getattr(field.validation_alias, "choices", ())
-        } | {f"STLAB_API_{name.upper()}" for name in Settings.model_fields}
+        assert settings.tracking_uri.startswith("http")
+        if pod.part == "api":
+            assert settings.models
+            assert settings.alias in ALIAS_ORDER
         ours = {name for name in pod.environment() if name.startswith("STLAB_")}
-        assert ours - known <= CREDENTIALS
+        assert ours - _known(settings_class) <= CREDENTIALS
 
 
-def test_triton_is_the_release_that_is_exported_for() -> None:
+def test_triton_is_the_release_that_exports_target() -> None:
     (triton,) = [pod for pod in pods(rendered(way("default"))) if pod.part == "triton"]
-    image = triton.spec["containers"][0]["image"]
+    image = triton.main["image"]
     assert image == f"nvcr.io/nvidia/tritonserver:{DEFAULT_RELEASE}-py3"
 
 
 def test_images_are_those_that_are_built() -> None:
-    for _, container in containers(rendered(sets("all", verify__cronJob__enabled=True))):
+    for _, container in containers(
+        rendered(sets("all", verify__cronJob__enabled=True, dashboard__enabled=True))
+    ):
         name = container["image"].rpartition("/")[2].partition(":")[0]
         if name != "tritonserver":
             built = ROOT / "deployment/docker" / f"{name.removeprefix('stlab-')}.Dockerfile"
             assert Dockerfile.read(built).stages[-1].of("USER") == ["1000:1000"]
 
 
-@pytest.mark.parametrize("case", FILES, ids=str)
-def test_verification_runs_a_command_that_exists(case: Case) -> None:
+def _run(container: Item, folder: Path, *failing: str) -> tuple[int, list[list[str]]]:
+    """Run a container's command with a program `stlab` that only notes how it is called."""
+    folder.mkdir()
+    program = folder / "stlab"
+    program.write_text(
+        '#!/bin/sh\nprintf "%s " "$@" >> "$0.calls"; echo >> "$0.calls"\n'
+        f'case " {" ".join(failing)} " in *" $3 "*) exit 3;; esac\n'
+    )
+    program.chmod(0o755)
+    done = subprocess.run(
+        [*container["command"], *container["args"]],
+        env={"PATH": f"{folder}:{os.environ['PATH']}"},
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, [
+        line.split() for line in Path(f"{program}.calls").read_text().splitlines()
+    ]
+
+
+def _parsed(words: list[str], container: Item) -> dict[str, Any]:
+    """Return the parameters of a call of stlab in a container."""
     from typer.main import get_command
 
     from exporter.cli.app import app
 
     group: Any = get_command(app)
-    items = rendered(case)
-    expected = case.name != "local"
-    assert any(pod.part == "verify" for pod in pods(items)) == expected
-    for pod in pods(items):
-        if pod.part != "verify":
-            continue
-        models = []
-        for container in pod.spec["containers"]:
-            assert container["command"] == ["stlab"]
-            assert container["command"][0] in scripts()
-            command, *words = container["args"]
-            context = group.commands[command].make_context(command, list(words))
-            assert context.params["alias"] in ALIAS_ORDER
-            assert len(context.params["triton_url"]) == 1
-            models.append(context.params["model"])
-        for api in pods(items):
-            if api.part == "api":
-                assert ",".join(models) == api.environment()["MLFLOW_MODEL_NAME"]
-        assert pod.spec["restartPolicy"] == "Never"
+    command, *rest = words
+    with pytest.MonkeyPatch.context() as environment:
+        for one in container["env"]:
+            environment.setenv(one["name"], one.get("value", "from-a-secret"))
+        context = group.commands[command].make_context(command, rest)
+    params: dict[str, Any] = context.params
+    return params
 
 
-def test_the_repository_is_told_as_the_exporter_tells_it() -> None:
-    """Triton and stlab must mean the same folder by it."""
+def test_one_pod_verifies_every_model(tmp_path: Path) -> None:
+    for case in FILES:
+        verifying = [pod for pod in pods(rendered(case)) if pod.part == "verify"]
+        assert bool(verifying) == (case.name != "local"), case
+        for number, pod in enumerate(verifying):
+            (container,) = pod.spec["containers"]
+            assert pod.spec["restartPolicy"] == "Never"
+            code, calls = _run(container, tmp_path / f"{case}-{number}")
+            assert code == 0
+            models = []
+            for words in calls:
+                assert words[0] == "verify"
+                params = _parsed(words, container)
+                assert params["alias"] in ALIAS_ORDER
+                assert len(params["triton_url"]) == 1
+                models.append(params["model"])
+            for api in pods(rendered(case)):
+                if api.part == "api":
+                    assert ",".join(models) == api.environment()["MLFLOW_MODEL_NAME"]
+
+
+def test_a_model_that_fails_hides_no_other(tmp_path: Path) -> None:
+    (pod, *_) = [one for one in pods(rendered(way("production"))) if one.part == "verify"]
+    for failing in ("income", "credit-risk"):
+        code, calls = _run(pod.main, tmp_path / failing, failing)
+        assert code == 3
+        assert len(calls) == 2
+
+
+def test_triton_and_the_exporter_mean_the_same_repository() -> None:
     url, endpoint = "s3://models/triton/prod", "https://store.example.com:9000"
     (triton,) = [pod for pod in pods(rendered(way("production"))) if pod.part == "triton"]
-    told = triton.spec["containers"][0]["args"][0].partition("=")[2]
-    assert told == StoreUrl.parse(url, {"AWS_ENDPOINT_URL": endpoint}).for_server()
+    flag = triton.main["args"][0].partition("=")[2]
+    assert flag == StoreUrl.parse(url, {"AWS_ENDPOINT_URL": endpoint}).for_server()
     (triton,) = [pod for pod in pods(rendered(way("identity"))) if pod.part == "triton"]
-    told = triton.spec["containers"][0]["args"][0].partition("=")[2]
-    assert told == StoreUrl.parse("s3://models/triton", {}).for_server()
+    flag = triton.main["args"][0].partition("=")[2]
+    assert flag == StoreUrl.parse("s3://models/triton", {}).for_server()
 
 
 def test_a_volume_is_mounted_for_reading() -> None:
@@ -116,7 +171,7 @@ def test_a_volume_is_mounted_for_reading() -> None:
 
 
 @pytest.mark.parametrize("mutual", [False, True])
-def test_grpc_is_encrypted_with_what_the_secret_has(mutual: bool) -> None:
+def test_grpc_is_encrypted_with_the_secrets(mutual: bool) -> None:
     items = rendered(way("mtls" if mutual else "tls"))
     (triton,) = [pod for pod in pods(items) if pod.part == "triton"]
     (container,) = triton.spec["containers"]
@@ -129,22 +184,22 @@ def test_grpc_is_encrypted_with_what_the_secret_has(mutual: bool) -> None:
     assert ("--grpc-root-cert" in flags) == mutual
     for pod in pods(items):
         if pod.part != "triton":
-            # They believe that authority alone, and do not see the server's key.
-            told = pod.environment()
-            assert told["STLAB_TRITON_CA"] == "/etc/stlab/tls/ca.crt"
+            # Clients mount the authority, not the server's key.
+            given = pod.environment()
+            assert given["STLAB_TRITON_CA"] == "/etc/stlab/tls/ca.crt"
             volumes = {one["name"]: one for one in pod.spec["volumes"]}
             assert volumes["tls"]["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
             assert "grpcs://" in str(pod.spec)
             if not mutual:
-                assert not {"STLAB_TRITON_CERT", "STLAB_TRITON_KEY"} & set(told)
+                assert not {"STLAB_TRITON_CERT", "STLAB_TRITON_KEY"} & set(given)
                 continue
-            assert told["STLAB_TRITON_CERT"] == "/etc/stlab/client/tls.crt"
-            assert told["STLAB_TRITON_CERT_KEY"] == "/etc/stlab/client/tls.key"
+            assert given["STLAB_TRITON_CERT"] == "/etc/stlab/client/tls.crt"
+            assert given["STLAB_TRITON_CERT_KEY"] == "/etc/stlab/client/tls.key"
             assert volumes["client"]["secret"]["secretName"] == "triton-client"
-            assert told["STLAB_TRITON_KEY"]["secretKeyRef"]["name"] == "triton-admin"
+            assert given["STLAB_TRITON_KEY"]["secretKeyRef"]["name"] == "triton-admin"
 
 
-def test_the_key_is_given_to_those_who_ask_triton() -> None:
+def test_clients_of_triton_have_the_key() -> None:
     (local,) = pods(rendered(way("local")))
     assert "STLAB_TRITON_KEY" not in local.environment()
     keyed = {pod.part for pod in pods(rendered(way("production")))
@@ -152,29 +207,22 @@ def test_the_key_is_given_to_those_who_ask_triton() -> None:
     assert keyed == {"triton", "api", "verify"}
 
 
-def test_bundles_are_pulled_before_triton_starts() -> None:
-    from typer.main import get_command
-
-    from exporter.cli.app import app
-
-    group: Any = get_command(app)
+def test_bundles_are_pulled_before_triton_starts(tmp_path: Path) -> None:
     (triton,) = [pod for pod in pods(rendered(way("bundle"))) if pod.part == "triton"]
-    (container,) = triton.spec["containers"]
-    models = []
-    for init in triton.spec["initContainers"]:
-        assert init["command"] == ["stlab"]
-        command, *words = init["args"]
-        context = group.commands[command].make_context(command, list(words))
-        assert context.params["alias"] == "prod"
-        models.append(context.params["model"])
-        assert f"--model-repository={context.params['repository']}" in container["args"]
-        told = {one["name"]: one for one in init["env"]}
-        assert told["MLFLOW_TRACKING_USERNAME"]["valueFrom"]["secretKeyRef"]["name"] == "mlflow"
-        # What is prepared lies beside the repository, on the same volume.
-        mounts = {one["mountPath"]: one for one in init["volumeMounts"]}
-        assert "readOnly" not in mounts["/repository"]
-    assert models == ["income", "credit-risk"]
-    mounts = {one["mountPath"]: one for one in container["volumeMounts"]}
+    (init,) = triton.spec["initContainers"]
+    _, calls = _run(init, tmp_path / "pull")
+    parsed = [_parsed(words, init) for words in calls]
+    assert {words[0] for words in calls} == {"pull"}
+    assert [params["model"] for params in parsed] == ["income", "credit-risk"]
+    for params in parsed:
+        assert params["alias"] == "prod"
+        assert f"--model-repository={params['repository']}" in triton.main["args"]
+    given = {one["name"]: one for one in init["env"]}
+    assert given["MLFLOW_TRACKING_USERNAME"]["valueFrom"]["secretKeyRef"]["name"] == "mlflow"
+    # The working folder is next to the repository, on the same volume.
+    mounts = {one["mountPath"]: one for one in init["volumeMounts"]}
+    assert "readOnly" not in mounts["/repository"]
+    mounts = {one["mountPath"]: one for one in triton.main["volumeMounts"]}
     assert mounts["/repository"]["readOnly"] is True
     assert not {"MLFLOW_TRACKING_URI", "AWS_ACCESS_KEY_ID"} & set(triton.environment())
 
@@ -204,23 +252,31 @@ def test_an_hpa_scales_on_the_queue(signal: str, metric: str) -> None:
     (one,) = item["spec"]["metrics"]
     assert one["pods"]["metric"]["name"] == metric
     assert one["pods"]["target"] == {"type": "AverageValue", "averageValue": "5"}
-    # The README says how prometheus-adapter makes what Triton does not have.
+    # The README has prometheus-adapter's rule for a metric that Triton does not have.
     if signal == "queue":
         assert metric in (ROOT / "deployment/k8s/chart/README.md").read_text()
 
 
 def test_kserve_runs_the_same_server() -> None:
-    """The same image, start, probes and limits as the Deployment would have."""
-    runtime = of_kind(rendered(way("kserve")), "ServingRuntime")[0]["spec"]["containers"][0]
+    """The runtime has the image, the command and the limits of the Deployment."""
+    (item,) = of_kind(rendered(way("kserve")), "ServingRuntime")
+    (runtime,) = item["spec"]["containers"]
     (pod,) = [
         pod
         for pod in pods(rendered(sets("gpu", triton__gpu__enabled=True)))
         if pod.part == "triton"
     ]
-    (ours,) = pod.spec["containers"]
+    ours = pod.main
     for name in ("image", "command", "lifecycle", "resources", "securityContext", "volumeMounts"):
         assert runtime[name] == ours[name], name
     assert "--model-repository=/mnt/models" in runtime["args"]
+    # KServe's Service has a port for each of the container's; gRPC comes first, as port 80.
+    ports = {port["name"]: port["containerPort"] for port in runtime["ports"]}
+    assert next(iter(ports)) == "h2c"
+    declared = {"v2": ports["http1"], "grpc-v2": ports["h2c"]}
+    assert list(declared) == item["spec"]["protocolVersions"]
+    assert set(ports.values()) == {port["containerPort"] for port in ours["ports"]}
+    assert item["spec"]["annotations"]["prometheus.kserve.io/port"] == str(ports["metrics"])
     (service,) = of_kind(rendered(way("kserve")), "InferenceService")
     predictor = service["spec"]["predictor"]
     assert predictor["model"]["runtime"] == "stlab-triton"

@@ -1,4 +1,4 @@
-"""A real server takes what the chart starts it with, and keeps closed what is said to be."""
+"""A real server accepts the chart's flags, and restricts what the chart says it does."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SECONDS = 60
 
 @dataclass(frozen=True)
 class Started:
-    """The server."""
+    """A running server and its ports."""
 
     process: subprocess.Popen[bytes]
     http: int
@@ -72,13 +72,13 @@ def _status(port: int, path: str, **headers: str) -> int:
 
 @contextmanager
 def _started(folder: Path, name: str) -> Iterator[Started]:
-    """Triton as the chart starts it in a way of use: its ConfigMap, its command, its flags."""
+    """Start Triton as the chart does in an example: its ConfigMap, its command, its flags."""
     items = rendered(way(name))
     (config,) = of_kind(items, "ConfigMap")
     for file, text in config["data"].items():
         (folder / file).write_text(text)
     (pod,) = [pod for pod in pods(items) if pod.part == "triton"]
-    (container,) = pod.spec["containers"]
+    container = pod.main
     shell, script = container["command"]
     (folder / "bin").mkdir()
     program = embedded_tritonserver(folder / "bin")
@@ -110,7 +110,7 @@ def _started(folder: Path, name: str) -> Iterator[Started]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
-    """A server without TLS."""
+    """Start a server without TLS."""
     with _started(tmp_path_factory.mktemp("triton"), "pvc") as started:
         yield started
 
@@ -121,32 +121,30 @@ def test_probes_need_no_key(server: Started) -> None:
     assert _status(server.metrics, "/metrics") == 200
 
 
-@pytest.mark.parametrize("path", ["/v2", "/v2/models/stats", "/v2/logging", "/v2/trace/setting"])
-def test_http_is_closed_without_the_key(server: Started, path: str) -> None:
-    assert _status(server.http, path) == 403
-    assert _status(server.http, path, stlab="wrong") == 403
-    assert _status(server.http, path, stlab=KEY) == 200
+def test_http_is_closed_without_the_key(server: Started) -> None:
+    for path in ("/v2", "/v2/models/stats", "/v2/logging", "/v2/trace/setting"):
+        assert _status(server.http, path) == 403, path
+        assert _status(server.http, path, stlab="wrong") == 403, path
+        assert _status(server.http, path, stlab=KEY) == 200, path
 
 
-def test_those_who_infer_need_no_key(server: Started) -> None:
+def test_inference_needs_no_key(server: Started) -> None:
     with TritonClient(f"127.0.0.1:{server.grpc}") as client:
         assert client.ready()
         assert client.metadata().name == "triton"
         with pytest.raises(ModelNotFound):
-            client.model("nobody")
+            client.model("missing")
 
 
-def test_models_are_loaded_with_the_key_alone(
-    server: Started, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_key_loads_models(server: Started, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"127.0.0.1:{server.grpc}"
     for key in (None, "wrong"):
         if key is not None:
             monkeypatch.setenv("STLAB_TRITON_KEY", key)
-        with pytest.raises(ConflictError, match="wants credentials") as caught:
+        with pytest.raises(ConflictError, match="credentials") as caught:
             check_servers([url])
         assert "STLAB_TRITON_KEY" in caught.value.hint
-        with pytest.raises(ConflictError, match="wants credentials"), connect(url) as client:
+        with pytest.raises(ConflictError, match="credentials"), connect(url) as client:
             client.repository.index()
     monkeypatch.setenv("STLAB_TRITON_KEY", KEY)
     check_servers([url])
@@ -154,7 +152,7 @@ def test_models_are_loaded_with_the_key_alone(
         assert list(client.repository.index()) == []
 
 
-def test_traces_logs_and_shared_memory_are_closed_without_the_key(server: Started) -> None:
+def test_traces_logs_and_shared_memory_need_the_key(server: Started) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc}") as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         for call, request in (
@@ -168,8 +166,8 @@ def test_traces_logs_and_shared_memory_are_closed_without_the_key(server: Starte
             call(request, timeout=30, metadata=[("triton-grpc-protocol-stlab", KEY)])
 
 
-def test_it_ends_when_it_is_told_to(server: Started) -> None:
-    """The shell has become the server: SIGTERM reaches it."""
+def test_sigterm_ends_the_server(server: Started) -> None:
+    """start.sh replaces its shell, so SIGTERM reaches the server."""
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(timeout=30) == 0
 
@@ -177,8 +175,8 @@ def test_it_ends_when_it_is_told_to(server: Started) -> None:
 # ---- TLS ----
 
 
-def _certificates(folder: Path) -> None:
-    """What a Secret for TLS has, and a client's certificate: ca.crt, tls.*, client.*."""
+def write_certificates(folder: Path) -> None:
+    """Write the keys of a TLS Secret, and a client certificate: ca.crt, tls.*, client.*."""
     now = datetime.now(UTC)
     authority = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
@@ -212,7 +210,7 @@ def _certificates(folder: Path) -> None:
 
 
 def _answers(monkeypatch: pytest.MonkeyPatch, url: str, **files: Path | str) -> bool:
-    """Whether stlab's commands reach a server with these credentials."""
+    """Tell whether stlab's commands reach a server with these credentials."""
     for name in ("STLAB_TRITON_CA", "STLAB_TRITON_CERT", "STLAB_TRITON_CERT_KEY"):
         monkeypatch.delenv(name, raising=False)
     for name, file in files.items():
@@ -225,13 +223,13 @@ def _answers(monkeypatch: pytest.MonkeyPatch, url: str, **files: Path | str) -> 
     return True
 
 
-def test_tls_is_believed_with_the_authority_that_pods_are_given(
+def test_clients_verify_the_server_with_the_pods_authority(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _certificates(tmp_path)
+    write_certificates(tmp_path)
     with _started(tmp_path, "tls") as server:
         address = f"localhost:{server.grpc}"
-        # The last one is a server of several that a name stands for.
+        # The last one is one server of a name with several addresses.
         for url in (address, f"grpcs://{address}", f"grpcs://127.0.0.1:{server.grpc}#localhost"):
             assert _answers(monkeypatch, url, STLAB_TRITON_CA=tmp_path / "ca.crt")
             assert not _answers(monkeypatch, url)
@@ -239,8 +237,8 @@ def test_tls_is_believed_with_the_authority_that_pods_are_given(
         assert _status(server.http, "/v2/health/live") == 200
 
 
-def test_mutual_tls_wants_a_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _certificates(tmp_path)
+def test_mutual_tls_requires_a_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_certificates(tmp_path)
     with _started(tmp_path, "mtls") as server:
         url, authority = f"localhost:{server.grpc}", tmp_path / "ca.crt"
         assert _answers(
@@ -251,7 +249,7 @@ def test_mutual_tls_wants_a_certificate(tmp_path: Path, monkeypatch: pytest.Monk
             STLAB_TRITON_CERT_KEY=tmp_path / "client.key",
         )
         assert not _answers(monkeypatch, url, STLAB_TRITON_CA=authority)
-        # As a pipeline's secrets are.
+        # A pipeline has PEM text in place of files.
         assert _answers(
             monkeypatch,
             url,

@@ -1,4 +1,4 @@
-"""The Compose file, as far as it can be checked without an engine that runs it."""
+"""The Compose file, without an engine that runs it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from .deploy_files import (
     compose,
     dockerfiles,
     example,
+    for_each,
     interpolated,
     known_programs,
     pinned,
@@ -39,16 +40,16 @@ from .deploy_files import (
 
 STACK = compose()
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
-EVERY = pytest.mark.parametrize("name", sorted(SERVICES))
-# They do one thing and end.
+EVERY = for_each(SERVICES)
+# Services that end.
 ONCE = frozenset({"buckets", "exporter", "exporter-gpu"})
-# docker compose reads them itself.
+# Variables of docker compose itself.
 OWN = frozenset({"COMPOSE_PROFILES"})
 _SECRET = re.compile(r"(PASSWORD|SECRET|KEYS?)$")
 
 
 def _values() -> dict[str, str]:
-    """What a filled-in .env says."""
+    """Return the variables of a filled-in .env."""
     return {
         name: value or ("" if "API_KEY" in name else f"filled-{name.lower()}")
         for name, value in example().items()
@@ -57,13 +58,6 @@ def _values() -> dict[str, str]:
 
 def test_it_is_a_compose_file() -> None:
     check_schema("vendor.compose-spec", [DOCKER / "compose.yaml"])
-
-
-def test_every_part_is_there() -> None:
-    assert set(SERVICES) == {
-        "api", "buckets", "dashboard", "exporter", "exporter-gpu", "grafana", "mlflow", "postgres",
-        "prometheus", "store", "triton-cpu", "triton-gpu",
-    }  # fmt: skip
 
 
 # ---- images and programs ----
@@ -97,7 +91,7 @@ def test_images_with_the_same_name_are_built_alike() -> None:
             assert built.setdefault(service["image"], service["build"]) == service["build"]
 
 
-def test_triton_is_the_release_that_is_exported_for() -> None:
+def test_triton_is_the_release_that_exports_target() -> None:
     assert example()["TRITON_RELEASE"] == DEFAULT_RELEASE
     for name in ("triton-cpu", "triton-gpu"):
         image = interpolated(SERVICES[name]["image"], {})
@@ -105,7 +99,7 @@ def test_triton_is_the_release_that_is_exported_for() -> None:
 
 
 @EVERY
-def test_what_is_run_is_there(name: str) -> None:
+def test_programs_exist(name: str) -> None:
     service = SERVICES[name]
     programs = [service["entrypoint"][0]] if "entrypoint" in service else []
     if "test" in service["healthcheck"]:
@@ -123,7 +117,7 @@ def test_what_is_run_is_there(name: str) -> None:
 
 
 @EVERY
-def test_nobody_may_more_than_needed(name: str) -> None:
+def test_every_service_is_hardened(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -135,7 +129,7 @@ def test_nobody_may_more_than_needed(name: str) -> None:
 
 
 @EVERY
-def test_only_what_is_written_can_be_written(name: str) -> None:
+def test_only_data_is_writable(name: str) -> None:
     service = SERVICES[name]
     assert any(mount.startswith("/tmp:") for mount in service["tmpfs"])
     for volume in service.get("volumes", []):
@@ -170,15 +164,44 @@ def test_ports_are_on_loopback_alone() -> None:
     for port in published:
         assert re.fullmatch(r"127\.0\.0\.1:\$\{[A-Z_]+_PORT:-[0-9]+\}:[0-9]+", port), port
         hosts.add(interpolated(port, {}).split(":")[1])
-    # Two Tritons share one port: only one of them runs.
+    # Both Tritons have the same port; one of them runs.
     assert len(hosts) == len(published) - 1
 
 
-def test_database_and_store_are_reached_from_within_alone() -> None:
+def test_database_and_store_are_internal() -> None:
     assert STACK["networks"]["data"]["internal"] is True
     for name in ("postgres", "store", "buckets"):
         assert list(SERVICES[name]["networks"]) == ["data"]
         assert "ports" not in SERVICES[name]
+
+
+# ---- memory ----
+
+_UNITS = {"m": 1, "g": 1024}
+
+
+def _megabytes(size: str) -> int:
+    return int(size[:-1]) * _UNITS[size[-1]]
+
+
+def test_the_limits_fit_the_machine_of_the_docs() -> None:
+    """One Triton, one export and everything else at once, and 1 GB for the machine itself."""
+    docs = (ROOT / "docs" / "deployment.md").read_text()
+    machine = re.search(r"Docker 25 .*?, ([0-9]+) GB,", docs)
+    assert machine is not None
+    limits = {
+        name: _megabytes(interpolated(service["mem_limit"], {}))
+        for name, service in SERVICES.items()
+        # buckets ends before the others start; of the two variants one runs.
+        if name not in {"buckets", "triton-gpu", "exporter-gpu"}
+    }
+    assert sum(limits.values()) + 1024 <= int(machine[1]) * 1024
+    for name, service in SERVICES.items():
+        # A tmpfs without a size may take half of the machine; the limit of the container holds.
+        sizes = re.findall(r"size=([^,]+)", " ".join(service["tmpfs"]))
+        for size in sizes:
+            limit = _megabytes(interpolated(service["mem_limit"], {}))
+            assert 2 * _megabytes(interpolated(size, {})) <= limit, name
 
 
 # ---- order ----
@@ -198,12 +221,12 @@ def test_a_service_starts_when_what_it_needs_is_healthy(name: str) -> None:
         else:
             assert how["condition"] == "service_healthy"
             assert "test" in other["healthcheck"]
-        # What a profile may leave out is not insisted on.
+        # A dependency with a profile is optional.
         assert _profiles(needed) <= _profiles(name) or how.get("required") is False
 
 
 @EVERY
-def test_health_is_asked_of_everything_that_stays(name: str) -> None:
+def test_every_lasting_service_has_a_health_check(name: str) -> None:
     health = SERVICES[name]["healthcheck"]
     assert health == {"disable": True} if name in ONCE else {"interval", "timeout"} <= set(health)
 
@@ -265,16 +288,16 @@ def test_defaults_are_those_of_the_example() -> None:
             assert default == given[name], name
 
 
-def test_secrets_have_no_default_and_are_asked_for() -> None:
+def test_secrets_are_required_and_have_no_default() -> None:
     for name, value in example().items():
         if name.endswith(("SECRET", "PASSWORD")):
             assert value == ""
     text = (DOCKER / "compose.yaml").read_text()
     for name in example():
         if name.startswith("STORE_") or name.endswith("PASSWORD"):
-            asked = [how for found, how, _ in variables(text) if found == name]
-            # Once is enough: Compose reads the whole file before it does anything.
-            assert ":?" in asked, name
+            required = [how for found, how, _ in variables(text) if found == name]
+            # Compose reads the whole file first, so once is enough.
+            assert ":?" in required, name
 
 
 def test_no_secret_is_written_down() -> None:
@@ -306,9 +329,9 @@ def _names(settings: type[BaseSettings]) -> set[str]:
 def test_what_a_service_is_told_it_knows(
     name: str, settings: type[BaseSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = SERVICES[name]["environment"]
-    assert {k for k in told if not k.startswith("AWS_")} <= _names(settings) | CREDENTIALS
-    for key, value in told.items():
+    given = SERVICES[name]["environment"]
+    assert {k for k in given if not k.startswith("AWS_")} <= _names(settings) | CREDENTIALS
+    for key, value in given.items():
         monkeypatch.setenv(key, interpolated(value, _values()))
     read = settings(_env_file=None)  # type: ignore[call-arg]
     assert str(read.model_dump()["tracking_uri"]) == "http://mlflow:5000"
@@ -352,7 +375,7 @@ def _identities() -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in json.loads(content)["identities"]}
 
 
-def test_each_may_do_in_the_store_what_it_must() -> None:
+def test_store_identities_have_the_least_rights() -> None:
     rights = {name: one["actions"] for name, one in _identities().items()}
     assert set(rights) == {"admin", "mlflow", "exporter", "reader"}
     assert {right.partition(":")[2] for right in rights["mlflow"]} == {"mlflow"}
@@ -360,8 +383,7 @@ def test_each_may_do_in_the_store_what_it_must() -> None:
     assert rights["reader"] == ["Read:models", "List:models"]
 
 
-@pytest.mark.parametrize(
-    ("name", "identity"),
+@for_each(
     [
         ("buckets", "admin"),
         ("mlflow", "mlflow"),
@@ -369,25 +391,26 @@ def test_each_may_do_in_the_store_what_it_must() -> None:
         ("triton-gpu", "reader"),
         ("dashboard", "reader"),
         ("exporter", "exporter"),
-    ],
+    ]
 )
-def test_each_has_keys_of_its_own(name: str, identity: str) -> None:
+def test_each_service_has_its_own_keys(name_and_identity: tuple[str, str]) -> None:
+    name, identity = name_and_identity
     (keys,) = _identities()[identity]["credentials"]
-    told = {
+    given = {
         key: interpolated(value, _values()) for key, value in SERVICES[name]["environment"].items()
     }
-    assert told["AWS_ACCESS_KEY_ID"] == keys["accessKey"]
-    assert told["AWS_SECRET_ACCESS_KEY"] == keys["secretKey"]
+    assert given["AWS_ACCESS_KEY_ID"] == keys["accessKey"]
+    assert given["AWS_SECRET_ACCESS_KEY"] == keys["secretKey"]
 
 
-def test_only_those_have_keys() -> None:
+def test_only_these_services_have_keys() -> None:
     with_keys = {name for name, one in SERVICES.items() if "AWS_ACCESS_KEY_ID" in str(one)}
     assert with_keys == {
         "buckets", "dashboard", "exporter", "exporter-gpu", "mlflow", "triton-cpu", "triton-gpu",
     }  # fmt: skip
 
 
-def test_all_mean_the_same_repository() -> None:
+def test_services_share_one_repository() -> None:
     exporter = SERVICES["exporter"]["environment"]
     address = StoreUrl.parse(exporter["STLAB_MODEL_REPOSITORY"], exporter)
     assert f"--model-repository={address.for_server()}" in SERVICES["triton-cpu"]["command"]
@@ -397,7 +420,7 @@ def test_all_mean_the_same_repository() -> None:
     assert exporter["STLAB_TRITON_RELEASE"] in SERVICES["triton-cpu"]["image"]
 
 
-def test_artifacts_go_to_a_bucket_that_is_made() -> None:
+def test_artifacts_go_to_a_created_bucket() -> None:
     command = SERVICES["mlflow"]["command"]
     (destination,) = (word for word in command if word.startswith("--artifacts-destination="))
     bucket = destination.partition("s3://")[2].partition("/")[0]
@@ -438,7 +461,7 @@ def _flags() -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def test_triton_takes_its_flags_from_the_file_alone() -> None:
+def test_triton_has_no_flag_twice() -> None:
     for name in ("triton-cpu", "triton-gpu"):
         targets = {config["source"]: config["target"] for config in SERVICES[name]["configs"]}
         start = PurePosixPath(targets["triton-start"])
@@ -465,11 +488,11 @@ def test_triton_is_started_with_every_flag(tmp_path: Path) -> None:
         *_flags(),
         *(word.partition("=")[0] for word in command),
     ]
-    # Nobody knows the key where none is given.
+    # Without a key the server makes a random one.
     assert "{key}" not in "".join(printed)
 
 
-def test_the_store_gets_its_identities_and_nobody_else(tmp_path: Path) -> None:
+def test_only_the_store_reads_its_identities(tmp_path: Path) -> None:
     service = SERVICES["store"]
     program = tmp_path / "weed"
     program.write_text('#!/bin/sh\nenv > "$0.env"\nprintf "%s\\n" "$@"\n')
@@ -480,11 +503,11 @@ def test_the_store_gets_its_identities_and_nobody_else(tmp_path: Path) -> None:
         "/tmp/s3.json": tmp_path / "s3.json",
     }.items():
         script = script.replace(there, str(here))
-    told = {key: interpolated(value, _values()) for key, value in service["environment"].items()}
+    given = {key: interpolated(value, _values()) for key, value in service["environment"].items()}
     printed = subprocess.run(
         [shell, option, script, zero, *service["command"]],
-        env={**told, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        cwd=ROOT,  # where a * would find something
+        env={**given, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        cwd=ROOT,  # where a * would match files
         capture_output=True,
         text=True,
         check=True,
@@ -504,19 +527,19 @@ def test_triton_is_hardened() -> None:
     assert flags["--allow-client-shm"] == "false"
 
 
-@pytest.mark.parametrize("name", ["triton-cpu", "triton-gpu"])
-def test_a_server_has_longer_to_end_than_it_takes(name: str) -> None:
+@for_each(["triton-cpu", "triton-gpu"])
+def test_triton_has_time_to_stop(name: str) -> None:
     grace = int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
     assert grace > int(_flags()["--exit-timeout-secs"])
 
 
-def test_the_service_has_longer_to_end_than_it_takes() -> None:
+def test_the_service_has_time_to_stop() -> None:
     grace = float(SERVICES["api"]["stop_grace_period"].removesuffix("s"))
     fields = ApiSettings.model_fields
     assert grace > fields["drain_seconds"].default + fields["stop_seconds"].default
 
 
-def test_addresses_are_those_of_services_on_a_common_network() -> None:
+def test_services_share_a_network_with_those_they_call() -> None:
     names = dict.fromkeys(SERVICES, "")
     hosts = {**{name: name for name in names}, "triton": "triton-cpu"}
     for name, service in SERVICES.items():
@@ -526,7 +549,7 @@ def test_addresses_are_those_of_services_on_a_common_network() -> None:
                 assert set(other["networks"]) & set(service["networks"]), (name, host)
 
 
-def test_the_example_stays_out_of_git_once_it_is_filled_in() -> None:
+def test_git_ignores_the_filled_in_example() -> None:
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert ".env" in ignored
     assert Path(DOCKER / ".env.example").is_file()

@@ -1,4 +1,4 @@
-"""The Dockerfiles, as far as they can be checked without an engine that builds them."""
+"""The Dockerfiles, without an engine that builds them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -26,6 +25,7 @@ from .deploy_files import (
     Dockerfile,
     checked,
     dockerfiles,
+    for_each,
     known_programs,
     let_in,
     pinned,
@@ -33,22 +33,13 @@ from .deploy_files import (
     tool,
 )
 
-EVERY = pytest.mark.parametrize("path", dockerfiles(), ids=lambda path: path.name)
+EVERY = for_each(dockerfiles())
 _LABELS = frozenset(
     f"org.opencontainers.image.{name}"
     for name in ("title", "description", "licenses", "version", "revision", "source", "base.name")
 )
 _BUILD_TOOLS = re.compile(r"\b(apt-get|apk|gcc|g\+\+|make|git|curl|pip3? install|venv)\b")
 _SECRET = re.compile(r"(?i)\b\w*(password|secret|token|api_?key|credential)\w*\b")
-
-
-def test_there_is_one_for_every_part() -> None:
-    assert [path.name for path in dockerfiles()] == [
-        "api.Dockerfile",
-        "dashboard.Dockerfile",
-        "exporter.Dockerfile",
-        "mlflow.Dockerfile",
-    ]
 
 
 @EVERY
@@ -64,7 +55,7 @@ def test_bases_are_pinned(path: Path) -> None:
     assert bases
     for base in bases:
         assert pinned(read.resolved(base)), base
-        # A digest can be given when it is built.
+        # A build argument adds the digest.
         assert re.search(r"\$\{[A-Z]+_DIGEST\}$", base), base
         assert read.defaults[base.rpartition("${")[2].rstrip("}")] == ""
     labelled = re.search(r'base\.name="(?:docker\.io/library/)?([^"]+)"', path.read_text())
@@ -72,7 +63,7 @@ def test_bases_are_pinned(path: Path) -> None:
     assert read.resolved(labelled[1]) == read.resolved(read.stages[-1].base)
 
 
-def test_a_plan_is_built_with_the_tensorrt_of_the_server_that_is_exported_for() -> None:
+def test_plans_are_built_with_the_tensorrt_of_the_target_release() -> None:
     read = Dockerfile.read(DOCKER / "exporter.Dockerfile")
     assert read.resolved(read.stages[-1].base) == (
         f"nvcr.io/nvidia/tritonserver:{DEFAULT_RELEASE}-py3"
@@ -84,33 +75,33 @@ def test_a_plan_is_built_with_the_tensorrt_of_the_server_that_is_exported_for() 
 
 
 @EVERY
-def test_nothing_is_built_in_what_runs(path: Path) -> None:
+def test_the_last_stage_builds_nothing(path: Path) -> None:
     read = Dockerfile.read(path)
     last = read.stages[-1]
     assert len(read.stages) >= 3
     for run in last.of("RUN"):
         assert not _BUILD_TOOLS.search(run), run
     assert any(text.startswith("--from=installed /opt/") for text in last.of("COPY"))
-    # Where the base has pip, it goes.
+    # A base with pip loses it.
     assert "python:" not in last.base or "pip uninstall" in last.of("RUN")[0]
 
 
 @EVERY
-def test_it_runs_as_nobody_of_importance(path: Path) -> None:
+def test_an_image_runs_as_an_unprivileged_user(path: Path) -> None:
     steps = Dockerfile.read(path).stages[-1].steps
     kinds = [kind for kind, _ in steps]
     assert [text for kind, text in steps if kind == "USER"] == ["1000:1000"]
     assert "RUN" not in kinds[kinds.index("USER") :]
     assert "COPY" not in kinds[kinds.index("USER") :]
     environment = next(text for kind, text in steps if kind == "ENV")
-    # The root is read-only: what a library keeps goes to /tmp, and bytecode nowhere.
+    # The root is read-only: libraries write to /tmp, and Python writes no bytecode.
     assert "HOME=/tmp" in environment
     assert "PYTHONDONTWRITEBYTECODE=1" in environment
     assert [text for kind, text in steps if kind == "WORKDIR"] == ["/tmp"]
 
 
 @EVERY
-def test_it_says_what_it_is_and_how_it_is(path: Path) -> None:
+def test_labels_health_check_and_entrypoint(path: Path) -> None:
     last = Dockerfile.read(path).stages[-1]
     assert set(re.findall(r"([\w.]+)=\"", last.of("LABEL")[0])) == _LABELS
     (health,) = last.of("HEALTHCHECK")
@@ -130,7 +121,7 @@ def test_no_secret_is_in_an_image(path: Path) -> None:
 
 
 @EVERY
-def test_wheels_are_those_that_were_tested(path: Path) -> None:
+def test_wheels_have_the_tested_versions(path: Path) -> None:
     read = Dockerfile.read(path)
     runs = " && ".join(run for stage in read.stages for run in stage.of("RUN"))
     for command in re.split(r"&&|;", runs):
@@ -139,7 +130,7 @@ def test_wheels_are_those_that_were_tested(path: Path) -> None:
             assert "--constraint constraints.txt" in command or by_version, command
 
 
-# ---- what goes in ----
+# ---- build context ----
 
 
 def _files() -> list[str]:
@@ -157,12 +148,12 @@ def _sources() -> set[str]:
     return {source for path in dockerfiles() for source in Dockerfile.read(path).copied()}
 
 
-def test_what_is_let_in_is_what_is_copied() -> None:
+def test_the_context_is_what_is_copied() -> None:
     files = _files()
     inside = set(let_in(files))
     sources = _sources()
     copied = {name for name in files for source in sources if f"{name}/".startswith(f"{source}/")}
-    # A folder is copied as far as it is let in: the package, and not what lies around it.
+    # A copied folder is let in without the files around the package.
     assert inside <= copied, sorted(inside - copied)[:5]
     for source in sources:
         assert any(f"{name}/".startswith(f"{source}/") for name in inside), source
@@ -174,9 +165,8 @@ def test_what_is_let_in_is_what_is_copied() -> None:
         assert wanted <= inside, sorted(wanted - inside)[:5]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_these_stay_out_of_a_build() -> None:
+    out = [
         ".env",
         ".git/config",
         ".venv/bin/python",
@@ -186,13 +176,11 @@ def test_what_is_let_in_is_what_is_copied() -> None:
         "mlflow.db",
         "model_repository/income/1/model.onnx",
         "tests/__init__.py",
-    ],
-)
-def test_what_stays_out(name: str) -> None:
-    assert let_in([name]) == []
+    ]
+    assert let_in(out) == []
 
 
-def test_what_is_let_in_builds_the_wheel(tmp_path: Path) -> None:
+def test_the_context_builds_the_wheel(tmp_path: Path) -> None:
     inside = let_in(_files())
     for name in inside:
         target = tmp_path / "context" / name
@@ -213,7 +201,7 @@ def test_what_is_let_in_builds_the_wheel(tmp_path: Path) -> None:
                 assert short in packed, name
 
 
-# ---- less than stlab requires is enough ----
+# ---- requirements of the images ----
 
 
 def _named(path: Path) -> list[Requirement]:
@@ -227,7 +215,7 @@ def _pins() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in pairs}
 
 
-@pytest.mark.parametrize("path", sorted(DOCKER.glob("*.requirements.txt")), ids=lambda p: p.name)
+@for_each(sorted(DOCKER.glob("*.requirements.txt")))
 def test_every_requirement_is_pinned(path: Path) -> None:
     pins = _pins()
     for requirement in _named(path):
@@ -238,7 +226,7 @@ def test_every_requirement_is_pinned(path: Path) -> None:
 
 
 def _closure(requirements: list[Requirement]) -> set[str]:
-    """The names of everything that these bring with them, here."""
+    """Return the names of these and of what they depend on."""
     seen: set[tuple[str, str]] = set()
     todo: list[tuple[Requirement, str]] = [
         (requirement, extra) for requirement in requirements for extra in ("", *requirement.extras)
@@ -295,20 +283,21 @@ def _image_imports() -> Iterator[tuple[str, str]]:
     yield "dashboard", f"stlab_dashboard.__main__,httptools,uvloop,s3fs,websockets,{registry}"
 
 
-@pytest.mark.parametrize(("image", "modules"), list(_image_imports()), ids=["api", "dashboard"])
-def test_what_an_image_has_is_enough(image: str, modules: str) -> None:
+@for_each(list(_image_imports()))
+def test_requirements_are_enough_to_import(image_and_modules: tuple[str, str]) -> None:
+    image, modules = image_and_modules
     named = _named(DOCKER / f"{image}.requirements.txt")
     allowed = _closure(named) | {"stlab"}
     heavy = {"torch", "mlflow", "onnx", "onnxscript", "transformers", "scikit-learn"}
     assert not allowed & heavy
-    # The interpreter's own, whatever ships it here, and what every image has by its base.
+    # setuptools is the base image's.
     checked(
         [sys.executable, "-c", _ALONE, ",".join(sorted(allowed | {"setuptools"})), modules],
         cwd=ROOT,
     )
 
 
-def test_the_version_of_the_labels_is_the_packages() -> None:
+def test_the_labels_have_the_packages_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     for path in dockerfiles():
         assert f"\nARG VERSION={version}\n" in path.read_text(), path.name

@@ -1,4 +1,4 @@
-"""The pipelines: what runs when, with which secrets, and whether each step is a known command."""
+"""The pipelines: events, secrets, and whether each step is a known command."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import yaml
 from typer.main import get_command
 
 from exporter.cli.app import app
 from exporter.triton.releases import DEFAULT_RELEASE
 
-from .deploy_files import DOCKER, ROOT, WOODPECKER, check_schema, pinned, scripts
+from .deploy_files import DOCKER, ROOT, WOODPECKER, check_schema, for_each, pinned, scripts
 
 FILES = sorted(WOODPECKER.glob("*.yaml"))
 FLOWS: dict[str, dict[str, Any]] = {path.stem: yaml.safe_load(path.read_text()) for path in FILES}
-EVERY = pytest.mark.parametrize("name", sorted(FLOWS))
-# They move an alias.
+EVERY = for_each(FLOWS)
+# Pipelines that move an alias.
 MOVERS = ("export", "promote", "rollback")
 _SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|KEY|USER|_HOST$|REPOSITORY|_URI$|_URL$")
 _PLAIN = frozenset({"SOURCE"})
@@ -42,10 +41,6 @@ def test_they_are_woodpecker_files() -> None:
     check_schema("vendor.woodpecker-ci", FILES)
 
 
-def test_every_one_is_there() -> None:
-    assert set(FLOWS) == {"chart", "export", "image", "lint", "promote", "rollback", "test"}
-
-
 @EVERY
 def test_images_are_pinned(name: str) -> None:
     for step in _steps(name):
@@ -56,7 +51,7 @@ def test_images_are_pinned(name: str) -> None:
 
 
 @EVERY
-def test_every_condition_says_of_which_event(name: str) -> None:
+def test_every_condition_names_an_event(name: str) -> None:
     for rule in [*FLOWS[name]["when"], *(r for s in _steps(name) for r in s.get("when", []))]:
         assert rule["event"] in {"push", "pull_request", "deployment"}
         # Without the event this would also be every pull request to main.
@@ -76,7 +71,7 @@ def test_secrets_are_by_reference(name: str) -> None:
             if _SECRET.search(key) and key not in _PLAIN:
                 assert list(value) == ["from_secret"], key
         for command in step["commands"]:
-            # ${…} would be put in before the file is read, and stand in it.
+            # Woodpecker substitutes ${…} before it parses the file.
             for used in re.findall(r"\$\{(\w+)", command):
                 assert used in FLOWS[name].get("matrix", {}), command
 
@@ -107,7 +102,7 @@ def test_a_pull_request_sees_no_secret(name: str) -> None:
         assert not _secrets(name)
 
 
-def test_production_has_secrets_of_its_own() -> None:
+def test_production_has_its_own_secrets() -> None:
     assert _events("promote") == _events("rollback") == {"deployment"}
     prod = {secret for secret in _secrets("promote") if secret.startswith("prod_")}
     assert {secret.removeprefix("prod_") for secret in prod} == {
@@ -123,7 +118,7 @@ def test_production_has_secrets_of_its_own() -> None:
 
 
 def test_one_pipeline_at_a_time_moves_an_alias() -> None:
-    # A rollback waits for no build of main.
+    # A rollback does not wait for a build of main.
     groups = {"export": "stlab-staging", "promote": "stlab-prod", "rollback": "stlab-prod"}
     for name in MOVERS:
         assert FLOWS[name]["concurrency"] == {"limit": 1, "group": groups[name]}
@@ -149,12 +144,12 @@ def test_prod_moves_on_deployment_alone() -> None:
     }
     for name in targets:
         assert [rule["branch"] for rule in FLOWS[name]["when"]] == ["main"]
-    # CI is set there: nothing has to be allowed by hand.
+    # CI is set there.
     assert "--allow-manual" not in "".join(_commands("promote") + _commands("rollback"))
 
 
-@pytest.mark.parametrize("name", MOVERS)
-def test_whatever_happened_is_checked_afterwards(name: str) -> None:
+@for_each(MOVERS)
+def test_status_is_checked_after_success_and_failure(name: str) -> None:
     steps = _steps(name)
     alias = "staging" if name == "export" else "prod"
     check = steps[1]
@@ -162,7 +157,7 @@ def test_whatever_happened_is_checked_afterwards(name: str) -> None:
     assert re.fullmatch(rf"stlab status {model} --alias {alias} --check", check["commands"][-1])
     (rule,) = check["when"]
     assert sorted(rule["status"]) == ["failure", "success"]
-    # Steps follow each other: none says on what it depends.
+    # Without depends_on, steps run in order.
     assert not any("depends_on" in step for step in steps)
     assert steps[0]["environment"] == check["environment"]
 
@@ -175,7 +170,7 @@ def test_staging_follows_main_once_it_has_passed() -> None:
         assert not any("path" in rule for rule in FLOWS[needed]["when"])
 
 
-# ---- each step is what a person runs ----
+# ---- commands ----
 
 
 def _targets() -> set[str]:
@@ -183,7 +178,7 @@ def _targets() -> set[str]:
 
 
 def _stlab(words: list[str]) -> None:
-    """The command exists, and so does each of its options."""
+    """Check that a command and each of its options exist."""
     group: Any = get_command(app)
     if words[0] == "stlab":
         command, rest = words[1], words[2:]
@@ -196,15 +191,15 @@ def _stlab(words: list[str]) -> None:
             assert word in options, (command, word)
 
 
-def _words() -> Iterator[tuple[str, list[str]]]:
-    for name in sorted(FLOWS):
+def _words() -> Iterator[list[str]]:
+    for name in FLOWS:
         for command in _commands(name):
             for part in command.split(" | "):
-                yield name, shlex.split(part)
+                yield shlex.split(part)
 
 
-@pytest.mark.parametrize(("name", "words"), list(_words()), ids=lambda value: str(value)[:60])
-def test_every_command_exists(name: str, words: list[str]) -> None:
+@for_each(list(_words()))
+def test_every_command_exists(words: list[str]) -> None:
     program = words[0]
     if program == "make":
         assert words[1] in _targets(), f"the Makefile has no target {words[1]}"
@@ -216,7 +211,7 @@ def test_every_command_exists(name: str, words: list[str]) -> None:
         assert program in {"apt-get", "docker", "printf", "set"}
 
 
-def test_pull_requests_are_held_to_what_ci_run_runs() -> None:
+def test_pull_requests_run_the_commands_of_ci_run() -> None:
     run = (ROOT / ".ci" / "run").read_text().splitlines()
     made = {command for name in ("lint", "test") for command in _commands(name)}
     assert {line for line in run if line.startswith("make ")} <= made
@@ -224,7 +219,7 @@ def test_pull_requests_are_held_to_what_ci_run_runs() -> None:
         assert _events(name) == {"pull_request", "push"}
 
 
-def test_images_that_run_are_those_that_are_built() -> None:
+def test_pipelines_run_the_images_that_they_build() -> None:
     (build,) = _steps("image")
     assert build["environment"]["VERSION"] == "${CI_COMMIT_SHA}"
     names = {step["image"] for name in MOVERS for step in _steps(name)}

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Start tritonserver with the flags of server.args, which lies beside this file, and those given.
+# Start tritonserver with the flags of server.args, in this folder, and the flags given.
 #
 #   STLAB_TRITON_KEY=… sh start.sh --model-repository=s3://bucket/prefix
 #
-# A flag that is given replaces those of its name in the file. STLAB_TRITON_KEY opens the restricted
+# A given flag replaces those of its name in the file. STLAB_TRITON_KEY opens the restricted
 # protocols (header triton-grpc-protocol-stlab by gRPC, stlab by HTTP).
 set -euf
 file=$(dirname "$0")/server.args
@@ -25,6 +25,6 @@ while IFS= read -r flag || [ -n "$flag" ]; do
     flags="$flags $flag"
 done < "$file"
 unset STLAB_TRITON_KEY
-# A list of words without blanks in them.
+# Flags have no spaces.
 # shellcheck disable=SC2086
 exec tritonserver $flags "$@"

@@ -3,39 +3,33 @@
 {{- $verify := .Values.verify }}
 {{- include "stlab.pod" (dict "root" .) }}
 restartPolicy: Never
+{{- with $verify.initContainers }}
+initContainers:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 containers:
-  {{- range $index, $model := .Values.models }}
-  - name: verify-{{ $index }}
-    image: {{ include "stlab.image" (dict "root" $ "image" $.Values.exporter.image) }}
-    imagePullPolicy: {{ $.Values.exporter.image.pullPolicy }}
-    command: [stlab]
-    args:
-      - verify
-      - {{ $model | quote }}
-      - --alias={{ $.Values.alias }}
-      - --triton-url={{ include "stlab.tritonUrl" $ }}
+  - name: verify
+    {{- include "stlab.forEachModel" (dict "root" . "command" "verify") | nindent 4 }}
     env:
-      {{- include "stlab.commandEnv" $ | nindent 6 }}
-      {{- if eq $.Values.repository.type "s3" }}
-      - name: STLAB_MODEL_REPOSITORY
-        value: {{ $.Values.repository.s3.url }}
-      {{- with $.Values.repository.s3.endpoint }}
-      - name: AWS_ENDPOINT_URL
-        value: {{ . | quote }}
+      {{- include "stlab.commandEnv" . | nindent 6 }}
+      {{- if eq .Values.repository.type "s3" }}
+      {{- include "stlab.indent" (list 6 (include "stlab.repositoryEnv" .)) }}
       {{- end }}
-      {{- end }}
-      {{- include "stlab.storeEnv" $ | trim | nindent 6 }}
-      {{- include "stlab.clientEnv" $ | trim | nindent 6 }}
-    {{- include "stlab.container" $ | nindent 4 }}
+      {{- include "stlab.indent" (list 6 (include "stlab.clientEnv" .)) }}
+      {{- include "stlab.indent" (list 6 (include "stlab.extraEnv" $verify)) }}
+    {{- include "stlab.indent" (list 4 (include "stlab.extraEnvFrom" $verify)) }}
     resources:
       {{- toYaml $verify.resources | nindent 6 }}
     volumeMounts:
       - {name: tmp, mountPath: /tmp}
-      {{- include "stlab.clientMounts" $ | trim | nindent 6 }}
-  {{- end }}
+      {{- include "stlab.indent" (list 6 (include "stlab.clientMounts" .)) }}
+      {{- include "stlab.indent" (list 6 (include "stlab.caMounts" .)) }}
+      {{- include "stlab.indent" (list 6 (include "stlab.extraVolumeMounts" $verify)) }}
 volumes:
   - name: tmp
     emptyDir:
       sizeLimit: {{ $verify.storage.tmpSizeLimit }}
-  {{- include "stlab.clientVolumes" . | trim | nindent 2 }}
+  {{- include "stlab.indent" (list 2 (include "stlab.clientVolumes" .)) }}
+  {{- include "stlab.indent" (list 2 (include "stlab.caVolumes" .)) }}
+  {{- include "stlab.indent" (list 2 (include "stlab.extraVolumes" $verify)) }}
 {{- end }}

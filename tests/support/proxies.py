@@ -1,4 +1,4 @@
-"""Real nginx and haproxy on loopback, in front of one gRPC port, as child processes."""
+"""Real nginx and haproxy on loopback, as child processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Proxy", "haproxy", "nginx"]
+__all__ = ["Proxy", "grpc_haproxy", "grpc_nginx", "http_nginx"]
 
 # As root, nginx would hand its workers to another user, who may not read the test's folder.
 _NGINX = """
@@ -36,10 +36,20 @@ http {{
   scgi_temp_path {folder}/scgi;
   {settings}
   server {{
-    listen 127.0.0.1:{port} http2;
-    location / {{ grpc_pass grpc://127.0.0.1:{upstream}; }}
+    listen 127.0.0.1:{port}{protocol};
+    {locations}
   }}
 }}
+"""
+_UPGRADES = """
+  client_max_body_size 32m;
+  map $http_upgrade $connection_upgrade { default upgrade; '' close; }
+  proxy_http_version 1.1;
+"""
+_HEADERS = """
+      proxy_set_header Host $http_host;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $connection_upgrade;
 """
 _HAPROXY = """
 global
@@ -62,7 +72,7 @@ class Proxy:
     """A proxy that runs.
 
     Attributes:
-        url: Where it listens.
+        url: Where it listens: host and port.
     """
 
     def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
@@ -70,35 +80,73 @@ class Proxy:
         self._process = process
 
     def reload(self) -> None:
-        """Let it read its configuration again: old connections are told to go away."""
+        """Let it read its configuration again: old connections get a GOAWAY."""
         os.kill(self._process.pid, signal.SIGHUP)
 
 
 @contextmanager
-def nginx(upstream: int, folder: Path, settings: str = "") -> Iterator[Proxy]:
-    """Start nginx with settings of its ``http`` block beside the defaults."""
-    port = free_port()
-    config = folder / "nginx.conf"
-    user = "user root;" if os.getuid() == 0 else ""
-    config.write_text(
-        _NGINX.format(user=user, folder=folder, settings=settings, port=port, upstream=upstream)
-    )
-    command = [_program("nginx"), "-e", str(folder / "start.log"), "-c", str(config)]
-    with _running([*command, "-p", str(folder)], port) as proxy:
+def grpc_nginx(upstream: int, folder: Path, settings: str = "") -> Iterator[Proxy]:
+    """Run nginx in front of a gRPC port, with more settings of its ``http`` block."""
+    locations = f"location / {{ grpc_pass grpc://127.0.0.1:{upstream}; }}"
+    with _nginx(folder, locations, settings, protocol=" http2") as proxy:
         yield proxy
 
 
 @contextmanager
-def haproxy(
+def http_nginx(upstream: int, folder: Path) -> Iterator[str]:
+    """Run nginx in front of an HTTP port, below path prefixes.
+
+    Returns:
+        Its URL; ``/stripped`` and ``/kept`` name themselves in ``X-Forwarded-Prefix``, and
+        ``/named`` names the scheme instead.
+    """
+    locations = "".join(
+        f"""
+    location /{name}/ {{
+      proxy_pass http://127.0.0.1:{upstream}{path};
+      proxy_set_header {header};
+      {_HEADERS}
+    }}"""
+        for name, path, header in (
+            ("stripped", "/", "X-Forwarded-Prefix /stripped"),
+            ("kept", "", "X-Forwarded-Prefix /kept"),
+            ("named", "/", "X-Forwarded-Proto $scheme"),
+        )
+    )
+    with _nginx(folder, locations, _UPGRADES) as proxy:
+        yield f"http://{proxy.url}"
+
+
+@contextmanager
+def grpc_haproxy(
     upstream: int, folder: Path, settings: str = "", timeout: str = "60s"
 ) -> Iterator[Proxy]:
-    """Start haproxy with settings of its ``global`` block beside the defaults."""
+    """Run haproxy in front of a gRPC port, with more settings of its ``global`` block."""
     port = free_port()
     config = folder / "haproxy.cfg"
     config.write_text(
         _HAPROXY.format(settings=settings, timeout=timeout, port=port, upstream=upstream)
     )
     with _running([_program("haproxy"), "-db", "-q", "-f", str(config)], port) as proxy:
+        yield proxy
+
+
+@contextmanager
+def _nginx(folder: Path, locations: str, settings: str, protocol: str = "") -> Iterator[Proxy]:
+    port = free_port()
+    config = folder / "nginx.conf"
+    config.write_text(
+        _NGINX.format(
+            user="user root;" if os.getuid() == 0 else "",
+            folder=folder,
+            settings=settings,
+            port=port,
+            protocol=protocol,
+            locations=locations,
+        )
+    )
+    command = [_program("nginx"), "-e", str(folder / "start.log"), "-c", str(config)]
+    with _running([*command, "-p", str(folder)], port) as proxy:
         yield proxy
 
 

@@ -1,0 +1,10 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+from exporter.system.environment import collect_seldom
+from tests.support.databases import commit_to_memory
+
+# As the commands do: MLflow and torch make a million objects that all stay.
+collect_seldom()
+commit_to_memory()

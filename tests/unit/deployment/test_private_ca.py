@@ -1,0 +1,77 @@
+"""The libraries in the images read the variables by which the chart names a private CA."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .chart_files import pods, rendered, way
+from .test_chart_triton import write_certificates
+
+# The registry's client, the issuer's, and the store's.
+_CLIENTS = {
+    "requests": "import requests; requests.get(url, timeout=20)",
+    "httpx": "import httpx; httpx.get(url, timeout=20)",
+    "botocore": (
+        "import botocore.session\n"
+        "session = botocore.session.get_session()\n"
+        "session.create_client('s3', 'us-east-1', endpoint_url=url).list_buckets()"
+    ),
+}
+
+
+class _Buckets(http.server.BaseHTTPRequestHandler):
+    """Lists no buckets, whatever the request."""
+
+    def do_GET(self) -> None:
+        """Respond."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<ListAllMyBucketsResult/>")
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """Start an HTTPS server with a certificate of a private CA, ca.crt."""
+    write_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Buckets) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"https://localhost:{server.server_port}"
+        server.shutdown()
+
+
+def test_every_client_reads_its_variable(url: str, tmp_path: Path) -> None:
+    (pod,) = [pod for pod in pods(rendered(way("extras"))) if pod.part == "api"]
+    trusted = {
+        name: str(tmp_path / "ca.crt")
+        for name, value in pod.environment().items()
+        if value == "/etc/stlab/ca/ca.crt"
+    }
+    plain = {name: value for name, value in os.environ.items() if name not in trusted}
+    plain |= {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_MAX_ATTEMPTS": "1",
+    }
+    for name, code in _CLIENTS.items():
+        command = [sys.executable, "-c", f"import sys\nurl = sys.argv[1]\n{code}", url]
+        for environment, succeeds in ((plain, False), (plain | trusted, True)):
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert (done.returncode == 0) == succeeds, f"{name}: {done.stderr[-2000:]}"
+            assert succeeds or "CERTIFICATE_VERIFY_FAILED" in done.stderr, name
