@@ -31,6 +31,7 @@ from exporter.repository.model_dir import (
     warmup_files,
 )
 from exporter.repository.object_model_dir import ObjectModelDir
+from exporter.repository.object_state import ObjectState
 from exporter.repository.object_store import ObjectStore
 from exporter.repository.published import (
     check_not_served,
@@ -41,8 +42,7 @@ from exporter.repository.published import (
     published_state,
     unused_warmup_files,
 )
-from exporter.repository.unfinished import UnfinishedVersions
-from exporter.repository.workspace import FORMER_IDENTITY, IDENTITY, explain_full_disk
+from exporter.repository.workspace import explain_full_disk
 from exporter.system.environment import temporary_folder
 from exporter.triton.model_config import render
 
@@ -69,20 +69,18 @@ class ObjectRepository:
     def __init__(self, address: StoreUrl, lease_seconds: float = LEASE_SECONDS) -> None:
         self.store = ObjectStore(address)
         self._root = address.name
-        # Next to the root: Triton takes every folder in it for a model.
-        self._state = f".{address.name}.stlab"
-        self._unfinished = UnfinishedVersions(self.store, self._state)
+        self._state = ObjectState(self.store, address.name)
         self._lease_seconds = lease_seconds
         self._leases: dict[str, Lease] = {}
 
     @contextmanager
     def workspace(self, model: str) -> Iterator[Path]:
         """See `Repository.workspace`; the folder is a temporary one on this machine."""
-        locks = f"{self._state}/{model}"
+        locks = self._state.folder(model)
         with Lease.open(self.store, locks, model, self._lease_seconds) as lease:
             self._leases[model] = lease
             try:
-                self._create_identity()
+                self._state.create_identity()
                 self._delete_leftovers(model)
                 with (
                     tempfile.TemporaryDirectory(prefix="stlab-work-") as work,
@@ -94,7 +92,7 @@ class ObjectRepository:
 
     def clean_up(self, model: str) -> None:
         """See `Repository.clean_up`."""
-        if self._unfinished.list(model):
+        if self._state.unfinished(model):
             with suppress(StlabError), self.workspace(model):
                 pass  # opening it deletes them
 
@@ -109,8 +107,7 @@ class ObjectRepository:
 
     def identity(self) -> str:
         """See `Repository.identity`."""
-        found = self._read_identity(IDENTITY) or self._read_identity(FORMER_IDENTITY) or b""
-        return found.decode(errors="replace").strip()
+        return self._state.identity()
 
     def versions(self, model: str) -> tuple[int, ...]:
         """See `Repository.versions`."""
@@ -152,7 +149,7 @@ class ObjectRepository:
     def is_serving(self, bundle: Bundle) -> bool:
         """See `Repository.is_serving`."""
         model_dir = self._list(bundle.model)
-        return is_served(self, bundle, model_dir, self._unfinished.list(bundle.model))
+        return is_served(self, bundle, model_dir, self._state.unfinished(bundle.model))
 
     def publish(
         self,
@@ -166,7 +163,7 @@ class ObjectRepository:
         """
         model, version = bundle.model, bundle.version
         model_dir = self._list(model)
-        reject_foreign_files(model_dir, self._unfinished.list(model))
+        reject_foreign_files(model_dir, self._state.unfinished(model))
         same, intact = published_state(self, bundle)
         same = same or is_remnant(bundle, model_dir)
         if intact:
@@ -233,15 +230,6 @@ class ObjectRepository:
         weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
         return path
 
-    def _create_identity(self) -> None:
-        """Give the repository its identifier, unless it has one."""
-        if not self._read_identity(IDENTITY):
-            identity = self._read_identity(FORMER_IDENTITY) or uuid.uuid4().hex.encode()
-            self.store.create(f"{self._state}/{IDENTITY}", identity)
-
-    def _read_identity(self, name: str) -> bytes | None:
-        return self.store.read(f"{self._state}/{name}")
-
     def _folder(self, model: str) -> str:
         return f"{self._root}/{model}"
 
@@ -253,9 +241,9 @@ class ObjectRepository:
 
     def _delete_leftovers(self, model: str) -> None:
         """Delete the unfinished versions of killed exports, unless the live config serves them."""
-        for version in self._unfinished.list(model):
+        for version in self._state.unfinished(model):
             if self._list(model).has(f"{version}/{MANIFEST}"):
-                self._unfinished.clear(model, version)
+                self._state.clear(model, version)
                 continue
             with suppress(ValidationFailedError):  # it may be served: it stays
                 if version not in self.served_versions(model):
@@ -272,7 +260,7 @@ class ObjectRepository:
         """Upload the missing or damaged files of a version, its manifest last."""
         model, version = bundle.model, bundle.version
         self.ensure_locked(model)
-        self._unfinished.mark(model, version)
+        self._state.mark(model, version)
         wanted = version_files(bundle)
         for name in wanted:
             at = f"{version}/{name}"
@@ -286,7 +274,7 @@ class ObjectRepository:
             self.store.upload(f"{model_dir.folder}/{at}", bundle.path / name, digest)
         for name in {*model_dir.version(version)} - {*wanted, REPORT}:
             self.store.delete(f"{model_dir.folder}/{version}/{name}")
-        self._unfinished.clear(model, version)
+        self._state.clear(model, version)
 
     def _add_warmup(self, bundle: Bundle) -> None:
         model_dir = self._list(bundle.model)
@@ -299,10 +287,10 @@ class ObjectRepository:
         """Delete a version, its manifest first, and then the unused warm-up data."""
         self.ensure_locked(model)
         model_dir = self._list(model)
-        self._unfinished.mark(model, version)
+        self._state.mark(model, version)
         for name in sorted(model_dir.version(version), key=lambda name: name != MANIFEST):
             self.store.delete(f"{model_dir.folder}/{version}/{name}")
         warmup = [f"{WARMUP}/{name}" for name in model_dir.entries(WARMUP)]
         for name in unused_warmup_files(self, model, model_dir, warmup):
             self.store.delete(f"{model_dir.folder}/{name}")
-        self._unfinished.clear(model, version)
+        self._state.clear(model, version)
