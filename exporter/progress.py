@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Listener", "Silent", "Steps"]
+__all__ = ["Listener", "Steps"]
 
 
 class Listener(Protocol):
@@ -25,24 +25,19 @@ class Listener(Protocol):
         """Receive that a step ended."""
 
 
-class Silent:
-    """A listener that does nothing."""
-
-    def begin(self, step: str) -> None:
-        """Do nothing."""
-
-    def say(self, step: str, text: str) -> None:
-        """Do nothing."""
-
-    def end(self, step: str, seconds: float, *, failed: bool) -> None:
-        """Do nothing."""
+class _Silent(Listener):
+    """Ignores all events."""
 
 
 class Steps:
-    """The steps of one command, with their seconds."""
+    """The steps of one command, with their seconds.
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+    Args:
+        listener: Receives progress events, if given.
+    """
+
+    def __init__(self, listener: Listener | None = None) -> None:
+        self._listener = listener or _Silent()
         self._begin = time.perf_counter()
         self._current = ""
         self._seconds: dict[str, float] = {}

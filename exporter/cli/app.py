@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,6 +19,8 @@ from exporter.system.standard_streams import secure_standard_streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from exporter.commands import CommandResult
 
 __all__ = ["app", "export_main", "main"]
 
@@ -52,15 +53,14 @@ app.command(
 app.command()(infer.infer)
 app.command()(doctor.doctor)
 
-# The result types of the commands, for errors before a command returns its result.
+# Commands with a result type of their own; the others return an ExportResult.
 _RESULTS = {
-    "doctor": "doctor.command:DoctorResult",
-    "infer": "infer.result:InferResult",
-    "prune": "prune:PruneResult",
-    "status": "status.result:StatusResult",
-    "verify": "verify:VerifyResult",
+    "doctor": "DoctorResult",
+    "infer": "InferResult",
+    "prune": "PruneResult",
+    "status": "StatusResult",
+    "verify": "VerifyResult",
 }
-_OTHERS = "export.result:ExportResult"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -126,10 +126,10 @@ def _fail(error: StlabError, arguments: list[str]) -> int:
 
 
 def _failed(error: StlabError, command: str) -> dict[str, Any]:
-    module, _, name = _RESULTS.get(command, _OTHERS).partition(":")
-    result = getattr(import_module(f"exporter.commands.{module}"), name)()
-    content: dict[str, Any] = result.failed(error).as_dict()
-    return content
+    from exporter import commands
+
+    result: CommandResult = getattr(commands, _RESULTS.get(command, "ExportResult"))()
+    return result.failed(error).as_dict()
 
 
 def _interrupt_once() -> None:

@@ -61,34 +61,23 @@ __all__ = [
     "verify",
 ]
 
-_MODULES = {
-    "CommandResult": "result",
-    "DoctorRequest": "doctor.command",
-    "DoctorResult": "doctor.command",
-    "ExportRequest": "export.request",
-    "ExportResult": "export.result",
-    "InferRequest": "infer.command",
-    "InferResult": "infer.result",
-    "PruneRequest": "prune",
-    "PruneResult": "prune",
-    "PullRequest": "pull",
-    "RollbackRequest": "rollback",
-    "ServeRequest": "serve",
-    "ServerVerdict": "verify",
-    "StatusRequest": "status.command",
-    "StatusResult": "status.result",
-    "VerifyRequest": "verify",
-    "VerifyResult": "verify",
-    "doctor": "doctor.command",
-    "export": "export.pipeline",
-    "infer": "infer.command",
-    "prune": "prune",
-    "pull": "pull",
-    "rollback": "rollback",
-    "serve": "serve",
-    "status": "status.command",
-    "verify": "verify",
+_EXPORTS = {
+    "doctor.command": ("DoctorRequest", "DoctorResult", "doctor"),
+    "export.pipeline": ("export",),
+    "export.request": ("ExportRequest",),
+    "export.result": ("ExportResult",),
+    "infer.command": ("InferRequest", "infer"),
+    "infer.result": ("InferResult",),
+    "prune": ("PruneRequest", "PruneResult", "prune"),
+    "pull": ("PullRequest", "pull"),
+    "result": ("CommandResult",),
+    "rollback": ("RollbackRequest", "rollback"),
+    "serve": ("ServeRequest", "serve"),
+    "status.command": ("StatusRequest", "status"),
+    "status.result": ("StatusResult",),
+    "verify": ("ServerVerdict", "VerifyRequest", "VerifyResult", "verify"),
 }
+_MODULES = {name: module for module, names in _EXPORTS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.commands.result import JobResult, run_job
 from exporter.errors import ConflictError, UsageError, ValidationFailedError
 from exporter.names import ALIASES, DEFAULT_REPOSITORY, DEFAULT_TRACKING_URI, model_name
-from exporter.progress import Listener, Silent, Steps
+from exporter.progress import Listener, Steps
 from exporter.registry import Registry, open_records, promotion
 from exporter.repository import open_repository
 from exporter.rollout.live_servers import check_servers, reload
@@ -99,7 +99,7 @@ def prune(request: PruneRequest, listener: Listener | None = None) -> PruneResul
     Returns:
         The result; on failure its ``status`` is ``failed``, and it holds the error.
     """
-    return run_job(_Pruning(request, Steps(listener or Silent())))
+    return run_job(_Pruning(request, Steps(listener)))
 
 
 class _Pruning:

@@ -9,53 +9,22 @@ written to the registry.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from exporter.commands.export.result import ExportResult
+from exporter.commands.request import AliasRequest
 from exporter.commands.result import run_job
-from exporter.names import (
-    DEFAULT_REPOSITORY,
-    DEFAULT_TRACKING_URI,
-    alias_name,
-    model_name,
-)
-from exporter.progress import Listener, Silent, Steps
-from exporter.proven_bundle import ProvenBundle, bundle_for_alias, fetch_proven, find_published
+from exporter.progress import Listener, Steps
+from exporter.proven_bundle import bundle_for_alias, fetch_proven, find_published
 from exporter.registry import Registry
 from exporter.repository import open_repository
 from exporter.rollout.rollout import Rollout, versions_to_keep
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from exporter.proven_bundle import BundleRef
 
 __all__ = ["PullRequest", "pull"]
 
 
 @dataclass(frozen=True, slots=True)
-class PullRequest:
-    """The request of `pull`.
-
-    Attributes:
-        model: The registered model.
-        alias: The alias whose bundle to download.
-        repository: The model repository.
-        tracking_uri: The MLflow registry.
-
-    Raises:
-        UsageError: The model's name is invalid.
-        NotFoundError: The alias does not exist.
-    """
-
-    model: str
-    alias: str
-    repository: str = DEFAULT_REPOSITORY
-    tracking_uri: str = DEFAULT_TRACKING_URI
-
-    def __post_init__(self) -> None:
-        model_name(self.model)
-        alias_name(self.alias)
+class PullRequest(AliasRequest):
+    """The request of `pull`."""
 
 
 def pull(request: PullRequest, listener: Listener | None = None) -> ExportResult:
@@ -71,7 +40,7 @@ def pull(request: PullRequest, listener: Listener | None = None) -> ExportResult
         The result, with ``status`` ``pulled`` or ``unchanged``; on failure its ``status`` is
         ``failed``, and it holds the error.
     """
-    return run_job(_Pull(request, Steps(listener or Silent())))
+    return run_job(_Pull(request, Steps(listener)))
 
 
 class _Pull:
@@ -95,16 +64,13 @@ class _Pull:
             self.result = self.result.with_bundle("unchanged", published)
             return
         with repository.workspace(model) as work:
-            proven = published or self._fetch(registry, version, recorded, work / "fetched")
+            proven = published
+            if proven is None:
+                with self.steps("fetch"):
+                    proven = fetch_proven(registry, model, version, recorded, work / "fetched")
             other_versions = versions_to_keep(
                 repository, model, self.request.alias, registry.aliases(model)
             )
             with Rollout(repository, (), work).apply(proven.bundle, other_versions, self.steps):
                 repository.ensure_locked(model)
             self.result = self.result.with_bundle("pulled", proven)
-
-    def _fetch(
-        self, registry: Registry, version: int, recorded: BundleRef, folder: Path
-    ) -> ProvenBundle:
-        with self.steps("fetch"):
-            return fetch_proven(registry, self.request.model, version, recorded, folder)

@@ -14,16 +14,11 @@ from typing import TYPE_CHECKING
 
 from exporter.commands.export.result import ExportResult
 from exporter.commands.policy import check_expected, check_prod_allowed, triggered_by
+from exporter.commands.request import AliasRequest
 from exporter.commands.result import run_job
 from exporter.errors import ConflictError
-from exporter.names import (
-    ARCHIVED,
-    DEFAULT_REPOSITORY,
-    DEFAULT_TRACKING_URI,
-    alias_name,
-    model_name,
-)
-from exporter.progress import Listener, Silent, Steps
+from exporter.names import ARCHIVED
+from exporter.progress import Listener, Steps
 from exporter.proven_bundle import (
     BundleRef,
     ProvenBundle,
@@ -53,38 +48,22 @@ __all__ = ["RollbackRequest", "rollback"]
 
 
 @dataclass(frozen=True, slots=True)
-class RollbackRequest:
+class RollbackRequest(AliasRequest):
     """The request of `rollback`.
 
     Attributes:
-        model: The registered model.
-        alias: The alias to roll back.
         to: The version to roll back to; None for the previous one.
         reason: The reason, for the record.
-        repository: The model repository.
-        tracking_uri: The MLflow registry.
         triton_urls: gRPC addresses of live servers to activate on.
         expect_current: The version that the alias must point to now.
         allow_manual: Whether ``prod`` may be moved outside CI.
-
-    Raises:
-        UsageError: The model's name is invalid.
-        NotFoundError: The alias does not exist.
     """
 
-    model: str
-    alias: str
     to: int | None = None
     reason: str = ""
-    repository: str = DEFAULT_REPOSITORY
-    tracking_uri: str = DEFAULT_TRACKING_URI
     triton_urls: tuple[str, ...] = ()
     expect_current: int | None = None
     allow_manual: bool = False
-
-    def __post_init__(self) -> None:
-        model_name(self.model)
-        alias_name(self.alias)
 
 
 def rollback(request: RollbackRequest, listener: Listener | None = None) -> ExportResult:
@@ -97,7 +76,7 @@ def rollback(request: RollbackRequest, listener: Listener | None = None) -> Expo
     Returns:
         The result; on failure its ``status`` is ``failed``, and it holds the error.
     """
-    return run_job(_Rollback(request, Steps(listener or Silent())))
+    return run_job(_Rollback(request, Steps(listener)))
 
 
 class _Rollback:
@@ -127,7 +106,12 @@ class _Rollback:
             return
         with self.repository.workspace(request.model) as work:
             clean_up(registry, selection.model)
-            proven = published or self._fetch(registry, selection, recorded, work)
+            proven = published
+            if proven is None:
+                with self.steps("fetch"):
+                    proven = fetch_proven(
+                        registry, request.model, selection.version, recorded, work / "fetched"
+                    )
             if not request.triton_urls:
                 # Given live servers, the samples are replayed there instead.
                 bundle = proven.bundle
@@ -174,13 +158,6 @@ class _Rollback:
         self.result = replace(self.result, version=target)
         check_servers(request.triton_urls)
         return selection, recorded
-
-    def _fetch(
-        self, registry: Registry, selection: Selection, recorded: BundleRef, work: Path
-    ) -> ProvenBundle:
-        with self.steps("fetch"):
-            model, version = selection.model, selection.version
-            return fetch_proven(registry, model, version, recorded, work / "fetched")
 
     def _prove(self, bundle: Bundle, work: Path) -> None:
         target = release(bundle.release)

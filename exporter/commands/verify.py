@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.bundle import json_number
+from exporter.commands.request import AliasRequest
 from exporter.commands.result import JobResult, bundle_summary, run_job
 from exporter.errors import (
     ConflictError,
@@ -20,10 +21,9 @@ from exporter.errors import (
     UnavailableError,
     UsageError,
 )
-from exporter.names import DEFAULT_REPOSITORY, DEFAULT_TRACKING_URI, alias_name, model_name
 from exporter.parity.evidence import Evidence
 from exporter.parity.replay import replay_samples
-from exporter.progress import Listener, Silent, Steps
+from exporter.progress import Listener, Steps
 from exporter.proven_bundle import (
     BundleRef,
     ProvenBundle,
@@ -51,30 +51,14 @@ _WORST_FIRST = (3, 5, 6)
 
 
 @dataclass(frozen=True, slots=True)
-class VerifyRequest:
+class VerifyRequest(AliasRequest):
     """The request of `verify`.
 
     Attributes:
-        model: The registered model.
-        alias: The alias whose samples to replay.
-        repository: The model repository to read the bundle from, if it is intact there.
-        tracking_uri: The MLflow registry.
         triton_urls: gRPC addresses of the servers; empty for ``localhost:8001``.
-
-    Raises:
-        UsageError: The model's name is invalid.
-        NotFoundError: The alias does not exist.
     """
 
-    model: str
-    alias: str
-    repository: str = DEFAULT_REPOSITORY
-    tracking_uri: str = DEFAULT_TRACKING_URI
     triton_urls: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        model_name(self.model)
-        alias_name(self.alias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +141,7 @@ def verify(request: VerifyRequest, listener: Listener | None = None) -> VerifyRe
         The result; on failure its ``status`` is ``failed``, and it holds the error.
     """
     with tempfile.TemporaryDirectory(prefix="stlab-verify-") as folder:
-        return run_job(_Verification(request, Steps(listener or Silent()), Path(folder)))
+        return run_job(_Verification(request, Steps(listener), Path(folder)))
 
 
 class _Verification:

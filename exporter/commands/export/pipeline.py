@@ -26,7 +26,7 @@ from exporter.commands.result import run_job
 from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailedError
 from exporter.formats import check as check_format
 from exporter.parity.evidence import Evidence
-from exporter.progress import Listener, Silent, Steps
+from exporter.progress import Listener, Steps
 from exporter.proven_bundle import ProvenBundle
 from exporter.proving.prove import prove, prove_again, raise_if_failed
 from exporter.proving.server import open_server
@@ -71,7 +71,7 @@ def export(
         The result; on failure its ``status`` is ``failed``, and it holds the error.
     """
     builder = build_isolated if isolated or request.allow_pickle else build
-    return run_job(_Export(request, Steps(listener or Silent()), builder))
+    return run_job(_Export(request, Steps(listener), builder))
 
 
 class _Export:

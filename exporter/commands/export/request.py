@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exporter.commands.request import AliasRequest
 from exporter.errors import UsageError
-from exporter.names import DEFAULT_REPOSITORY, DEFAULT_TRACKING_URI, alias_name, model_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,15 +35,11 @@ MIN_MEMORY = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class ExportRequest:
+class ExportRequest(AliasRequest):
     """The request of `export`.
 
     Attributes:
-        model: The registered model.
-        alias: The alias to move: ``dev``, ``staging`` or ``prod``.
         version: The version, or None for the alias's default.
-        repository: The model repository: a folder, or a URL such as ``s3://bucket/prefix``.
-        tracking_uri: The MLflow registry.
         triton_urls: gRPC addresses of live servers to activate on.
         triton_release: The Triton release that serves the model; empty for the default.
         prove_on: The gRPC address of a server to prove on; empty for a private one.
@@ -67,11 +63,7 @@ class ExportRequest:
         NotFoundError: The alias does not exist.
     """
 
-    model: str
-    alias: str
     version: int | None = None
-    repository: str = DEFAULT_REPOSITORY
-    tracking_uri: str = DEFAULT_TRACKING_URI
     triton_urls: tuple[str, ...] = ()
     triton_release: str = ""
     prove_on: str = ""
@@ -95,8 +87,7 @@ class ExportRequest:
         from exporter.repository import StoreUrl, is_url
         from exporter.triton.addresses import check_addresses
 
-        model_name(self.model)
-        alias_name(self.alias)
+        AliasRequest.__post_init__(self)
         _one_of("--format", self.format, tuple(FORMATS))
         _one_of("--precision", self.precision, PRECISIONS)
         _one_of("--batching", self.batching, BATCHING)

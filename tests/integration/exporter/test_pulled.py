@@ -28,7 +28,7 @@ def in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pulled(lab: Lab, name: str, alias: str, folder: Path) -> ExportResult:
-    return pull(PullRequest(name, alias, str(folder), lab.uri))
+    return pull(PullRequest(name, alias, repository=str(folder), tracking_uri=lab.uri))
 
 
 def staged(lab: Lab, name: str, *factors: float) -> None:
