@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from exporter.system.environment import collect_seldom
+from exporter.system.environment import raise_gc_thresholds
 from tests.support.databases import commit_to_memory
 
 # As the commands do: MLflow and torch make a million objects that all stay.
-collect_seldom()
+raise_gc_thresholds()
 commit_to_memory()

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from exporter.system.environment import collect_seldom
+from exporter.system.environment import raise_gc_thresholds
 from tests.support.databases import commit_to_memory
 
 _LONGEST = 1 << 20
@@ -42,7 +42,7 @@ _IMPORTED = (
 
 def import_what_commands_do() -> None:
     """Import the commands, and what they import of MLflow for registries in SQLite and by HTTP."""
-    collect_seldom()
+    raise_gc_thresholds()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in _IMPORTED:
