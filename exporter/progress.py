@@ -25,8 +25,12 @@ class Listener(Protocol):
         """Receive that a step ended."""
 
 
-class _Silent(Listener):
+class _Silent:
     """Ignores all events."""
+
+    def begin(self, step: str) -> None: ...
+    def say(self, step: str, text: str) -> None: ...
+    def end(self, step: str, seconds: float, *, failed: bool) -> None: ...
 
 
 class Steps:
