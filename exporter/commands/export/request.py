@@ -106,13 +106,13 @@ class ExportRequest(AliasRequest):
             )
         if not 1 <= self.max_batch_size <= MAX_ROWS:
             raise UsageError(
-                f"--max-batch-size must be between 1 and {MAX_ROWS}",
+                f"--max-batch-size must be at least 1 and at most {MAX_ROWS}",
                 hint="To serve the model unbatched, use --batching off.",
             )
         if self.max_queue_size and not MIN_QUEUE <= self.max_queue_size <= MAX_QUEUE:
             raise UsageError(
-                f"--max-queue-size must be 0 or between {MIN_QUEUE}, the concurrent requests of "
-                f"the proof, and {MAX_QUEUE}",
+                f"--max-queue-size must be 0 or at least {MIN_QUEUE}, the concurrent requests of "
+                f"the proof, and at most {MAX_QUEUE}",
                 hint="Omit it for an unbounded queue.",
             )
         if self.max_queue_size and self.batching == "off":

@@ -52,7 +52,7 @@ def test_what_was_named_and_does_not_answer(lab: Lab) -> None:
     )
     assert ran.code == 6
     lines = {line.split("  ")[0]: line for line in ran.stdout.splitlines()}
-    assert lines["what"].split() == ["what", "status", "found", "what", "to", "do"]
+    assert lines["check"].split() == ["check", "status", "found", "fix"]
     assert "failed" in lines["registry"]
     assert "failed" in lines["server 127.0.0.1:9"]
     assert "warning" in lines["release"]
