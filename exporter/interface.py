@@ -1,4 +1,4 @@
-"""The interface of a model: its input and output tensors, and which of their axes vary."""
+"""The interface of a model: its tensors and their fixed and variable axes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 Axis = int | str
-"""A fixed size, or the symbol of a variable one; equal symbols have equal sizes."""
+"""A fixed size, or the symbol of a variable size; equal symbols have equal sizes."""
 
 
 class TensorEntry(TypedDict):
@@ -48,9 +48,9 @@ class Tensor:
     """One input or output.
 
     Attributes:
-        name: The name a client uses.
+        name: The name that a client uses.
         datatype: Triton's wire name of the element type, such as ``FP32`` or ``BYTES``.
-        axes: Every axis, rows included: a size, or a symbol where the size varies.
+        axes: Every axis, the batch axis included.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Tensor:
 
     @property
     def spec(self) -> TensorSpec:
-        """The tensor as a client sees it."""
+        """The tensor as `triton_client` describes it."""
         return TensorSpec(self.name, self.datatype, self.shape)
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ class Interface:
 
     @property
     def fixed_leading_axis(self) -> str:
-        """A phrase for the first tensor whose leading axis is fixed; empty if there is none."""
+        """A phrase about the first tensor whose first axis is fixed; empty if there is none."""
         for kind, tensors in (("input", self.inputs), ("output", self.outputs)):
             for tensor in tensors:
                 if not tensor.axes:
@@ -97,7 +97,7 @@ class Interface:
         return ""
 
     def as_dict(self) -> InterfaceEntry:
-        """Return the interface as the manifest holds it (no symbols: names differ by converter)."""
+        """Return the interface for the manifest, with -1 for symbols, which differ by converter."""
         return {
             "inputs": [_entry(tensor) for tensor in self.inputs],
             "outputs": [_entry(tensor) for tensor in self.outputs],
@@ -109,12 +109,17 @@ def _entry(tensor: Tensor) -> TensorEntry:
 
 
 def valid_tensor_name(name: str) -> bool:
-    """Whether a name is safe in a config, in a file name and on every client's side."""
+    """Whether a name is safe in a config, in a file name and in every client."""
     return _TENSOR_NAME.fullmatch(name) is not None
 
 
 def unique_names(names: Iterable[str], fallback: str) -> tuple[str, ...]:
-    """Make names valid and different from each other; the same names give the same result."""
+    """Make names valid and unique, deterministically.
+
+    Args:
+        names: The names.
+        fallback: Replaces a name without any valid character.
+    """
     result: list[str] = []
     for name in names:
         clean = re.sub(r"[^A-Za-z0-9_.:/\-]+", "_", name).strip("_.-/:") or fallback

@@ -1,4 +1,4 @@
-"""Times the steps of an export and tells whoever listens what is being done."""
+"""Time the steps of a command, and report progress to a listener."""
 
 from __future__ import annotations
 
@@ -9,40 +9,39 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Listener", "Silent", "Steps"]
+__all__ = ["Listener", "Steps"]
 
 
 class Listener(Protocol):
-    """Told about steps as they happen."""
+    """Receives progress events."""
 
     def begin(self, step: str) -> None:
-        """A step begins."""
+        """Receive that a step begins."""
 
     def say(self, step: str, text: str) -> None:
-        """Something within a step."""
+        """Receive a detail of a step."""
 
     def end(self, step: str, seconds: float, *, failed: bool) -> None:
-        """A step ended."""
+        """Receive that a step ended."""
 
 
-class Silent:
-    """Listens to nothing."""
+class _Silent:
+    """Ignores all events."""
 
-    def begin(self, step: str) -> None:
-        """Do nothing."""
-
-    def say(self, step: str, text: str) -> None:
-        """Do nothing."""
-
-    def end(self, step: str, seconds: float, *, failed: bool) -> None:
-        """Do nothing."""
+    def begin(self, step: str) -> None: ...
+    def say(self, step: str, text: str) -> None: ...
+    def end(self, step: str, seconds: float, *, failed: bool) -> None: ...
 
 
 class Steps:
-    """The steps of one run with the seconds they took."""
+    """The steps of one command, with their seconds.
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+    Args:
+        listener: Receives progress events, if given.
+    """
+
+    def __init__(self, listener: Listener | None = None) -> None:
+        self._listener = listener or _Silent()
         self._begin = time.perf_counter()
         self._current = ""
         self._seconds: dict[str, float] = {}
@@ -60,22 +59,22 @@ class Steps:
             self.end(step, time.perf_counter() - begin, failed=failed)
 
     def begin(self, step: str) -> None:
-        """Begin a step that somebody else times."""
+        """Begin a step that the caller times."""
         self._current = step
         self._listener.begin(step)
 
     def end(self, step: str, seconds: float, *, failed: bool) -> None:
-        """End it."""
+        """End a step that the caller has timed."""
         self._current = ""
         self._seconds[step] = self._seconds.get(step, 0.0) + seconds
         self._listener.end(step, seconds, failed=failed)
 
     def say(self, text: str) -> None:
-        """Say something about the step under way."""
+        """Report a detail of the current step."""
         self._listener.say(self._current, text)
 
     @property
     def seconds(self) -> dict[str, float]:
         """Seconds by step, and ``total`` so far."""
-        taken = {step: round(seconds, 3) for step, seconds in self._seconds.items()}
-        return {**taken, "total": round(time.perf_counter() - self._begin, 3)}
+        by_step = {step: round(seconds, 3) for step, seconds in self._seconds.items()}
+        return {**by_step, "total": round(time.perf_counter() - self._begin, 3)}

@@ -1,4 +1,4 @@
-"""A bundle with passed evidence, and where one is found that an earlier export made."""
+"""Find the bundle of an earlier export, with its passing evidence."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ProvenBundle:
-    """A bundle with passed evidence.
+    """A bundle with passing evidence.
 
     Attributes:
         bundle: The bundle.
-        parity: Its evidence in short.
-        uri: Where the registry keeps it.
-        reused: Whether an earlier export made it.
+        parity: The summary of its evidence.
+        uri: Where the registry stores it.
+        reused: Whether an earlier export built it.
     """
 
     bundle: Bundle
@@ -50,11 +50,11 @@ class ProvenBundle:
 
 @dataclass(frozen=True, slots=True)
 class BundleRef:
-    """The bundle that a version's tags name as proven.
+    """A reference to a proven bundle, from a version's tags.
 
     Attributes:
-        sha256: Its digest.
-        uri: Where the registry keeps it.
+        sha256: The bundle's digest.
+        uri: Where the registry stores it.
     """
 
     sha256: str
@@ -62,50 +62,50 @@ class BundleRef:
 
 
 def recorded_bundle(tags: Mapping[str, str], alias: str) -> BundleRef | None:
-    """Return the bundle that an alias took of a version, if its evidence passed.
+    """Return the bundle of a version that was promoted to an alias, if its evidence passed.
 
-    Not the one that the version's other tags name: it may have been exported again since.
+    This may not be the newest bundle of the version, which may have been exported again since.
     """
-    taken = promotion(tags, alias) if has_passed(tags) else None
-    return None if taken is None else BundleRef(taken.bundle, taken.uri)
+    record = promotion(tags, alias) if has_passed(tags) else None
+    return None if record is None else BundleRef(record.bundle, record.uri)
 
 
 def bundle_for_alias(registry: Registry, model: str, alias: str) -> tuple[int, BundleRef]:
-    """Return the version that an alias names, and the bundle that it took of it.
+    """Return the version that an alias points to, and its bundle.
 
     Raises:
-        NotFoundError: There is no such model, or the alias names no version.
-        ConflictError: The version was not proven for the alias.
+        NotFoundError: The model does not exist, or the alias points to no version.
+        ConflictError: The version has no passing evidence for the alias; the kind is ``evidence``.
         UnavailableError: The registry does not answer.
     """
     aliases, versions = registry.get_model(model)
     version = aliases.get(alias)
     if version is None:
         raise NotFoundError(
-            f"'{alias}' of '{model}' names no version",
+            f"'{alias}' of '{model}' points to no version",
             hint=f"Export one: stlab-export {model} --alias {alias}",
         )
     recorded = recorded_bundle(versions.get(version, {}), alias)
     if recorded is None:
         raise ConflictError(
-            f"nothing says that version {version} of '{model}' was proven for '{alias}'",
-            hint=f"See what to do with: stlab status {model}",
+            f"version {version} of '{model}' has no passing evidence for '{alias}'",
+            hint=f"Find the fix with: stlab status {model}",
             kind="evidence",
         )
     return version, recorded
 
 
 def load_passed(bundle: Bundle, uri: str) -> ProvenBundle:
-    """Return a bundle with the evidence that lies with it.
+    """Return a bundle with the evidence of its ``report.json``.
 
     Raises:
-        ValidationFailedError: There is none for these bytes, or it did not pass.
+        ValidationFailedError: The evidence is missing, of another bundle, or did not pass.
     """
     report = bundle.passed_report()
     if report is None:
         raise ValidationFailedError(
-            f"the {REPORT} of version {bundle.version} does not say that its bundle "
-            f"{bundle.sha256[:12]} passed",
+            f"the {REPORT} of version {bundle.version} holds no passing evidence for its bundle "
+            f"{bundle.sha256[:12]}",
             hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
             kind="bundle",
         )
@@ -120,7 +120,7 @@ def load_passed(bundle: Bundle, uri: str) -> ProvenBundle:
 def find_published(
     repository: Repository, model: str, version: int, recorded: BundleRef
 ) -> ProvenBundle | None:
-    """Return the bundle that an alias took, as a repository keeps it, if it does, whole.
+    """Return a bundle from a repository, if it is published there and intact.
 
     Raises:
         UnavailableError: The repository does not answer.
@@ -138,12 +138,12 @@ def find_published(
 def fetch_proven(
     registry: Registry, model: str, version: int, recorded: BundleRef, folder: Path
 ) -> ProvenBundle:
-    """Download a bundle, every file of it checked, with the evidence that it passed.
+    """Download a bundle with its evidence, and check every file.
 
     Raises:
-        NotFoundError: It is gone.
-        ConflictError: What is there is not what was proven; its kind is ``bundle``.
-        UnavailableError: The registry or the artifact store went away.
+        NotFoundError: The bundle is gone.
+        ConflictError: The files are not those that were proven; the kind is ``bundle``.
+        UnavailableError: The registry or the artifact store does not answer.
     """
     try:
         bundle = fetch_bundle(

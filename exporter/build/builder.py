@@ -1,4 +1,4 @@
-"""Builds a bundle from a pulled version: examine, convert, configure, seal."""
+"""Build a bundle from a pulled version: check the reference, convert, configure, seal."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ if TYPE_CHECKING:
 __all__ = ["BuildJob", "Candidate", "build"]
 
 
-# As a request passes through them.
+# The order in which a request passes through the models.
 _ORDER = ("preprocessing", "model", "postprocessing")
 
 
 @dataclass(frozen=True, slots=True)
 class BuildJob:
-    """What to build, from what: plain data, so that another process can be told.
+    """What to build, as plain data that can be sent to another process.
 
     Attributes:
         model: The registered model.
         version: Its version.
         artifact: A private copy of the version's artifact.
         folder: An empty folder for the bundle.
-        settings: What decides the bundle's content beside the version; see
+        settings: The settings that decide the bundle's content; see
             `exporter.commands.export.bundle_settings`.
         samples: The user's npz, or None.
-        require_batching: Whether to refuse a model that cannot be batched.
+        require_batching: Whether to reject a model that cannot be batched.
         allow_pickle: Whether pickled content may be loaded.
-        parts: Copies of the artifacts before and behind the model's own, by their place.
-        timeout: Seconds that a process of its own may take.
-        memory: Bytes of memory that such a process may take; 0 for what the machine has.
-        unconfined: Whether such a process has all of this user's rights.
+        parts: Copies of the preprocessing and postprocessing artifacts, by place.
+        timeout: Seconds that the worker process may take.
+        memory: Bytes of memory that the worker process may use; 0 for all of the machine's.
+        unconfined: Whether the worker process runs with all of this user's rights.
     """
 
     model: str
@@ -71,7 +71,7 @@ class BuildJob:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A bundle that has still to be proven, and what it must answer."""
+    """A bundle that is not proven yet, and the reference outputs that it must reproduce."""
 
     bundle: Bundle
     references: ReferenceSet
@@ -82,8 +82,8 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
 
     Args:
         job: What to build.
-        evidence: Where checks of the reference are recorded.
-        steps: Told of every step.
+        evidence: Receives the checks of the reference.
+        steps: Receives progress events.
 
     Raises:
         ValidationFailedError: The version is damaged or unsafe, cannot be proven, or cannot be
@@ -108,7 +108,7 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
         target = release(settings["release"])
         if target.assumed:
             evidence.notes.append(
-                f"Triton {target.name} is newer than this release knows; it is assumed to have "
+                f"Triton {target.name} is newer than this release of stlab; it is assumed to have "
                 f"ONNX Runtime {target.onnxruntime} with opset {target.max_opset}."
             )
         conversion = convert(
@@ -128,11 +128,11 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
         evidence.notes += conversion.notes
         evidence.precision = dict(conversion.measured)
     with steps("configure"):
-        kept = save_samples(job.folder / SAMPLES, references)
-        _configure(job, conversion, references, kept[0])
+        saved = save_samples(job.folder / SAMPLES, references)
+        _configure(job, conversion, references, saved[0])
         if "max_queue_size" in settings and not references.batching.max_batch_size:
             evidence.notes.append(
-                "The model is not batched and so has no dynamic batcher: its queue has no bounds."
+                "The model is not batched and so has no dynamic batcher: its queue is unbounded."
             )
         bundle = Bundle.seal(job.folder, _facts(job, source, conversion, references, target))
     return Candidate(bundle, references)
@@ -151,13 +151,13 @@ def _source(job: BuildJob) -> Source:
 def _configure(
     job: BuildJob, conversion: Conversion, references: ReferenceSet, sample: ReferenceCase
 ) -> None:
-    most = references.batching.max_batch_size
-    warmup = write_warmup(job.folder, conversion, sample.case.inputs, batched=most > 0)
+    max_batch_size = references.batching.max_batch_size
+    warmup = write_warmup(job.folder, conversion, sample.case.inputs, batched=max_batch_size > 0)
     config = build_config(
         job.model,
         job.version,
         conversion,
-        max_batch_size=most,
+        max_batch_size=max_batch_size,
         max_queue_size=job.settings.get("max_queue_size", 0),
         warmup=warmup,
     )

@@ -1,4 +1,4 @@
-"""Writes a candidate's ``config.pbtxt``, complete, with nothing left to a default, and its warm-up.
+"""Write a candidate's complete ``config.pbtxt``, without reliance on defaults, and its warm-up.
 
 Sources: triton-inference-server/common protobuf/model_config.proto; the onnxruntime backend's
 README for its parameters.
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 __all__ = ["WarmupInput", "build_config", "write_warmup"]
 
-# Requests that arrive while an instance is busy make the next batch; none waits for company, since
-# waiting costs every request of a quiet server. Why the queue has no bounds unless somebody asks
-# for them: docs/decisions/0008.
-# One core serves a small model fastest: handing its work to others costs more than the work.
+# Requests that arrive while an instance is busy form the next batch; there is no queue delay, since
+# it would slow down every request of an idle server. Why the queue is unbounded by default:
+# docs/decisions/0008.
+# One thread serves a small model fastest: distributing its work costs more than the work.
 SMALL_MODEL_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class WarmupInput:
-    """One row of an input for the server to warm up with.
+    """One row of an input for the server's warm-up.
 
     Attributes:
         tensor: The input.
-        shape: The shape of the row as the server counts it: without rows where it batches.
-        filename: The file below the model's ``warmup`` folder that holds the raw bytes.
+        shape: The shape of the row, without the batch axis if the server batches.
+        filename: The file in the model's ``warmup`` folder with the raw bytes.
     """
 
     tensor: Tensor
@@ -63,10 +63,10 @@ def build_config(
         name: The model's name, which is also its directory's.
         version: The version to serve.
         conversion: The model files and their interface.
-        max_batch_size: Rows that may be put into one request; 0 turns batching off.
-        max_queue_size: Requests that may wait in the batcher's queue before more are refused; 0 for
-            any number.
-        warmup: One row of every input, or nothing.
+        max_batch_size: The most rows of one request; 0 turns batching off.
+        max_queue_size: Requests that may wait in the batcher's queue before more are rejected; 0
+            for an unbounded queue.
+        warmup: One row of every input, or empty for no warm-up.
     """
     config = pb.ModelConfig(
         name=name,
@@ -79,7 +79,7 @@ def build_config(
     for tensor in conversion.interface.outputs:
         _declare(config.output.add(), tensor, batched=max_batch_size > 0)
     config.version_policy.specific.versions.append(version)
-    # AUTO is a GPU where the server has one and the CPU elsewhere: built once, deployed everywhere.
+    # AUTO is a GPU if the server has one, else the CPU: built once, deployed everywhere.
     config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)
     _BACKENDS[conversion.backend](config, conversion)
     if conversion.accelerator:
@@ -96,7 +96,7 @@ def build_config(
 def write_warmup(
     folder: Path, conversion: Conversion, inputs: Arrays, *, batched: bool
 ) -> list[WarmupInput]:
-    """Write one row of every input as the server reads it."""
+    """Write one row of every input, in the raw format that the server reads."""
     warmup = []
     (folder / WARMUP).mkdir()
     for tensor in conversion.interface.inputs:
@@ -104,7 +104,7 @@ def write_warmup(
         if array.size == 0:
             return []
         content = _raw(array)
-        # The content is the name: two versions never disagree about a file they share.
+        # Named by content: versions share the folder, and never differ about a shared file.
         filename = f"{hashlib.sha256(content).hexdigest()[:16]}.bin"
         (folder / WARMUP / filename).write_bytes(content)
         warmup.append(WarmupInput(tensor, array.shape[1:] if batched else array.shape, filename))
@@ -125,17 +125,17 @@ def _onnxruntime(config: pb.ModelConfig, conversion: Conversion) -> None:
 
 
 def _pytorch(config: pb.ModelConfig, conversion: Conversion) -> None:
-    # Only where it helps: in NVIDIA's backend the first model that says so says it for all.
+    # Only for small models: in NVIDIA's backend the first model that sets it sets it for all.
     if conversion.bytes <= SMALL_MODEL_BYTES:
         config.parameters["INTRA_OP_THREAD_COUNT"].string_value = "1"
 
 
 def _tensorrt(config: pb.ModelConfig, conversion: Conversion) -> None:
-    """Nothing is set beside the defaults: sizes and precision are part of the plan."""
+    """Set nothing: sizes and precision are part of the plan."""
 
 
 def _accelerator(config: pb.ModelConfig, conversion: Conversion) -> None:
-    """Have the GPU's accelerator run the model; see `exporter.formats.tensorrt_accelerator`."""
+    """Run the model on the GPU's accelerator; see `exporter.formats.tensorrt_accelerator`."""
     accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
     entry = accelerators.add(name=conversion.accelerator)
     for key, value in conversion.facts["accelerator"].items():
@@ -153,8 +153,8 @@ def _declare(entry: Any, tensor: Tensor, *, batched: bool) -> None:
     if dims:
         entry.dims.extend(dims)
     else:
-        # dims may not be empty. A scalar per row is one element on the wire, which the server
-        # takes the axis from; without rows it may not, and the backend does.
+        # dims must not be empty. A scalar per row is one element on the wire, whose axis the server
+        # removes by `reshape`; without rows that is not allowed, and the backend removes it.
         entry.dims.append(1)
         if batched:
             entry.reshape.SetInParent()

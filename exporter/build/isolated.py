@@ -1,4 +1,4 @@
-"""Has a bundle built by a process of its own, kept to itself; see `exporter.build.worker`."""
+"""Build a bundle in a separate, sandboxed process; see `exporter.build.worker`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from exporter.build.builder import BuildJob, Candidate
 from exporter.build.received import (
-    Event,
-    garbled,
+    malformed,
     read_event,
     read_outcome,
     read_reference_set,
@@ -46,6 +45,7 @@ from exporter.triton.installation import cache_directory, make_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from exporter.build.worker_schema import Event
     from exporter.parity.evidence import Evidence
     from exporter.progress import Steps
 
@@ -55,58 +55,59 @@ _CRASHES = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS,
      signal.SIGTRAP, signal.SIGXFSZ}
 )  # fmt: skip
-# What a conversion may write beyond some multiple of what it read.
-_ROOM, _TIMES = 4 << 30, 8
+# A file may have this many bytes, plus a multiple of the size of the artifacts.
+_FILE_BYTES, _ARTIFACT_MULTIPLE = 4 << 30, 8
 _THREADS = 4096
 
 
 def check_confinement(*, allow_pickle: bool, unconfined: bool) -> Confinement:
-    """Return what keeps a model's code to itself here.
+    """Return the sandbox that this machine offers for a model's code.
 
     Args:
-        allow_pickle: Whether the model may bring code.
-        unconfined: Whether it may run with all of this user's rights.
+        allow_pickle: Whether the model may contain code.
+        unconfined: Whether the code may run with all of this user's rights.
 
     Raises:
-        ConflictError: The model may bring code, and this machine cannot confine it.
+        ConflictError: The model may contain code, and this machine cannot sandbox it; the kind is
+            ``confinement``.
     """
     if unconfined:
         return Confinement()
     offered = confinement()
     if allow_pickle and not offered.complete:
         raise ConflictError(
-            f"no pickle is loaded here, since its code cannot be confined (available: {offered})",
+            f"pickles are not loaded on this machine, which cannot confine their code (available: "
+            f"{offered})",
             hint="Install bubblewrap, or use Linux 5.13 or newer on x86_64 or aarch64; "
-            "--allow-pickle=unconfined runs the model's code with network and with all files of "
-            "this user.",
+            "--allow-pickle=unconfined runs the model's code with access to the network and to all "
+            "files of this user.",
             kind="confinement",
         )
     return offered
 
 
 def build_isolated(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
-    """Build a bundle in another process; see `exporter.build.builder.build`.
+    """Build a bundle in the worker process; see `exporter.build.builder.build`.
 
     Raises:
         ConflictError: The process cannot be confined.
-        ValidationFailedError: As `build` does; or the model crashed the process, took longer than
-            it may, or left something else than a bundle.
+        ValidationFailedError: As in `build`; or the model crashed the process, exceeded the
+            timeout, or left malformed output.
         UnavailableError: The process was killed.
-        StlabError: The process died; the end of what it said is in the message.
+        StlabError: The process failed; the message holds the end of its stderr.
     """
     offered = check_confinement(allow_pickle=job.allow_pickle, unconfined=job.unconfined)
-    # Whatever the model runs must not read this process's secrets from /proc.
+    # The model's code must not read this process's secrets from /proc.
     hide_process()
     scratch = Path(tempfile.mkdtemp(prefix="model-", dir=job.folder.parent)).absolute()
     for name in ("bundle", "home", "tmp"):
         (scratch / name).mkdir()
     (scratch / JOB).write_text(job_as_json(_moved(job, scratch / "bundle")))
-    seen = _view(job, scratch)
-    offered = suited(offered, seen)
+    visible = _view(job, scratch)
+    offered = suited(offered, visible)
+    limits = _limits(job, visible, offered)
     process = Listened(
-        confined_command(
-            offered, seen, _limits(job, seen, offered), "exporter.build.worker", str(scratch / JOB)
-        ),
+        confined_command(offered, visible, limits, "exporter.build.worker", str(scratch / JOB)),
         _environment(job, scratch),
         scratch,
         job.timeout,
@@ -116,7 +117,7 @@ def build_isolated(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate
     finally:
         process.end()
     if process.returncode != 0:
-        raise _died(process, confined=bool(offered.bwrap))
+        raise _exit_error(process, confined=bool(offered.bwrap))
     outcome = read_outcome(scratch / RESULT)
     compile_modules(outcome.uncompiled)
     evidence.restore(outcome.evidence.model_dump())
@@ -129,7 +130,7 @@ def build_isolated(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate
 
 
 def _moved(job: BuildJob, folder: Path) -> BuildJob:
-    """Return the job for a process in another folder."""
+    """Return the job with absolute paths, and another folder for the bundle."""
     return dataclasses.replace(
         job,
         artifact=job.artifact.absolute(),
@@ -140,58 +141,57 @@ def _moved(job: BuildJob, folder: Path) -> BuildJob:
 
 
 def _view(job: BuildJob, scratch: Path) -> View:
-    given = [job.artifact, *job.parts.values(), *([job.samples] if job.samples else [])]
-    # What TensorRT measured of a GPU is kept for the next build, unless the model brings code.
+    inputs = [job.artifact, *job.parts.values(), *([job.samples] if job.samples else [])]
+    # TensorRT's timing cache is writable, for the next build, unless the model contains code.
     timings = cache_directory() / "tensorrt"
-    kept = job.settings["format"] == "tensorrt" and not job.allow_pickle
-    if kept:
+    writable = job.settings["format"] == "tensorrt" and not job.allow_pickle
+    if writable:
         make_folder(timings)
-    return view([*given, timings], [scratch, *([timings] if kept else []), scratch / "tmp"])
+    return view([*inputs, timings], [scratch, *([timings] if writable else []), scratch / "tmp"])
 
 
-def _limits(job: BuildJob, seen: View, offered: Confinement) -> Limits:
-    given = [job.artifact, *job.parts.values()]
-    size = sum(file.stat().st_size for path in given for file in path.rglob("*") if file.is_file())
+def _limits(job: BuildJob, visible: View, offered: Confinement) -> Limits:
+    inputs = [job.artifact, *job.parts.values()]
+    size = sum(file.stat().st_size for path in inputs for file in path.rglob("*") if file.is_file())
     return Limits(
-        # CUDA reserves more of the address space than any machine has memory.
-        address_space=0 if seen.gpus else job.memory,
+        # CUDA reserves more address space than any machine has memory.
+        address_space=0 if visible.gpus else job.memory,
         data=job.memory or room_of_machine(),
-        file_size=_ROOM + _TIMES * size,
-        # Without a namespace of its own, those of other processes and containers count as well.
+        file_size=_FILE_BYTES + _ARTIFACT_MULTIPLE * size,
+        # Without a user namespace the threads of other processes and containers count as well.
         threads=_THREADS if offered.bwrap else 0,
     )
 
 
 def _environment(job: BuildJob, scratch: Path) -> dict[str, str]:
     return {
-        # It fails, or waits without end, where it cannot reserve memory for every thread.
+        # OpenBLAS fails or hangs if it cannot reserve memory for every thread.
         "OPENBLAS_NUM_THREADS": str(threads_within(job.memory or memory_of_machine())),
         **minimal_environment(),
         "HOME": str(scratch / "home"),
         "TMPDIR": str(scratch / "tmp"),
         "PYTHONUSERBASE": site.getuserbase(),
         "STLAB_CACHE": str(cache_directory().absolute()),
-        # It can start no processes: joblib then works in this one.
+        # The sandbox allows no child processes: joblib then runs in this one.
         "JOBLIB_MULTIPROCESSING": "0",
     }
 
 
 def _follow(process: Listened, steps: Steps, seconds: float) -> None:
-    """Pass on what the process tells, until it has ended."""
-    doing = "starting"
+    """Forward the events of the process until it ends."""
+    current = "starting"
     try:
         lines = process.lines()
         _await_confinement(process, lines)
         for line in lines:
             event = read_event(line)
-            doing = _pass_on(event, steps) or doing
+            current = _forward(event, steps) or current
     except LineTooLongError as error:
-        raise garbled("sent a line without an end") from error
+        raise malformed("sent a line without an end") from error
     except TimeoutError as error:
         raise ValidationFailedError(
-            f"the model's process did not end within {seconds:g} seconds; it was at: {doing}",
-            hint="Give it longer with --timeout, or look at what the model does when it is loaded "
-            "and run.",
+            f"the model's process did not end within {seconds:g} seconds; current step: {current}",
+            hint="Raise --timeout, or check what the model does when it is loaded and run.",
             kind="timeout",
         ) from error
 
@@ -203,13 +203,13 @@ def _await_confinement(process: Listened, lines: Iterator[bytes]) -> None:
             raise resource_error(tail)
         raise ConflictError(
             f"the model's process cannot be confined here:\n{tail}",
-            hint="stlab doctor shows what this machine offers.",
+            hint="Check what this machine offers: stlab doctor",
             kind="confinement",
         )
 
 
-def _pass_on(event: Event, steps: Steps) -> str:
-    """Tell a listener of an event, and return what is being done from then on."""
+def _forward(event: Event, steps: Steps) -> str:
+    """Forward an event, and return the step that is running after it."""
     if event.event == "begin":
         steps.begin(event.step)
         return event.step
@@ -224,33 +224,33 @@ def _notes(job: BuildJob, offered: Confinement) -> list[str]:
     if offered.complete:
         return []
     if job.unconfined:
-        return ["The model's code ran unconfined, as --allow-pickle=unconfined says."]
+        return ["The model's code ran unconfined because of --allow-pickle=unconfined."]
     return [f"The model ran in a process that this machine cannot confine (available: {offered})."]
 
 
-def _died(process: Listened, *, confined: bool) -> StlabError:
+def _exit_error(process: Listened, *, confined: bool) -> StlabError:
     code, tail = process.returncode or 0, _tail(process.errors)
-    # bubblewrap ends as shells do where what it ran was ended by a signal.
+    # Like a shell, bubblewrap exits with 128 plus the signal that ended its child.
     number = code - 128 if confined and code > 128 else -code
     if number in _CRASHES:
         return ValidationFailedError(
-            f"the model brings down the process that loads and runs it "
-            f"({signal.Signals(number).name}): {tail or 'it said nothing'}",
+            f"the model crashes the process that loads and runs it "
+            f"({signal.Signals(number).name}): {tail or 'no output on stderr'}",
             hint="Load and run the version as it was logged; if that works, please report this.",
             kind="artifact",
         )
     if number == signal.SIGKILL:
         return UnavailableError(
             "the model's process was killed",
-            hint="The kernel does that when memory runs out: run the export where there is more, "
-            "or bound the model with --model-memory.",
+            hint="The kernel does that when memory runs out: use a machine with more memory, or "
+            "limit the model with --model-memory.",
             kind="memory",
         )
     if exhausted(tail):
         return resource_error(tail)
     return StlabError(
         f"the process that builds the bundle ended with {code}:\n{tail}",
-        hint="This is a fault of stlab or of a library it uses; please report it with the above.",
+        hint="This is a bug in stlab or in a library that it uses; please report the output above.",
     )
 
 

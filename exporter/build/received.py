@@ -1,7 +1,7 @@
-"""What a model's process says and leaves: foreign data, whatever it is.
+"""Validate the output of the worker process, which is untrusted.
 
-Where a model brings code, that code can write whatever its process can. Nothing of it is followed,
-unpickled or read without bounds, and what does not look as it should ends the export.
+A model's own code can write whatever the worker can. So no link is followed, nothing is unpickled
+or read without bounds, and malformed output ends the export.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import os
 import stat
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from exporter.build.received_config import check_config
+from exporter.build.worker_schema import Event, Manifest, Outcome
 from exporter.bundle import SAMPLES, Bundle
 from exporter.errors import ValidationFailedError
 from exporter.parity.samples import load_samples
@@ -27,191 +28,82 @@ if TYPE_CHECKING:
     from exporter.parity.evidence import Batching
     from exporter.parity.reference_set import ReferenceSet
 
-__all__ = [
-    "Event",
-    "Outcome",
-    "garbled",
-    "read_event",
-    "read_outcome",
-    "read_reference_set",
-    "take_bundle",
-]
+__all__ = ["malformed", "read_event", "read_outcome", "read_reference_set", "take_bundle"]
 
 _T = TypeVar("_T")
-_MOST_OUTCOME = 16 << 20
+_MAX_OUTCOME = 16 << 20
 _MANIFEST_ROOM = 1 << 20
 
 
-Text = Annotated[str, AfterValidator(safe_lines)]
-_Count = Annotated[int, Field(ge=0, lt=1 << 32)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class Event(_Strict):
-    """A line of a model's process; see `exporter.build.worker`."""
-
-    event: Literal["begin", "say", "end"]
-    step: Literal["load", "reference", "convert", "configure"]
-    text: Text = ""
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    failed: bool = False
-
-
-class _Error(_Strict):
-    kind: Text
-    message: Text
-    hint: Text
-
-
-class _Check(_Strict):
-    name: Text
-    passed: bool
-    detail: Text
-    cases: _Count
-    margin: float | None
-
-
-class _Batching(_Strict):
-    max_batch_size: _Count
-    reason: Text
-    rows: _Count | None
-
-
-class _Measured(_Strict):
-    name: Text
-    bytes: dict[str, int]
-    milliseconds: dict[str, float]
-    max_abs_error: dict[str, float | None]
-    kept_float32: list[Text]
-
-
-class _Evidence(_Strict):
-    checks: list[_Check]
-    notes: list[Text]
-    precision: _Measured | Annotated[dict[str, None], Field(max_length=0)]
-    batching: _Batching
-
-
-class Outcome(_Strict):
-    """How a model's process says that it ended.
-
-    Attributes:
-        error: Kind, message and hint of what went wrong; None where nothing did.
-        exit_code: The exit code for it.
-        slow: Whether the reference is expensive to ask.
-        evidence: As `exporter.parity.evidence.Evidence.state`.
-        uncompiled: Source files of modules that have no bytecode.
-    """
-
-    error: _Error | None
-    exit_code: Annotated[int, Field(ge=0, le=6)]
-    slow: bool
-    evidence: _Evidence
-    uncompiled: list[str]
-
-
-class _Tensor(_Strict):
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class _Interface(_Strict):
-    inputs: list[_Tensor]
-    outputs: list[_Tensor]
-
-
-class _File(_Strict):
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    bytes: Annotated[int, Field(ge=0)]
-
-
-class _Manifest(BaseModel):
-    """What later steps read of a manifest."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    model: str
-    version: int
-    format: str
-    precision: str
-    backend: str
-    filename: str
-    libraries: dict[str, str]
-    target: dict[str, str]
-    interface: _Interface
-    batching: dict[str, str | int | None]
-    settings: dict[str, Any]
-    files: dict[str, _File]
-
-
-def garbled(what: str) -> ValidationFailedError:
-    """Return the error for what is not as our own code writes it."""
+def malformed(what: str) -> ValidationFailedError:
+    """Return the error for output that stlab's own code would not write."""
     return ValidationFailedError(
         f"the model's process {what}",
-        hint="The model's own code, or a library that reads the model, may have damaged it. Load "
-        "and run the version as it was logged; if that works, please report this.",
+        hint="The model's own code, or a library that loads the model, may be the cause. Load and "
+        "run the version as it was logged; if that works, please report this.",
         kind="artifact",
     )
 
 
 def read_event(line: bytes) -> Event:
-    """Read a line.
+    """Parse a line of the worker's stdout.
 
     Raises:
-        ValidationFailedError: It is no event.
+        ValidationFailedError: The line is not an event.
     """
     try:
         return Event.model_validate_json(line)
     except ValidationError as error:
         shown = line[:80].decode(errors="replace")
-        raise garbled(f"sent an unexpected line: {shown!r}") from error
+        raise malformed(f"sent an unexpected line: {shown!r}") from error
 
 
 def read_outcome(path: Path) -> Outcome:
-    """Read how the process says that it ended.
+    """Read the worker's result.
 
     Raises:
-        ValidationFailedError: It does not say so.
+        ValidationFailedError: The file is missing or malformed.
     """
     try:
-        return Outcome.model_validate_json(_regular(path, _MOST_OUTCOME))
+        return Outcome.model_validate_json(_regular(path, _MAX_OUTCOME))
     except (OSError, ValueError) as error:  # pydantic's error is one
-        raise garbled(f"left no result that can be read: {path.name}") from error
+        raise malformed(f"left no readable result: {path.name}") from error
 
 
 def read_reference_set(path: Path, batching: Batching, *, slow: bool) -> ReferenceSet:
-    """Read what the candidate has to answer.
+    """Read the reference set that the candidate must reproduce.
 
     Raises:
-        ValidationFailedError: The file is damaged, or holds more than its size says.
+        ValidationFailedError: The file is damaged, or unpacks to more than its size.
     """
     _check_archive(path, path, stored=True)
     return _read(path, lambda: load_samples(path, batching, slow=slow))
 
 
 def take_bundle(left: Path, references: Path, job: BuildJob) -> Bundle:
-    """Take the bundle that the process left over into the folder of the job.
+    """Validate the worker's bundle, and move it into the folder of the job.
+
+    Args:
+        left: The folder that the worker wrote.
+        references: The worker's file of the reference set.
+        job: The job.
 
     Raises:
-        ValidationFailedError: It holds anything but plain files, says of itself what it should not,
-            or would have a server run something else than a model.
+        ValidationFailedError: The bundle holds anything but plain files, its manifest is not that
+            of the job, or its config would make a server run anything but the model.
     """
     _check_files(left)
     bundle = Bundle.open(left, job.model, job.version)
     try:
-        manifest = _Manifest.model_validate(dict(bundle.manifest))
+        manifest = Manifest.model_validate(dict(bundle.manifest))
     except ValidationError as error:
-        raise garbled(f"left an unexpected manifest: {error.errors()[0]['loc']}") from error
+        raise malformed(f"left an unexpected manifest: {error.errors()[0]['loc']}") from error
     if manifest.settings != dict(job.settings) or manifest.format != job.settings["format"]:
-        raise garbled("built something else than it was to build")
+        raise malformed("built a bundle with other settings")
     check_config(bundle)
     _check_archive(left / SAMPLES, references)
     if job.allow_pickle:
-        # Our own code wrote the files, unless the model's did.
+        # Without pickles only stlab's own code wrote the files.
         bundle.verify()
         if manifest.format == "onnx":
             _check_external(bundle)
@@ -221,7 +113,7 @@ def take_bundle(left: Path, references: Path, job: BuildJob) -> Bundle:
 
 
 def _check_external(bundle: Bundle) -> None:
-    """Refuse weights that an ONNX file takes from elsewhere: not every server does."""
+    """Reject an ONNX file with weights outside the bundle: not every server does."""
     import onnx
 
     from exporter.sources.onnx.graphs import external_tensors
@@ -231,47 +123,47 @@ def _check_external(bundle: Bundle) -> None:
     for tensor in external_tensors(proto):
         for entry in tensor.external_data:
             if entry.key == "location" and entry.value not in bundle.files:
-                raise garbled(f"left a model with weights in another place: {entry.value!r}")
+                raise malformed(f"left a model with weights outside the bundle: {entry.value!r}")
 
 
 def _check_files(folder: Path) -> None:
-    """Refuse links, devices and pipes: they would be followed, or waited for, by those who copy."""
+    """Reject links, devices and pipes, which a copy would follow or wait for."""
     for place, folders, names in os.walk(folder):
         for name in (*folders, *names):
             mode = (Path(place) / name).lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise garbled(f"left something that is no plain file: {name!r}")
+                raise malformed(f"left something other than a plain file: {name!r}")
 
 
 def _regular(path: Path, most: int) -> bytes:
     """Return the content of a plain file.
 
     Raises:
-        ValueError: It is none, or has more bytes than that.
+        ValueError: The path is not a plain file, or the file has more than ``most`` bytes.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size > most:
-            raise ValueError(f"{path.name} is no plain file of at most {most} bytes")
+            raise ValueError(f"{path.name} is not a plain file of at most {most} bytes")
         return file.read(most)
 
 
-def _check_archive(path: Path, beside: Path, *, stored: bool = False) -> None:
-    """Refuse an npz that unpacks to more than what lies beside it has bytes.
+def _check_archive(path: Path, limit: Path, *, stored: bool = False) -> None:
+    """Reject an npz that unpacks to more bytes than another file has.
 
-    What is kept in a bundle is a part of the truth, which is not compressed.
+    The samples of a bundle are a part of the reference set, which is not compressed.
     """
 
     def check() -> None:
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise ValueError("it is no plain file")
+            raise ValueError("it is not a plain file")
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
         if stored and any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("it is compressed")
-        if sum(entry.file_size for entry in entries) > beside.stat().st_size + _MANIFEST_ROOM:
-            raise ValueError("it unpacks to more than there is")
+        if sum(entry.file_size for entry in entries) > limit.stat().st_size + _MANIFEST_ROOM:
+            raise ValueError("it unpacks to too many bytes")
 
     _read(path, check)
 
@@ -282,7 +174,7 @@ def _read(path: Path, read: Callable[[], _T]) -> _T:
     except ValidationFailedError:
         raise
     except Exception as error:
-        # Readers of arrays and archives raise whatever foreign bytes lead them to.
-        raise garbled(
+        # Readers of arrays and archives raise any exception on malformed bytes.
+        raise malformed(
             f"left {path.name}, which cannot be read: {safe_lines(str(error))}"
         ) from error

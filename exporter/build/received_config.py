@@ -1,4 +1,4 @@
-"""Refuses a config.pbtxt that would have a server run something else than the bundle's model."""
+"""Reject a config.pbtxt of the worker that would make a server run anything but the model."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_config"]
 
-# Everything that `exporter.build.configure.build_config` writes. What else there is in Triton's
-# protobuf names libraries, other backends, agents, ensembles and files.
+# Every field that `exporter.build.configure.build_config` writes. Other fields of Triton's protobuf
+# name libraries, other backends, agents, ensembles and files.
 _FIELDS = frozenset(
     {"name", "backend", "default_model_filename", "max_batch_size", "input", "output",
      "version_policy", "instance_group", "parameters", "optimization", "dynamic_batching",
@@ -44,57 +44,57 @@ _ACCELERATOR = {
 
 
 def check_config(bundle: Bundle) -> None:
-    """Compare a bundle's config.pbtxt with what this release writes.
+    """Check that a bundle's config.pbtxt holds only what this release writes.
 
     Raises:
-        ValidationFailedError: It holds anything else.
+        ValidationFailedError: It holds anything else; the kind is ``unsafe``.
     """
     try:
         config = parse(bundle.config, where="the bundle's config.pbtxt")
     except (OSError, UnicodeDecodeError) as error:
-        raise _refused("it cannot be read") from error
-    further = {field.name for field, _ in config.ListFields()} - _FIELDS
-    if further:
-        raise _refused(f"it sets {', '.join(sorted(further))}")
+        raise _unsafe("it cannot be read") from error
+    unknown = {field.name for field, _ in config.ListFields()} - _FIELDS
+    if unknown:
+        raise _unsafe(f"it sets {', '.join(sorted(unknown))}")
     known = FORMATS.get(bundle.manifest["format"])
     if config.name != bundle.model or known is None or config.backend != known.backend:
-        raise _refused(f"it is of '{config.name}' with the backend '{config.backend}'")
+        raise _unsafe(f"it is of '{config.name}' with the backend '{config.backend}'")
     if config.default_model_filename not in bundle.files:
-        raise _refused(f"'{config.default_model_filename}' is no file of the bundle")
+        raise _unsafe(f"'{config.default_model_filename}' is not a file of the bundle")
     if [*config.instance_group] != [_ONE_INSTANCE]:
-        raise _refused("its instances are not one of any kind")
+        raise _unsafe("its instance group is not one instance of any kind")
     if [*config.version_policy.specific.versions] != [bundle.version]:
-        raise _refused("it serves another version")
+        raise _unsafe("it serves another version")
     for setting in config.model_warmup:
         for entry in setting.inputs.values():
             if f"{WARMUP}/{entry.input_data_file}" not in bundle.files:
-                raise _refused(f"'{entry.input_data_file}' is no file of the bundle")
+                raise _unsafe(f"'{entry.input_data_file}' is not a file of the bundle")
     _check_optimization(config.optimization)
-    given = {key: value.string_value for key, value in config.parameters.items()}
-    _check_values(given, _PARAMETERS)
+    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    _check_values(parameters, _PARAMETERS)
 
 
 def _check_optimization(optimization: Any) -> None:
     if {field.name for field, _ in optimization.ListFields()} - {"execution_accelerators"}:
-        raise _refused("it sets an optimization of its own")
+        raise _unsafe("it sets an unknown optimization")
     accelerators = optimization.execution_accelerators
     if accelerators.cpu_execution_accelerator:
-        raise _refused("it names an accelerator of its own")
+        raise _unsafe("it sets an unknown accelerator")
     for entry in accelerators.gpu_execution_accelerator:
         if entry.name != "tensorrt":
-            raise _refused("it names an accelerator of its own")
+            raise _unsafe("it sets an unknown accelerator")
         _check_values(dict(entry.parameters), _ACCELERATOR)
 
 
-def _check_values(given: dict[str, str], known: dict[str, str]) -> None:
-    for key, value in given.items():
-        if key not in known or not re.fullmatch(known[key], value):
-            raise _refused(f"it sets the parameter {key!r} to {value[:80]!r}")
+def _check_values(parameters: dict[str, str], patterns: dict[str, str]) -> None:
+    for key, value in parameters.items():
+        if key not in patterns or not re.fullmatch(patterns[key], value):
+            raise _unsafe(f"it sets the parameter {key!r} to {value[:80]!r}")
 
 
-def _refused(reason: str) -> ValidationFailedError:
+def _unsafe(reason: str) -> ValidationFailedError:
     return ValidationFailedError(
         f"the model's process left an unexpected config.pbtxt: {reason}",
-        hint="The model's own code may have written it; look at who logged this version.",
+        hint="The model's own code may have written it; check who logged this version.",
         kind="unsafe",
     )

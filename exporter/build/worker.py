@@ -1,8 +1,8 @@
-"""Builds a bundle in a process of its own; see `exporter.build.isolated`, which starts it confined.
+"""The worker process: builds a bundle, sandboxed by `exporter.build.isolated`.
 
-Whatever of the registry model runs, runs here: without the parent's secrets, and with memory that
-is given back whole when it ends. It reads its job as JSON from the file that its argument names,
-writes its steps in lines of JSON to stdout, and leaves plain data beside the job, never pickles.
+The registry model runs only here: without the parent's secrets, and with memory that is freed when
+the process ends. The process reads its job as JSON from the file in its argument, writes progress
+events as lines of JSON to stdout, and leaves plain data next to the job, never pickles.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REFERENCES = "references.npz"
 
 
 def job_as_json(job: BuildJob) -> str:
-    """Return a job as a worker reads it."""
+    """Return the JSON of a job for the worker."""
     return json.dumps(dataclasses.asdict(job), default=str)
 
 
@@ -43,7 +43,7 @@ def _job(text: str) -> BuildJob:
 
 
 class _Events:
-    """Writes steps to the parent."""
+    """Writes progress events for the parent; see `exporter.progress.Listener`."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -53,11 +53,11 @@ class _Events:
         self._write(event="begin", step=step)
 
     def say(self, step: str, text: str) -> None:
-        """Write what is being done."""
+        """Write a detail of a step."""
         self._write(event="say", step=step, text=text)
 
     def end(self, step: str, seconds: float, *, failed: bool) -> None:
-        """Write what a step took."""
+        """Write that a step ended."""
         self._write(event="end", step=step, seconds=seconds, failed=failed)
 
     def _write(self, **event: object) -> None:
@@ -68,8 +68,8 @@ class _Events:
 def _out_of_memory(error: MemoryError) -> ValidationFailedError:
     detail = f": {error}" if str(error) else ""
     return ValidationFailedError(
-        f"the model takes more memory than its process may have{detail}",
-        hint="Give it more with --model-memory, or run the export on a larger machine.",
+        f"the model needs more memory than its process may use{detail}",
+        hint="Raise --model-memory, or run the export on a larger machine.",
         kind="memory",
     )
 
@@ -89,7 +89,7 @@ def _main() -> None:
             except MemoryError as error:
                 raise _out_of_memory(error) from error
             except Exception as error:
-                # Not the model's fault, whatever was made of it on the way.
+                # A full disk or a limit is not the model's fault, however the error was wrapped.
                 if lacking := shortage(error):
                     raise resource_error(lacking) from error
                 raise
@@ -103,14 +103,14 @@ def _main() -> None:
 
 
 def _uncompiled() -> list[str]:
-    """Return the modules whose bytecode is kept nowhere, since nothing here can be written."""
-    facts = [getattr(module, "__dict__", {}) for module in [*sys.modules.values()]]
+    """Return the imported modules without bytecode, which the sandbox cannot write."""
+    modules = [getattr(module, "__dict__", {}) for module in [*sys.modules.values()]]
     return [
-        found["__file__"]
-        for found in facts
-        if isinstance(found.get("__cached__"), str)
-        and isinstance(found.get("__file__"), str)
-        and not Path(found["__cached__"]).exists()
+        module["__file__"]
+        for module in modules
+        if isinstance(module.get("__cached__"), str)
+        and isinstance(module.get("__file__"), str)
+        and not Path(module["__cached__"]).exists()
     ]
 
 

@@ -1,13 +1,12 @@
 """The programs ``stlab`` and ``stlab-export``: commands, exit codes, errors, interrupts.
 
-What a command needs is imported when it runs, so that ``--help`` is quick.
+A command's code is imported when it runs, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,6 +19,8 @@ from exporter.system.standard_streams import secure_standard_streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from exporter.commands import CommandResult
 
 __all__ = ["app", "export_main", "main"]
 
@@ -47,20 +48,19 @@ app.command()(verify.verify)
 app.command()(prune.prune)
 app.command(
     context_settings={"ignore_unknown_options": True},
-    epilog="Whatever follows -- is passed on to tritonserver.",
+    epilog="Arguments after -- are passed to tritonserver.",
 )(serve.serve)
 app.command()(infer.infer)
 app.command()(doctor.doctor)
 
-# The result of each command, for errors before it has one of its own.
+# Commands with a result type of their own; the others return an ExportResult.
 _RESULTS = {
-    "doctor": "doctor.command:DoctorResult",
-    "infer": "infer.result:InferResult",
-    "prune": "prune:PruneResult",
-    "status": "status.result:StatusResult",
-    "verify": "verify:VerifyResult",
+    "doctor": "DoctorResult",
+    "infer": "InferResult",
+    "prune": "PruneResult",
+    "status": "StatusResult",
+    "verify": "VerifyResult",
 }
-_OTHERS = "export.result:ExportResult"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -95,7 +95,7 @@ def _run(arguments: list[str]) -> int:
         known = UsageError(error.format_message(), hint="See stlab --help.")
     except KeyboardInterrupt:
         known = StlabError("interrupted", hint="Run the same command again.", kind="interrupted")
-    except Exception as error:  # noqa: BLE001 - a fault of our own, printed without secrets
+    except Exception as error:  # noqa: BLE001 - a bug in stlab, printed without secrets
         if lacking := "memory" if isinstance(error, MemoryError) else shortage(error):
             return _fail(resource_error(lacking), arguments)
         if "--json" not in arguments:
@@ -103,7 +103,7 @@ def _run(arguments: list[str]) -> int:
             return StlabError.exit_code
         known = StlabError(
             f"{type(error).__name__}: {error}",
-            hint="This is a fault of stlab; run it without --json, and report what it prints.",
+            hint="This is a bug in stlab; run it without --json, and report the output.",
         )
     return _fail(known, arguments)
 
@@ -126,14 +126,14 @@ def _fail(error: StlabError, arguments: list[str]) -> int:
 
 
 def _failed(error: StlabError, command: str) -> dict[str, Any]:
-    module, _, name = _RESULTS.get(command, _OTHERS).partition(":")
-    result = getattr(import_module(f"exporter.commands.{module}"), name)()
-    content: dict[str, Any] = result.failed(error).as_dict()
-    return content
+    from exporter import commands
+
+    result: CommandResult = getattr(commands, _RESULTS.get(command, "ExportResult"))()
+    return result.failed(error).as_dict()
 
 
 def _interrupt_once() -> None:
-    """Let SIGINT and SIGTERM interrupt, but not what is undone because of the first of them."""
+    """Interrupt on the first SIGINT or SIGTERM, and ignore further ones while undoing."""
     numbers = (signal.SIGINT, signal.SIGTERM)
 
     def interrupt(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""``stlab export``: from an MLflow model version to a served, proven model."""
+"""``stlab export``: convert, prove and serve a registered version."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from exporter.names import DEFAULT_REPOSITORY
 
 __all__ = ["UNCONFINED", "export"]
 
-# What --allow-pickle=unconfined is for Typer, whose flags take no values.
+# The internal form of --allow-pickle=unconfined: Typer's flags take no values.
 UNCONFINED = "--unconfined"
 
 
@@ -41,7 +41,7 @@ def export(
     ] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     accelerator: Annotated[
-        str, typer.Option(help="tensorrt: let Triton's TensorRT accelerator run an onnx model.")
+        str, typer.Option(help="tensorrt: run an onnx model by Triton's TensorRT accelerator.")
     ] = "",
     repository: Repository = DEFAULT_REPOSITORY,
     triton_url: TritonUrls = None,
@@ -50,11 +50,11 @@ def export(
         str, typer.Option(help="HOST:PORT (gRPC) of a server to prove on, in explicit mode.")
     ] = "",
     batching: Annotated[
-        str, typer.Option(help="auto: batch if rows are independent; require: or refuse; off.")
+        str, typer.Option(help="auto: batch if rows are independent; require: or fail; off.")
     ] = "auto",
     max_batch_size: Annotated[int, typer.Option(help="The most rows in one request.")] = 32,
     max_queue_size: Annotated[
-        int, typer.Option(help="Requests that may wait before more are refused; 0: any number.")
+        int, typer.Option(help="Requests that may wait before more are rejected; 0: any number.")
     ] = 0,
     samples: Annotated[
         Path | None, typer.Option(help="A .npz with further inputs: 'input' or 'case/input'.")

@@ -22,9 +22,9 @@ def infer(
     ] = "localhost:8001",
     version: Annotated[int | None, typer.Option(min=1, help="The version.")] = None,
     outputs: Annotated[
-        list[str] | None, typer.Option(help="An output wanted, all by default; repeatable.")
+        list[str] | None, typer.Option(help="An output to return, all by default; repeatable.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="A .npz to write the answer to.")] = None,
+    output: Annotated[Path | None, typer.Option(help="A .npz to write the outputs to.")] = None,
     deadline: Annotated[float, typer.Option(help="Seconds that the inference may take.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Options that several commands take, and how each command ends."""
+"""Options that several commands share, and the end of every command."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ TritonRelease = Annotated[
     str, typer.Option(envvar="STLAB_TRITON_RELEASE", help="The Triton release to serve with.")
 ]
 ExpectCurrent = Annotated[
-    int | None, typer.Option(help="Refuse unless the alias points to this version now; 0: none.")
+    int | None, typer.Option(help="Fail unless the alias points to this version now; 0: none.")
 ]
 AllowManual = Annotated[bool, typer.Option(help="Move prod outside CI, on record.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def tracking_uri() -> str:
-    """Return the address of the MLflow registry."""
+    """Return the URI of the MLflow registry."""
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
 
 
 def server_addresses(urls: list[str] | None) -> tuple[str, ...]:
-    """Return the address of each server, where a name may stand for several."""
+    """Return the address of every server; one value may hold several."""
     from exporter.triton.addresses import expand_addresses
 
     return expand_addresses(urls or ())
@@ -66,7 +66,7 @@ def server_addresses(urls: list[str] | None) -> tuple[str, ...]:
 def finish(
     result: R, show: Callable[[R], None], *, as_json: bool, redacted: bool = True
 ) -> NoReturn:
-    """Print a result, as a table or as JSON, and its error; then end with its exit code."""
+    """Print a result as a table or as JSON, print its error, and end with its exit code."""
     from exporter.cli.output import print_error, print_json
     from exporter.text.redaction import redact_all
 

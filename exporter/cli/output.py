@@ -1,4 +1,4 @@
-"""The one place that prints: data on stdout, progress and errors on stderr."""
+"""All output but tables: JSON on stdout, progress and errors on stderr."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger("stlab")
 
 
 class Progress:
-    """Shows the steps on stderr: a line each, with a spinner where it is a terminal."""
+    """Shows the steps on stderr: one line per step, and a spinner on a terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -53,12 +53,12 @@ class Progress:
         self._show(step)
 
     def say(self, step: str, text: str) -> None:
-        """Show what is being done."""
+        """Show a detail of a step."""
         self._show(f"{step}: {text}" if step else text)
         logger.debug("%s: %s", step, text)
 
     def end(self, step: str, seconds: float, *, failed: bool) -> None:
-        """Show what a step took."""
+        """Show the seconds of a step."""
         if _for_machines():
             seconds = round(seconds, 3)
             logger.info("step", extra={"step": step, "seconds": seconds, "failed": failed})
@@ -76,13 +76,13 @@ class Progress:
 
 
 def print_json(content: Mapping[str, Any]) -> None:
-    """Print one object for machines."""
+    """Print a JSON object."""
     sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
 def print_error(error: StlabError) -> None:
-    """Print what is wrong and what to do."""
+    """Print the message and the hint of an error."""
     if _for_machines():
         logger.error(error.message, extra={"kind": error.kind, "hint": error.hint})
         return
@@ -92,12 +92,12 @@ def print_error(error: StlabError) -> None:
 
 
 def print_traceback(error: Exception) -> None:
-    """Print where a fault of stlab is."""
+    """Print the traceback of a bug."""
     sys.stderr.write(block(redact("".join(traceback.format_exception(error)).rstrip())) + "\n")
 
 
 class _Redacted:
-    """A stream whose texts lose their secrets, whoever writes them."""
+    """A stream that redacts secrets."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -110,13 +110,13 @@ class _Redacted:
 
 
 def redact_stderr() -> None:
-    """Let no secret through to stderr that a library warns or logs of by itself."""
+    """Redact secrets in stderr, such as those in warnings and logs of libraries."""
     if sys.stderr is not None:
         sys.stderr = cast("TextIO", _Redacted(sys.stderr))
 
 
 def set_up_logging() -> None:
-    """Log to stderr as ``LOG_LEVEL`` and ``LOG_FORMAT`` say."""
+    """Log to stderr according to ``LOG_LEVEL`` and ``LOG_FORMAT``."""
     handler = logging.StreamHandler()
     if _for_machines():
         handler.setFormatter(_JsonFormatter())

@@ -1,4 +1,4 @@
-"""``stlab prune``: old versions out of a model repository."""
+"""``stlab prune``: delete old versions from a model repository."""
 
 from __future__ import annotations
 

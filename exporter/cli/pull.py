@@ -1,4 +1,4 @@
-"""``stlab pull``: an alias's bundle into a model repository."""
+"""``stlab pull``: download an alias's bundle into a model repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``stlab rollback``: an alias back to its previous version."""
+"""``stlab rollback``: roll an alias back to its previous version."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rollback(
         int | None,
         typer.Option(help="The version. prod: what archived points to; else the last one."),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    reason: Annotated[str, typer.Option(help="The reason, for the record.")] = "",
     repository: Repository = DEFAULT_REPOSITORY,
     triton_url: TritonUrls = None,
     expect_current: ExpectCurrent = None,

@@ -1,4 +1,4 @@
-"""``stlab status``: aliases, evidence, repository and servers compared."""
+"""``stlab status``: compare aliases, evidence, repository and servers."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def status(
     ] = None,
     repository: Repository = DEFAULT_REPOSITORY,
     triton_url: TritonUrls = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit 5 where anything drifts.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Do not read the models' files.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit 5 if anything drifts.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Skip reading the models' files.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show every alias, and whether evidence, repository and servers agree with it."""
+    """Show every alias, and whether evidence, repository and servers match it."""
     from exporter.cli.tables import print_status
     from exporter.commands import StatusRequest
     from exporter.commands import status as run

@@ -1,4 +1,4 @@
-"""Tables for people, one for each kind of result."""
+"""The tables of results on stdout."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ _COLOURS = {"ok": "green", "missing": "yellow", "warning": "yellow", "failed": "
 
 
 def plain(text: object, style: str = "") -> Text:
-    """Return a text from outside as rich is to draw it: in one line, without secrets or markup."""
+    """Return untrusted text for rich: on one line, without secrets or markup."""
     return Text(one_line(redact(str(text))), style)
 
 
 def console() -> Console:
-    """Return a console for standard output that reads nothing into what it is given."""
+    """Return a console for stdout that interprets no markup, emoji or highlighting."""
     return Console(highlight=False, markup=False, emoji=False)
 
 
 def print_result(result: ExportResult) -> None:
-    """Print a result as a table for people."""
+    """Print the result of an export, a rollback or a pull."""
     color = _STATUS[result.status]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
@@ -71,8 +71,8 @@ def print_result(result: ExportResult) -> None:
         table.add_row(
             "parity", f"margin {parity['margin']:.3g} of 1 over {parity['cases']} comparisons"
         )
-        why = f" ({parity['batching_reason']})" if parity.get("batching_reason") else ""
-        table.add_row("batching", plain(f"{parity['batching']}{why}"))
+        reason = f" ({parity['batching_reason']})" if parity.get("batching_reason") else ""
+        table.add_row("batching", plain(f"{parity['batching']}{reason}"))
     for number, step in enumerate(result.plan):
         table.add_row("plan" if number == 0 else "", plain(step))
     table.add_row("repository", plain(result.repository))
@@ -83,7 +83,7 @@ def print_result(result: ExportResult) -> None:
 
 
 def print_answer(result: InferResult) -> None:
-    """Print an inference's outputs as a table for people."""
+    """Print a row for every output of an inference."""
     if result.error is not None:
         return
     from exporter.commands.infer.result import described
@@ -103,7 +103,7 @@ def print_answer(result: InferResult) -> None:
 
 
 def print_status(result: StatusResult) -> None:
-    """Print a row for every alias, and under it what is wrong with the command that mends it."""
+    """Print a row for every alias, and below the table all drift with its fix."""
     output = console()
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "alias", "version", "bundle", "evidence", "repository", "served"):
@@ -116,7 +116,7 @@ def print_status(result: StatusResult) -> None:
     if result.models:
         output.print(table)
     elif result.error is None:
-        output.print("no model was exported yet")
+        output.print("no exported models")
     for model in result.models:
         for drift in model.drifts:
             output.print(plain(f"{model.model}: {drift.message}", "red"))
@@ -126,19 +126,19 @@ def print_status(result: StatusResult) -> None:
 
 
 def _row(state: AliasState) -> tuple[str, ...]:
-    record, there = state.record, state.published
+    record, published = state.record, state.published
     margin = "" if state.margin is None else f", margin {state.margin:.3g}"
     if state.elsewhere:
-        where = "another one"
-    elif there is None:
-        where = "missing"
-    elif there.damage:
-        where = "damaged"
+        repository = "another one"
+    elif published is None:
+        repository = "missing"
+    elif published.damage:
+        repository = "damaged"
     else:
-        where = "whole" if there.files_intact else "there"
+        repository = "intact" if published.files_intact else "published"
     served = ["config" if state.in_config else "-"]
     served += [
-        f"{url}: {'silent' if ready is None else 'yes' if ready else 'no'}"
+        f"{url}: {'no answer' if ready is None else 'yes' if ready else 'no'}"
         for url, ready in state.servers.items()
     ]
     return (
@@ -146,7 +146,7 @@ def _row(state: AliasState) -> tuple[str, ...]:
         str(state.version),
         "-" if record is None else record.bundle[:12],
         f"{'passed' if state.passed else 'none'}{margin}",
-        where,
+        repository,
         ", ".join(served),
         "-" if record is None else f"{record.at}, {record.by}",
     )
@@ -177,20 +177,20 @@ def print_verified(result: VerifyResult) -> None:
 def print_pruned(result: PruneResult) -> None:
     """Print a row for every version."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("version", "", "why"):
+    for heading in ("version", "", "reason"):
         table.add_column(heading, overflow="fold")
-    word = "would go" if result.status == "planned" else "removed"
-    rows = dict.fromkeys(result.removed, (word, "nothing names it"))
-    rows |= {version: ("kept", why) for version, why in result.kept.items()}
-    for version, (what, why) in sorted(rows.items()):
-        table.add_row(str(version), what, plain(why))
+    action = "to be removed" if result.status == "planned" else "removed"
+    rows = dict.fromkeys(result.removed, (action, "no alias, server or rollback needs it"))
+    rows |= {version: ("kept", reason) for version, reason in result.kept.items()}
+    for version, (action, reason) in sorted(rows.items()):
+        table.add_row(str(version), action, plain(reason))
     console().print(table)
 
 
 def print_checks(result: DoctorResult) -> None:
-    """Print a row for everything that was looked at."""
+    """Print a row for every check."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("what", "status", "found", "what to do"):
+    for heading in ("check", "status", "found", "fix"):
         table.add_column(heading, overflow="fold")
     for check in result.checks:
         colour = "red" if check.exit_code else _COLOURS[check.status]

@@ -1,4 +1,4 @@
-"""``stlab verify``: an alias's samples on live servers."""
+"""``stlab verify``: replay an alias's samples on live servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stlab's commands do, as functions: a request in, a result out, nothing printed.
+"""The Python API of stlab's commands: a request in, a result out, nothing printed.
 
     from exporter.commands import ExportRequest, export
 
@@ -6,7 +6,7 @@
     if result.error is not None:
         ...
 
-A function and its types are imported when they are first used.
+Functions and types are imported on first use.
 """
 
 from __future__ import annotations
@@ -61,34 +61,23 @@ __all__ = [
     "verify",
 ]
 
-_MODULES = {
-    "CommandResult": "result",
-    "DoctorRequest": "doctor.command",
-    "DoctorResult": "doctor.command",
-    "ExportRequest": "export.request",
-    "ExportResult": "export.result",
-    "InferRequest": "infer.command",
-    "InferResult": "infer.result",
-    "PruneRequest": "prune",
-    "PruneResult": "prune",
-    "PullRequest": "pull",
-    "RollbackRequest": "rollback",
-    "ServeRequest": "serve",
-    "ServerVerdict": "verify",
-    "StatusRequest": "status.command",
-    "StatusResult": "status.result",
-    "VerifyRequest": "verify",
-    "VerifyResult": "verify",
-    "doctor": "doctor.command",
-    "export": "export.pipeline",
-    "infer": "infer.command",
-    "prune": "prune",
-    "pull": "pull",
-    "rollback": "rollback",
-    "serve": "serve",
-    "status": "status.command",
-    "verify": "verify",
+_EXPORTS = {
+    "doctor.command": ("DoctorRequest", "DoctorResult", "doctor"),
+    "export.pipeline": ("export",),
+    "export.request": ("ExportRequest",),
+    "export.result": ("ExportResult",),
+    "infer.command": ("InferRequest", "infer"),
+    "infer.result": ("InferResult",),
+    "prune": ("PruneRequest", "PruneResult", "prune"),
+    "pull": ("PullRequest", "pull"),
+    "result": ("CommandResult",),
+    "rollback": ("RollbackRequest", "rollback"),
+    "serve": ("ServeRequest", "serve"),
+    "status.command": ("StatusRequest", "status"),
+    "status.result": ("StatusResult",),
+    "verify": ("ServerVerdict", "VerifyRequest", "VerifyResult", "verify"),
 }
+_MODULES = {name: module for module, names in _EXPORTS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
@@ -99,7 +88,7 @@ def __getattr__(name: str) -> Any:
 
 class _Commands(ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
-        # Importing exporter.commands.export binds that module here, where the function belongs.
+        # Importing the submodule exporter.commands.export must not replace the function.
         if not (name in _MODULES and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 

@@ -1,4 +1,4 @@
-"""Who may move an alias, and from where it must be moved."""
+"""The rules of a promotion: ``prod`` is moved by CI, and ``--expect-current`` holds."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["check_expected", "check_prod_allowed", "in_ci", "triggered_by"]
 
 
 def in_ci() -> bool:
-    """Whether the command runs in a pipeline."""
+    """Whether the command runs in a CI pipeline."""
     return os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
 
 def triggered_by() -> str:
-    """Return who or what runs the command, for the record."""
+    """Return what runs the command: the URL or id of a CI job, ``CI`` or ``manual``."""
     for name in ("CI_PIPELINE_URL", "CI_JOB_URL", "BUILD_URL", "GITHUB_RUN_ID"):
         if os.environ.get(name):
             return os.environ[name]
@@ -23,31 +23,32 @@ def triggered_by() -> str:
 
 
 def check_prod_allowed(alias: str, *, allow_manual: bool) -> None:
-    """Refuse to move ``prod`` by hand.
+    """Check that ``prod`` is moved by CI, or that an exception is allowed.
 
     Raises:
-        UsageError: It is, and nobody said that this is an exception.
+        UsageError: ``prod`` is moved outside CI without ``--allow-manual``.
     """
     if alias == "prod" and not (in_ci() or allow_manual):
         raise UsageError(
-            "'prod' is moved by CI, not by hand",
-            hint="Run it in a pipeline (CI=true), or record the exception with --allow-manual.",
+            "'prod' is moved by CI only",
+            hint="Run the command in a pipeline (CI=true), or record an exception with "
+            "--allow-manual.",
         )
 
 
 def check_expected(alias: str, current: int | None, expected: int | None) -> None:
-    """Refuse to go on where an alias names another version than the caller believes.
+    """Check that an alias points to the version that the caller expects.
 
     Args:
         alias: The alias.
-        current: The version that it names.
-        expected: The version that it should name, 0 for none; None for whatever it is.
+        current: The version that it points to, or None.
+        expected: The expected version, 0 for none; None to accept any.
 
     Raises:
-        ConflictError: It does not.
+        ConflictError: The alias points to another version.
     """
     if expected is not None and (current or 0) != expected:
         raise ConflictError(
-            f"'{alias}' names version {current or 'none'}, not {expected} as expected",
-            hint="Somebody promoted meanwhile; look at it before you go on.",
+            f"'{alias}' points to version {current or 'none'}, not {expected} as expected",
+            hint="Another promotion has moved it; check that one first.",
         )

@@ -1,7 +1,7 @@
-"""Deletes versions of a repository that nothing names, and nothing goes back to.
+"""Delete published versions that no alias, server or rollback needs.
 
-What is deleted is out of the live config already, so no server has to be told; with ``unaliased``
-those that are given are.
+Deleted versions are not in the live config, so servers need no reload; ``unaliased`` takes versions
+out of the live config first, and reloads the given servers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.commands.result import JobResult, run_job
 from exporter.errors import ConflictError, UsageError, ValidationFailedError
 from exporter.names import ALIASES, DEFAULT_REPOSITORY, DEFAULT_TRACKING_URI, model_name
-from exporter.progress import Listener, Silent, Steps
+from exporter.progress import Listener, Steps
 from exporter.registry import Registry, open_records, promotion
 from exporter.repository import open_repository
 from exporter.rollout.live_servers import check_servers, reload
@@ -29,16 +29,19 @@ __all__ = ["PruneRequest", "PruneResult", "prune"]
 
 @dataclass(frozen=True, slots=True)
 class PruneRequest:
-    """What to delete, as asked for.
+    """The request of `prune`.
 
     Attributes:
         model: The registered model.
-        keep: How many of the newest versions stay in any case.
-        unaliased: Whether versions that are served without an alias are taken out of service.
+        keep: Number of newest versions that are always kept.
+        unaliased: Whether to stop serving versions without an alias.
         repository: The model repository.
         tracking_uri: The MLflow registry.
-        triton_urls: gRPC addresses of live servers, which are told where the config changes.
+        triton_urls: gRPC addresses of live servers, which are reloaded if the config changes.
         dry_run: Whether to stop after planning.
+
+    Raises:
+        UsageError: A value is invalid.
     """
 
     model: str
@@ -52,19 +55,21 @@ class PruneRequest:
     def __post_init__(self) -> None:
         model_name(self.model)
         if self.keep < 0:
-            raise UsageError("--keep is at least 0", hint="Aliased versions stay in any case.")
+            raise UsageError(
+                "--keep must be at least 0", hint="Versions with an alias are always kept."
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class PruneResult(JobResult):
-    """The object that ``--json`` prints.
+    """The result of `prune`.
 
     Attributes:
         status: ``pruned``, ``unchanged``, ``planned`` or ``failed``.
         model: The registered model.
         repository: The model repository.
         removed: The versions that were deleted, or would be.
-        kept: Why each other version stays.
+        kept: The reason for every version that is kept.
     """
 
     model: str = ""
@@ -85,16 +90,16 @@ class PruneResult(JobResult):
 
 
 def prune(request: PruneRequest, listener: Listener | None = None) -> PruneResult:
-    """Delete what nobody needs of a model's published versions.
+    """Delete the published versions of a model that no alias, server or rollback needs.
 
     Args:
-        request: What is asked for.
-        listener: Told about every step.
+        request: The request.
+        listener: Receives progress events.
 
     Returns:
-        The result; on failure with ``status`` ``failed`` and the error in it.
+        The result; on failure its ``status`` is ``failed``, and it holds the error.
     """
-    return run_job(_Pruning(request, Steps(listener or Silent())))
+    return run_job(_Pruning(request, Steps(listener)))
 
 
 class _Pruning:
@@ -118,7 +123,7 @@ class _Pruning:
             if request.unaliased:
                 with self.steps("activate"):
                     self._drop_unaliased(registry, repository, work)
-            # Under the lock: nobody publishes or activates meanwhile.
+            # Under the lock, so nothing is published or activated meanwhile.
             planned = self._plan(registry, repository)
             with self.steps("remove"):
                 for version in planned:
@@ -130,7 +135,7 @@ class _Pruning:
         result = self.result
         try:
             repository.remove(result.model, version, work)
-        except ValidationFailedError as error:  # nobody can tell what of it is a server's
+        except ValidationFailedError as error:  # it may be served
             self.result = replace(result, kept={**result.kept, version: error.message})
         else:
             self.result = replace(result, removed=(*result.removed, version))
@@ -141,53 +146,53 @@ class _Pruning:
         served = repository.served_versions(model)
         if published and not served:
             raise ConflictError(
-                f"the live config of '{model}' names no version, so nobody can tell which of "
-                f"{', '.join(map(str, published))} a server takes",
-                hint=f"See what mends it: stlab status {model}",
+                f"the live config of '{model}' lists no version, so which of "
+                f"{', '.join(map(str, published))} a server loads is unknown",
+                hint=f"Find the fix with: stlab status {model}",
             )
-        why = dict.fromkeys(self._newest(published), "one of the newest")
-        why |= dict.fromkeys(served, "served")
+        reasons = dict.fromkeys(self._newest(published), "one of the newest")
+        reasons |= dict.fromkeys(served, "served")
         aliases, versions = registry.get_model(model)
         for alias in ALIASES:
             records = open_records(versions, alias)
             for version in records:
-                # Where the alias names another, a promotion was interrupted and may be finished.
-                why.setdefault(version, f"its record says that '{alias}' names it")
+                # If the alias points elsewhere, an interrupted promotion may still be finished.
+                reasons.setdefault(version, f"it has an open record of '{alias}'")
             current = promotion(versions.get(aliases.get(alias, 0), {}), alias)
             for record in (*records.values(), current):
                 if record is not None and record.previous is not None:
-                    why.setdefault(record.previous, f"'{alias}' would roll back to it")
+                    reasons.setdefault(record.previous, f"'{alias}' would roll back to it")
         for version in set(aliases.values()):
-            names = sorted(alias for alias, named in aliases.items() if named == version)
-            why[version] = ", ".join(names)
-        kept = {version: why[version] for version in published if version in why}
+            names = sorted(alias for alias, target in aliases.items() if target == version)
+            reasons[version] = ", ".join(names)
+        kept = {version: reasons[version] for version in published if version in reasons}
         self.result = replace(self.result, kept=kept)
-        return tuple(version for version in published if version not in why)
+        return tuple(version for version in published if version not in reasons)
 
     def _newest(self, published: tuple[int, ...]) -> tuple[int, ...]:
         return published[-self.request.keep :] if self.request.keep else ()
 
     def _drop_unaliased(self, registry: Registry, repository: Repository, work: Path) -> None:
-        """Take versions out of the live config that no alias names; one at least must stay."""
+        """Remove versions without an alias from the live config; at least one must stay."""
         model = self.request.model
         served = set(repository.served_versions(model))
-        named = served & set(registry.aliases(model).values())
-        unaware = [url for url in self.request.triton_urls if self._ready(url) - named]
-        if named == served and not unaware:
+        aliased = served & set(registry.aliases(model).values())
+        stale = [url for url in self.request.triton_urls if self._ready(url) - aliased]
+        if aliased == served and not stale:
             return
-        bundle = repository.bundle(model, max(named)) if named else None
+        bundle = repository.bundle(model, max(aliased)) if aliased else None
         if bundle is None:
             raise ConflictError(
-                f"no version of '{model}' that is served here has an alias, and a model without "
-                "versions cannot be served",
-                hint="Export one to an alias first; stlab status says what is drifting.",
+                f"no served version of '{model}' has an alias, and a model without versions cannot "
+                "be served",
+                hint=f"Export one to an alias first; find the fix with: stlab status {model}",
             )
-        repository.activate(bundle, named, work)
-        for url in unaware:
+        repository.activate(bundle, aliased, work)
+        for url in stale:
             reload(url, bundle)
 
     def _ready(self, url: str) -> set[int]:
-        """Return the versions that a server has ready, whatever the config says."""
+        """Return the versions that a server has ready."""
         with connect(url) as client:
             index = client.repository.index(ready=True)
         model = self.request.model

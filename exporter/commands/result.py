@@ -1,4 +1,4 @@
-"""What a command ends with: a result that is the same object on success and on failure."""
+"""The result of a command: the same object on success and on failure."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ FAILED = "failed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandResult:
-    """The object that ``--json`` prints, with the process's exit code.
+    """The result of a command; `as_dict` is the object that ``--json`` prints.
 
     Attributes:
         error: Kind, message and hint; None on success.
-        exit_code: The process's.
+        exit_code: The exit code of the process.
     """
 
     error: Mapping[str, str] | None = None
@@ -36,21 +36,21 @@ class CommandResult:
         return replace(self, error=error.as_dict(), exit_code=error.exit_code)
 
     def content(self) -> dict[str, Any]:
-        """Return what this command prints between ``schema`` and ``error``."""
+        """Return the command's own keys of the JSON object."""
         raise NotImplementedError
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object for JSON, with the same keys in every case."""
+        """Return the JSON object, with the same keys on success and on failure."""
         return {"schema": SCHEMA, **self.content(), "error": self.error}
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult(CommandResult):
-    """The result of a command that goes through steps.
+    """The result of a command that runs in steps.
 
     Attributes:
         status: ``failed`` until the job has succeeded.
-        seconds: By step, with ``total``.
+        seconds: Seconds by step, with ``total``.
     """
 
     status: str = FAILED
@@ -65,23 +65,23 @@ Result = TypeVar("Result", bound=JobResult)
 
 
 class Job(Protocol[Result]):
-    """Steps that lead to a result, which is kept up to date meanwhile."""
+    """The steps of a command, which update its result."""
 
     result: Result
     steps: Steps
 
     def run(self) -> None:
-        """Take the steps.
+        """Run the steps.
 
         Raises:
-            StlabError: A step failed; what was begun is undone.
+            StlabError: A step failed; changes are undone.
         """
 
 
 def run_job(job: Job[Result]) -> Result:
-    """Run a job, and return its result; an error is in the result.
+    """Run a job, and return its result, which holds the error on failure.
 
-    An interrupt after the job has succeeded does not turn it into a failure.
+    An interrupt after the job has succeeded does not make it a failure.
     """
     try:
         job.run()
@@ -91,7 +91,7 @@ def run_job(job: Job[Result]) -> Result:
         if job.result.status == FAILED:
             job.result = job.result.failed(
                 StlabError(
-                    "interrupted; what was begun is undone",
+                    "interrupted; changes are undone",
                     hint="Run the same command again.",
                     kind="interrupted",
                 )
@@ -100,7 +100,7 @@ def run_job(job: Job[Result]) -> Result:
 
 
 def bundle_summary(bundle: Bundle, **more: Any) -> dict[str, Any]:
-    """Return the ``bundle`` object of ``--json``: digest, format, bytes and what a command adds."""
+    """Return the ``bundle`` object of ``--json``: digest, format, bytes and further keys."""
     return {
         "sha256": bundle.sha256,
         "format": bundle.manifest["format"],

@@ -1,9 +1,8 @@
-"""Takes an alias back to the version that it named before: nothing is converted, all is proven.
+"""Roll an alias back to an earlier version, with the bundle that was promoted then.
 
     resolve → fetch → prove → publish → activate → verify → promote
 
-It is a promotion of a version that the alias had once taken, of the very bundle that it took then.
-What it displaces becomes ``archived``, as in every promotion to ``prod``.
+Nothing is converted. As in every promotion, ``archived`` takes the version that ``prod`` leaves.
 """
 
 from __future__ import annotations
@@ -15,16 +14,11 @@ from typing import TYPE_CHECKING
 
 from exporter.commands.export.result import ExportResult
 from exporter.commands.policy import check_expected, check_prod_allowed, triggered_by
+from exporter.commands.request import AliasRequest
 from exporter.commands.result import run_job
 from exporter.errors import ConflictError
-from exporter.names import (
-    ARCHIVED,
-    DEFAULT_REPOSITORY,
-    DEFAULT_TRACKING_URI,
-    alias_name,
-    model_name,
-)
-from exporter.progress import Listener, Silent, Steps
+from exporter.names import ARCHIVED
+from exporter.progress import Listener, Steps
 from exporter.proven_bundle import (
     BundleRef,
     ProvenBundle,
@@ -54,47 +48,35 @@ __all__ = ["RollbackRequest", "rollback"]
 
 
 @dataclass(frozen=True, slots=True)
-class RollbackRequest:
-    """One rollback, as asked for.
+class RollbackRequest(AliasRequest):
+    """The request of `rollback`.
 
     Attributes:
-        model: The registered model.
-        alias: The alias to take back.
-        to: The version to go back to; None for the one before.
-        reason: Why, for the record.
-        repository: The model repository.
-        tracking_uri: The MLflow registry.
+        to: The version to roll back to; None for the previous one.
+        reason: The reason, for the record.
         triton_urls: gRPC addresses of live servers to activate on.
-        expect_current: The version that the alias must name now.
+        expect_current: The version that the alias must point to now.
         allow_manual: Whether ``prod`` may be moved outside CI.
     """
 
-    model: str
-    alias: str
     to: int | None = None
     reason: str = ""
-    repository: str = DEFAULT_REPOSITORY
-    tracking_uri: str = DEFAULT_TRACKING_URI
     triton_urls: tuple[str, ...] = ()
     expect_current: int | None = None
     allow_manual: bool = False
 
-    def __post_init__(self) -> None:
-        model_name(self.model)
-        alias_name(self.alias)
-
 
 def rollback(request: RollbackRequest, listener: Listener | None = None) -> ExportResult:
-    """Let an alias name an earlier version again, once that version is served and answers.
+    """Serve and verify an earlier version of an alias, then move the alias back to it.
 
     Args:
-        request: What is asked for.
-        listener: Told about every step.
+        request: The request.
+        listener: Receives progress events.
 
     Returns:
-        The result; on failure with ``status`` ``failed`` and the error in it.
+        The result; on failure its ``status`` is ``failed``, and it holds the error.
     """
-    return run_job(_Rollback(request, Steps(listener or Silent())))
+    return run_job(_Rollback(request, Steps(listener)))
 
 
 class _Rollback:
@@ -111,26 +93,35 @@ class _Rollback:
         with self.steps("resolve"):
             registry = Registry.connect(request.tracking_uri)
             selection, recorded = self._select(registry)
-            there = find_published(self.repository, selection.model, selection.version, recorded)
-            settled = there is not None and is_rolled_out(
-                self.repository, selection, request.alias, there.bundle, request.triton_urls
+            published = find_published(
+                self.repository, selection.model, selection.version, recorded
             )
-        if there is not None and settled:
+            up_to_date = published is not None and is_rolled_out(
+                self.repository, selection, request.alias, published.bundle, request.triton_urls
+            )
+        if published is not None and up_to_date:
             clean_up(registry, selection.model)
             self.repository.clean_up(selection.model)
-            self.result = self.result.with_bundle("unchanged", there)
+            self.result = self.result.with_bundle("unchanged", published)
             return
         with self.repository.workspace(request.model) as work:
             clean_up(registry, selection.model)
-            proven = there or self._fetch(registry, selection, recorded, work)
+            proven = published
+            if proven is None:
+                with self.steps("fetch"):
+                    proven = fetch_proven(
+                        registry, request.model, selection.version, recorded, work / "fetched"
+                    )
             if not request.triton_urls:
-                # Where a live server is told, it is the one that replays the samples.
-                whole = self.repository.fetch(proven.bundle, work / "there") if there else None
-                self._prove(whole or proven.bundle, work)
-            self._deliver(registry, selection, proven, work)
+                # Given live servers, the samples are replayed there instead.
+                bundle = proven.bundle
+                if published:
+                    bundle = self.repository.fetch(bundle, work / "published")
+                self._prove(bundle, work)
+            self._roll_out(registry, selection, proven, work)
 
     def _select(self, registry: Registry) -> tuple[Selection, BundleRef]:
-        """Choose the version to go back to, and the bundle that the alias took of it."""
+        """Select the version to roll back to, and the bundle that was promoted then."""
         request, alias = self.request, self.request.alias
         aliases, versions = registry.get_model(request.model)
         current = aliases.get(alias)
@@ -139,27 +130,27 @@ class _Rollback:
         check_expected(alias, current, request.expect_current)
         if current is None:
             raise ConflictError(
-                f"'{alias}' names no version, so there is nothing to roll back from",
+                f"'{alias}' points to no version, so there is nothing to roll back",
                 hint=f"Export one: stlab-export {request.model} --alias {alias}",
             )
         target = request.to
         if target is None and alias == "prod" and aliases.get(ARCHIVED) != current:
             target = aliases.get(ARCHIVED)
         if target is None:
-            # For prod: a promotion that was interrupted has moved 'archived' only.
+            # For prod: an interrupted promotion has moved only 'archived'.
             record = promotion(versions.get(current, {}), alias)
             target = None if record is None else record.previous
         if target is None:
             raise ConflictError(
-                f"nothing says which version '{alias}' named before version {current}",
+                f"the previous version of '{alias}', before version {current}, is not recorded",
                 hint="Choose one with --to; stlab status shows the versions.",
             )
         recorded = recorded_bundle(versions.get(target, {}), alias)
         if recorded is None:
             known = [v for v, tags in versions.items() if recorded_bundle(tags, alias)]
             raise ConflictError(
-                f"version {target} of '{request.model}' was never in '{alias}' with passed "
-                f"evidence; these were: {', '.join(map(str, sorted(known))) or 'none'}",
+                f"version {target} of '{request.model}' was never promoted to '{alias}' with "
+                f"passing evidence; promoted were: {', '.join(map(str, sorted(known))) or 'none'}",
                 hint=f"Choose one of them with --to, or export: stlab-export {request.model} "
                 f"--alias {alias}",
             )
@@ -168,24 +159,16 @@ class _Rollback:
         check_servers(request.triton_urls)
         return selection, recorded
 
-    def _fetch(
-        self, registry: Registry, selection: Selection, recorded: BundleRef, work: Path
-    ) -> ProvenBundle:
-        with self.steps("fetch"):
-            model, version = selection.model, selection.version
-            return fetch_proven(registry, model, version, recorded, work / "fetched")
-
     def _prove(self, bundle: Bundle, work: Path) -> None:
         target = release(bundle.release)
         folder = Path(tempfile.mkdtemp(prefix="proving-", dir=work))
         with open_server("", folder, target, self.steps.say) as proving, self.steps("prove"):
             prove_again(proving, bundle)
 
-    def _deliver(
+    def _roll_out(
         self, registry: Registry, selection: Selection, proven: ProvenBundle, work: Path
     ) -> None:
         request = self.request
-
         other_versions = versions_to_keep(
             self.repository,
             selection.model,

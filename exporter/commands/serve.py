@@ -36,16 +36,16 @@ _EXIT_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class ServeRequest:
-    """A server to run.
+    """The request of `serve`.
 
     Attributes:
-        repository: A local folder or an object-store URL such as ``s3://bucket/prefix``; its
-            credentials are read from the environment, by the server as well.
-        triton_release: The release to serve as; the default where empty.
-        http_port: Of the HTTP endpoint.
-        grpc_port: Of the gRPC endpoint.
-        metrics_port: Of the Prometheus endpoint.
-        flags: Further flags of tritonserver; they override those that stlab sets.
+        repository: A local folder or an object-store URL such as ``s3://bucket/prefix``;
+            credentials come from the environment, for the server as well.
+        triton_release: The Triton release; empty for the default.
+        http_port: Port of the HTTP endpoint.
+        grpc_port: Port of the gRPC endpoint.
+        metrics_port: Port of the Prometheus endpoint.
+        flags: Further flags of tritonserver, which override those of stlab.
     """
 
     repository: str = DEFAULT_REPOSITORY
@@ -59,27 +59,27 @@ class ServeRequest:
 def serve(request: ServeRequest, progress: Callable[[str], None] | None = None) -> int:
     """Run tritonserver until SIGINT or SIGTERM stops it cleanly.
 
-    Every model of the repository is loaded, and an exporter may load and unload further versions.
-    The server listens on loopback, takes complete configurations only, and is ready when all of
-    its models are. Loading models, shared memory, tracing and logging require a key:
-    ``STLAB_TRITON_KEY``, or else a new one that this user's own commands find by the port.
+    All models of the repository are loaded, and exports may load and unload further versions. The
+    server listens on loopback, accepts complete configurations only, and is ready when all models
+    are. Loading models, shared memory, tracing and logging require a key: ``STLAB_TRITON_KEY``, or
+    a new one that this user's commands find by the port.
 
     Args:
-        request: The server to run.
-        progress: Called with what takes time before the server starts.
+        request: The request.
+        progress: Receives messages about slow steps before the server starts.
 
     Returns:
-        The exit code: 0 once the server was stopped.
+        The exit code: 0 after a clean stop.
 
     Raises:
-        NotFoundError: There is no such folder.
-        UsageError: There is no such release, or the server cannot read the URL.
+        NotFoundError: The repository's folder does not exist.
+        UsageError: The release is unknown, or the server cannot use the URL.
         ConflictError: Another server of this user has the gRPC port.
-        UnavailableError: There is no server to run, or it ended by itself.
+        UnavailableError: No tritonserver is available, or it ended by itself.
     """
     target = release(request.triton_release or DEFAULT_RELEASE)
     repository, extra = request.repository, request.flags
-    # Models with code of their own run as children of this process.
+    # Models that contain code run in children of this process.
     hide_process()
     environment = minimal_environment()
     if is_url(repository):
@@ -88,13 +88,13 @@ def serve(request: ServeRequest, progress: Callable[[str], None] | None = None) 
         environment |= address.server_environment(os.environ)
     elif not Path(repository).is_dir():
         raise NotFoundError(
-            f"There is no model repository at {repository}.",
-            hint="Export a model into it first, or name another one with --repository.",
+            f"the model repository {repository} does not exist",
+            hint="Export a model to it first, or use another --repository.",
         )
     say = progress or _say
     runtime = ensure_runtime(target, progress=say)
     with tempfile.TemporaryDirectory(prefix="stlab-serve-", ignore_cleanup_errors=True) as scratch:
-        ours = [
+        flags = [
             *safe_flags(runtime),
             f"--model-repository={repository}",
             f"--http-port={request.http_port}",
@@ -102,11 +102,11 @@ def serve(request: ServeRequest, progress: Callable[[str], None] | None = None) 
             f"--metrics-port={request.metrics_port}",
         ]
         if not flag_names(extra) & {"--model-control-mode", "--load-model"}:
-            ours += ["--model-control-mode=explicit", "--load-model=*"]
-        key = claim_key(merge_flags(ours, extra), say=say)
+            flags += ["--model-control-mode=explicit", "--load-model=*"]
+        key = claim_key(merge_flags(flags, extra), say=say)
         try:
-            ours += key_flags(key.value, extra)
-            return _run(runtime, merge_flags(ours, extra), environment, Path(scratch))
+            flags += key_flags(key.value, extra)
+            return _run(runtime, merge_flags(flags, extra), environment, Path(scratch))
         finally:
             key.remove()
 
@@ -135,7 +135,7 @@ def _run(
         try:
             while process.running and not stopped:
                 try:
-                    # A handler does not end the wait, which is resumed: look now and then.
+                    # A signal handler does not end the wait, so it is split into short ones.
                     process.server.wait(0.2)
                 except subprocess.TimeoutExpired:
                     continue
@@ -147,8 +147,8 @@ def _run(
     code = process.server.returncode
     if not stopped and code:
         raise UnavailableError(
-            f"tritonserver ended with exit code {code}; its log is above.",
-            hint="A model that cannot be loaded ends it too; add `-- --exit-on-error=false`. So "
-            "does an object store with nothing below the URL: export a model first.",
+            f"tritonserver ended with exit code {code}; its log is above",
+            hint="A model that cannot be loaded ends it; add `-- --exit-on-error=false`. An empty "
+            "object store ends it as well; export a model first.",
         )
     return 0

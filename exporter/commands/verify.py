@@ -1,8 +1,8 @@
-"""Asks live servers, at any time, whether they still answer as an alias was proven.
+"""Replay an alias's samples on live servers.
 
     resolve → fetch → replay
 
-Nothing is changed anywhere, and no lock is taken.
+Nothing is changed, and no lock is acquired.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.bundle import json_number
+from exporter.commands.request import AliasRequest
 from exporter.commands.result import JobResult, bundle_summary, run_job
 from exporter.errors import (
     ConflictError,
@@ -20,10 +21,9 @@ from exporter.errors import (
     UnavailableError,
     UsageError,
 )
-from exporter.names import DEFAULT_REPOSITORY, DEFAULT_TRACKING_URI, alias_name, model_name
 from exporter.parity.evidence import Evidence
 from exporter.parity.replay import replay_samples
-from exporter.progress import Listener, Silent, Steps
+from exporter.progress import Listener, Steps
 from exporter.proven_bundle import (
     BundleRef,
     ProvenBundle,
@@ -46,46 +46,34 @@ if TYPE_CHECKING:
 __all__ = ["ServerVerdict", "VerifyRequest", "VerifyResult", "verify"]
 
 DEFAULT_URL = "localhost:8001"
-# Of several servers the worst decides: a wrong answer, then none of this version, then none at all.
+# The worst server decides: wrong outputs, then a version that is not ready, then no answer.
 _WORST_FIRST = (3, 5, 6)
 
 
 @dataclass(frozen=True, slots=True)
-class VerifyRequest:
-    """One verification, as asked for.
+class VerifyRequest(AliasRequest):
+    """The request of `verify`.
 
     Attributes:
-        model: The registered model.
-        alias: The alias whose bundle is replayed.
-        repository: The model repository that the bundle is read from, where it has it whole.
-        tracking_uri: The MLflow registry.
-        triton_urls: gRPC addresses of the servers; none for the one on this machine.
+        triton_urls: gRPC addresses of the servers; empty for ``localhost:8001``.
     """
 
-    model: str
-    alias: str
-    repository: str = DEFAULT_REPOSITORY
-    tracking_uri: str = DEFAULT_TRACKING_URI
     triton_urls: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        model_name(self.model)
-        alias_name(self.alias)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerVerdict:
-    """What one server answered.
+    """The verdict on one server.
 
     Attributes:
         url: Its gRPC address.
-        passed: Whether every answer is within its budget.
-        margin: The worst error ÷ budget; None where nothing was compared.
-        max_abs_error: The largest abs(answer - reference); None likewise.
-        cases: How many answers were compared.
-        worst_output: The output with the worst margin, with the case; empty likewise.
-        reason: What failed first; empty where nothing did.
-        error: The error that this server alone would end the command with.
+        passed: Whether every output is within its budget.
+        margin: The worst error ÷ budget; None if nothing was compared.
+        max_abs_error: The largest abs(output - reference); None if nothing was compared.
+        cases: Number of compared cases.
+        worst_output: The output with the worst margin, and its case; empty if nothing was compared.
+        reason: The first failure; empty if there is none.
+        error: The error of this server.
     """
 
     url: str
@@ -98,7 +86,7 @@ class ServerVerdict:
     error: StlabError | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object that ``--json`` prints of a server."""
+        """Return the JSON object of a server."""
         return {
             "url": self.url,
             "passed": self.passed,
@@ -112,15 +100,15 @@ class ServerVerdict:
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult(JobResult):
-    """The object that ``--json`` prints.
+    """The result of `verify`.
 
     Attributes:
-        status: ``passed``, or ``failed``: a server did, or no server could be checked.
+        status: ``passed`` or ``failed``.
         model: The registered model.
         alias: The alias.
         version: The version that it points to.
-        bundle: Digest, format and size of what it took, and where that was read from.
-        servers: What each server answered.
+        bundle: Digest, format and size of its bundle, and where it was read from.
+        servers: The verdict on every server.
     """
 
     model: str = ""
@@ -143,17 +131,17 @@ class VerifyResult(JobResult):
 
 
 def verify(request: VerifyRequest, listener: Listener | None = None) -> VerifyResult:
-    """Replay the samples of the bundle that an alias took against live servers.
+    """Replay the samples of an alias's bundle on live servers.
 
     Args:
-        request: What is asked for.
-        listener: Told about every step.
+        request: The request.
+        listener: Receives progress events.
 
     Returns:
-        The result; what went wrong is in it.
+        The result; on failure its ``status`` is ``failed``, and it holds the error.
     """
     with tempfile.TemporaryDirectory(prefix="stlab-verify-") as folder:
-        return run_job(_Verification(request, Steps(listener or Silent()), Path(folder)))
+        return run_job(_Verification(request, Steps(listener), Path(folder)))
 
 
 class _Verification:
@@ -162,7 +150,7 @@ class _Verification:
         self.steps = steps
         self.folder = folder
         self.result = VerifyResult(model=request.model, alias=request.alias)
-        # What was read of an object store stays as long as this does.
+        # Keeps the bundle's temporary files of an object store until the end.
         self.repository: Repository | None = None
 
     def run(self) -> None:
@@ -175,7 +163,7 @@ class _Verification:
         with self.steps("replay"):
             for url in self.request.triton_urls or (DEFAULT_URL,):
                 self.steps.say(url)
-                verdict = _ask(url, proven.bundle)
+                verdict = _verify_server(url, proven.bundle)
                 self.result = replace(self.result, servers=(*self.result.servers, verdict))
         errors = [server.error for server in self.result.servers if server.error is not None]
         if errors:
@@ -183,20 +171,20 @@ class _Verification:
         self.result = replace(self.result, status="passed")
 
     def _find(self, registry: Registry, version: int, recorded: BundleRef) -> ProvenBundle:
-        """Return the bundle, from the repository where it is whole there."""
+        """Return the bundle from the repository if it is intact there, else from the registry."""
         model = self.request.model
         try:
             self.repository = open_repository(self.request.repository)
             published = find_published(self.repository, model, version, recorded)
         except UnavailableError:
-            published = None  # what is asked about are the servers, and the registry has it too
+            published = None  # the registry has the bundle as well
         source = "registry" if published is None else "repository"
         proven = published or fetch_proven(registry, model, version, recorded, self.folder)
         self.result = replace(self.result, bundle=bundle_summary(proven.bundle, source=source))
         return proven
 
 
-def _ask(url: str, bundle: Bundle) -> ServerVerdict:
+def _verify_server(url: str, bundle: Bundle) -> ServerVerdict:
     evidence = Evidence()
     try:
         with connect(url) as client:
@@ -206,11 +194,11 @@ def _ask(url: str, bundle: Bundle) -> ServerVerdict:
                 raise ConflictError(
                     f"the server at {url} does not have version {bundle.version} of "
                     f"'{bundle.model}' ready: {error.message}",
-                    hint=f"See what to do with: stlab status {bundle.model} --triton-url {url}",
+                    hint=f"Find the fix with: stlab status {bundle.model} --triton-url {url}",
                     kind="not_ready",
                 ) from error
             if not evidence.passed:
-                client.metadata()  # a server that is gone has not answered wrongly
+                client.metadata()  # fails if the server is gone: then no check has failed
     except UsageError:
         raise
     except StlabError as error:
@@ -222,7 +210,7 @@ def _ask(url: str, bundle: Bundle) -> ServerVerdict:
         evidence.passed,
         json_number(evidence.margin),
         json_number(evidence.max_abs_error),
-        # A case that failed with an error was asked, and is counted as one that was compared.
+        # A case that failed with an error counts as compared.
         evidence.cases,
         f"{worst.name} ({worst.worst_case})" if worst.worst_case else worst.name,
         evidence.reason,

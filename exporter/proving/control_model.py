@@ -1,7 +1,7 @@
-"""Tells a fault of the server's machine from one of the candidate.
+"""Distinguish a fault of the server's machine from a fault of the candidate.
 
-A model that is known to be good is loaded on the same server, by the same backend, and asked once.
-Where that fails, too, the candidate is not to blame: the machine lacks descriptors, memory or disk,
+A trivial, correct model is loaded on the same server, by the same backend, and run once. If that
+fails as well, the candidate is not the cause: the machine lacks file descriptors, memory or disk,
 or the server's own files are damaged.
 """
 
@@ -28,10 +28,10 @@ _FILES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}
 
 
 def check_server(client: TritonClient, backend: str) -> None:
-    """Load and ask a model that is known to be good; a backend that none is known for is passed.
+    """Load and run a trivial model, if there is one for the backend.
 
     Raises:
-        UnavailableError: It fails: the server or its machine is at fault.
+        UnavailableError: The model fails: the server or its machine is at fault.
     """
     file = _FILES.get(backend)
     if file is None:
@@ -47,7 +47,7 @@ def check_server(client: TritonClient, backend: str) -> None:
         "instance_group": [{"kind": "KIND_CPU", "count": 1}],
     }
     content = _torchscript() if backend == "pytorch" else _onnx()
-    given = np.array([0.5, -2.0], np.float32)
+    values = np.array([0.5, -2.0], np.float32)
     try:
         client.repository.load(
             name,
@@ -55,28 +55,28 @@ def check_server(client: TritonClient, backend: str) -> None:
             files={f"1/{file}": content},
             deadline=CONTROL_SECONDS,
         )
-        got = client.model(name).infer({x: given}, deadline=CONTROL_SECONDS)[y]
+        output = client.model(name).infer({x: values}, deadline=CONTROL_SECONDS)[y]
     except TritonClientError as error:
         raise UnavailableError(
-            "the proving server cannot serve a model that is known to be good either: "
+            f"the proving server cannot serve a trivial model either: "
             f"{' '.join(error.message.split())}",
-            hint="The machine is at fault, not the model: look at its limits of open files, "
-            "processes and memory (ulimit -a), and at the room in /dev/shm and in the folder for "
-            "temporary files. Then run the export again.",
+            hint="The machine is at fault, not the model: check its limits of open files, "
+            "processes and memory (ulimit -a), and the free space in /dev/shm and in the temporary "
+            "folder. Then run the export again.",
         ) from error
     finally:
         with suppress(TritonClientError):
             client.repository.unload(name)
-    if not np.array_equal(got, given):
+    if not np.array_equal(output, values):
         raise UnavailableError(
-            f"the proving server answers {got} for a model that gives back its input, {given}",
-            hint="The server's own files are damaged. Remove the folder runtime in stlab's cache "
-            "(~/.cache/stlab, or STLAB_CACHE), or install the tritonserver on PATH again.",
+            f"the proving server returns {output} for an identity model with the input {values}",
+            hint="The server's own files are damaged. Remove the folder 'runtime' in stlab's cache "
+            "(~/.cache/stlab, or STLAB_CACHE), or reinstall the tritonserver on PATH.",
         )
 
 
 def _onnx() -> bytes:
-    """Return a model that every release of ONNX Runtime reads."""
+    """Return an identity model that every release of ONNX Runtime loads."""
     from onnx import TensorProto, helper
 
     def tensor(name: str) -> object:

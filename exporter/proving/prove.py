@@ -1,4 +1,4 @@
-"""Loads a candidate on a proving server and compares what is served with the truth."""
+"""Load a candidate on a proving server, and compare its outputs with the reference."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ if TYPE_CHECKING:
 
 __all__ = ["prove", "prove_again", "raise_if_failed"]
 
-# A load that takes longer is suspected to hang, as a backend does whose threads cannot start.
+# A longer load may hang, such as that of a backend whose threads cannot start.
 _SUSPECT_SECONDS = 60.0
-# What a lent server is told otherwise than the repository.
-_OURS_ALONE = ("name", "model_warmup")
+# The fields that `RemoteServer` changes.
+_CHANGED_FIELDS = ("name", "model_warmup")
 
 
 def prove(server: ProvingServer, candidate: Candidate, evidence: Evidence) -> None:
-    """Load a candidate with its config and compare what is served with the truth.
+    """Load a candidate with its config, and compare its outputs with the reference.
 
-    The checks go into the evidence; the verdict is its.
+    Args:
+        server: The server.
+        candidate: The bundle and the reference outputs.
+        evidence: Receives the checks, and so the verdict.
 
     Raises:
         UnavailableError: The server died or hangs.
@@ -57,10 +60,10 @@ def prove(server: ProvingServer, candidate: Candidate, evidence: Evidence) -> No
 
 
 def prove_again(server: ProvingServer, bundle: Bundle) -> None:
-    """Load a bundle that was proven before and replay its samples.
+    """Load a bundle that was proven before, and replay its samples.
 
     Raises:
-        ValidationFailedError: It is refused, or answers otherwise.
+        ValidationFailedError: The server rejects it, or an output is out of budget.
         UnavailableError: The server died or hangs.
     """
     evidence = Evidence()
@@ -71,12 +74,12 @@ def prove_again(server: ProvingServer, bundle: Bundle) -> None:
 
 
 def _check_config(bundle: Bundle, model: Model) -> Check:
-    ours = parse(bundle.config, where="the candidate's config")
+    expected = parse(bundle.config, where="the candidate's config")
     if model.name != bundle.model:
-        for field in _OURS_ALONE:
-            ours.ClearField(field)
-    found = differences(ours, model.config.raw)
-    detail = "; ".join(found) or "the server sees the very config that is published"
+        for field in _CHANGED_FIELDS:
+            expected.ClearField(field)
+    found = differences(expected, model.config.raw)
+    detail = "; ".join(found) or "the server's config equals the published one"
     return Check("config", passed=not found, detail=detail)
 
 
@@ -88,14 +91,13 @@ def _served(
         loaded = _load(server, client, bundle, evidence)
         try:
             yield (client, client.model(server.name(bundle), bundle.version)) if loaded else None
-            client.metadata()  # a server that is gone has not answered wrongly
+            client.metadata()  # fails if the server is gone: then no check has failed
             if not evidence.passed:
-                check_server(client, _backend(bundle))  # nor has one whose machine is at fault
+                check_server(client, _backend(bundle))  # fails if the machine is at fault
         except TritonClientError as error:
             raise UnavailableError(
-                f"the proving server failed while it was asked: {error.message}\n"
-                f"{server.log_tail()}",
-                hint="Run the export again; if it fails again, the model brings it down.",
+                f"the proving server failed during a request: {error.message}\n{server.log_tail()}",
+                hint="Run the export again; if it fails again, the model crashes the server.",
             ) from error
 
 
@@ -111,26 +113,26 @@ def _load(server: ProvingServer, client: TritonClient, bundle: Bundle, evidence:
         if not client.live():
             raise UnavailableError(
                 f"the proving server died while it loaded the model:\n{server.log_tail()}",
-                hint="Is there memory enough for the model? Run the export again.",
+                hint="Check that there is enough memory for the model, then run the export again.",
             ) from error
-        said = " ".join(error.message.split())
-        if exhausted(said) or oom_kills() > killed:
+        message = " ".join(error.message.split())
+        if exhausted(message) or oom_kills() > killed:
             raise UnavailableError(
-                f"the proving server's machine cannot load the model: {said}",
-                hint="Look at its memory and limits (ulimit -a), then run the export again.",
+                f"the proving server's machine cannot load the model: {message}",
+                hint="Check its memory and limits (ulimit -a), then run the export again.",
             ) from error
-        evidence.add(Check("load", passed=False, detail=said))
+        evidence.add(Check("load", passed=False, detail=message))
         return False
     evidence.add(Check("load", passed=True, detail="the target release's server loads the model"))
     return True
 
 
 def _load_unless_stuck(server: ProvingServer, client: TritonClient, bundle: Bundle) -> None:
-    """Load the candidate; where that takes long, find out whether the server loads anything.
+    """Load the candidate; if that takes long, check that the server loads a trivial model.
 
     Raises:
-        TritonClientError: The server refuses it.
-        UnavailableError: It does not load a model that is known to be good either.
+        TritonClientError: The server rejects the candidate.
+        UnavailableError: The server does not load the trivial model either.
     """
     thread = ThreadPoolExecutor(1)
     try:
@@ -141,33 +143,33 @@ def _load_unless_stuck(server: ProvingServer, client: TritonClient, bundle: Bund
             check_server(client, _backend(bundle))
         return loading.result()
     finally:
-        # What is stuck ends with the client.
+        # A stuck request ends with the client.
         thread.shutdown(wait=False)
 
 
 def raise_if_failed(evidence: Evidence) -> None:
-    """Turn a failed verdict into the error that ends the export.
+    """Raise the error that ends the export if a check failed.
 
     Raises:
-        ValidationFailedError: The evidence did not pass.
+        ValidationFailedError: A check failed; the kind is ``target`` or ``parity``.
     """
     if evidence.passed:
         return
     failed = next(check for check in evidence.checks if not check.passed)
     hint = _HINTS.get(
-        failed.name, "Look at the report; export with other settings or mend the model."
+        failed.name, "Check the report, then fix the model or export it with other settings."
     )
     kind = "target" if failed.name == "load" else "parity"
     raise ValidationFailedError(
-        f"what Triton serves is not what was registered: {failed.name}: {failed.detail}",
+        f"what Triton serves differs from the registered model: {failed.name}: {failed.detail}",
         hint=hint,
         kind=kind,
     )
 
 
 _HINTS = {
-    "load": "The message is the server's own. Where it names an opset, an IR version or a type, a "
-    "newer --triton-release may load the model.",
+    "load": "The message is the server's. If it names an opset, an IR version or a type, a newer "
+    "--triton-release may load the model.",
     "config": "A tritonserver on PATH completes configurations itself; start it with "
     "--disable-auto-complete-config.",
     "dynamic batching": "Export with --batching off to serve the model unbatched.",

@@ -1,4 +1,4 @@
-"""Servers to prove a candidate on: a private one, or one that is lent for it."""
+"""Servers to prove a candidate on: a private one, or a running one (``--prove-on``)."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 __all__ = ["PrivateServer", "ProvingServer", "RemoteServer", "open_server"]
 
-# A model of many gigabytes takes minutes to read; a hung server must not hold up a pipeline.
+# A model of many gigabytes takes minutes to load; a stuck server must not block a pipeline.
 LOAD_SECONDS = 600.0
 CALL_SECONDS = 300.0
-# One protobuf message holds less than 2 GiB, the config and the names included.
-_MOST_SENT = (1 << 31) - (1 << 20)
+# A protobuf message is limited to 2 GiB, config and names included.
+_MAX_SENT = (1 << 31) - (1 << 20)
 
 
 class ProvingServer(Protocol):
-    """A server on which a candidate can be loaded, and what to say of it."""
+    """A server on which a candidate can be loaded."""
 
     def client(self) -> TritonClient:
         """Return a client once the server is live.
 
         Raises:
-            UnavailableError: It does not come up.
+            UnavailableError: The server does not start.
         """
 
     def name(self, bundle: Bundle) -> str:
@@ -52,15 +52,15 @@ class ProvingServer(Protocol):
         """Load the candidate.
 
         Raises:
-            TritonClientError: The server refuses it.
-            UsageError: It cannot be sent there.
+            TritonClientError: The server rejects the candidate.
+            UsageError: The candidate is too large to send.
         """
 
     def description(self) -> str:
-        """Return what the server is, for the report."""
+        """Return a description of the server for the report."""
 
     def log_tail(self) -> str:
-        """Return the end of the server's log, where there is one."""
+        """Return the end of the server's log; empty if it is not accessible."""
 
 
 class PrivateServer:
@@ -75,14 +75,14 @@ class PrivateServer:
     def open(
         cls, folder: Path, release: Release, say: Callable[[str], None]
     ) -> Iterator[PrivateServer]:
-        """Start a server that comes up while the caller converts, and stop it at the end.
+        """Start a server in the background, while the caller converts, and stop it at the end.
 
         Args:
             folder: An empty folder for the server's repository.
             release: The target release.
-            say: Told what is being done.
+            say: Receives progress messages.
         """
-        # The server's processes are of the same user, and run what a model's file makes them run.
+        # The server's processes run as the same user, and may run code of a model file.
         hide_process()
 
         def start() -> tuple[Runtime, TritonServer]:
@@ -96,7 +96,7 @@ class PrivateServer:
                 yield cls(folder, starting)
             finally:
                 if starting.exception() is None:
-                    starting.result()[1].stop(timeout=0)  # nobody else uses it
+                    starting.result()[1].stop(timeout=0)  # it has no other client
 
     def client(self) -> TritonClient:
         """See `ProvingServer.client`."""
@@ -105,7 +105,7 @@ class PrivateServer:
         return server.client(timeout=CALL_SECONDS)
 
     def name(self, bundle: Bundle) -> str:
-        """See `ProvingServer.name`: the model's own, since nothing else is here."""
+        """See `ProvingServer.name`: the model's own name."""
         return bundle.model
 
     def load(self, client: TritonClient, bundle: Bundle) -> None:
@@ -130,8 +130,8 @@ class PrivateServer:
 class RemoteServer:
     """A running server in explicit mode, such as one with production's GPU.
 
-    The candidate travels inside the load request, so the server needs no share of a disk, and has
-    a name of its own there, so that it meets nothing that is served.
+    The candidate is sent in the load request, so no shared disk is needed, and under a unique name,
+    so it does not collide with served models.
     """
 
     def __init__(self, url: str) -> None:
@@ -141,12 +141,12 @@ class RemoteServer:
     @classmethod
     @contextmanager
     def open(cls, url: str) -> Iterator[RemoteServer]:
-        """Use a server, and leave it as it was."""
-        borrowed = cls(url)
+        """Use a server, and unload the candidate at the end."""
+        server = cls(url)
         try:
-            yield borrowed
+            yield server
         finally:
-            borrowed._unload()
+            server._unload()
 
     def client(self) -> TritonClient:
         """See `ProvingServer.client`."""
@@ -155,19 +155,19 @@ class RemoteServer:
 
     def name(self, bundle: Bundle) -> str:
         """See `ProvingServer.name`."""
-        # No registered model that is exported has a name that begins so.
+        # The names of exported models do not begin with an underscore.
         return f"_stlab-proving-{bundle.model}-{bundle.sha256[:8]}"
 
     def load(self, client: TritonClient, bundle: Bundle) -> None:
         """See `ProvingServer.load`."""
-        if bundle.size > _MOST_SENT:
+        if bundle.size > _MAX_SENT:
             raise UsageError(
                 f"the bundle's {bundle.size:,} bytes are too many to send to {self._url}",
                 hint="Prove it on a private server: leave --prove-on out.",
             )
         config = parse(bundle.config, where="the candidate's config")
         config.name = self._loaded = self.name(bundle)
-        # Warm-up data cannot travel in a load request, whose files all belong to a version.
+        # A load request cannot hold warm-up data: its files all belong to a version.
         config.ClearField("model_warmup")
         files = {
             f"{bundle.version}/{name}": (bundle.path / name).read_bytes()
@@ -182,7 +182,7 @@ class RemoteServer:
         return f"the Triton server at {self._url}"
 
     def log_tail(self) -> str:
-        """See `ProvingServer.log_tail`: its log is not ours."""
+        """See `ProvingServer.log_tail`: the log is not accessible."""
         return ""
 
     def _unload(self) -> None:
@@ -195,10 +195,17 @@ class RemoteServer:
 def open_server(
     prove_on: str, folder: Path, release: Release, say: Callable[[str], None]
 ) -> Iterator[ProvingServer]:
-    """Open a private server, or a lent one where an address is given."""
+    """Open the server at an address, or start a private one.
+
+    Args:
+        prove_on: The gRPC address of a running server; empty for a private one.
+        folder: An empty folder for a private server's repository.
+        release: The release of a private server.
+        say: Receives progress messages.
+    """
     if prove_on:
-        with RemoteServer.open(prove_on) as borrowed:
-            yield borrowed
+        with RemoteServer.open(prove_on) as remote:
+            yield remote
     else:
         with PrivateServer.open(folder, release, say) as private:
             yield private

@@ -1,4 +1,4 @@
-"""The MLflow Model Registry: versions, aliases, tags, and bundles in runs."""
+"""Adapter of the MLflow Model Registry: versions, aliases, tags, and bundles in runs."""
 
 from exporter.registry.cleanup import clean_up
 from exporter.registry.client import Registry, Selection

@@ -1,7 +1,4 @@
-"""Copies artifacts of a registry into a folder, and says why they could not be copied.
-
-No more is taken than the registry lists, and than there is room for.
-"""
+"""Download a registry's artifacts into a folder, bounded by the listed sizes and the free disk."""
 
 from __future__ import annotations
 
@@ -24,9 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["download"]
 
-_MOST_ENTRIES = 100_000
-_BESIDE = 64 << 10  # what a store may send with a file
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MAX_ENTRIES = 100_000
+_OVERHEAD = 64 << 10  # bytes of headers and messages that a store may send with a file
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OTHER_FAULTS = (
     *(errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE),
     *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG),
@@ -35,24 +32,23 @@ _MISSING = ("No such ", "(404)", "(NoSuchKey)")
 
 
 def download(registry: Registry, address: str, folder: Path, what: str, hint: str) -> Path:
-    """Copy a folder of artifacts.
+    """Download a folder of artifacts.
 
     Args:
-        registry: The registry that names the address.
-        address: Of a tag, or of a version's source.
-        folder: Where to put the files; it need not be there.
-        what: What is copied, for errors.
-        hint: What to do where it is missing.
+        registry: The registry that the address comes from.
+        address: The address in a tag, or in a version's source.
+        folder: The target folder; created if it does not exist.
+        what: The content, for error messages.
+        hint: The hint of the error if the artifacts are missing.
 
     Returns:
         The folder.
 
     Raises:
-        ConflictError: The address is not one that is followed; its kind is ``address``.
-        NotFoundError: Nothing is there.
-        ValidationFailedError: A file's name leads out of the folder.
-        UnavailableError: The registry or the store went away, or this machine cannot hold the copy;
-            the cause is named.
+        ConflictError: The address is not followed; the kind is ``address``.
+        NotFoundError: The artifacts do not exist.
+        ValidationFailedError: A file's name points outside the folder.
+        UnavailableError: The registry or the store failed, or this machine cannot store the files.
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -68,9 +64,9 @@ def download(registry: Registry, address: str, folder: Path, what: str, hint: st
         except StlabError:
             raise
         except Exception as error:
-            fault = _fault(error, folder)
+            fault = _local_fault(error, folder)
             if fault:
-                raise _no_room(folder, what, fault) from error
+                raise _local_error(folder, what, fault) from error
             if _is_missing(error):
                 raise NotFoundError(f"{what} is gone from the registry", hint=hint) from error
             raise
@@ -80,15 +76,15 @@ def download(registry: Registry, address: str, folder: Path, what: str, hint: st
 
 
 def _files(store: Any) -> Iterator[tuple[str, int | None]]:
-    """Yield the relative names and sizes of all files."""
+    """Yield the relative name of every file, and its size in bytes if the store reports it."""
     pending: list[str | None] = [None]
-    seen = 0
+    listed = 0
     while pending:
         for entry in store.list_artifacts(pending.pop()):
-            seen += 1
-            if seen > _MOST_ENTRIES:
+            listed += 1
+            if listed > _MAX_ENTRIES:
                 raise UnavailableError(
-                    f"the registry lists more than {_MOST_ENTRIES:,} files in one artifact",
+                    f"the registry lists more than {_MAX_ENTRIES:,} files in one artifact",
                     hint="Log the model again with fewer files.",
                 )
             name = str(artifact_path(entry.path))
@@ -101,32 +97,32 @@ def _files(store: Any) -> Iterator[tuple[str, int | None]]:
 def _copy(registry: Registry, store: Any, name: str, size: int | None, folder: Path) -> None:
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    most = shutil.disk_usage(folder).free if size is None else size
-    with exchange(registry.uri, most=most + _BESIDE, transfer=True):
-        store._download_file(name, str(target))  # noqa: SLF001 - what every store of MLflow has
+    max_bytes = shutil.disk_usage(folder).free if size is None else size
+    with exchange(registry.uri, max_bytes=max_bytes + _OVERHEAD, transfer=True):
+        store._download_file(name, str(target))  # noqa: SLF001 - every store of MLflow has it
 
 
 def _check_room(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         full = f"{os.strerror(errno.ENOSPC)}: it has {needed:,} bytes, and {free:,} are free"
-        raise _no_room(folder, what, full)
+        raise _local_error(folder, what, full)
 
 
-def _no_room(folder: Path, what: str, fault: str) -> UnavailableError:
-    full = any(fault.startswith(os.strerror(code)) for code in _FULL)
+def _local_error(folder: Path, what: str, fault: str) -> UnavailableError:
+    full = any(fault.startswith(os.strerror(code)) for code in _DISK_FULL)
     return UnavailableError(
         f"{what} could not be copied to {folder.parent}: {fault}",
         hint=f"{'Free the disk' if full else 'Remove the cause'}, then run the same command again.",
     )
 
 
-def _fault(error: Exception, folder: Path) -> str:
-    """Return what this machine lacks for a copy, as the kernel says it; empty where nothing."""
-    # MLflow puts what several files failed of into one text.
+def _local_fault(error: Exception, folder: Path) -> str:
+    """Return the kernel's message if this machine caused the error, else an empty string."""
+    # MLflow joins the errors of several files into one message.
     text = str(error)
     codes = {cause.errno for cause in _causes(error) if isinstance(cause, OSError)}
-    for code in (*_FULL, *_OTHER_FAULTS):
+    for code in (*_DISK_FULL, *_OTHER_FAULTS):
         if code in codes or f"[Errno {code}]" in text:
             return os.strerror(code)
     if str(folder) in text and _is_missing(error):
@@ -135,11 +131,11 @@ def _fault(error: Exception, folder: Path) -> str:
 
 
 def _is_missing(error: Exception) -> bool:
-    """Whether an artifact is not there, as each of MLflow's stores says it."""
-    # Not any OSError: those of requests are, and say that the server does not answer.
+    """Whether the error of one of MLflow's stores means that an artifact does not exist."""
+    # Not any OSError: requests raises them when the server does not answer.
     return (
         isinstance(error, FileNotFoundError)
-        or any(words in str(error) for words in _MISSING)
+        or any(phrase in str(error) for phrase in _MISSING)
         or getattr(error, "error_code", "") in NOT_FOUND
     )
 

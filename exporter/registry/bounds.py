@@ -1,4 +1,4 @@
-"""What one step may exchange with a registry: how long, how much, and with whom."""
+"""Limits of what one step may exchange with a registry: seconds, bytes and hosts."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ __all__ = [
 ]
 
 SECONDS = 60.0
-"""How long one answer may take, by default."""
+"""Default of how long one answer may take."""
 
-MOST_BYTES = 64 << 20
-"""How many bytes the answers to one step may have, artifacts aside."""
+MAX_BYTES = 64 << 20
+"""The most bytes that the answers to one step may have, artifacts aside."""
 
 SLOWEST = 64 << 10
-"""Bytes a second below which a transfer of artifacts counts as hanging."""
+"""Bytes per second below which a transfer of artifacts counts as stalled."""
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -44,7 +44,7 @@ Origin = tuple[str, str, int | None]
 
 
 def seconds() -> float:
-    """Return how long one answer may take.
+    """Return how many seconds one answer may take.
 
     Raises:
         UsageError: ``STLAB_REGISTRY_TIMEOUT`` is not a number of seconds above 0.
@@ -63,15 +63,15 @@ def seconds() -> float:
 
 
 def allowed_stores() -> tuple[str, ...]:
-    """Return what ``STLAB_ARTIFACT_STORES`` names: stores that may be followed to as well."""
+    """Return the further stores that may be accessed, from ``STLAB_ARTIFACT_STORES``."""
     return tuple(os.environ.get("STLAB_ARTIFACT_STORES", "").split())
 
 
 def origin(url: str) -> Origin:
-    """Return the scheme, host and port that a URL connects to, as urllib3 reads it.
+    """Return the scheme, host and port that urllib3 connects to for a URL.
 
     Raises:
-        ValueError: It is not a URL.
+        ValueError: The text is not a URL.
     """
     found = parse_url(url)
     scheme = found.scheme or ""
@@ -80,27 +80,27 @@ def origin(url: str) -> Origin:
 
 @dataclass(slots=True)
 class Exchange:
-    """What one step may exchange with a registry.
+    """The limits of one step, and the bytes received so far.
 
     Attributes:
         uri: The registry.
         seconds: How long one answer may take.
-        most: How many bytes may arrive in all.
-        transfer: Whether artifacts are moved, which get further time for every byte.
-        received: How many bytes have arrived.
+        max_bytes: The most bytes that may arrive in total.
+        transfer: Whether artifacts are transferred: every byte then extends the time.
+        received: Bytes that have arrived.
     """
 
     uri: str
     seconds: float
-    most: int
+    max_bytes: int
     transfer: bool = False
     received: int = 0
 
     def check(self, url: str) -> None:
-        """Refuse a request to anybody but the registry.
+        """Reject a request to any host but the registry and the allowed stores.
 
         Raises:
-            ConflictError: The URL is that of another host.
+            ConflictError: The URL is on another host; the kind is ``address``.
         """
         own = (self.uri, os.environ.get("MLFLOW_REGISTRY_URI", ""), *allowed_stores())
         with suppress(ValueError):
@@ -113,28 +113,28 @@ class Exchange:
             kind="address",
         )
 
-    def take(self, size: int, what: str) -> None:
+    def count(self, size: int, what: str) -> None:
         """Count bytes that have arrived.
 
         Raises:
-            UnavailableError: They are too many.
+            UnavailableError: There are more than ``max_bytes``.
         """
         self.received += size
-        if self.received > self.most:
+        if self.received > self.max_bytes:
             raise UnavailableError(
-                f"the registry at {redact(self.uri)} sends more than {self.most:,} bytes "
+                f"the registry at {redact(self.uri)} sends more than {self.max_bytes:,} bytes "
                 f"for {what}",
-                hint="Check that MLFLOW_TRACKING_URI is that of an MLflow server.",
+                hint="Check that MLFLOW_TRACKING_URI is the address of an MLflow server.",
             )
 
-    def hung(self, what: str) -> UnavailableError:
+    def timed_out(self, what: str) -> UnavailableError:
         """Return the error for an answer that is not complete in time."""
         slow = f", at less than {SLOWEST >> 10} KiB a second" if self.transfer else ""
         return UnavailableError(
             f"the registry at {redact(self.uri)} did not complete {what} within "
             f"{self.seconds:g} s{slow}",
-            hint="Check MLFLOW_TRACKING_URI, and run the same command again once it answers; "
-            "STLAB_REGISTRY_TIMEOUT sets the seconds.",
+            hint="Check MLFLOW_TRACKING_URI and retry later; STLAB_REGISTRY_TIMEOUT sets the "
+            "seconds.",
         )
 
 
@@ -142,35 +142,35 @@ _exchange: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 
 
 @contextmanager
-def exchange(uri: str, *, most: int = MOST_BYTES, transfer: bool = False) -> Iterator[Exchange]:
-    """Bound what MLflow exchanges with a registry in a block.
+def exchange(uri: str, *, max_bytes: int = MAX_BYTES, transfer: bool = False) -> Iterator[Exchange]:
+    """Limit what MLflow exchanges with a registry in a block.
 
     Args:
         uri: The registry.
-        most: How many bytes may arrive.
-        transfer: Whether artifacts are moved.
+        max_bytes: The most bytes that may arrive.
+        transfer: Whether artifacts are transferred.
     """
-    begun = Exchange(uri, seconds(), most, transfer)
-    token = _exchange.set(begun)
+    limits = Exchange(uri, seconds(), max_bytes, transfer)
+    token = _exchange.set(limits)
     try:
-        yield begun
+        yield limits
     finally:
         _exchange.reset(token)
 
 
 def current() -> Exchange | None:
-    """Return the exchange of the block that is run, if it is in one."""
+    """Return the exchange of the current block, or None outside of one."""
     return _exchange.get()
 
 
 def every_page(search: Callable[[str | None], Any]) -> Iterator[Any]:
-    """Yield what all pages of a search hold, within `exchange`.
+    """Yield the items of all pages of a search.
 
     Args:
-        search: Returns the page of a token, the first of None.
+        search: Returns the page for a token; for None, the first page.
 
     Raises:
-        UnavailableError: The pages do not end in time.
+        UnavailableError: The pages do not end within the limit of `exchange`.
     """
     began, token = time.monotonic(), None
     while True:
@@ -181,4 +181,4 @@ def every_page(search: Callable[[str | None], Any]) -> Iterator[Any]:
             return
         bounds = current()
         if bounds is not None and time.monotonic() - began > bounds.seconds:
-            raise bounds.hung("a search: its pages do not end")
+            raise bounds.timed_out("a search: its pages do not end")

@@ -1,4 +1,4 @@
-"""Finish in the registry what an interrupted command has left undone."""
+"""Close what interrupted commands left open in the registry."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["clean_up"]
 
 
 def clean_up(registry: Registry, model: str) -> None:
-    """Close the records and runs of a model that an interrupted command has left open.
+    """Close the stale records and abandoned runs that interrupted commands left of a model.
 
     Raises:
-        UnavailableError: The registry went away.
+        UnavailableError: The registry does not answer.
     """
     aliases, versions = registry.get_model(model)
     with translate_errors(registry.uri):

@@ -1,4 +1,4 @@
-"""Finds versions and moves aliases in an MLflow Model Registry."""
+"""Read models, versions and aliases of an MLflow Model Registry, and tag versions."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Registry", "Selection"]
 
-_MOST = 1000  # versions in one answer of the registry
+_PAGE_SIZE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The version that an alias is to name.
+    """The version selected for an alias.
 
     Attributes:
         model: The registered model.
-        version: The version chosen.
-        previous: The version that the alias names now, or None.
+        version: The selected version.
+        previous: The version that the alias points to now, or None.
         aliases: Every alias of the model with its version.
         versions: The tags of every version of the model.
     """
@@ -44,7 +44,7 @@ class Selection:
 
     @property
     def tags(self) -> Mapping[str, str]:
-        """The tags of the version chosen."""
+        """The tags of the selected version."""
         return self.versions[self.version]
 
 
@@ -65,13 +65,14 @@ class Registry:
         """Check within seconds that the registry answers, and connect to it.
 
         Raises:
-            UnavailableError: Nothing answers at the URI.
+            UnavailableError: The registry does not answer.
+            UsageError: The URI is malformed.
         """
         learn(uri)
         check_reachable(uri)
         # MLflow's default, seven attempts with growing pauses, takes minutes on a dead server.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        # Standard output carries our result and nothing else.
+        # Standard output carries the command's result and nothing else.
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         for name in ("mlflow", "alembic", "sqlalchemy"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -86,15 +87,20 @@ class Registry:
             return cls(uri, MlflowClient(tracking_uri=uri))
 
     def select(self, model: str, alias: str, version: int | None) -> Selection:
-        """Choose the version that an alias is to name.
+        """Select the version that an alias is to point to.
 
-        ``dev`` takes the newest version, ``staging`` what ``dev`` names (else the newest), ``prod``
-        what ``staging`` names and nothing else.
+        By default ``dev`` takes the newest version, ``staging`` the version of ``dev`` (else the
+        newest), and ``prod`` the version of ``staging``; ``prod`` accepts no other.
+
+        Args:
+            model: The registered model.
+            alias: The alias.
+            version: The version, or None for the alias's default.
 
         Raises:
-            NotFoundError: There is no such model or version; the known ones are named.
-            ConflictError: ``prod`` is asked for a version that ``staging`` does not name.
-            UnavailableError: The registry went away.
+            NotFoundError: The model or version does not exist; the message lists those that do.
+            ConflictError: ``prod`` is to take a version that ``staging`` does not point to.
+            UnavailableError: The registry does not answer.
         """
         aliases, versions = self.get_model(model)
         chosen = version or _default_version(alias, aliases, versions)
@@ -105,18 +111,18 @@ class Registry:
             )
         if alias == "prod" and aliases.get("staging") != chosen:
             raise ConflictError(
-                f"'prod' takes what 'staging' names "
-                f"({aliases.get('staging', 'nothing')}), not version {chosen}",
+                f"'prod' takes the version of 'staging' "
+                f"({aliases.get('staging', 'none')}), not version {chosen}",
                 hint=f"Prove it first: stlab-export {model} --alias staging --version {chosen}",
             )
         return Selection(model, chosen, aliases.get(alias), aliases, versions)
 
     def get_model(self, model: str) -> tuple[Mapping[str, int], Mapping[int, Mapping[str, str]]]:
-        """Return what every alias of a model names, and the tags of every version.
+        """Return the version of every alias of a model, and the tags of every version.
 
         Raises:
-            NotFoundError: There is no such model, or it has no versions.
-            UnavailableError: The registry went away.
+            NotFoundError: The model does not exist, or has no versions.
+            UnavailableError: The registry does not answer.
         """
         with translate_errors(self.uri):
             aliases = self._aliases(model)
@@ -124,7 +130,7 @@ class Registry:
                 int(entry.version): dict(entry.tags or {})
                 for entry in every_page(
                     lambda token: self.client.search_model_versions(
-                        f"name = '{model}'", max_results=_MOST, page_token=token
+                        f"name = '{model}'", max_results=_PAGE_SIZE, page_token=token
                     )
                 )
             }
@@ -139,25 +145,25 @@ class Registry:
         """Return the names of all registered models.
 
         Raises:
-            UnavailableError: The registry went away.
+            UnavailableError: The registry does not answer.
         """
         with translate_errors(self.uri):
             return self._models()
 
     def pull(self, model: str, version: int, folder: Path) -> Path:
-        """Copy a version's artifact into a folder of our own and return where it lies.
+        """Download a version's artifact into a folder, and return the folder.
 
         Raises:
-            ConflictError: The version's source is not an address that is followed.
-            NotFoundError: The registry has the version, its artifact is gone.
-            UnavailableError: The registry, the artifact store or the disk does not hold out.
+            ConflictError: The address of the version's source is not followed.
+            NotFoundError: The version exists, but its artifact is gone.
+            UnavailableError: The registry, the artifact store or the disk fails.
         """
         return download(
             self,
             f"models:/{model}/{version}",
             folder,
             f"the artifact of '{model}' version {version}",
-            "The registry names a version whose files are gone; register it again.",
+            "Register the version again: the registry has lost its files.",
         )
 
     def artifact_roots(self) -> set[str]:
@@ -168,42 +174,42 @@ class Registry:
             str(experiment.artifact_location)
             for experiment in every_page(
                 lambda token: self.client.search_experiments(
-                    ViewType.ALL, max_results=_MOST, page_token=token
+                    ViewType.ALL, max_results=_PAGE_SIZE, page_token=token
                 )
             )
         }
 
     def tag(self, model: str, version: int, tags: Mapping[str, object]) -> None:
-        """Set tags of a version, whose values are free of secrets."""
+        """Set tags of a version; the values must be free of secrets."""
         with translate_errors(self.uri):
             for key, value in tags.items():
                 self.client.set_model_version_tag(model, str(version), key, str(value))
 
     def aliases(self, model: str) -> dict[str, int]:
-        """Return every alias of a model with the version that it names now.
+        """Return every alias of a model with the version that it points to.
 
         Raises:
-            NotFoundError: There is no such model.
-            UnavailableError: The registry went away.
+            NotFoundError: The model does not exist.
+            UnavailableError: The registry does not answer.
         """
         with translate_errors(self.uri):
             return self._aliases(model)
 
     def version_by_alias(self, model: str, alias: str) -> tuple[int, Mapping[str, str]]:
-        """Return the version that an alias names, with its tags, in one question.
+        """Return the version that an alias points to, with its tags, by one request.
 
         Raises:
-            NotFoundError: There is no such model or alias.
-            UnavailableError: The registry went away.
+            NotFoundError: The model or alias does not exist.
+            UnavailableError: The registry does not answer.
         """
         with translate_errors(self.uri):
             try:
                 found = self.client.get_model_version_by_alias(model, alias)
             except Exception as error:
-                # MLflow has a word of its own for an alias that there is not.
+                # MLflow has an error code of its own for a missing alias.
                 if getattr(error, "error_code", "") in {*NOT_FOUND, "INVALID_PARAMETER_VALUE"}:
                     raise NotFoundError(
-                        f"no version of '{model}' is called '{alias}'",
+                        f"'{model}' has no alias '{alias}'",
                         hint=f"Promote one: stlab-export {model} --alias {alias}",
                     ) from error
                 raise
@@ -216,8 +222,8 @@ class Registry:
             if getattr(error, "error_code", "") not in NOT_FOUND:
                 raise
             raise NotFoundError(
-                f"there is no registered model '{model}' in {redact(self.uri)}; "
-                f"there are: {_join(self._models())}",
+                f"registered model '{model}' does not exist in {redact(self.uri)}; "
+                f"registered models: {_join(self._models())}",
                 hint="Check the name and MLFLOW_TRACKING_URI.",
             ) from error
         return {alias: int(version) for alias, version in registered.aliases.items()}
@@ -227,7 +233,7 @@ class Registry:
             str(model.name)
             for model in every_page(
                 lambda token: self.client.search_registered_models(
-                    max_results=_MOST, page_token=token
+                    max_results=_PAGE_SIZE, page_token=token
                 )
             )
         )
@@ -239,7 +245,7 @@ def _default_version(alias: str, aliases: Mapping[str, int], versions: Mapping[i
     if alias == "prod":
         if "staging" not in aliases:
             raise ConflictError(
-                "no version is in 'staging', and 'prod' takes nothing else",
+                "'staging' points to no version, and 'prod' takes no other",
                 hint="Prove a version first: stlab-export --alias staging",
             )
         return aliases["staging"]

@@ -1,4 +1,4 @@
-"""Whether a registry answers, and what its libraries raise in words of ours, without secrets."""
+"""Check that a registry answers, and translate the errors of its libraries, without secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from exporter.errors import (
     UsageError,
 )
 from exporter.registry.bounds import exchange
-from exporter.registry.transport import knock
+from exporter.registry.transport import probe
 from exporter.text.redaction import redact
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ _REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENT
 
 @contextlib.contextmanager
 def translate_errors(uri: str) -> Iterator[None]:
-    """Bound what is exchanged with a registry, and translate what its libraries raise.
+    """Limit what is exchanged with a registry, and translate the errors of its libraries.
 
     Raises:
-        NotFoundError: MLflow says that something does not exist.
-        ConflictError: MLflow refuses the request, or the registry leads to another host.
-        UnavailableError: Anything else that went wrong on the way, or took too long.
+        NotFoundError: MLflow reports that something does not exist.
+        ConflictError: MLflow refuses the request, or the registry redirects to another host.
+        UnavailableError: Any other failure, or a timeout.
     """
     try:
         with warnings.catch_warnings(), exchange(uri):
@@ -49,9 +49,9 @@ def translate_errors(uri: str) -> Iterator[None]:
     except StlabError:
         raise
     except Exception as error:
-        ours = _ours(error)
-        if ours is not None:
-            raise ours from None
+        wrapped = _wrapped_error(error)
+        if wrapped is not None:
+            raise wrapped from None
         code = getattr(error, "error_code", "")
         message = redact(" ".join(str(error).split()))[:500]
         if code in NOT_FOUND:
@@ -60,8 +60,8 @@ def translate_errors(uri: str) -> Iterator[None]:
             ) from error
         if code == "ENDPOINT_NOT_FOUND":
             raise UnavailableError(
-                f"what answers at {redact(uri)} is no MLflow server: {message}",
-                hint="Set MLFLOW_TRACKING_URI to where one runs.",
+                f"{redact(uri)} is not an MLflow server: {message}",
+                hint="Set MLFLOW_TRACKING_URI to the address of an MLflow server.",
             ) from error
         if code in _REFUSED:
             raise ConflictError(
@@ -70,7 +70,7 @@ def translate_errors(uri: str) -> Iterator[None]:
             ) from error
         raise UnavailableError(
             f"the registry at {redact(uri)} failed: {message}",
-            hint="Nothing was promoted; try again once it answers.",
+            hint="Nothing was promoted; retry later.",
         ) from error
 
 
@@ -78,34 +78,34 @@ def check_reachable(uri: str) -> None:
     """Check within seconds that a registry answers.
 
     Raises:
-        UnavailableError: It does not.
-        UsageError: The URI cannot be one.
+        UnavailableError: The registry does not answer.
+        UsageError: The URI is malformed.
     """
     try:
         parts = urlsplit(uri)
         port = parts.port or _PORTS.get(parts.scheme.partition("+")[0])
     except ValueError as error:
-        # Its text may be a part of a password.
+        # The text of the error may hold a part of a password.
         raise UsageError(
             f"MLFLOW_TRACKING_URI is not a URI: {redact(uri)}",
-            hint="Write it as http://host:port, sqlite:///file.db or another that MLflow knows; in "
+            hint="Use http://host:port, sqlite:///file.db or another URI that MLflow supports; in "
             "a password write '/', '?', '#', '@' and ':' as %2F, %3F, %23, %40 and %3A.",
         ) from error
     if parts.scheme in {"http", "https"}:
         import requests
 
         try:
-            knock(uri, "/health", ANSWER_SECONDS)
+            probe(uri, "/health", ANSWER_SECONDS)
         except requests.exceptions.SSLError:
-            return  # it answers; MLflow has settings of its own for certificates
+            return  # the server answers; MLflow has its own settings for certificates
         except requests.exceptions.RequestException as error:
             raise _unreachable(uri, str(error)) from error
     elif parts.scheme.startswith("sqlite"):
         path = Path(unquote(uri.partition(":///")[2].partition("?")[0]))
-        # MLflow would make a registry of an empty file.
-        _check_there(uri, path.is_file() and path.stat().st_size > 0)
+        # MLflow would create a registry in an empty file.
+        _check_exists(uri, exists=path.is_file() and path.stat().st_size > 0)
     elif parts.scheme in {"", "file"}:
-        _check_there(uri, Path(unquote(parts.path)).is_dir())
+        _check_exists(uri, exists=Path(unquote(parts.path)).is_dir())
     elif parts.hostname and port:
         try:
             socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
@@ -113,20 +113,20 @@ def check_reachable(uri: str) -> None:
             raise _unreachable(uri, str(error)) from error
 
 
-def _check_there(uri: str, there: bool) -> None:
-    if not there:
-        raise _unreachable(uri, "there is no such file")
+def _check_exists(uri: str, *, exists: bool) -> None:
+    if not exists:
+        raise _unreachable(uri, "no such file")
 
 
 def _unreachable(uri: str, reason: str) -> UnavailableError:
     return UnavailableError(
         f"no MLflow registry answers at {redact(uri)}: {redact(reason)[:300]}",
-        hint="Start it, or set MLFLOW_TRACKING_URI to where it runs.",
+        hint="Start it, or set MLFLOW_TRACKING_URI to its address.",
     )
 
 
-def _ours(error: BaseException) -> StlabError | None:
-    """Return the error of our own that MLflow has put into one of its own."""
+def _wrapped_error(error: BaseException) -> StlabError | None:
+    """Return the `StlabError` that MLflow has wrapped in an error of its own."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, StlabError):
         cause = cause.__cause__ or cause.__context__
@@ -135,7 +135,7 @@ def _ours(error: BaseException) -> StlabError | None:
 
 @contextlib.contextmanager
 def quiet_progress() -> Iterator[None]:
-    """Keep MLflow from drawing bars of its own."""
+    """Disable MLflow's progress bars."""
     previous = os.environ.get("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     try:

@@ -1,18 +1,18 @@
-"""Where an address of artifacts leads: to the registry, to a store that it names, or nowhere.
+"""Resolve the address of artifacts, and reject one that is neither the registry's nor allowed.
 
-Tags and the sources of versions can be written by anybody who may edit a model. Whatever they name,
-a request with credentials goes to these alone:
+Anyone who may edit a model can write tags and the sources of versions. Whatever address they hold,
+requests with credentials go only to these:
 
 | address | followed |
 |---|---|
-| ``runs:/``, ``models:/`` | to where the registry says that the run's or model's artifacts are |
+| ``runs:/``, ``models:/`` | to where the registry stores the run's or model's artifacts |
 | ``mlflow-artifacts:/``, ``http(s)://`` | where host and port are the registry's own |
 | ``s3://``, ``gs://``, ``wasbs://``, ``abfss://`` | the bucket of an experiment of the registry |
 | folders, ``file:`` | where the registry itself is a file on this machine |
 | | of a server on this machine: what its ``--default-artifact-root`` holds |
-| ``STLAB_ARTIFACT_STORES`` | what the operator allows besides |
+| ``STLAB_ARTIFACT_STORES`` | further stores that the operator allows |
 
-What is returned is written anew from the parts that were checked, so that MLflow cannot read it
+The returned address is rebuilt from the parts that were checked, so that MLflow cannot parse it
 differently.
 """
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 __all__ = ["check_location", "locate"]
 
-_MOST_STEPS = 8
+_MAX_HOPS = 8
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _ID = r"[A-Za-z0-9_\-]{1,64}"
 _RUN = re.compile(rf"runs:/({_ID})(/.*)?")
-_LOGGED = re.compile(rf"models:/({_ID})(/.*)?")
+_LOGGED_MODEL = re.compile(rf"models:/({_ID})(/.*)?")
 _VERSION = re.compile(r"models:/([^/@]+)/([1-9]\d*)(/.*)?")
 _ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)(/.*)?")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):")
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f\\]")
-# What a client connects to follows from these names alone, and never from what is in the address.
+# The host that a client connects to follows from these names alone.
 _BUCKETS = {
     "s3": re.compile(r"[\w.\-:]+"),
     "gs": re.compile(r"[\w.\-]+"),
@@ -57,38 +57,38 @@ _BUCKETS = {
 
 
 def locate(registry: Registry, address: str, what: str) -> str:
-    """Follow an address to where artifacts are.
+    """Resolve an address to the location of the artifacts.
 
     Args:
-        registry: The registry that the address is from.
-        address: Of a tag, or of a version's source.
-        what: What is there, for the error.
+        registry: The registry that the address comes from.
+        address: The address in a tag, or in a version's source.
+        what: The content, for the error message.
 
     Returns:
         An address for MLflow's artifact repositories.
 
     Raises:
-        ConflictError: It leads to what must not be followed; its kind is ``address``.
+        ConflictError: The location must not be accessed; the kind is ``address``.
     """
-    following = _lower(address)
-    for _ in range(_MOST_STEPS):
-        further = _further(registry.client, following)
-        if further is None:
-            return check_location(registry, following, what)
-        following = _lower(further)
-    raise _refused(registry.uri, address, what)
+    current = _lower(address)
+    for _ in range(_MAX_HOPS):
+        target = _resolve(registry.client, current)
+        if target is None:
+            return check_location(registry, current, what)
+        current = _lower(target)
+    raise _not_followed(registry.uri, address, what)
 
 
 def check_location(registry: Registry, address: str, what: str) -> str:
-    """Return an address that may be read and written, as MLflow is to be given it.
+    """Return a location that may be read and written, as MLflow takes it.
 
     Args:
-        registry: The registry that names it.
-        address: Where artifacts are.
-        what: What is there, for the error.
+        registry: The registry that the location comes from.
+        address: The location of the artifacts.
+        what: The content, for the error message.
 
     Raises:
-        ConflictError: It must not be followed; its kind is ``address``.
+        ConflictError: The location must not be accessed; the kind is ``address``.
     """
     scheme = _scheme(address)
     found = None
@@ -102,12 +102,12 @@ def check_location(registry: Registry, address: str, what: str) -> str:
         if found is None and any(_within(address, store) for store in allowed_stores()):
             found = address
     if found is None:
-        raise _refused(registry.uri, address, what)
+        raise _not_followed(registry.uri, address, what)
     return found
 
 
-def _further(client: Any, address: str) -> str | None:
-    """Return where the registry says that an address of its own leads; None for another one."""
+def _resolve(client: Any, address: str) -> str | None:
+    """Return the address that the registry has for one of its own; None for any other address."""
     if found := _RUN.fullmatch(address):
         root = client.get_run(found[1]).info.artifact_uri
     elif found := _VERSION.fullmatch(address):
@@ -115,7 +115,7 @@ def _further(client: Any, address: str) -> str | None:
     elif found := _ALIAS.fullmatch(address):
         version = int(client.get_model_version_by_alias(found[1], found[2]).version)
         root = f"models:/{found[1]}/{version}"
-    elif found := _LOGGED.fullmatch(address):
+    elif found := _LOGGED_MODEL.fullmatch(address):
         root = client.get_logged_model(found[1]).artifact_location
     else:
         return None
@@ -123,7 +123,7 @@ def _further(client: Any, address: str) -> str | None:
 
 
 def _folder(registry: Registry, address: str) -> str | None:
-    """Return a folder where the registry is on this machine, or the operator allows it."""
+    """Return a folder if the registry is on this machine, or the operator allows it."""
     path = _path(address)
     if path is None:
         return None
@@ -146,23 +146,23 @@ def _path(address: str) -> Path | None:
 
 
 def _default_root(registry: Registry) -> list[Path]:
-    """Return the folder that the server was started with, which no user of it can choose.
+    """Return the server's ``--default-artifact-root``, which its users cannot change.
 
-    The experiment 0 is made with the server's database, and its artifacts are in a folder of that
-    name in the server's ``--default-artifact-root``.
+    Experiment 0 is created with the server's database, and its artifacts are in a folder of that
+    name below the root.
     """
     try:
         location = str(registry.client.get_experiment("0").artifact_location)
     except Exception as error:
         if getattr(error, "error_code", "") not in NOT_FOUND:
             raise
-        return []  # it was removed by `mlflow gc`
+        return []  # `mlflow gc` removed it
     path = _path(location) if _scheme(location) in {"", "file"} else None
     return [path.parent] if path is not None and len(path.parts) > 2 else []
 
 
 def _proxied(uri: str, address: str) -> str | None:
-    """Return artifacts that the registry's own server hands on, or another that is allowed."""
+    """Return the address of artifacts that the registry, or an allowed server, proxies."""
     if not uri.lower().startswith(("http://", "https://")):
         return None
     parts = urlsplit(address)
@@ -192,20 +192,20 @@ def _own(path: str) -> str | None:
 
 
 def _bucket(registry: Registry, address: str) -> str | None:
-    """Return an address in a bucket that holds the artifacts of an experiment of the registry."""
+    """Return the address if its bucket holds artifacts of one of the registry's experiments."""
     parts = urlsplit(address)
     if not _BUCKETS[parts.scheme].fullmatch(parts.netloc) or parts.query or parts.fragment:
         return None
-    named = {urlsplit(_lower(root))[:2] for root in registry.artifact_roots()}
-    return address if (parts.scheme, parts.netloc) in named else None
+    known = {urlsplit(_lower(root))[:2] for root in registry.artifact_roots()}
+    return address if (parts.scheme, parts.netloc) in known else None
 
 
 def _within(address: str, store: str) -> bool:
-    """Whether an address is below one that the operator allows."""
-    ours, theirs = urlsplit(address), urlsplit(store)
-    if not theirs.scheme or (ours.scheme, ours.netloc) != (theirs.scheme, theirs.netloc):
+    """Whether an address is below a store that the operator allows."""
+    parts, allowed = urlsplit(address), urlsplit(store)
+    if not allowed.scheme or (parts.scheme, parts.netloc) != (allowed.scheme, allowed.netloc):
         return False
-    root, path = theirs.path.rstrip("/"), unquote(ours.path)
+    root, path = allowed.path.rstrip("/"), unquote(parts.path)
     return f"{path}/".startswith(f"{root}/") and ".." not in path.split("/")
 
 
@@ -224,10 +224,10 @@ def _lower(address: str) -> str:
     return f"{scheme}{address[len(scheme) :]}"
 
 
-def _refused(uri: str, address: str, what: str) -> ConflictError:
+def _not_followed(uri: str, address: str, what: str) -> ConflictError:
     return ConflictError(
-        f"{what} is said to be at {redact(address)}, which is neither of the registry at "
-        f"{redact(uri)} nor of a store that it names, and is not followed",
-        hint="See who wrote that address. If you trust it, add it to STLAB_ARTIFACT_STORES.",
+        f"the address of {what}, {redact(address)}, belongs neither to the registry at "
+        f"{redact(uri)} nor to a store of its experiments, and is not followed",
+        hint="Check who wrote that address. If you trust it, add it to STLAB_ARTIFACT_STORES.",
         kind="address",
     )

@@ -1,8 +1,8 @@
-"""Moves an alias as the last step of all: recorded before, read back after, undone if it fails.
+"""Move an alias, the last step of an export: record it, move it, read it back, undo on failure.
 
-MLflow cannot compare and set, and `prod` means two aliases. So everything is in an order of which
-each prefix is a state that the same command finishes: the record first, then ``archived``, which
-names what is displaced, then the alias, and the displaced version's record is closed last.
+MLflow has no compare-and-set, and promoting ``prod`` moves two aliases. The writes are ordered so
+that the same command can finish from any prefix of them: the record first, then ``archived``, which
+takes the displaced version, then the alias; the displaced version's record is closed last.
 """
 
 from __future__ import annotations
@@ -32,70 +32,75 @@ __all__ = ["close_records", "is_current", "promote"]
 
 
 def promote(registry: Registry, selection: Selection, alias: str, record: PromotionRecord) -> None:
-    """Let an alias name the selected version; ``prod`` leaves ``archived`` at what it displaces.
+    """Move an alias to the selected version; ``archived`` takes the version that ``prod`` leaves.
 
     Args:
         registry: The registry.
-        selection: The version, and what the alias named when it was chosen.
+        selection: The version, and the version that the alias pointed to when it was selected.
         alias: The alias.
-        record: Who moves it, and the bundle that it takes.
+        record: Who moves the alias, and the promoted bundle.
 
     Raises:
-        ConflictError: Somebody else moved the alias meanwhile; what was changed is undone.
-        OutcomeUnknownError: The registry went away before it said whether the alias was moved.
-        UnavailableError: The registry went away before.
+        ConflictError: The alias was moved concurrently; all changes are undone.
+        OutcomeUnknownError: The registry failed before it confirmed whether the alias was moved.
+        UnavailableError: The registry failed before the alias was moved.
     """
     with translate_errors(registry.uri):
-        _move(registry, selection, alias, record)
+        _promote(registry, selection, alias, record)
 
 
-def _move(registry: Registry, selection: Selection, alias: str, record: PromotionRecord) -> None:
+def _promote(registry: Registry, selection: Selection, alias: str, record: PromotionRecord) -> None:
     model, version = selection.model, selection.version
     aliases = registry.aliases(model)
     if aliases.get(alias) != selection.previous:
         raise ConflictError(
             f"'{alias}' was moved from {_version(selection.previous)} to "
-            f"{_version(aliases.get(alias))} by somebody else while version {version} was proven",
-            hint="Look at what they promoted, then run the command again.",
+            f"{_version(aliases.get(alias))} by another command while version {version} was proven",
+            hint="Check that promotion, then run the command again.",
         )
-    writing = _Writing(registry, selection)
+    changes = _Changes(registry, selection)
     try:
-        writing.record(version, alias, _renewed(selection, alias, record))
-        displaced = _displaced(selection, alias)
+        changes.write_record(version, alias, _merged_record(selection, alias, record))
+        displaced = _displaced_version(selection, alias)
         if displaced is not None:
             before = promotion(selection.versions[displaced], alias)
             if before is not None:
                 previous = aliases.get(ARCHIVED)
                 archived = replace(before, at=record.at, by=record.by, previous=previous, until="")
-                writing.record(displaced, ARCHIVED, archived)
-            writing.point(ARCHIVED, displaced, aliases.get(ARCHIVED))
-        writing.point(alias, version, selection.previous)
+                changes.write_record(displaced, ARCHIVED, archived)
+            changes.move_alias(ARCHIVED, displaced, aliases.get(ARCHIVED))
+        changes.move_alias(alias, version, selection.previous)
     except BaseException as error:
         try:
-            writing.undo()
+            changes.undo()
         except Exception:  # noqa: BLE001 - whatever MLflow raises on a dead connection
-            if alias in writing.pointed:
-                raise _unknown(registry, selection, alias) from error
+            if alias in changes.moved:
+                raise _outcome_unknown(registry, selection, alias) from error
         raise
     try:
         current = registry.aliases(model).get(alias)
     except Exception:  # noqa: BLE001 - whatever MLflow raises on a dead connection
-        return  # every call was answered: the alias was moved
+        return  # every write was confirmed: the alias was moved
     if current != version:
         raise ConflictError(
-            f"'{alias}' names {_version(current)} after it was moved to version {version}",
-            hint="Another promotion is under way; look at the aliases and run the command again.",
+            f"'{alias}' points to {_version(current)} after it was moved to version {version}",
+            hint="Another promotion is running; check the aliases and run the command again.",
         )
     try:
-        close_records(registry, model, selection.versions, writing.pointed)
+        close_records(registry, model, selection.versions, changes.moved)
     except Exception:  # noqa: BLE001 - the alias was moved; the next run closes them
         return
 
 
 def is_current(selection: Selection, alias: str, bundle: str) -> bool:
-    """Return whether an alias names the selected version, and its open record says this bundle.
+    """Whether an alias points to the selected version, with an open record of this bundle.
 
-    An alias that was moved by hand has no open record, whatever is served.
+    An alias that was moved without stlab has no open record.
+
+    Args:
+        selection: The selected version.
+        alias: The alias.
+        bundle: The sha256 of the bundle.
     """
     record = promotion(selection.tags, alias)
     if selection.previous != selection.version or record is None:
@@ -107,29 +112,22 @@ def close_records(
     registry: Registry,
     model: str,
     versions: Mapping[int, Mapping[str, str]],
-    named: Mapping[str, int],
+    aliases: Mapping[str, int],
 ) -> None:
-    """Note on every other version that an alias does not name it any more.
-
-    Args:
-        registry: The registry.
-        model: The registered model.
-        versions: The tags of its versions.
-        named: The aliases to look at, with what they name.
-    """
+    """Close the open records of aliases on versions that the aliases do not point to."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    for name, current in named.items():
-        for version, record in open_records(versions, name).items():
+    for alias, current in aliases.items():
+        for version, record in open_records(versions, alias).items():
             if version != current:
                 closed = replace(record, until=now).as_tag()
-                registry.tag(model, version, {promoted_tag(name): closed})
+                registry.tag(model, version, {promoted_tag(alias): closed})
 
 
-class _Writing:
-    """Aliases and records that were written, to undo them.
+class _Changes:
+    """The aliases and records that were written, to undo them.
 
     Attributes:
-        pointed: The aliases that were moved, or may have been, with what they name now.
+        moved: The aliases that were moved, or may have been, with their new version.
     """
 
     def __init__(self, registry: Registry, selection: Selection) -> None:
@@ -137,23 +135,23 @@ class _Writing:
         self._selection = selection
         self._model = selection.model
         self._done = ExitStack()
-        self.pointed: dict[str, int] = {}
+        self.moved: dict[str, int] = {}
 
-    def record(self, version: int, alias: str, record: PromotionRecord) -> None:
+    def write_record(self, version: int, alias: str, record: PromotionRecord) -> None:
         """Write a record."""
         name = promoted_tag(alias)
         before = self._selection.versions[version].get(name)
         self._done.callback(self._put_tag, version, name, before)
         self._put_tag(version, name, record.as_tag())
 
-    def point(self, alias: str, version: int, before: int | None) -> None:
-        """Let an alias name a version."""
-        self.pointed[alias] = version
-        self._done.callback(self._put_back, alias, version, before)
+    def move_alias(self, alias: str, version: int, before: int | None) -> None:
+        """Move an alias to a version."""
+        self.moved[alias] = version
+        self._done.callback(self._restore_alias, alias, version, before)
         self._registry.client.set_registered_model_alias(self._model, alias, str(version))
 
     def undo(self) -> None:
-        """Put everything back as it was, the last thing first."""
+        """Restore the previous state, the last change first."""
         self._done.close()
 
     def _put_tag(self, version: int, name: str, value: str | None) -> None:
@@ -163,8 +161,8 @@ class _Writing:
         elif name in client.get_model_version(self._model, str(version)).tags:
             client.delete_model_version_tag(self._model, str(version), name)
 
-    def _put_back(self, alias: str, version: int, before: int | None) -> None:
-        """Let an alias name what it named, unless somebody else moved it on."""
+    def _restore_alias(self, alias: str, version: int, before: int | None) -> None:
+        """Move an alias back, unless another command has moved it since."""
         client = self._registry.client
         if self._registry.aliases(self._model).get(alias) != version:
             return
@@ -174,15 +172,15 @@ class _Writing:
             client.set_registered_model_alias(self._model, alias, str(before))
 
 
-def _displaced(selection: Selection, alias: str) -> int | None:
-    """Return what ``archived`` is to name; what the registry has lost cannot be gone back to."""
+def _displaced_version(selection: Selection, alias: str) -> int | None:
+    """Return the version for ``archived``, if ``prod`` leaves one that the registry still has."""
     before = selection.previous
     displaces = alias == "prod" and before != selection.version and before in selection.versions
     return before if displaces else None
 
 
-def _renewed(selection: Selection, alias: str, record: PromotionRecord) -> PromotionRecord:
-    """Return what to record: where the alias stays with the version, it came there when it did."""
+def _merged_record(selection: Selection, alias: str, record: PromotionRecord) -> PromotionRecord:
+    """Return the record to write; of an alias that stays, it keeps the time and the origin."""
     if selection.previous != selection.version:
         return record
     earlier = promotion(selection.tags, alias)
@@ -193,13 +191,13 @@ def _renewed(selection: Selection, alias: str, record: PromotionRecord) -> Promo
     return replace(record, previous=earlier.previous)
 
 
-def _unknown(registry: Registry, selection: Selection, alias: str) -> OutcomeUnknownError:
+def _outcome_unknown(registry: Registry, selection: Selection, alias: str) -> OutcomeUnknownError:
     return OutcomeUnknownError(
-        f"the registry at {redact(registry.uri)} went away while '{alias}' was moved; whether it "
-        f"names version {selection.version} now is unknown, and that version stays served",
+        f"the registry at {redact(registry.uri)} failed while '{alias}' was moved; whether it "
+        f"points to version {selection.version} now is unknown, and that version stays served",
         hint="Run the same command again once the registry answers; it finishes the move.",
     )
 
 
 def _version(number: int | None) -> str:
-    return "nothing" if number is None else f"version {number}"
+    return "no version" if number is None else f"version {number}"

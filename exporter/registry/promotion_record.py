@@ -1,8 +1,8 @@
-"""How aliases came to name what they name: the tags ``stlab.promoted.<alias>`` of versions.
+"""The record of a promotion: the tag ``stlab.promoted.<alias>`` of a version.
 
-A version keeps the record of the last time that an alias came to name it. While the alias does, the
-record is open; once it names another version, the record says until when it did. At most one
-version of a model holds an open record of an alias.
+A version keeps the record of the last promotion of an alias to it. The record is open while the
+alias points to the version, and closed with a time once the alias has moved on. At most one version
+of a model has an open record of an alias.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ def _now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class PromotionRecord:
-    """One record.
+    """One promotion of an alias to a version.
 
     Attributes:
-        bundle: The digest of the bundle that the alias took.
-        uri: Where the registry keeps that bundle.
+        bundle: The sha256 of the promoted bundle.
+        uri: Where the registry stores the bundle.
         by: Who or what moved the alias.
-        previous: The version that it named before.
-        repository: The identity of the repository that it was published to; empty where an older
-            exporter did not say.
-        at: When it was moved, in UTC.
-        reason: Why, where somebody said so.
-        until: When the alias went on to another version; empty while it has not.
+        previous: The version that the alias pointed to before.
+        repository: The identity of the repository that the bundle was published to; empty in
+            records of older exporters.
+        at: Time of the promotion, in UTC.
+        reason: The reason given, or empty.
+        until: Time when the alias moved on to another version; empty while the record is open.
     """
 
     bundle: str
@@ -53,7 +53,7 @@ class PromotionRecord:
     until: str = ""
 
     def as_tag(self) -> str:
-        """Return the record as the tag holds it."""
+        """Return the value of the tag: JSON, without secrets."""
         record: dict[str, Any] = {
             "at": self.at,
             "from": self.previous,
@@ -61,12 +61,12 @@ class PromotionRecord:
             "bundle": self.bundle,
             "uri": redact_addresses(self.uri),
         }
-        further = {
+        optional = {
             "repository": self.repository,
             "reason": redact(self.reason),
             "until": self.until,
         }
-        record |= {key: value for key, value in further.items() if value}
+        record |= {key: value for key, value in optional.items() if value}
         return json.dumps(record)
 
 
@@ -76,7 +76,7 @@ def promoted_tag(alias: str) -> str:
 
 
 def promotion(tags: Mapping[str, str], alias: str) -> PromotionRecord | None:
-    """Read a version's record of an alias; None where there is none that can be read."""
+    """Return a version's record of an alias; None if it is missing or unreadable."""
     try:
         record = parse_json(tags[promoted_tag(alias)])
         previous = record["from"]
@@ -103,7 +103,7 @@ def repository_of(tags: Mapping[str, str], alias: str) -> str:
 def open_records(
     versions: Mapping[int, Mapping[str, str]], alias: str
 ) -> dict[int, PromotionRecord]:
-    """Return the open records of an alias, by version; more than one is one too many.
+    """Return the open records of an alias by version; an interrupted promotion leaves two.
 
     Args:
         versions: The tags of every version.

@@ -1,4 +1,4 @@
-"""Keeps exports as MLflow runs, with their bundles as artifacts."""
+"""Log exports as MLflow runs with their bundles as artifacts, and download bundles."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class ExportRun:
         """Open a run.
 
         Args:
-            registry: Where.
+            registry: The registry.
             name: The run's name.
-            parameters: What was asked for, free of secrets.
+            parameters: The settings of the export, free of secrets.
 
         Raises:
-            ConflictError: The experiment's artifacts would go to an address that is not followed.
-            UnavailableError: The registry went away.
+            ConflictError: The address of the experiment's artifacts is not followed.
+            UnavailableError: The registry does not answer.
         """
         from mlflow.entities import Param
 
@@ -74,22 +74,22 @@ class ExportRun:
 
     @property
     def bundle_uri(self) -> str:
-        """Where the run's bundle lies."""
+        """The address of the run's bundle."""
         return f"runs:/{self.run_id}/{BUNDLE_FOLDER}"
 
-    def keep_bundle(self, bundle: Bundle) -> None:
+    def log_bundle(self, bundle: Bundle) -> None:
         """Log a bundle's folder as artifact."""
         with self._store() as store:
             store.log_artifacts(str(bundle.path), BUNDLE_FOLDER)
 
-    def keep_file(self, path: Path) -> None:
+    def log_file(self, path: Path) -> None:
         """Log one file as artifact."""
         with self._store() as store:
             store.log_artifact(str(path))
 
     @contextmanager
     def _store(self) -> Iterator[Any]:
-        """Lend the store of the run's artifacts, at the address that was checked."""
+        """Open the store of the run's artifacts, at the address that was checked."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         uri = self._registry.uri
@@ -116,7 +116,7 @@ def close_abandoned(registry: Registry, model: str) -> None:
     """Close the runs of exports of a model that were killed on this machine.
 
     Raises:
-        UnavailableError: The registry went away.
+        UnavailableError: The registry does not answer.
     """
     client = registry.client
     with translate_errors(registry.uri):
@@ -129,9 +129,9 @@ def close_abandoned(registry: Registry, model: str) -> None:
                 client.set_terminated(run.info.run_id, status="KILLED")
 
 
-def _has_died(mark: str) -> bool:
+def _has_died(tag: str) -> bool:
     try:
-        return ProcessId.read(parse_json(mark)).has_died()
+        return ProcessId.read(parse_json(tag)).has_died()
     except UNFIT:
         return False
 
@@ -142,32 +142,32 @@ def fetch_bundle(
     """Download a version's bundle and check every one of its files.
 
     Args:
-        registry: Where the run lies.
-        model: The registered model. Tags are copied between models; what they name is checked.
+        registry: The registry.
+        model: The registered model; a bundle of another one, as of a copied tag, is rejected.
         version: Its version.
         uri: The ``stlab.bundle.uri`` of the version.
         sha256: The ``stlab.bundle.sha256`` of the version.
-        folder: Where to put it.
+        folder: The target folder.
 
     Raises:
-        NotFoundError: It is gone.
-        ConflictError: It is at an address that is not followed.
-        ValidationFailedError: The bundle there is another one, or a file is missing or differs.
-        UnavailableError: The registry, the artifact store or the disk does not hold out.
+        NotFoundError: The bundle is gone.
+        ConflictError: The address is not followed.
+        ValidationFailedError: The address holds another bundle, or a file is missing or differs.
+        UnavailableError: The registry, the artifact store or the disk fails.
     """
     path = download(
         registry,
         uri,
         folder,
         f"the bundle of '{model}' version {version}",
-        "Export the version to 'staging' again, which converts it anew.",
+        "Export the version to 'staging' again, which converts it again.",
     )
     bundle = Bundle.open(path, model, version)
     if bundle.sha256 != sha256:
         raise ValidationFailedError(
-            f"{MANIFEST} in {uri} is not the one that was proven: it makes the bundle "
+            f"{MANIFEST} in {uri} is not the one that was proven: its bundle is "
             f"{bundle.sha256[:12]}, and the evidence is for {sha256[:12]}",
-            hint="Export the version to 'staging' again, which converts it anew.",
+            hint="Export the version to 'staging' again, which converts it again.",
             kind="bundle",
         )
     bundle.verify()

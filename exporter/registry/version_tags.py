@@ -1,6 +1,6 @@
-"""The tags of a version that say which bundle was proven of it.
+"""The tags of a version with its newest proven bundle.
 
-An alias records the bundle that it took by itself; see `exporter.registry.promotion_record`.
+The bundle that was promoted to an alias is in `exporter.registry.promotion_record`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["FAILED", "BundleTags", "has_passed"]
 
 _PARITY = "stlab.parity"
 FAILED = {_PARITY: "failed"}
-"""The tags of a version that an export refused."""
+"""The tags of a version that an export rejected."""
 
 
 def has_passed(tags: Mapping[str, str]) -> bool:
@@ -29,11 +29,11 @@ class BundleTags:
 
     Attributes:
         sha256: The bundle's digest.
-        uri: Where the registry keeps it.
+        uri: Where the registry stores the bundle.
         format: ``onnx``, ``torchscript`` or ``tensorrt``.
-        settings: The digest of the settings that it was built with.
-        margin: The worst error ÷ budget of its evidence, as text.
-        run_id: The MLflow run that holds it.
+        settings: The digest of the settings that the bundle was built with.
+        margin: The worst error ÷ budget of the evidence, as text.
+        run_id: The MLflow run that holds the bundle.
     """
 
     sha256: str
@@ -45,7 +45,7 @@ class BundleTags:
 
     @classmethod
     def read(cls, tags: Mapping[str, str]) -> BundleTags:
-        """Read them; what is missing is empty."""
+        """Read the tags; a missing one is an empty string."""
         return cls(
             sha256=tags.get("stlab.bundle.sha256", ""),
             uri=tags.get("stlab.bundle.uri", ""),
@@ -56,7 +56,7 @@ class BundleTags:
         )
 
     def as_tags(self) -> dict[str, str]:
-        """Return the tags of a version whose evidence passed, in the order to write them."""
+        """Return the tags of a version with passing evidence, in the order to write them."""
         return {
             "stlab.bundle.sha256": self.sha256,
             "stlab.bundle.uri": self.uri,
@@ -64,6 +64,6 @@ class BundleTags:
             "stlab.bundle.settings": self.settings,
             "stlab.parity.margin": self.margin,
             "stlab.export.run_id": self.run_id,
-            # Last: readers trust the other tags only once this one says so.
+            # Last: readers ignore the other tags until this one is set.
             _PARITY: "passed",
         }

@@ -1,10 +1,10 @@
-"""Triton model repositories: where bundles are published and which versions are served."""
+"""Triton model repositories; a store is added in `url` and `fsspec_drivers`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.repository.base import Publication, Repository
+from exporter.repository.base import Publication, Repository, check_compatible
 from exporter.repository.local_repository import LocalRepository
 from exporter.repository.object_repository import ObjectRepository
 from exporter.repository.published import possibly_served
@@ -18,6 +18,7 @@ __all__ = [
     "Repository",
     "StoreUrl",
     "Workspace",
+    "check_compatible",
     "is_url",
     "open_repository",
     "possibly_served",
@@ -25,12 +26,12 @@ __all__ = [
 
 
 def open_repository(url: str) -> Repository:
-    """Return the repository in a local folder, or on an object store.
+    """Return the repository in a local folder or on an object store.
 
     Args:
         url: The folder, or a URL such as ``s3://bucket/prefix``.
 
     Raises:
-        UsageError: There is no such store, or the URL cannot be a repository's.
+        UsageError: The URL's store is not supported, or Triton would misread the URL.
     """
     return ObjectRepository(StoreUrl.parse(url)) if is_url(url) else LocalRepository(Path(url))

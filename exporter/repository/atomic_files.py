@@ -1,4 +1,4 @@
-"""Writes to local disk that are whole and durable, or not there at all."""
+"""Atomic and durable writes to local disk."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["copy_file", "durable", "open_to_readers", "replace_file", "sync", "t
 
 
 def replace_file(path: Path, content: bytes, staging: Path) -> None:
-    """Replace a file's content in one step.
+    """Replace a file's content atomically.
 
     Args:
         path: The file.
-        content: What it is to hold.
-        staging: A folder on the same filesystem where the new file is prepared.
+        content: The new content.
+        staging: A folder on the same filesystem, for the temporary file.
     """
     temporary = staging / f"{path.name}.{uuid.uuid4().hex}"
     try:
@@ -40,7 +40,7 @@ def replace_file(path: Path, content: bytes, staging: Path) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file without its times and modes, by a link where the filesystem can."""
+    """Copy a file without its times and modes, by a hard link if the filesystem supports it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -49,21 +49,21 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def open_to_readers(folder: Path) -> None:
-    """Give a tree the modes that a server under another user needs: 755 and 644."""
+    """Set the modes 755 and 644, so that a server under another user can read a tree."""
     folder.chmod(0o755)
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def durable(folder: Path) -> None:
-    """Bring every file and folder of a tree to disk."""
+    """Flush every file and folder of a tree to disk."""
     for path in sorted(folder.rglob("*"), reverse=True):
         sync(path)
     sync(folder)
 
 
 def sync(path: Path) -> None:
-    """Bring one file or folder to disk."""
+    """Flush one file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -73,12 +73,12 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def translate_errors(root: Path) -> Iterator[None]:
-    """Translate what the filesystem raises.
+    """Translate the errors of the filesystem.
 
     Raises:
         UnavailableError: The disk is full, read-only or failing.
-        UsageError: The repository's folder cannot be written by this user, or its staging folder
-            lies on another filesystem.
+        UsageError: This user cannot write the repository's folder, or its staging folder is on
+            another filesystem.
     """
     try:
         yield
@@ -87,7 +87,7 @@ def translate_errors(root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.EXDEV:
             raise UsageError(
-                f"{root} is a mount point, so nothing can be renamed into it from beside it",
+                f"{root} is a mount point, so nothing can be renamed into it from its parent",
                 hint="Use a folder below it as --repository.",
             ) from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}:
@@ -97,5 +97,5 @@ def translate_errors(root: Path) -> Iterator[None]:
             ) from error
         raise UnavailableError(
             f"writing to the model repository {root} failed: {error.strerror or error}",
-            hint="Free or mend the disk, then run the same command again.",
+            hint="Free or repair the disk, then run the same command again.",
         ) from error

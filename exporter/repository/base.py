@@ -1,4 +1,4 @@
-"""What every Triton model repository can do, wherever it lies."""
+"""The interface of a Triton model repository, whatever stores it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from exporter.bundle import Bundle
 
-__all__ = ["Publication", "Repository", "merged_config"]
+__all__ = ["Publication", "Repository", "check_compatible", "merged_config"]
 
-_AGREEING = ("interface", "backend", "filename", "batching")
+_SHARED = ("interface", "backend", "filename", "batching")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Publication:
     """What publishing changed, to undo it.
 
     Attributes:
-        is_new_model: Whether the model's directory was not there before.
-        displaced: Where what lay in the version's place lies now, or None.
+        is_new_model: Whether the model's directory did not exist before.
+        displaced: Where the version's former directory was moved to, or None.
     """
 
     is_new_model: bool = False
@@ -36,150 +36,152 @@ class Publication:
 class Repository(Protocol):
     """A Triton model repository.
 
-    A version's directory is never overwritten, and which versions are served is said by the
-    model's config.pbtxt alone. Whatever changes something is called while the model's workspace is
-    open.
+    A version's directory is never overwritten, and the model's config.pbtxt alone decides which
+    versions are served. Methods that change something require an open workspace of the model.
     """
 
     def workspace(self, model: str) -> AbstractContextManager[Path]:
-        """Take the lock of a model, and lend an empty folder to prepare things in.
+        """Acquire the lock of a model, and provide an empty folder for temporary files.
 
         Raises:
-            ConflictError: Another exporter works on the model; it is named.
+            ConflictError: Another exporter holds the lock; the message names it.
             UnavailableError: The disk or the store fails.
         """
 
     def clean_up(self, model: str) -> None:
-        """Delete what a killed command prepared and nobody needs, unless somebody is at work."""
+        """Delete what a killed command left, unless another command is running."""
 
     def ensure_locked(self, model: str) -> None:
-        """Make sure, just before something is moved that others see, that the lock is still ours.
+        """Check that the lock is still held, before a change that servers or other commands see.
 
         Raises:
-            ConflictError: It was lost: this process stood still for so long that others may work
-                on the model by now.
-            UnavailableError: The store does not say.
+            ConflictError: The lock expired: this process was suspended for too long, and another
+                one may be changing the model.
+            UnavailableError: The store does not answer.
         """
 
     def identity(self) -> str:
-        """Return what this repository is called wherever it is mounted; empty before its first use.
+        """Return the repository's identifier, wherever it is mounted; empty before its first use.
 
-        Aliases may be kept in a repository each, and only those that are kept here are served here.
+        Aliases may be published to different repositories; this tells which of them are here.
         """
 
     def versions(self, model: str) -> tuple[int, ...]:
-        """Return the versions that are published, in order."""
+        """Return the published versions, in order."""
 
     def bundle(self, model: str, version: int) -> Bundle | None:
-        """Return a published version's bundle, or None where it is not there.
+        """Return a published version's bundle, or None if it is not published.
 
-        Its manifest, config, samples and report can be read from it at once. Whether its files are
-        those of the manifest is for `verify` to say.
+        Its manifest, config, samples and report are readable. Its files are not compared with the
+        manifest; see `verify`.
 
         Raises:
-            ValidationFailedError: Its manifest cannot be read, or is about another version.
+            ValidationFailedError: The manifest cannot be read, or belongs to another version.
         """
 
     def fetch(self, bundle: Bundle, folder: Path) -> Bundle:
-        """Return a bundle of this repository with all of its files at hand.
+        """Return a bundle of this repository with all of its files on local disk.
 
         Args:
-            bundle: What `bundle` returned.
-            folder: Where they may be put; it need not be there.
+            bundle: A bundle from `bundle`.
+            folder: Where files may be downloaded to; created if it does not exist.
 
         Raises:
             ValidationFailedError: A file is missing, or is not the one that was proven.
         """
 
     def verify(self, bundle: Bundle) -> None:
-        """Read every file that is published of a bundle of this repository.
+        """Read every published file of a bundle and compare it with the manifest.
 
         Raises:
-            ValidationFailedError: A file is missing, differs, or was never proven; it is named.
+            ValidationFailedError: A file is missing, differs, or is not in the manifest; the
+                message names it.
         """
 
     def served_versions(self, model: str) -> tuple[int, ...]:
-        """Return the versions that the live config names.
+        """Return the versions in the live config.
 
         Raises:
             ValidationFailedError: The config cannot be read.
         """
 
     def is_serving(self, bundle: Bundle) -> bool:
-        """Whether exactly this bundle lies here, unharmed, and is served."""
+        """Whether exactly this bundle is published, intact and served."""
 
     def publish(self, bundle: Bundle, work: Path) -> Publication | None:
-        """Put a version's directory in place, whole; the live config does not change.
+        """Put a version's complete directory in place; the live config does not change.
 
-        A directory that is this bundle's, but damaged or half-written, becomes a whole one.
+        A directory of the same bundle that is damaged or incomplete is repaired.
 
         Args:
-            bundle: What to publish.
-            work: The folder that `workspace` lent.
+            bundle: The bundle.
+            work: The folder from `workspace`.
 
         Returns:
-            What to give to `withdraw`; None where there is nothing to undo.
+            The argument for `unpublish`; None if there is nothing to undo.
 
         Raises:
-            ConflictError: The version is there, served, and another bundle; or the model's
-                directory holds what no export put there.
+            ConflictError: The version is served with another bundle, or the model's directory
+                holds files that stlab did not create.
         """
 
     def unpublish(self, bundle: Bundle, publication: Publication, work: Path) -> None:
-        """Undo `publish`. A version that the live config names stays."""
+        """Undo `publish`. A version in the live config stays."""
 
-    def check_compatible(self, bundle: Bundle, beside: Iterable[int]) -> None:
-        """Refuse a version that cannot be served beside the others.
-
-        Raises:
-            ConflictError: Interfaces, formats or batching differ.
-        """
-
-    def activate(self, bundle: Bundle, beside: Iterable[int], work: Path) -> Path | None:
-        """Switch the live config to this version and the others that stay.
+    def activate(self, bundle: Bundle, other_versions: Iterable[int], work: Path) -> Path | None:
+        """Switch the live config to this version and the others that stay served.
 
         Args:
             bundle: The version to serve.
-            beside: Other versions that stay served here.
-            work: The folder that `workspace` lent.
+            other_versions: Other versions that stay served here.
+            work: The folder from `workspace`.
 
         Returns:
-            Where the config before is kept, to go back to; None where the model was not served.
+            A copy of the previous config, for `restore_config`; None if there was none.
 
         Raises:
-            ConflictError: A version that stays has another interface.
+            ConflictError: A version that stays has another interface, format or batching.
         """
 
-    def restore_config(self, model: str, kept: Path | None) -> None:
+    def restore_config(self, model: str, previous: Path | None) -> None:
         """Undo `activate`."""
 
     def remove(self, model: str, version: int, work: Path) -> None:
-        """Delete a version that is not served; what goes at once is its name, the bytes later.
+        """Delete a version that is not served.
 
         Raises:
-            ConflictError: It is served.
+            ConflictError: The version is served.
         """
 
 
-def merged_config(repository: Repository, bundle: Bundle, beside: Iterable[int]) -> Any:
-    """Return the config that serves a bundle together with versions published beside it.
+def check_compatible(repository: Repository, bundle: Bundle, other_versions: Iterable[int]) -> None:
+    """Reject a version that cannot be served together with the others.
+
+    Raises:
+        ConflictError: Interfaces, formats or batching differ.
+    """
+    merged_config(repository, bundle, other_versions)
+
+
+def merged_config(repository: Repository, bundle: Bundle, other_versions: Iterable[int]) -> Any:
+    """Return the config that serves a bundle together with other published versions.
 
     Raises:
         ConflictError: One of them has another interface, format or batching.
     """
-    staying = set(beside) - {bundle.version}
-    for version in sorted(staying):
+    others = set(other_versions) - {bundle.version}
+    for version in sorted(others):
         other = repository.bundle(bundle.model, version)
         if other is None:
-            staying.remove(version)
+            others.remove(version)
             continue
-        for what in _AGREEING:
+        for what in _SHARED:
             if other.manifest.get(what) != bundle.manifest.get(what):
                 raise ConflictError(
                     f"version {version} of '{bundle.model}' is served from the same repository "
-                    f"under another alias, and its {what} is not that of version "
+                    f"under another alias, and its {what} differs from that of version "
                     f"{bundle.version}; one model directory cannot serve both",
-                    hint="Move the other alias first, or give each alias a --repository.",
+                    hint="Move the other alias first, or give each alias its own --repository.",
                 )
     config = parse(bundle.config, where=f"the config of version {bundle.version}")
-    return with_versions(config, staying | {bundle.version})
+    return with_versions(config, others | {bundle.version})

@@ -1,7 +1,7 @@
-"""The fsspec filesystem behind each kind of object store, and what its errors mean.
+"""The fsspec filesystem of each object store, and the translation of its errors.
 
-No text of an error goes to the user as it came: only its class or the store's own code, which
-cannot hold a secret. The original is the cause.
+A message holds the error's class or the store's code, which cannot hold a secret, and never the
+error's text. The original error is the cause.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 __all__ = ["OPERATION_SECONDS", "connect", "error_code", "translate_errors"]
 
 OPERATION_SECONDS = 15.0
-"""How long one small request may take, with whatever is tried again below."""
+"""How long one small request may take, its retries included."""
 
 _CONNECT_SECONDS = 4
 _ATTEMPTS = 3
-_IN_THE_WAY = frozenset({"PreconditionFailed", "412", "BlobAlreadyExists"})
+_ALREADY_EXISTS = frozenset({"PreconditionFailed", "412", "BlobAlreadyExists"})
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
-_REFUSED = "PermissionError"
+_DENIED = "PermissionError"
 
 
 @dataclass(frozen=True, slots=True)
-class _Meaning:
-    """What some codes of stores, or names of exceptions, mean to a user."""
+class _Translation:
+    """The error for a set of store codes or exception names."""
 
     codes: frozenset[str]
     error: type[StlabError]
@@ -49,55 +49,55 @@ class _Meaning:
     kind: str | None = None
 
 
-# By name, since none of botocore, google-auth and azure-core need be installed.
-_MEANINGS = (
-    _Meaning(
+# By name, since botocore, google-auth and azure-core are optional.
+_TRANSLATIONS = (
+    _Translation(
         _NO_BUCKET,
         NotFoundError,
-        "there is no bucket '{bucket}' for {address}",
-        "Create it, or name another one with --repository.",
+        "the bucket '{bucket}' of {address} does not exist",
+        "Create it, or use another --repository.",
     ),
-    _Meaning(
+    _Translation(
         frozenset(
-            {_REFUSED, "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError",
+            {_DENIED, "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError",
              "DefaultCredentialsError", "RefreshError", "ClientAuthenticationError",
              "InvalidToken", "ExpiredToken", "TokenRefreshRequired", "InvalidAccessKeyId",
              "SignatureDoesNotMatch", "AccessDenied", "AuthenticationFailed", "401", "403"}
         ),
         UsageError,
-        "{address} refuses the credentials, or this to them: {code}",
-        "Check {keys}, and what they may do there.",
+        "{address} denies access: {code}",
+        "Check {keys} and their permissions.",
     ),
-    _Meaning(
+    _Translation(
         frozenset(
             {"PermanentRedirect", "AuthorizationHeaderMalformed",
              "IllegalLocationConstraintException"}
         ),
         UsageError,
-        "the bucket of {address} lies in another region: {code}",
+        "the bucket of {address} is in another region: {code}",
         "Set AWS_DEFAULT_REGION to the bucket's region.",
     ),
-    _Meaning(
+    _Translation(
         frozenset({"NotImplemented", "501"}),
         UsageError,
-        "the store of {address} cannot do what the lock needs: {code}",
-        "Use one with conditional writes (If-None-Match), as S3, GCS and Azure have.",
+        "the store of {address} lacks conditional writes, which the lock requires: {code}",
+        "Use a store with conditional writes (If-None-Match), such as S3, GCS or Azure.",
     ),
-    _Meaning(
+    _Translation(
         frozenset({"ValueError", "ParamValidationError"}),
         UsageError,
         "{address} cannot be used with these settings: {code}",
         "Check {keys}.",
     ),
-    _Meaning(
+    _Translation(
         frozenset({"ConditionalRequestConflict"}),
         ConflictError,
-        "somebody else writes to {address} at this moment",
+        "another process is writing to {address}",
         "Run the same command again.",
         "busy",
     ),
 )  # fmt: skip
-_SILENT = _Meaning(
+_NO_ANSWER = _Translation(
     frozenset(),
     UnavailableError,
     "the store of {address} does not answer: {code}",
@@ -111,9 +111,9 @@ class _Driver:
 
     Attributes:
         protocol: Its name in fsspec.
-        package: What it is installed with.
-        extra: The extra of stlab that installs it.
-        credentials: Where its credentials come from.
+        package: The package that provides it.
+        extra: The extra of stlab that installs the package.
+        credentials: The environment variables with the credentials.
     """
 
     protocol: str
@@ -132,17 +132,17 @@ _DRIVERS = {
 
 
 def connect(address: StoreUrl) -> Any:
-    """Return a filesystem of fsspec of our own, which remembers no listings.
+    """Return a new fsspec filesystem that caches no listings.
 
     Raises:
-        UsageError: The package that it needs is not installed, or it wants settings.
+        UsageError: The package of the store is not installed, or a setting is missing.
     """
     driver = _DRIVERS[address.scheme]
     try:
         importlib.import_module(driver.package)
     except ImportError as error:
         raise UsageError(
-            f"{address} needs {driver.package}, which is not installed",
+            f"{address} requires {driver.package}, which is not installed",
             hint=f"pip install 'stlab[{driver.extra}]'",
         ) from error
     import fsspec
@@ -155,7 +155,7 @@ def connect(address: StoreUrl) -> Any:
             **_options(address),
         )
     if address.scheme == "s3":
-        # botocore's own are enough, and do not multiply.
+        # botocore retries by itself; both together would multiply.
         filesystem.retries = 1
     return filesystem
 
@@ -170,11 +170,11 @@ def _options(address: StoreUrl) -> dict[str, Any]:
                 "connect_timeout": _CONNECT_SECONDS,
                 "read_timeout": OPERATION_SECONDS,
                 "retries": {"total_max_attempts": _ATTEMPTS, "mode": "standard"},
-                # What is uploaded is read back; some stores refuse checksums that they do not know.
+                # Uploads are read back instead; some stores reject unknown checksums.
                 "request_checksum_calculation": "when_required",
                 "response_checksum_validation": "when_required",
             },
-            # One request a read, with nothing asked before it.
+            # One request per read, without a preceding one for the size.
             "max_concurrency": 1,
         }
     if address.scheme == "az":
@@ -185,20 +185,18 @@ def _options(address: StoreUrl) -> dict[str, Any]:
 
 @contextmanager
 def translate_errors(address: StoreUrl, *, writes: bool = False) -> Iterator[None]:
-    """Translate what a driver raises.
-
-    A missing object and one that is in the way are the caller's matter, and pass.
+    """Translate the errors of a driver.
 
     Args:
-        address: Where the repository lies.
-        writes: Whether something is written, so that what is missing can only be the bucket.
+        address: The repository.
+        writes: Whether the block writes, so that only the bucket can be missing.
 
     Raises:
-        FileNotFoundError: The object is missing.
-        FileExistsError: An object is in the way.
-        NotFoundError: There is no such bucket.
-        UsageError: The credentials are missing or refused, or a setting is.
-        ConflictError: Somebody else writes the same object at this moment; its kind is ``busy``.
+        FileNotFoundError: The object is missing; the caller handles it.
+        FileExistsError: The object exists already; the caller handles it.
+        NotFoundError: The bucket does not exist.
+        UsageError: Credentials or settings are missing or rejected.
+        ConflictError: Another process writes the same object; the kind is ``busy``.
         UnavailableError: The store does not answer, or fails.
     """
     try:
@@ -207,17 +205,17 @@ def translate_errors(address: StoreUrl, *, writes: bool = False) -> Iterator[Non
         raise
     except FileNotFoundError as error:
         if writes or error_code(error) in _NO_BUCKET:
-            raise _meaning(address, "NoSuchBucket") from error
+            raise _translate(address, "NoSuchBucket") from error
         raise
     except PermissionError as error:
         code = error_code(error)
-        known = any(code in meaning.codes for meaning in _MEANINGS)
-        raise _meaning(address, code if known else _REFUSED) from error
+        known = any(code in entry.codes for entry in _TRANSLATIONS)
+        raise _translate(address, code if known else _DENIED) from error
     except Exception as error:
         code = error_code(error)
-        if code in _IN_THE_WAY:
+        if code in _ALREADY_EXISTS:
             raise FileExistsError(code) from error
-        raise _meaning(address, code) from error
+        raise _translate(address, code) from error
 
 
 def error_code(error: BaseException) -> str:
@@ -238,10 +236,10 @@ def error_code(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _meaning(address: StoreUrl, code: str) -> StlabError:
-    meaning = next((one for one in _MEANINGS if code in one.codes), _SILENT)
+def _translate(address: StoreUrl, code: str) -> StlabError:
+    found = next((entry for entry in _TRANSLATIONS if code in entry.codes), _NO_ANSWER)
     credentials = _DRIVERS[address.scheme].credentials
     names = {"address": address, "code": code, "bucket": address.bucket, "keys": credentials}
-    return meaning.error(
-        meaning.message.format(**names), hint=meaning.hint.format(**names), kind=meaning.kind
+    return found.error(
+        found.message.format(**names), hint=found.hint.format(**names), kind=found.kind
     )

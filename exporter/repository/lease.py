@@ -1,25 +1,26 @@
-"""The lock of a model on an object store: a lease, since nobody there notices that a holder died.
+"""The lock of a model on an object store: a lease, since a store cannot notice that a holder died.
 
-A lock is an object ``lock-000042`` beside the repository. It is created only if it is not there
-(If-None-Match), which the store decides, so that of all who try one succeeds. Numbers only grow:
+A lock is an object ``lock-000042`` next to the repository. It is created only if it does not exist
+(If-None-Match); the store decides, so one of several concurrent attempts succeeds. Numbers only
+grow:
 
-- The lock of the highest number is the one that counts. Whoever wants it creates the next number,
-  and holds it only if it still is the highest once it is there: a slow one may have created a
-  number that was deleted meanwhile.
-- Who gives it back leaves it there as a tombstone, and the next holder deletes what lies below its
-  own, so that there is always a highest one to count from.
+- The lock with the highest number is the valid one. To acquire it, a process creates the next
+  number, and holds the lock only if that number is still the highest afterwards: a slow process may
+  have created a number that was deleted meanwhile.
+- A released lock stays as a tombstone, and the next holder deletes the numbers below its own, so
+  there is always a highest number to count from.
 
-A holder writes its lock anew every quarter of the lease. It is dead for the others where that did
-not happen for a whole lease *by the store's clock*: a probe object is written, and only then is the
-time of the lock read, so that a renewal between the two is seen. Store clocks count in seconds,
-hence one second of grace. A holder that has died on this very machine is told by the kernel.
+A holder rewrites its lock every quarter of the lease. For others the lease has expired if that did
+not happen for a whole lease *by the store's clock*: a probe object is written, and only then the
+time of the lock is read, so a renewal in between is noticed. Store clocks count in seconds, hence
+one second of grace. For a holder on this machine the kernel tells whether it is alive.
 
-The holder itself measures from before it asked for its last renewal, by a clock that goes on while
-the machine sleeps, so that its lease ends for itself before it ends for others. A lease that has
-ended is never renewed: others may have seen its end already. Before something changes that others
-see, `Lease.check` asks whether the number still is the highest, and for enough time left for one
-more request. What is not covered is a process that stands still between this check and its very
-next request for longer than a third of a lease: object stores take no condition on another object.
+The holder measures from before its last renewal request, by a clock that continues while the
+machine sleeps, so its lease expires for itself before it expires for others. An expired lease is
+never renewed, since others may have noticed. Before a visible change, `Lease.check` verifies that
+the number is still the highest and that there is time left for one more request. Not covered is a
+process that is suspended between this check and its next request for longer than a third of a
+lease: object stores support no condition on another object.
 """
 
 from __future__ import annotations
@@ -63,24 +64,24 @@ class Lease:
         self._end = since + self._seconds
         self._guard = threading.Lock()
         self._over = threading.Event()
-        self._renewer = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._renewer = threading.Thread(target=self._renew_until_over, name="lease", daemon=True)
 
     @classmethod
     @contextmanager
     def open(
         cls, store: ObjectStore, folder: str, model: str, seconds: float = LEASE_SECONDS
     ) -> Iterator[Lease]:
-        """Take the lock of a model, renew it in the background, and give it back at the end.
+        """Acquire the lock of a model, renew it in the background, and release it at the end.
 
         Args:
             store: The store.
-            folder: Where the model's locks lie.
-            model: What the lock is of, for messages.
-            seconds: How long it outlives a holder that died elsewhere.
+            folder: The folder of the model's locks.
+            model: The model, for messages.
+            seconds: How long the lock outlives a holder that died on another machine.
 
         Raises:
-            ConflictError: Another exporter holds it; it is named.
-            UsageError: The store does not honour conditional writes.
+            ConflictError: Another exporter holds the lock; the message names it.
+            UsageError: The store does not support conditional writes.
         """
         locks = _Locks(store, folder, model)
         content = {
@@ -88,42 +89,42 @@ class Lease:
             "token": uuid.uuid4().hex,
             **ProcessId.this_process().as_dict(),
         }
-        number, since = locks.take(content)
+        number, since = locks.acquire(content)
         lease = cls(locks, number, content, since)
         try:
             lease._renewer.start()
             locks.clean(number)
             yield lease
         finally:
-            lease._give_back()
+            lease._release()
 
     def check(self) -> None:
-        """Make sure that the lock is still held, with time left for one more request.
+        """Check that the lock is still held, with time left for one more request.
 
         Raises:
-            ConflictError: It was lost.
-            UnavailableError: The store does not say.
+            ConflictError: The lock was lost.
+            UnavailableError: The store does not answer.
         """
         with self._guard:
-            if self._left() < self._seconds / _RESERVE:
+            if self._seconds_left() < self._seconds / _RESERVE:
                 self._renew()
-            if self._left() < self._seconds / _RESERVE or self._locks.highest() != self._number:
+            expires = self._seconds_left() < self._seconds / _RESERVE
+            if expires or self._locks.highest() != self._number:
                 raise self._lost()
 
-    def _left(self) -> float:
+    def _seconds_left(self) -> float:
         return self._end - _now()
 
     def _renew(self) -> None:
-        asked = _now()
-        if self._left() <= 0 or self._locks.highest() != self._number:
+        requested = _now()
+        if self._seconds_left() <= 0 or self._locks.highest() != self._number:
             raise self._lost()
         self._locks.write(self._number, self._content)
-        if self._left() <= 0:
+        if self._seconds_left() <= 0:
             raise self._lost()
-        self._end = asked + self._seconds
+        self._end = requested + self._seconds
 
-    def _keep(self) -> None:
-        """Renew it until it is given back or lost."""
+    def _renew_until_over(self) -> None:
         while not self._over.wait(self._seconds / _RENEWALS):
             with self._guard:
                 try:
@@ -132,13 +133,13 @@ class Lease:
                     self._end = 0.0
                     return
                 except StlabError:
-                    continue  # the store may come back before the lease ends
+                    continue  # the store may recover before the lease expires
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         self._over.set()
         if self._renewer.is_alive():
             self._renewer.join()
-        # Without the store the lease ends by itself.
+        # If the store does not answer, the lease expires by itself.
         with suppress(StlabError):
             if self._locks.highest() == self._number:
                 self._locks.write(self._number, {**self._content, "released": True})
@@ -147,26 +148,26 @@ class Lease:
 
     def _lost(self) -> ConflictError:
         return ConflictError(
-            f"the lock of '{self._locks.model}' was lost: this process or the store stood still "
-            f"for longer than {self._seconds:g} s, and others may work on the model",
+            f"the lock of '{self._locks.model}' was lost: this process or the store did not "
+            f"respond for longer than {self._seconds:g} s, and another export may be running",
             hint="Run the same command again; it finishes what this one began.",
         )
 
 
 class _Locks:
-    """The locks of one model."""
+    """The lock objects of one model."""
 
     def __init__(self, store: ObjectStore, folder: str, model: str) -> None:
         self.store = store
         self.folder = folder
         self.model = model
 
-    def take(self, content: dict[str, Any]) -> tuple[int, float]:
-        """Create the lock that counts; returns its number, and since when it is held."""
+    def acquire(self, content: dict[str, Any]) -> tuple[int, float]:
+        """Create the valid lock; return its number, and the time from which it is held."""
         for _ in range(_TRIES):
             last = self.highest()
             if last and not self._is_free(last):
-                continue  # it is gone: others are at it
+                continue  # another process has just deleted it
             number, since = last + 1, _now()
             encoded = _encode(content)
             if not self.store.create(self._name(number), encoded):
@@ -177,18 +178,18 @@ class _Locks:
             if self.store.create(self._name(number), encoded + b"\n"):
                 self.delete(number)
                 raise UsageError(
-                    f"the store of {self.store.address} does not honour conditional writes "
-                    "(If-None-Match), so that two exports at once could not be told apart",
-                    hint="Use a store that does, or a local folder.",
+                    f"the store of {self.store.address} ignores conditional writes "
+                    "(If-None-Match), so concurrent exports could not exclude each other",
+                    hint="Use a store that supports them, or a local folder.",
                 )
             return number, since
         raise ConflictError(
-            f"others take the lock of '{self.model}' again and again",
+            f"other exports of '{self.model}' keep acquiring its lock",
             hint="Wait for them to end, then run the same command again.",
         )
 
     def highest(self) -> int:
-        """Return the number of the lock that counts; 0 where there was none yet."""
+        """Return the number of the valid lock; 0 if there was none yet."""
         return max(self._numbers(), default=0)
 
     def write(self, number: int, content: dict[str, Any]) -> None:
@@ -198,17 +199,17 @@ class _Locks:
         self.store.delete(self._name(number))
 
     def clean(self, number: int) -> None:
-        """Delete the locks before one, and the probes of those who asked for it."""
+        """Delete the locks below a number, and left-over probes."""
         for name in self.store.list(self.folder):
             found = _LOCK.fullmatch(name)
             if name.startswith("probe-") or (found is not None and int(found[1]) < number):
                 self.store.delete(f"{self.folder}/{name}")
 
     def _is_free(self, number: int) -> bool:
-        """Whether a lock may be followed by the next one; False where it is not there any more.
+        """Whether a lock was released or has expired; False if it no longer exists.
 
         Raises:
-            ConflictError: Its holder lives, as far as anybody can tell.
+            ConflictError: The lock is held.
         """
         raw = self.store.read(self._name(number))
         if raw is None:
@@ -225,12 +226,12 @@ class _Locks:
         rest = max(0.0, seconds + _GRACE_SECONDS - age.total_seconds())
         raise ConflictError(
             f"another export of '{self.model}' to this repository is running ({holder}); its lock "
-            f"ends in {rest:.0f} s unless it is renewed",
+            f"expires in {rest:.0f} s unless it is renewed",
             hint="Wait for it to end, then run the same command again.",
         )
 
     def _age(self, number: int) -> timedelta | None:
-        """Return how old a lock is by the store's clock; None where it is gone."""
+        """Return the age of a lock by the store's clock; None if it no longer exists."""
         probe = f"{self.folder}/probe-{uuid.uuid4().hex}"
         self.store.replace(probe, b"")
         try:
@@ -252,7 +253,7 @@ def _encode(content: dict[str, Any]) -> bytes:
 
 
 def _decode(raw: bytes) -> dict[str, Any]:
-    """Return what a lock says; one that cannot be read is somebody's."""
+    """Return the content of a lock; an unreadable one counts as held by an unknown process."""
     try:
         content = dict(parse_json(raw))
         seconds = float(content["seconds"])
@@ -262,5 +263,5 @@ def _decode(raw: bytes) -> dict[str, Any]:
 
 
 def _now() -> float:
-    """Return seconds by a clock that goes on while the machine sleeps."""
+    """Return seconds by a clock that continues while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,7 +1,7 @@
 """A Triton model repository in a local folder.
 
-A version's directory appears whole, by one rename, and is never overwritten. Which versions are
-served is said by the model's config.pbtxt alone, which is replaced in one step.
+A version's complete directory appears by one rename, and is never overwritten. The model's
+config.pbtxt alone decides which versions are served; it is replaced atomically.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = ["LocalRepository"]
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class LocalModelDir:
     """A model's directory in a local folder; see `exporter.repository.model_dir.ModelDir`."""
 
     path: Path
@@ -87,14 +87,14 @@ class LocalRepository:
     """The repository below one folder.
 
     Attributes:
-        root: The folder that a server is given as ``--model-repository``.
+        root: The folder, a server's ``--model-repository``.
     """
 
     root: Path
 
     @contextmanager
     def workspace(self, model: str) -> Iterator[Path]:
-        """See `Repository.workspace`; the folder lies on the repository's filesystem."""
+        """See `Repository.workspace`; the folder is on the repository's filesystem."""
         with Workspace.open(self.root, model) as work:
             yield work.path
 
@@ -106,10 +106,10 @@ class LocalRepository:
         """See `Repository.clean_up`."""
         if has_leftovers(self.root, model):
             with suppress(StlabError), self.workspace(model):
-                pass  # it begins with that
+                pass  # opening it deletes them
 
     def ensure_locked(self, model: str) -> None:
-        """See `Repository.ensure_locked`; the kernel takes no lock from a living holder."""
+        """See `Repository.ensure_locked`; a flock cannot expire."""
 
     def versions(self, model: str) -> tuple[int, ...]:
         """See `Repository.versions`."""
@@ -117,13 +117,13 @@ class LocalRepository:
 
     def bundle(self, model: str, version: int) -> Bundle | None:
         """See `Repository.bundle`."""
-        path = self._place(model, version)
+        path = self._version_dir(model, version)
         return Bundle.open(path, model, version) if (path / MANIFEST).is_file() else None
 
     def fetch(
         self,
         bundle: Bundle,
-        folder: Path,  # noqa: ARG002 - they are at hand
+        folder: Path,  # noqa: ARG002 - the files are local
     ) -> Bundle:
         """See `Repository.fetch`."""
         self.verify(bundle)
@@ -131,7 +131,7 @@ class LocalRepository:
 
     def verify(self, bundle: Bundle) -> None:
         """See `Repository.verify`."""
-        Bundle(self._place(bundle.model, bundle.version), bundle.manifest).verify()
+        Bundle(self._version_dir(bundle.model, bundle.version), bundle.manifest).verify()
 
     def served_versions(self, model: str) -> tuple[int, ...]:
         """See `Repository.served_versions`."""
@@ -144,20 +144,19 @@ class LocalRepository:
     def publish(self, bundle: Bundle, work: Path) -> Publication | None:
         """See `Repository.publish`.
 
-        A model that is new here arrives with its config in one rename, since it has nothing to
-        switch from.
+        A new model's directory is moved in with its config, by one rename.
         """
         with translate_errors(self.root):
-            place = self._folder(bundle.model)
-            reject_foreign_files(place)
-            target = self._place(bundle.model, bundle.version)
-            ours, whole = published_state(self, bundle)
-            ours = ours or is_remnant(bundle, place)
-            if whole:
+            model_dir = self._folder(bundle.model)
+            reject_foreign_files(model_dir)
+            target = self._version_dir(bundle.model, bundle.version)
+            same, intact = published_state(self, bundle)
+            same = same or is_remnant(bundle, model_dir)
+            if intact:
                 self._add_warmup(bundle)
                 return None
-            if target.is_dir() and not ours:
-                check_replaceable(self, bundle, place)
+            if target.is_dir() and not same:
+                check_replaceable(self, bundle, model_dir)
             folder = work / f"publish-{uuid.uuid4().hex}" / bundle.model
             lay_out(bundle, folder, bundle.config)
             open_to_readers(folder)
@@ -169,7 +168,7 @@ class LocalRepository:
                 folder.rename(target.parent)
                 sync(self.root)
                 return Publication(is_new_model=True)
-            publication = Publication(displaced=self._set_aside(target, work))
+            publication = Publication(displaced=self._move_out(target, work))
             try:
                 self._add_warmup(bundle)
                 (folder / target.name).rename(target)
@@ -177,12 +176,12 @@ class LocalRepository:
             except BaseException:
                 self.unpublish(bundle, publication, work)
                 raise
-            return None if ours else publication
+            return None if same else publication
 
     def unpublish(self, bundle: Bundle, publication: Publication, work: Path) -> None:
-        """See `Repository.unpublish`: without the version that it names the server had nothing."""
+        """See `Repository.unpublish`."""
         with translate_errors(self.root):
-            target = self._place(bundle.model, bundle.version)
+            target = self._version_dir(bundle.model, bundle.version)
             if publication.is_new_model:
                 self._remove(target.parent, work)
                 return
@@ -194,32 +193,28 @@ class LocalRepository:
                 sync(target.parent)
             self._drop_warmup(bundle.model, list(warmup_files(bundle)))
 
-    def check_compatible(self, bundle: Bundle, beside: Iterable[int]) -> None:
-        """See `Repository.check_compatible`."""
-        merged_config(self, bundle, beside)
-
-    def activate(self, bundle: Bundle, beside: Iterable[int], work: Path) -> Path | None:
+    def activate(self, bundle: Bundle, other_versions: Iterable[int], work: Path) -> Path | None:
         """See `Repository.activate`."""
         with translate_errors(self.root):
             path = self.root / bundle.model / CONFIG
-            text = render(merged_config(self, bundle, beside))
-            kept = None
+            text = render(merged_config(self, bundle, other_versions))
+            previous = None
             if path.is_file():
-                kept = work / f"config-{uuid.uuid4().hex}"
-                copy_file(path, kept)
-            if kept is None or text.encode() != kept.read_bytes():
+                previous = work / f"config-{uuid.uuid4().hex}"
+                copy_file(path, previous)
+            if previous is None or text.encode() != previous.read_bytes():
                 replace_file(path, text.encode(), work)
-            return kept
+            return previous
 
-    def restore_config(self, model: str, kept: Path | None) -> None:
-        """Undo `activate`; it takes no room on the disk."""
+    def restore_config(self, model: str, previous: Path | None) -> None:
+        """See `Repository.restore_config`; it needs no disk space."""
         with translate_errors(self.root):
             path = self.root / model / CONFIG
-            if kept is None:
+            if previous is None:
                 path.unlink(missing_ok=True)
             else:
-                kept.replace(path)
-                # A server reads again what has become newer.
+                previous.replace(path)
+                # A server reloads a file only if it has become newer.
                 os.utime(path)
             sync(path.parent)
 
@@ -228,13 +223,13 @@ class LocalRepository:
         check_not_served(self, model, version)
         with translate_errors(self.root):
             bundle = self.bundle(model, version)
-            self._remove(self._place(model, version), work)
+            self._remove(self._version_dir(model, version), work)
             self._drop_warmup(model, () if bundle is None else list(warmup_files(bundle)))
 
-    def _folder(self, model: str) -> Folder:
-        return Folder(self.root / model)
+    def _folder(self, model: str) -> LocalModelDir:
+        return LocalModelDir(self.root / model)
 
-    def _place(self, model: str, version: int) -> Path:
+    def _version_dir(self, model: str, version: int) -> Path:
         return self.root / model / str(version)
 
     def _drop_warmup(self, model: str, names: Collection[str]) -> None:
@@ -256,16 +251,16 @@ class LocalRepository:
             temporary.replace(target)
             sync(target.parent)
 
-    def _set_aside(self, path: Path, work: Path) -> Path | None:
-        """Move something out of the root, if it is there, and return where it lies now."""
+    def _move_out(self, path: Path, work: Path) -> Path | None:
+        """Move a folder out of the root, if it exists, and return its new path."""
         if not path.exists():
             return None
-        away = work / f"removed-{uuid.uuid4().hex}"
-        path.rename(away)
+        moved = work / f"removed-{uuid.uuid4().hex}"
+        path.rename(moved)
         sync(path.parent)
-        return away
+        return moved
 
     def _remove(self, path: Path, work: Path) -> None:
-        away = self._set_aside(path, work)
-        if away is not None:
-            shutil.rmtree(away, ignore_errors=True)
+        moved = self._move_out(path, work)
+        if moved is not None:
+            shutil.rmtree(moved, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a model's directory looks like, and whether one that is found looks so."""
+"""The layout of a model's directory, and the check of one that exists."""
 
 from __future__ import annotations
 
@@ -32,52 +32,52 @@ _CODE = frozenset({"so", "py"})
 
 
 class ModelDir(Protocol):
-    """A model's directory, wherever it lies."""
+    """A model's directory, local or on an object store; paths are relative to it."""
 
     def __str__(self) -> str: ...
 
     def entries(self, folder: str = "") -> Collection[str]:
-        """Return the names directly in it, or in a folder of it."""
+        """Return the names directly in the directory, or in a folder of it."""
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of this name, relative to the directory."""
+        """Whether a file exists."""
 
     def read(self, name: str) -> bytes | None:
-        """Return a file's content; None where there is none."""
+        """Return a file's content; None if it does not exist."""
 
     def holds(self, bundle: Bundle, name: str, at: str) -> bool:
-        """Whether a file is the one that a bundle knows under a name."""
+        """Whether the file at a path equals a bundle's file."""
 
     def begins(self, bundle: Bundle, name: str, at: str) -> bool:
-        """Whether a file is the beginning of the one that a bundle has under a name.
+        """Whether the file at a path is the beginning of a bundle's file.
 
         Args:
-            bundle: A bundle with all of its files at hand.
+            bundle: A bundle with all of its files on local disk.
             name: The bundle's file.
-            at: The file in the directory.
+            at: The path in the directory.
         """
 
 
 def version_files(bundle: Bundle) -> tuple[str, ...]:
     """Return the files of a version's directory, the manifest last.
 
-    What the manifest does not name nobody has proven, and a server runs a .so that it finds.
+    Files that the manifest does not list are left out: a server would run a .so that it finds.
     """
     report = [REPORT] if (bundle.path / REPORT).is_file() else []
     return (*bundle.files, *report, MANIFEST)
 
 
 def warmup_files(bundle: Bundle) -> Iterator[str]:
-    """Return the files of a bundle that lie in the model's directory as well."""
+    """Return the files of a bundle that are in the model's directory as well."""
     return (name for name in bundle.files if name.startswith(f"{WARMUP}/"))
 
 
 def lay_out(bundle: Bundle, folder: Path, config: str) -> None:
-    """Lay a bundle out as a model directory that serves it, by links to the bundle's files.
+    """Create the model directory that serves a bundle, with links to the bundle's files.
 
     Args:
         bundle: The bundle.
-        folder: The model directory to make; its name must be the model's.
+        folder: The model directory to create; its name must be the model's.
         config: The text of its config.pbtxt.
     """
     version = folder / str(bundle.version)
@@ -88,72 +88,70 @@ def lay_out(bundle: Bundle, folder: Path, config: str) -> None:
     (folder / CONFIG).write_text(config)
 
 
-def versions_at(place: ModelDir) -> tuple[int, ...]:
-    """Return the versions that lie in a model's directory, in order."""
-    found = {name: served_version(name) for name in place.entries()}
-    return tuple(
-        sorted(v for name, v in found.items() if v is not None and place.has(f"{name}/{MANIFEST}"))
-    )
+def versions_at(model_dir: ModelDir) -> tuple[int, ...]:
+    """Return the versions in a model's directory, in order."""
+    complete = (name for name in model_dir.entries() if model_dir.has(f"{name}/{MANIFEST}"))
+    return tuple(sorted(v for v in map(served_version, complete) if v is not None))
 
 
-def live_config(place: ModelDir) -> Any:
-    """Return a model directory's configuration, or None where there is none.
+def live_config(model_dir: ModelDir) -> Any:
+    """Return the configuration of a model's directory, or None if it has none.
 
     Raises:
-        ValidationFailedError: It cannot be read, or is cut short.
+        ValidationFailedError: The file cannot be read, or is truncated.
     """
-    content = place.read(CONFIG)
+    content = model_dir.read(CONFIG)
     if content is None:
         return None
-    config = parse(content.decode(errors="replace"), where=f"{place}/{CONFIG}")
-    # The backend is the last that stlab writes.
+    config = parse(content.decode(errors="replace"), where=f"{model_dir}/{CONFIG}")
+    # The backend is the last field that stlab writes.
     if not config.backend and not config.platform:
         raise ValidationFailedError(
-            f"{place}/{CONFIG} is cut short: it names no backend",
-            hint="Export the served version again, which writes the file again.",
+            f"{model_dir}/{CONFIG} is truncated: the backend is missing",
+            hint="Export the served version again, which rewrites the file.",
             kind="config",
         )
     return config
 
 
-def served_versions(place: ModelDir) -> tuple[int, ...]:
-    """Return the versions that a model's live config names.
+def served_versions(model_dir: ModelDir) -> tuple[int, ...]:
+    """Return the versions in a model's live config.
 
     Raises:
-        ValidationFailedError: It cannot be read.
+        ValidationFailedError: The config cannot be read.
     """
-    config = live_config(place)
+    config = live_config(model_dir)
     return () if config is None else tuple(config.version_policy.specific.versions)
 
 
-def reject_foreign_files(place: ModelDir, unfinished: Collection[int] = ()) -> None:
+def reject_foreign_files(model_dir: ModelDir, unfinished: Collection[int] = ()) -> None:
     """Reject a model directory that stlab did not create.
 
-    A config that is damaged passes: the next export writes it again.
+    A damaged config passes: the next export rewrites it.
 
     Args:
-        place: The directory, which need not be there.
-        unfinished: Versions that may lack their manifest, since we left them so.
+        model_dir: The directory; it need not exist.
+        unfinished: Versions that may lack their manifest, since an export was interrupted.
 
     Raises:
         ConflictError: It holds a version without manifest, code that a server would run, or a
-            config that leaves it to the server which versions are served.
+            config without a list of versions.
     """
     found = ""
-    for name in sorted(place.entries()):
+    for name in sorted(model_dir.entries()):
         # A directory that begins with a digit is a version to Triton.
-        if name[:1].isdigit() and not place.has(f"{name}/{MANIFEST}"):
+        if name[:1].isdigit() and not model_dir.has(f"{name}/{MANIFEST}"):
             if served_version(name) not in unfinished:
                 found = f"'{name}', a version without {MANIFEST}"
         elif name.rpartition(".")[2] in _CODE and "." in name:
             found = f"'{name}', which a server would run"
     config = None
     with suppress(ValidationFailedError):
-        config = live_config(place)
+        config = live_config(model_dir)
     if config is not None and not config.version_policy.specific.versions:
-        found = f"a {CONFIG} that names no versions"
+        found = f"a {CONFIG} without a list of versions"
     if found:
         raise ConflictError(
-            f"{place} was not made by stlab alone: it holds {found}",
+            f"stlab did not create everything in {model_dir}: it holds {found}",
             hint="Move it out of the repository, or export to another --repository.",
         )

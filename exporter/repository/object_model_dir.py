@@ -18,12 +18,12 @@ __all__ = ["ObjectModelDir"]
 
 @dataclass(frozen=True, slots=True)
 class ObjectModelDir:
-    """A model's directory as it was listed; see `exporter.repository.model_dir.ModelDir`.
+    """A listing of a model's directory; see `exporter.repository.model_dir.ModelDir`.
 
     Attributes:
-        store: Where it lies.
-        folder: Its name there.
-        sizes: The files below it by relative name, with their bytes.
+        store: The store.
+        folder: The directory's name in the store.
+        sizes: The size in bytes of every file, by relative name.
     """
 
     store: ObjectStore
@@ -32,7 +32,7 @@ class ObjectModelDir:
 
     @classmethod
     def list(cls, store: ObjectStore, folder: str) -> Self:
-        """List a model's directory, as it is now."""
+        """List a model's directory."""
         return cls(store, folder, store.list(folder))
 
     def __str__(self) -> str:

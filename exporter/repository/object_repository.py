@@ -1,10 +1,10 @@
 """A Triton model repository on an object store.
 
-The layout is that of a local folder. Nothing can be renamed here, so order takes its place: within
-a version the manifest is written last and deleted first, so that its presence means that the
-version is whole; warm-up data come before the config that names them, and the config comes last. A
-version that is under way is noted beside the repository, and the next run removes what is left of
-it. Which versions are served is said by the model's config.pbtxt alone, which is one object.
+The layout is that of a local folder. Object stores cannot rename, so the order of writes takes its
+place: within a version the manifest is written last and deleted first, so a version with a manifest
+is complete; warm-up data are written before the config that refers to them, and the config last. An
+unfinished version is marked next to the repository, and the next run deletes what is left of it.
+The model's config.pbtxt alone, which is one object, decides which versions are served.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from exporter.bundle import CONFIG, MANIFEST, REPORT, SAMPLES, WARMUP, Bundle, file_digest
 from exporter.errors import ConflictError, StlabError, ValidationFailedError
-from exporter.names import artifact_path, served_version
+from exporter.names import artifact_path
 from exporter.repository.base import Publication, merged_config
 from exporter.repository.lease import LEASE_SECONDS, Lease
 from exporter.repository.model_dir import (
@@ -31,6 +31,7 @@ from exporter.repository.model_dir import (
     warmup_files,
 )
 from exporter.repository.object_model_dir import ObjectModelDir
+from exporter.repository.object_state import ObjectState
 from exporter.repository.object_store import ObjectStore
 from exporter.repository.published import (
     check_not_served,
@@ -41,46 +42,46 @@ from exporter.repository.published import (
     published_state,
     unused_warmup_files,
 )
-from exporter.repository.workspace import FORMER_IDENTITY, IDENTITY, explain_full_disk
+from exporter.repository.workspace import explain_full_disk
 from exporter.system.environment import temporary_folder
 from exporter.triton.model_config import render
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from exporter.repository.url import StoreUrl
 
 __all__ = ["ObjectRepository"]
 
-_UNFINISHED = "unfinished-"
-_READ_AT_ONCE = (CONFIG, SAMPLES, REPORT)
+_DOWNLOADED_WITH_MANIFEST = (CONFIG, SAMPLES, REPORT)
 
 
 class ObjectRepository:
     """The repository below a prefix of a bucket.
 
     Args:
-        address: Where it lies.
+        address: The URL.
         lease_seconds: How long a lock outlives a holder that died on another machine.
 
-    Whatever reads or writes raises what `exporter.repository.fsspec_drivers.translate_errors` does.
+    Methods raise the errors of `exporter.repository.fsspec_drivers.translate_errors`.
     """
 
     def __init__(self, address: StoreUrl, lease_seconds: float = LEASE_SECONDS) -> None:
         self.store = ObjectStore(address)
         self._root = address.name
-        self._beside = f".{address.name}.stlab"
+        self._state = ObjectState(self.store, address.name)
         self._lease_seconds = lease_seconds
         self._leases: dict[str, Lease] = {}
 
     @contextmanager
     def workspace(self, model: str) -> Iterator[Path]:
-        """See `Repository.workspace`; the folder is a temporary one of this machine."""
-        with Lease.open(self.store, self._notes(model), model, self._lease_seconds) as lease:
+        """See `Repository.workspace`; the folder is a temporary one on this machine."""
+        locks = self._state.folder(model)
+        with Lease.open(self.store, locks, model, self._lease_seconds) as lease:
             self._leases[model] = lease
             try:
-                self._keep_identity()
-                self._clean(model)
+                self._state.create_identity()
+                self._delete_leftovers(model)
                 with (
                     tempfile.TemporaryDirectory(prefix="stlab-work-") as work,
                     explain_full_disk(Path(work)),
@@ -91,34 +92,33 @@ class ObjectRepository:
 
     def clean_up(self, model: str) -> None:
         """See `Repository.clean_up`."""
-        if self._unfinished(model):
+        if self._state.unfinished(model):
             with suppress(StlabError), self.workspace(model):
-                pass  # it begins with that
+                pass  # opening it deletes them
 
     def ensure_locked(self, model: str) -> None:
         """See `Repository.ensure_locked`."""
         if model not in self._leases:
             raise ConflictError(
                 f"the lock of '{model}' is not held",
-                hint="This is a fault of stlab: it changes a model only in its workspace.",
+                hint="This is a bug in stlab; please report it.",
             )
         self._leases[model].check()
 
     def identity(self) -> str:
         """See `Repository.identity`."""
-        found = self._identity_at(IDENTITY) or self._identity_at(FORMER_IDENTITY) or b""
-        return found.decode(errors="replace").strip()
+        return self._state.identity()
 
     def versions(self, model: str) -> tuple[int, ...]:
         """See `Repository.versions`."""
-        return versions_at(self._look(model))
+        return versions_at(self._list(model))
 
     def bundle(self, model: str, version: int) -> Bundle | None:
         """See `Repository.bundle`; the model's own files are not downloaded."""
         folder = self._scratch / uuid.uuid4().hex / str(version)
         if not self._read_into(folder, model, MANIFEST):
             return None
-        for name in _READ_AT_ONCE:
+        for name in _DOWNLOADED_WITH_MANIFEST:
             self._read_into(folder, model, name)
         return Bundle.open(folder, model, version)
 
@@ -136,96 +136,93 @@ class ObjectRepository:
 
     def verify(self, bundle: Bundle) -> None:
         """See `Repository.verify`."""
-        place, version = self._look(bundle.model), bundle.version
+        model_dir, version = self._list(bundle.model), bundle.version
         bundle.verify_at(
-            place.version(version), lambda name: place.holds(bundle, name, f"{version}/{name}")
+            model_dir.version(version),
+            lambda name: model_dir.holds(bundle, name, f"{version}/{name}"),
         )
 
     def served_versions(self, model: str) -> tuple[int, ...]:
         """See `Repository.served_versions`."""
-        return served_versions(self._look(model))
+        return served_versions(self._list(model))
 
     def is_serving(self, bundle: Bundle) -> bool:
         """See `Repository.is_serving`."""
-        place = self._look(bundle.model)
-        return is_served(self, bundle, place, self._unfinished(bundle.model))
+        model_dir = self._list(bundle.model)
+        return is_served(self, bundle, model_dir, self._state.unfinished(bundle.model))
 
     def publish(
         self,
         bundle: Bundle,
-        work: Path,  # noqa: ARG002 - nothing need be laid out
+        work: Path,  # noqa: ARG002 - nothing is staged
     ) -> Publication | None:
         """See `Repository.publish`.
 
-        Another bundle that lies in the version's place without being served is deleted, and does
-        not come back.
+        Another bundle under the same version that is not served is deleted, and `unpublish` does
+        not restore it.
         """
         model, version = bundle.model, bundle.version
-        place = self._look(model)
-        reject_foreign_files(place, self._unfinished(model))
-        ours, whole = published_state(self, bundle)
-        ours = ours or is_remnant(bundle, place)
-        if whole:
+        model_dir = self._list(model)
+        reject_foreign_files(model_dir, self._state.unfinished(model))
+        same, intact = published_state(self, bundle)
+        same = same or is_remnant(bundle, model_dir)
+        if intact:
             self._add_warmup(bundle)
             return None
-        if place.version(version) and not ours:
-            check_replaceable(self, bundle, place)
-            self._take_away(model, version)
-            place = self._look(model)
+        if model_dir.version(version) and not same:
+            check_replaceable(self, bundle, model_dir)
+            self._delete_version(model, version)
+            model_dir = self._list(model)
         try:
-            self._put_version(bundle, place)
+            self._upload_version(bundle, model_dir)
             self._add_warmup(bundle)
         except BaseException:
-            if not ours:
+            if not same:
                 with suppress(StlabError):
-                    self._take_away(model, version)
+                    self._delete_version(model, version)
             raise
-        return None if ours else Publication(is_new_model=not place.sizes)
+        return None if same else Publication(is_new_model=not model_dir.sizes)
 
     def unpublish(
         self,
         bundle: Bundle,
-        publication: Publication,  # noqa: ARG002 - nothing was set aside
+        publication: Publication,  # noqa: ARG002 - nothing was displaced
         work: Path,  # noqa: ARG002
     ) -> None:
         """See `Repository.unpublish`."""
         if bundle.version not in possibly_served(self, bundle.model):
-            self._take_away(bundle.model, bundle.version)
+            self._delete_version(bundle.model, bundle.version)
 
-    def check_compatible(self, bundle: Bundle, beside: Iterable[int]) -> None:
-        """See `Repository.check_compatible`."""
-        merged_config(self, bundle, beside)
-
-    def activate(self, bundle: Bundle, beside: Iterable[int], work: Path) -> Path | None:
+    def activate(self, bundle: Bundle, other_versions: Iterable[int], work: Path) -> Path | None:
         """See `Repository.activate`."""
-        content = render(merged_config(self, bundle, beside)).encode()
-        before = self._look(bundle.model).read(CONFIG)
-        kept = None
+        content = render(merged_config(self, bundle, other_versions)).encode()
+        before = self._list(bundle.model).read(CONFIG)
+        previous = None
         if before is not None:
-            kept = work / f"config-{uuid.uuid4().hex}"
-            kept.write_bytes(before)
+            previous = work / f"config-{uuid.uuid4().hex}"
+            previous.write_bytes(before)
         if content != before:
             self.ensure_locked(bundle.model)
             self.store.replace(self._config(bundle.model), content)
-        return kept
+        return previous
 
-    def restore_config(self, model: str, kept: Path | None) -> None:
+    def restore_config(self, model: str, previous: Path | None) -> None:
         """See `Repository.restore_config`."""
         self.ensure_locked(model)
-        if kept is None:
+        if previous is None:
             self.store.delete(self._config(model))
         else:
-            self.store.replace(self._config(model), kept.read_bytes())
+            self.store.replace(self._config(model), previous.read_bytes())
 
     def remove(
         self,
         model: str,
         version: int,
-        work: Path,  # noqa: ARG002 - the store forgets at once
+        work: Path,  # noqa: ARG002 - nothing is moved out
     ) -> None:
         """See `Repository.remove`."""
         check_not_served(self, model, version)
-        self._take_away(model, version)
+        self._delete_version(model, version)
 
     @cached_property
     def _scratch(self) -> Path:
@@ -233,46 +230,24 @@ class ObjectRepository:
         weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
         return path
 
-    def _keep_identity(self) -> None:
-        """Give the repository its name, unless it has one, where no model's folder can be."""
-        if not self._identity_at(IDENTITY):
-            name = self._identity_at(FORMER_IDENTITY) or uuid.uuid4().hex.encode()
-            self.store.create(f"{self._beside}/{IDENTITY}", name)
-
-    def _identity_at(self, name: str) -> bytes | None:
-        return self.store.read(f"{self._beside}/{name}")
-
     def _folder(self, model: str) -> str:
         return f"{self._root}/{model}"
 
     def _config(self, model: str) -> str:
         return f"{self._folder(model)}/{CONFIG}"
 
-    def _notes(self, model: str) -> str:
-        return f"{self._beside}/{model}"
-
-    def _note(self, model: str, version: int) -> str:
-        return f"{self._notes(model)}/{_UNFINISHED}{version}"
-
-    def _look(self, model: str) -> ObjectModelDir:
+    def _list(self, model: str) -> ObjectModelDir:
         return ObjectModelDir.list(self.store, self._folder(model))
 
-    def _unfinished(self, model: str) -> Collection[int]:
-        """Return the versions that were under way when an export ended."""
-        names = self.store.list(self._notes(model))
-        noted = (served_version(n.removeprefix(_UNFINISHED)) for n in names if _UNFINISHED in n)
-        return [version for version in noted if version is not None]
-
-    def _clean(self, model: str) -> None:
-        """Remove what a killed export left; what the live config names stays."""
-        for version in self._unfinished(model):
-            place = self._look(model)
-            if place.has(f"{version}/{MANIFEST}"):
-                self.store.delete(self._note(model, version))
+    def _delete_leftovers(self, model: str) -> None:
+        """Delete the unfinished versions of killed exports, unless the live config serves them."""
+        for version in self._state.unfinished(model):
+            if self._list(model).has(f"{version}/{MANIFEST}"):
+                self._state.clear(model, version)
                 continue
-            with suppress(ValidationFailedError):  # whether it is served nobody can tell: it stays
+            with suppress(ValidationFailedError):  # it may be served: it stays
                 if version not in self.served_versions(model):
-                    self._take_away(model, version)
+                    self._delete_version(model, version)
 
     def _read_into(self, folder: Path, model: str, name: str) -> bool:
         content = self.store.read(f"{self._folder(model)}/{folder.name}/{name}")
@@ -281,42 +256,41 @@ class ObjectRepository:
             (folder / name).write_bytes(content)
         return content is not None
 
-    def _put_version(self, bundle: Bundle, place: ObjectModelDir) -> None:
-        """Upload what is missing or damaged of a version, its manifest last."""
+    def _upload_version(self, bundle: Bundle, model_dir: ObjectModelDir) -> None:
+        """Upload the missing or damaged files of a version, its manifest last."""
         model, version = bundle.model, bundle.version
         self.ensure_locked(model)
-        note = self._note(model, version)
-        self.store.replace(note, b"")
+        self._state.mark(model, version)
         wanted = version_files(bundle)
         for name in wanted:
             at = f"{version}/{name}"
-            if name != REPORT and place.holds(bundle, name, at):
+            if name != REPORT and model_dir.holds(bundle, name, at):
                 continue
             if not (bundle.path / name).is_file():
                 bundle.verify()
             if name == MANIFEST:
                 self.ensure_locked(model)
             digest = file_digest(bundle.path / name) if name == REPORT else bundle.digest(name)
-            self.store.upload(f"{place.folder}/{at}", bundle.path / name, digest)
-        for name in {*place.version(version)} - {*wanted, REPORT}:
-            self.store.delete(f"{place.folder}/{version}/{name}")
-        self.store.delete(note)
+            self.store.upload(f"{model_dir.folder}/{at}", bundle.path / name, digest)
+        for name in {*model_dir.version(version)} - {*wanted, REPORT}:
+            self.store.delete(f"{model_dir.folder}/{version}/{name}")
+        self._state.clear(model, version)
 
     def _add_warmup(self, bundle: Bundle) -> None:
-        place = self._look(bundle.model)
+        model_dir = self._list(bundle.model)
         for name in warmup_files(bundle):
-            if not place.holds(bundle, name, name):
+            if not model_dir.holds(bundle, name, name):
                 path, digest = bundle.path / name, bundle.digest(name)
-                self.store.upload(f"{place.folder}/{name}", path, digest)
+                self.store.upload(f"{model_dir.folder}/{name}", path, digest)
 
-    def _take_away(self, model: str, version: int) -> None:
-        """Delete a version, its manifest first, and the warm-up data that nobody needs then."""
+    def _delete_version(self, model: str, version: int) -> None:
+        """Delete a version, its manifest first, and then the unused warm-up data."""
         self.ensure_locked(model)
-        note, place = self._note(model, version), self._look(model)
-        self.store.replace(note, b"")
-        for name in sorted(place.version(version), key=lambda name: name != MANIFEST):
-            self.store.delete(f"{place.folder}/{version}/{name}")
-        warmup = [f"{WARMUP}/{name}" for name in place.entries(WARMUP)]
-        for name in unused_warmup_files(self, model, place, warmup):
-            self.store.delete(f"{place.folder}/{name}")
-        self.store.delete(note)
+        model_dir = self._list(model)
+        self._state.mark(model, version)
+        for name in sorted(model_dir.version(version), key=lambda name: name != MANIFEST):
+            self.store.delete(f"{model_dir.folder}/{version}/{name}")
+        warmup = [f"{WARMUP}/{name}" for name in model_dir.entries(WARMUP)]
+        for name in unused_warmup_files(self, model, model_dir, warmup):
+            self.store.delete(f"{model_dir.folder}/{name}")
+        self._state.clear(model, version)

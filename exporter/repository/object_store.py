@@ -1,7 +1,7 @@
-"""One narrow interface over object stores: read, create, replace, upload, list, delete.
+"""A narrow interface of object stores: read, create, replace, upload, list, delete.
 
 Names are relative to the folder that holds a repository's root: ``models/net/config.pbtxt`` of the
-repository ``s3://bucket/production/models``. Nothing is believed that was listed before.
+repository ``s3://bucket/production/models``. Listings are never cached.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ObjectStore"]
 
 _CHUNK = 16 * 2**20
-# A line slower than this many bytes a second is taken for a dead one.
+# Bytes per second below which a transfer counts as stalled.
 _SLOWEST = 2**20
 _TRIES, _PAUSE_SECONDS = 5, 0.1
 _TIMES = ("LastModified", "last_modified", "mtime", "updated")
@@ -34,9 +34,9 @@ class ObjectStore:
     """The objects below one folder of a bucket.
 
     Args:
-        address: Of the repository; its root's parent is where names begin.
+        address: The repository; names are relative to the parent of its root.
 
-    Every method raises what `exporter.repository.fsspec_drivers.translate_errors` does.
+    Every method raises the errors of `exporter.repository.fsspec_drivers.translate_errors`.
     """
 
     def __init__(self, address: StoreUrl) -> None:
@@ -47,7 +47,7 @@ class ObjectStore:
         return connect(self.address)
 
     def read(self, name: str) -> bytes | None:
-        """Return an object's content; None where there is none."""
+        """Return an object's content; None if it does not exist."""
         try:
             with translate_errors(self.address):
                 return bytes(self._files.cat_file(self._path(name), timeout=OPERATION_SECONDS))
@@ -55,15 +55,15 @@ class ObjectStore:
             return None
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write an object unless there is one, in one step.
+        """Create an object atomically, unless it exists.
 
         Args:
             name: The object.
-            content: What it is to hold; nobody else may write the same, so that a request whose
-                answer was lost can be told from one that somebody else was before.
+            content: The content, which must be unique to the caller: that tells a request whose
+                answer was lost from an object that another process created.
 
         Returns:
-            Whether it was created.
+            Whether the object was created.
         """
         for rest in reversed(range(_TRIES)):
             try:
@@ -82,32 +82,32 @@ class ObjectStore:
         return True
 
     def replace(self, name: str, content: bytes) -> None:
-        """Write an object, whatever is there."""
+        """Write an object, or overwrite it."""
         with translate_errors(self.address, writes=True):
             self._files.pipe_file(self._path(name), content, timeout=_limit(len(content)))
 
     def upload(self, name: str, path: Path, sha256: str) -> None:
-        """Write a local file, and read back what has arrived.
+        """Upload a local file, and verify the object by reading it back.
 
         Args:
             name: The object.
             path: The file.
-            sha256: The digest of what it must hold.
+            sha256: The expected digest.
 
         Raises:
-            UnavailableError: The object is not what was sent.
+            UnavailableError: The object differs from the file.
         """
         size = path.stat().st_size
         with translate_errors(self.address, writes=True):
             self._files.put_file(str(path), self._path(name), timeout=_limit(size))
         if self.digest(name, size) != sha256:
             raise UnavailableError(
-                f"{name} arrived at {self.address} otherwise than it was proven",
-                hint="Run the same command again; if it happens again, look at the store.",
+                f"checksum mismatch after upload of {name} to {self.address}",
+                hint="Run the same command again; if it happens again, check the store.",
             )
 
     def digest(self, name: str, size: int) -> str:
-        """Return the sha256 of an object's first bytes, as hex; empty where there is none."""
+        """Return the sha256 of an object's first ``size`` bytes; empty if it does not exist."""
         digest = hashlib.sha256()
         try:
             for content in self._chunks(name, size):
@@ -117,7 +117,7 @@ class ObjectStore:
         return digest.hexdigest()
 
     def download(self, name: str, path: Path, size: int) -> None:
-        """Write an object's first bytes into a local file; one that is not there makes no file."""
+        """Download an object's first ``size`` bytes to a file; no file if it does not exist."""
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with path.open("wb") as file:
@@ -126,7 +126,7 @@ class ObjectStore:
             path.unlink()
 
     def list(self, folder: str) -> Mapping[str, int]:
-        """Return the objects below a folder by their names relative to it, with their bytes."""
+        """Return the size in bytes of every object below a folder, by relative name."""
         path = f"{self._path(folder)}/"
         self._files.invalidate_cache()
         try:
@@ -134,7 +134,7 @@ class ObjectStore:
                 found = self._files.find(path[:-1], detail=True, timeout=OPERATION_SECONDS)
         except FileNotFoundError:
             return {}
-        # What ends with a slash is a folder's marker, which some tools make.
+        # A name that ends with a slash is a folder marker, which some tools create.
         return {
             name.removeprefix(path): int(entry["size"] or 0)
             for name, entry in sorted(found.items())
@@ -142,7 +142,7 @@ class ObjectStore:
         }
 
     def delete(self, name: str) -> None:
-        """Delete an object, if it is there."""
+        """Delete an object, if it exists."""
         try:
             with translate_errors(self.address):
                 self._files.rm_file(self._path(name), timeout=OPERATION_SECONDS)
@@ -150,7 +150,7 @@ class ObjectStore:
             return
 
     def written(self, name: str) -> datetime | None:
-        """Return when an object was written, by the store's own clock; None where it is not."""
+        """Return when an object was written, by the store's clock; None if it does not exist."""
         self._files.invalidate_cache()
         try:
             with translate_errors(self.address):
@@ -173,5 +173,5 @@ class ObjectStore:
 
 
 def _limit(size: int) -> float:
-    """Return the seconds that a transfer of so many bytes may take."""
+    """Return how many seconds a transfer of this many bytes may take."""
     return OPERATION_SECONDS + size / _SLOWEST

@@ -1,4 +1,4 @@
-"""What is known of published bundles in every repository, wherever it lies."""
+"""Checks of published bundles that all repositories share."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = [
 
 
 def published_state(repository: Repository, bundle: Bundle) -> tuple[bool, bool]:
-    """Return whether a version that is published is this bundle, and whether it is whole.
+    """Return whether the published version is this bundle, and whether it is intact.
 
-    Without the evidence that it passed, it is not.
+    A published bundle without its passing evidence is not intact.
     """
     try:
         published = repository.bundle(bundle.model, bundle.version)
@@ -46,23 +46,23 @@ def published_state(repository: Repository, bundle: Bundle) -> tuple[bool, bool]
     return True, not proven or published.passed_report() is not None
 
 
-def is_remnant(bundle: Bundle, place: ModelDir) -> bool:
-    """Whether a version in a model's directory is what damage left of this bundle.
+def is_remnant(bundle: Bundle, model_dir: ModelDir) -> bool:
+    """Whether a version in a model's directory is a truncated copy of this bundle.
 
-    A manifest that is cut short does not say whose it is; the files do.
+    A truncated manifest does not identify the bundle; the files do.
 
     Args:
-        bundle: A bundle with all of its files at hand.
-        place: The model's directory.
+        bundle: A bundle with all of its files on local disk.
+        model_dir: The model's directory.
     """
     names = {name: f"{bundle.version}/{name}" for name in (MANIFEST, *bundle.files)}
-    return place.has(names[MANIFEST]) and all(
-        place.begins(bundle, name, at) for name, at in names.items() if place.has(at)
+    return model_dir.has(names[MANIFEST]) and all(
+        model_dir.begins(bundle, name, at) for name, at in names.items() if model_dir.has(at)
     )
 
 
 def possibly_served(repository: Repository, model: str) -> tuple[int, ...]:
-    """Return the versions that the live config names; all published ones where it is damaged."""
+    """Return the versions in the live config; all published ones if it is damaged."""
     try:
         return repository.served_versions(model)
     except ValidationFailedError:
@@ -70,50 +70,50 @@ def possibly_served(repository: Repository, model: str) -> tuple[int, ...]:
 
 
 def is_served(
-    repository: Repository, bundle: Bundle, place: ModelDir, unfinished: Collection[int] = ()
+    repository: Repository, bundle: Bundle, model_dir: ModelDir, unfinished: Collection[int] = ()
 ) -> bool:
-    """Whether exactly this bundle lies in a model's directory, unharmed, and is served.
+    """Whether exactly this bundle is in a model's directory, intact and served.
 
     Args:
         repository: The repository.
         bundle: The bundle.
-        place: The model's directory in it.
+        model_dir: The model's directory.
         unfinished: See `exporter.repository.model_dir.reject_foreign_files`.
     """
     try:
-        reject_foreign_files(place, unfinished)
+        reject_foreign_files(model_dir, unfinished)
         if published_state(repository, bundle) != (True, True):
             return False
-        live = live_config(place)
+        live = live_config(model_dir)
         served = [] if live is None else list(live.version_policy.specific.versions)
-        # With another version beside it, the config may be that of the other's bundle.
+        # If other versions are served as well, the config may derive from one of their bundles.
         bundles = [repository.bundle(bundle.model, version) for version in served]
         configs = [merged_config(repository, one, served) for one in bundles if one is not None]
     except (ConflictError, ValidationFailedError):
         return False
-    whole = all(place.holds(bundle, name, name) for name in warmup_files(bundle))
-    return whole and bundle.version in served and live in configs
+    intact = all(model_dir.holds(bundle, name, name) for name in warmup_files(bundle))
+    return intact and bundle.version in served and live in configs
 
 
-def check_replaceable(repository: Repository, bundle: Bundle, place: ModelDir) -> None:
-    """Refuse to put a bundle in place of another one that is served.
+def check_replaceable(repository: Repository, bundle: Bundle, model_dir: ModelDir) -> None:
+    """Check that the version is not served with another bundle.
 
     Raises:
-        ConflictError: It is.
+        ConflictError: It is served.
     """
     if bundle.version in possibly_served(repository, bundle.model):
         raise ConflictError(
-            f"version {bundle.version} of '{bundle.model}' is served from {place} with another "
+            f"version {bundle.version} of '{bundle.model}' is served from {model_dir} with another "
             "bundle, and a published version is never overwritten",
             hint="Register the model as a new version, or export to another --repository.",
         )
 
 
 def check_not_served(repository: Repository, model: str, version: int) -> None:
-    """Refuse to delete a version that is served.
+    """Check that a version to delete is not served.
 
     Raises:
-        ConflictError: It is.
+        ConflictError: It is served.
     """
     if version in repository.served_versions(model):
         raise ConflictError(
@@ -123,11 +123,11 @@ def check_not_served(repository: Repository, model: str, version: int) -> None:
 
 
 def unused_warmup_files(
-    repository: Repository, model: str, place: ModelDir, names: Collection[str]
+    repository: Repository, model: str, model_dir: ModelDir, names: Collection[str]
 ) -> Collection[str]:
-    """Return which of a model's warm-up files belong to no published version.
+    """Return the warm-up files of a model that no published version needs.
 
-    A version that cannot be read might need any of them, and so might the live config.
+    A version that cannot be read may need any of them, and so may the live config.
     """
     needed: set[str] = set()
     try:
@@ -136,5 +136,5 @@ def unused_warmup_files(
             needed |= set(() if bundle is None else bundle.files)
     except ValidationFailedError:
         return ()
-    config = (place.read(CONFIG) or b"").decode(errors="replace")
+    config = (model_dir.read(CONFIG) or b"").decode(errors="replace")
     return [n for n in names if n not in needed and n.rpartition("/")[2] not in config]

@@ -1,6 +1,6 @@
-"""Object-store URLs: what a user writes, and what a Triton server must be told.
+"""Object-store URLs: as a user writes them, and as a Triton server reads them.
 
-| written | to Triton |
+| user | Triton |
 |---|---|
 | ``s3://bucket/prefix`` | the same, or with the endpoint of ``AWS_ENDPOINT_URL`` in it |
 | ``s3://http://host:port/bucket/prefix`` | the same |
@@ -8,8 +8,8 @@
 | ``az://container/prefix``, ``abfs://container/prefix`` | ``as://account/container/prefix`` |
 | ``as://account/container/prefix`` | the same |
 
-Triton takes an endpoint apart by a pattern that wants a port, and knows letters, digits, ``.``,
-``-`` and ``_`` alone in a path: what it would misread is refused here.
+Triton's pattern for an endpoint requires a port, and its paths allow letters, digits, ``.``, ``-``
+and ``_`` only: a URL that it would misread is rejected here.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _OWN_ENDPOINT = re.compile(r"(?:(https?)://)?([0-9A-Za-z.\-]+:[0-9]{1,5})/(.*)")
 _BUCKET = re.compile(r"[0-9a-z][0-9a-z._\-]{1,62}")
 _SEGMENT = re.compile(r"[0-9A-Za-z._\-]+")
 _PORTS = {"http": "80", "https": "443"}
-# What fsspec's drivers read, and what Triton reads.
-_SAME = (
+# A variable of fsspec's drivers, and its name in Triton.
+_SYNONYMS = (
     ("AWS_REGION", "AWS_DEFAULT_REGION"),
     ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"),
     ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY"),
 )
 
-# What the stores' libraries in the server read: credentials, and the way to the store.
+# What the server's store libraries read: credentials and network settings.
 _PREFIXES = {"s3": ("AWS_",), "gs": ("GOOGLE_", "CLOUDSDK_"), "az": ("AZURE_",)}
-_REACHING = (
+_NETWORK = (
     "TRITON_CLOUD_CREDENTIAL_PATH",
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_", "CURL_CA_BUNDLE"),
 )
@@ -73,20 +73,20 @@ class StoreUrl:
 
     @classmethod
     def parse(cls, url: str, environment: Mapping[str, str] = os.environ) -> StoreUrl:
-        """Read a URL.
+        """Parse a URL.
 
         Args:
-            url: What the user wrote.
-            environment: Where an endpoint or an account may be named.
+            url: The URL as the user wrote it.
+            environment: May hold the endpoint or the account.
 
         Raises:
-            UsageError: There is no such store, or a name that a server would misread.
+            UsageError: The store is not supported, or Triton would misread a name.
         """
         written, _, rest = url.partition("://")
         scheme = _SCHEMES.get(written, "")
         if not scheme:
             raise UsageError(
-                f"{redact(url)} is neither a folder nor on a store that Triton reads",
+                f"{redact(url)} is neither a folder nor on a store that Triton supports",
                 hint="Use a local folder, s3://bucket/prefix, gs://bucket/prefix or "
                 "az://container/prefix.",
             )
@@ -99,13 +99,13 @@ class StoreUrl:
         segments = prefix.split("/")
         if not _BUCKET.fullmatch(bucket) or not all(map(_is_clean, segments if prefix else ())):
             raise UsageError(
-                f"{redact(url)} has a name in it that Triton would misread",
+                f"{redact(url)} contains a name that Triton would misread",
                 hint="Use letters, digits, '.', '-' and '_' between single slashes.",
             )
         if not prefix:
             raise UsageError(
-                f"{redact(url)} has no prefix: beside the repository there must be room for its "
-                "lock, and every folder in it is a model to Triton",
+                f"{redact(url)} has no prefix: the lock must be next to the repository, since "
+                "Triton takes every folder inside for a model",
                 hint=f"Use a prefix: {redact(url).rstrip('/')}/models",
             )
         return cls(scheme, endpoint, account, bucket, prefix)
@@ -128,30 +128,30 @@ class StoreUrl:
         return self.prefix.rpartition("/")[2]
 
     def for_server(self) -> str:
-        """Return the URL that a Triton server must be given.
+        """Return the URL for a Triton server.
 
         Raises:
-            UsageError: Triton needs the name of Azure's account, and nothing tells it.
+            UsageError: The Azure storage account is missing.
         """
         if self.scheme == "az" and not self.account:
             raise UsageError(
-                f"{self} does not say of which storage account",
-                hint="Set AZURE_STORAGE_ACCOUNT_NAME, or write as://account/container/prefix.",
+                f"{self} lacks the storage account",
+                hint="Set AZURE_STORAGE_ACCOUNT_NAME, or use as://account/container/prefix.",
             )
         return str(self)
 
     def server_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """Return what a Triton server needs of an environment to reach the store, and no more."""
-        prefixes = (*_PREFIXES[self.scheme], *_REACHING)
-        told = {
+        """Return only those environment variables that a Triton server needs for the store."""
+        prefixes = (*_PREFIXES[self.scheme], *_NETWORK)
+        variables = {
             name: value for name, value in environment.items() if name.upper().startswith(prefixes)
         }
-        for ours, theirs in _SAME:
-            if ours in told:
-                told.setdefault(theirs, told[ours])
+        for name, triton_name in _SYNONYMS:
+            if name in variables:
+                variables.setdefault(triton_name, variables[name])
         if self.account:
-            told["AZURE_STORAGE_ACCOUNT"] = self.account
-        return told
+            variables["AZURE_STORAGE_ACCOUNT"] = self.account
+        return variables
 
 
 def _is_clean(segment: str) -> bool:
@@ -164,7 +164,7 @@ def _endpoint(rest: str, environment: Mapping[str, str]) -> tuple[str, str]:
     if own is not None:
         return f"{own[1] or 'http'}://{own[2]}", own[3]
     if rest.startswith(("http://", "https://")):
-        # Without a port; also where there are a user and a password, which are refused.
+        # Without a port, or with a user and a password, which are rejected.
         scheme, _, rest = rest.partition("://")
         host, _, rest = rest.partition("/")
         return _with_port(f"{scheme}://{host}", "the URL"), rest
@@ -179,8 +179,8 @@ def _with_port(endpoint: str, where: str) -> str:
     if found is None:
         raise UsageError(
             f"the S3 endpoint in {where} is not of the form http://host:port",
-            hint="Triton takes no path, no user and no IPv6 address in it; secrets come from "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+            hint="Triton supports no path, user or IPv6 address in it; set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY for credentials.",
         )
     return f"{found[1]}://{found[2]}:{found[3] or _PORTS[found[1]]}"
 

@@ -1,7 +1,7 @@
-"""The folder beside a repository where candidates are prepared, and the lock that guards it.
+"""The staging folder next to a local repository, and its lock.
 
-Every folder below a repository's root is a model to Triton, dot-folders included, so this one lies
-beside the root, on the same filesystem: what is ready moves in by one rename.
+Triton takes every folder below a repository's root for a model, dot-folders included. So staging is
+next to the root, on the same filesystem: a complete version is moved in by one rename.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import shutil
-import socket
 import tempfile
 import uuid
 from contextlib import contextmanager, suppress
@@ -21,6 +20,8 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import ConflictError
 from exporter.repository.atomic_files import sync, translate_errors
+from exporter.system.processes import ProcessId
+from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,17 +36,17 @@ __all__ = [
 ]
 
 IDENTITY = ".identity"
-"""Where a repository's name is kept; no model's name begins with a dot."""
+"""The file with a repository's identifier; no model's name begins with a dot."""
 
 FORMER_IDENTITY = "identity"
-"""Where it was kept before, which is also where a model called ``identity`` has its lock."""
+"""Its name in earlier releases, which is also the folder of a model called ``identity``."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A private folder beside the repository, while this process holds the model's lock.
+    """A private folder next to the repository, while this process holds the model's lock.
 
     Attributes:
         path: An empty folder on the repository's filesystem.
@@ -56,28 +57,28 @@ class Workspace:
     @classmethod
     @contextmanager
     def open(cls, root: Path, model: str) -> Iterator[Workspace]:
-        """Take the lock of a model, clean up what a killed run left, and give it back at the end.
+        """Acquire the lock of a model, delete what a killed run left, and release it at the end.
 
-        The lock is the kernel's (flock): it ends with its holder, however that ends.
+        The lock is the kernel's (flock), which releases it when the holder ends.
 
         Raises:
-            ConflictError: Another exporter works on the model; it is named.
+            ConflictError: Another exporter holds the lock; the message names it.
         """
-        folder = _beside(root) / model
+        folder = _staging(root) / model
         with translate_errors(root):
-            _beside(root).mkdir(parents=True, exist_ok=True)
+            _staging(root).mkdir(parents=True, exist_ok=True)
             _move_identity(root, make_room=model == FORMER_IDENTITY)
             folder.mkdir(exist_ok=True)
             lock = (folder / "lock").open("a+")
         with lock:
             with translate_errors(root):
-                _take(lock.fileno(), folder / "lock", model)
+                _lock(lock.fileno(), folder / "lock", model)
             try:
                 with translate_errors(root):
                     for leftover in folder.glob("work-*"):
                         shutil.rmtree(leftover, ignore_errors=True)
                     work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
-                    _name(root, work)
+                    _create_identity(root, work)
                 with explain_full_disk(root):
                     yield cls(work)
             finally:
@@ -87,28 +88,28 @@ class Workspace:
 
 
 def has_leftovers(root: Path, model: str) -> bool:
-    """Whether a workspace lies there: of a killed run, or of one that is under way."""
-    return any((_beside(root) / model).glob("work-*"))
+    """Whether a workspace exists: of a killed command, or of a running one."""
+    return any((_staging(root) / model).glob("work-*"))
 
 
 def read_identity(root: Path) -> str:
-    """Return the name that a repository got when it was first used; empty before."""
+    """Return the identifier that a repository got at its first use; empty before."""
     for name in (IDENTITY, FORMER_IDENTITY):
-        path = _beside(root) / name
+        path = _staging(root) / name
         if path.is_file():
             return path.read_text(errors="replace").strip()
     return ""
 
 
 def _move_identity(root: Path, *, make_room: bool) -> None:
-    """Keep a repository's name where no model's folder can be.
+    """Move the identifier to a file whose name no model can have.
 
-    The former file stays for earlier releases, except where the model's own folder needs its name.
+    The former file stays for earlier releases, unless a model's folder needs its name.
     """
-    former, path = _beside(root) / FORMER_IDENTITY, _beside(root) / IDENTITY
+    former, path = _staging(root) / FORMER_IDENTITY, _staging(root) / IDENTITY
     if not former.is_file():
         return
-    # Another exporter may do the same at this moment.
+    # Another exporter may do the same concurrently.
     with suppress(FileExistsError, FileNotFoundError):
         os.link(former, path)
     if make_room and path.is_file():
@@ -117,28 +118,28 @@ def _move_identity(root: Path, *, make_room: bool) -> None:
             former.unlink()
 
 
-def _name(root: Path, work: Path) -> None:
-    """Give a repository its name, unless it has one."""
+def _create_identity(root: Path, work: Path) -> None:
+    """Give a repository its identifier, unless it has one."""
     if not read_identity(root):
         new = work / IDENTITY
         new.write_text(f"{uuid.uuid4().hex}\n")
         sync(new)
         with suppress(FileExistsError):
-            os.link(new, _beside(root) / IDENTITY)
+            os.link(new, _staging(root) / IDENTITY)
         new.unlink()
 
 
-def _beside(root: Path) -> Path:
-    whole = root.resolve()
-    return whole.parent / f".{whole.name}.stlab"
+def _staging(root: Path) -> Path:
+    resolved = root.resolve()
+    return resolved.parent / f".{resolved.name}.stlab"
 
 
 @contextmanager
 def explain_full_disk(root: Path) -> Iterator[None]:
-    """Explain a full disk, whoever met it first in this folder.
+    """Translate the error of a full disk, whatever code of the block raises it.
 
     Raises:
-        UnavailableError: The disk is full.
+        UnavailableError: The disk is full or read-only.
     """
     try:
         yield
@@ -149,15 +150,20 @@ def explain_full_disk(root: Path) -> Iterator[None]:
             raise
 
 
-def _take(descriptor: int, path: Path, model: str) -> None:
+def _lock(descriptor: int, path: Path, model: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = path.read_text() or "another process"
         raise ConflictError(
-            f"another export of '{model}' to this repository is running ({holder})",
+            f"another export of '{model}' to this repository is running ({_holder(path)})",
             hint="Wait for it to end, then run the same command again.",
         ) from error
-    holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
     os.ftruncate(descriptor, 0)
-    os.write(descriptor, holder.encode())
+    os.write(descriptor, json.dumps(ProcessId.this_process().as_dict()).encode())
+
+
+def _holder(path: Path) -> str:
+    try:
+        return str(ProcessId.read(parse_json(path)))
+    except UNFIT:
+        return "another process"

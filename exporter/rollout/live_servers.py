@@ -1,4 +1,4 @@
-"""Makes a published version the served one on live servers, and checks what they answer."""
+"""Load a published version on live servers, and replay its samples there."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 __all__ = ["answers", "check_servers", "reload", "unload", "verify", "wrong_answers"]
 
 LOAD_SECONDS = 600.0
-# No registered model that is exported has a name that begins so.
-_NOBODYS = "_stlab-mode-probe"
+# The names of exported models do not begin with an underscore.
+_PROBE_MODEL = "_stlab-mode-probe"
 _NOT_EXPLICIT = "explicit model load / unload is not allowed"
 
 
 def reload(url: str, bundle: Bundle, *, must_serve: bool = True) -> None:
-    """Tell a server to read a model's directory again, and check the version.
+    """Reload a model on a server, and check that it serves the version.
 
     Args:
         url: The server's gRPC address.
-        bundle: The version that it is to serve.
-        must_serve: Whether to insist on it; False when going back to another one.
+        bundle: The version to serve.
+        must_serve: Whether the version must be served afterwards; False when undoing.
 
     Raises:
         UnavailableError: The server does not answer.
-        ConflictError: It serves another repository.
-        ValidationFailedError: It refuses to load the version.
+        ConflictError: The server serves another repository.
+        ValidationFailedError: The server fails to load the version.
     """
     with connect(url, timeout=LOAD_SECONDS) as client:
         try:
@@ -50,24 +50,24 @@ def reload(url: str, bundle: Bundle, *, must_serve: bool = True) -> None:
         except (Unavailable, DeadlineExceeded, PermissionDenied):
             raise
         except TritonClientError as error:
-            raise _refusal(url, bundle, error) from error
+            raise _load_error(url, bundle, error) from error
         if must_serve:
             _check_version(client, url, bundle)
 
 
 def unload(url: str, model: str) -> None:
-    """Tell a server to serve a model no longer.
+    """Unload a model from a server.
 
     Raises:
         UnavailableError: The server does not answer.
-        ValidationFailedError: It refuses.
+        ValidationFailedError: The server rejects the request.
     """
     with connect(url) as client:
         client.repository.unload(model)
 
 
 def answers(url: str, bundle: Bundle) -> bool:
-    """Whether a server has this version ready, and answers its samples as it was proven.
+    """Whether a server has this version ready, and its outputs for the samples are in budget.
 
     Raises:
         UnavailableError: The server does not answer.
@@ -83,40 +83,40 @@ def verify(url: str, bundle: Bundle) -> Evidence:
         The evidence, passed.
 
     Raises:
-        ValidationFailedError: An answer is out of budget.
+        ValidationFailedError: The version is not ready, or an output is out of budget.
         UnavailableError: The server does not answer.
     """
     with connect(url) as client:
         evidence = _replay(client, bundle)
         if not evidence.passed:
-            client.metadata()  # a server that is gone has not answered wrongly
+            client.metadata()  # fails if the server is gone: then no check has failed
     if not evidence.passed:
         raise wrong_answers(url, bundle, evidence)
     return evidence
 
 
 def wrong_answers(url: str, bundle: Bundle, evidence: Evidence) -> ValidationFailedError:
-    """Return the error for a server whose answers are out of budget."""
+    """Return the error for a server whose outputs are out of budget."""
     return ValidationFailedError(
-        f"the server at {url} does not answer as version {bundle.version} of "
-        f"'{bundle.model}' was proven: {evidence.reason}",
-        hint="Compare its GPU, driver and Triton release with the proven ones.",
+        f"the outputs of the server at {url} differ from the proven outputs of version "
+        f"{bundle.version} of '{bundle.model}': {evidence.reason}",
+        hint="Compare its GPU, driver and Triton release with those of the report.",
         kind="parity",
     )
 
 
 def check_servers(urls: Sequence[str]) -> None:
-    """Check that every server answers and takes load commands, before anything is changed.
+    """Check that every server answers and accepts load requests, before anything is changed.
 
     Raises:
-        UnavailableError: One does not answer.
-        ConflictError: One is in mode ``none`` or ``poll``, or wants credentials.
+        UnavailableError: A server does not answer.
+        ConflictError: A server is in mode ``none`` or ``poll``, or requires credentials.
     """
     for url in urls:
         with connect(url) as client:
             try:
-                # In explicit mode there is nothing to do; in the others that is not allowed.
-                client.repository.unload(_NOBODYS)
+                # Does nothing in explicit mode, and is rejected in the others.
+                client.repository.unload(_PROBE_MODEL)
             except (Unavailable, DeadlineExceeded, PermissionDenied):
                 raise
             except ModelNotFound:
@@ -125,10 +125,10 @@ def check_servers(urls: Sequence[str]) -> None:
                 if _NOT_EXPLICIT not in error.message:
                     raise
                 raise ConflictError(
-                    f"the server at {url} does not take load commands: it runs in the mode 'none' "
-                    "or 'poll'",
-                    hint="Start it with --model-control-mode=explicit. Or leave --triton-url out: "
-                    "in the mode 'poll' a server finds the version itself, in 'none' it has to be "
+                    f"the server at {url} accepts no load requests: it runs with "
+                    "--model-control-mode=none or poll",
+                    hint="Start it with --model-control-mode=explicit. Or omit --triton-url: in "
+                    "mode 'poll' the server loads the version by itself, in mode 'none' it must be "
                     "restarted.",
                 ) from error
 
@@ -142,22 +142,22 @@ def _replay(client: TritonClient, bundle: Bundle) -> Evidence:
     return evidence
 
 
-def _refusal(url: str, bundle: Bundle, error: TritonClientError) -> StlabError:
+def _load_error(url: str, bundle: Bundle, error: TritonClientError) -> StlabError:
     text = " ".join(error.message.split())
     if "failed to poll from model repository" in text or "no such file" in text.lower():
         return ConflictError(
             f"the server at {url} does not serve this repository: {text}",
-            hint="Give --repository and --triton-url that belong together.",
+            hint="Pass the --repository that the server at --triton-url serves.",
         )
     return ValidationFailedError(
-        f"the server at {url} refuses version {bundle.version} of '{bundle.model}': {text}",
-        hint="It served the version before all along; the message is the server's own.",
+        f"the server at {url} cannot load version {bundle.version} of '{bundle.model}': {text}",
+        hint="The server kept serving the previous version; the message is the server's.",
         kind="target",
     )
 
 
 def _check_version(client: TritonClient, url: str, bundle: Bundle) -> None:
-    """Check that the config that the server reads names the version."""
+    """Check that the server's config contains the version."""
     try:
         served = client.model(bundle.model, bundle.version).config.versions
     except (ModelNotFound, NotReady):
@@ -165,6 +165,6 @@ def _check_version(client: TritonClient, url: str, bundle: Bundle) -> None:
     if bundle.version not in served:
         raise ConflictError(
             f"the server at {url} loaded '{bundle.model}', but not version {bundle.version} of it",
-            hint="Does it serve this --repository? A load-time config override hides files: unload "
-            "the model there first.",
+            hint="Check that it serves this --repository. If the model was loaded with a config "
+            "override, unload it there first.",
         )

@@ -1,4 +1,4 @@
-"""Publishes a proven bundle, makes it the served one, and undoes both if anything fails."""
+"""Publish, activate and verify a proven bundle, and undo all of it on failure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from exporter.errors import OutcomeUnknownError, StlabError
 from exporter.names import ARCHIVED
 from exporter.registry import is_current, repository_of
-from exporter.repository import possibly_served
+from exporter.repository import check_compatible, possibly_served
 from exporter.rollout.live_servers import answers, reload, unload, verify
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ __all__ = ["Rollout", "is_rolled_out", "versions_to_keep"]
 def is_rolled_out(
     repository: Repository, selection: Selection, alias: str, bundle: Bundle, urls: Sequence[str]
 ) -> bool:
-    """Whether the alias, the repository and every server already have exactly this bundle.
+    """Whether the alias, the repository and every server have exactly this bundle already.
 
     Raises:
         UnavailableError: The repository or a server does not answer.
@@ -53,27 +53,27 @@ def versions_to_keep(
         model: The model.
         alias: The alias that is rolled out.
         aliases: The version that every alias points to now.
-        versions: The tags of every version. With them, an alias that was rolled out to another
-            repository keeps nothing here: a rollback must not leave served what it takes back.
+        versions: The tags of every version. If given, the versions of aliases that were rolled out
+            to another repository are not kept: a rollback must not leave them served.
     """
     here = {"", repository.identity()}
-    named = {
+    aliased = {
         version
         for name, version in aliases.items()
         if name not in {alias, ARCHIVED}
         and (versions is None or repository_of(versions.get(version, {}), name) in here)
     }
-    return set(possibly_served(repository, model)) & named
+    return set(possibly_served(repository, model)) & aliased
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Where bundles go.
+    """The targets of a rollout.
 
     Attributes:
-        repository: Where they are published.
-        urls: gRPC addresses of the servers to activate them on.
-        workdir: The folder that the repository's workspace lent.
+        repository: The repository to publish to.
+        urls: gRPC addresses of the servers to activate on.
+        workdir: The folder from the repository's workspace.
     """
 
     repository: Repository
@@ -84,15 +84,15 @@ class Rollout:
     def apply(
         self, bundle: Bundle, other_versions: Collection[int], steps: Steps
     ) -> Iterator[None]:
-        """Publish, activate and verify; undone where that fails, or the block.
+        """Publish, activate and verify, then run the block; undo if a step or the block fails.
 
         Args:
-            bundle: What was proven.
+            bundle: The proven bundle.
             other_versions: Other versions that stay served.
-            steps: Told of every step.
+            steps: Receives progress events.
 
         Raises:
-            OutcomeUnknownError: The block cannot tell whether the alias was moved; the bundle stays
+            OutcomeUnknownError: Whether the block moved the alias is unknown; the bundle stays
                 published and served, and the next run finds out.
             StlabError: A step failed; repository and servers are as before.
         """
@@ -100,13 +100,13 @@ class Rollout:
         is_new_model = not possibly_served(repository, bundle.model)
         with contextlib.ExitStack() as undo:
             with steps("publish"):
-                repository.check_compatible(bundle, other_versions)
+                check_compatible(repository, bundle, other_versions)
                 publication = repository.publish(bundle, self.workdir)
                 if publication is not None:
                     undo.callback(repository.unpublish, bundle, publication, self.workdir)
             with steps("activate"):
-                kept = repository.activate(bundle, other_versions, self.workdir)
-                undo.callback(self._go_back, bundle, kept, is_new_model=is_new_model)
+                previous = repository.activate(bundle, other_versions, self.workdir)
+                undo.callback(self._deactivate, bundle, previous, is_new_model=is_new_model)
                 for url in self.urls:
                     reload(url, bundle)
             with steps("verify"):
@@ -119,8 +119,8 @@ class Rollout:
                 raise
             undo.pop_all()
 
-    def _go_back(self, bundle: Bundle, kept: Path | None, *, is_new_model: bool) -> None:
-        self.repository.restore_config(bundle.model, kept)
+    def _deactivate(self, bundle: Bundle, previous: Path | None, *, is_new_model: bool) -> None:
+        self.repository.restore_config(bundle.model, previous)
         for url in self.urls:
             with contextlib.suppress(StlabError):
                 if is_new_model:

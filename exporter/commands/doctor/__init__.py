@@ -1,1 +1,1 @@
-"""Check what is installed, reachable and allowed."""
+"""The doctor command: check what is installed, reachable and writable."""

@@ -1,4 +1,4 @@
-"""Looks at everything that an export needs, and says what is missing and what to do about it."""
+"""Check everything that an export needs, with a hint for whatever is missing."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ __all__ = ["DoctorRequest", "DoctorResult", "doctor"]
 
 _KINDS = {error.exit_code: error.default_kind for error in (UsageError, UnavailableError)}
 ANSWER_SECONDS = 10.0
-# What is asked of a store that it must be able to do: write an object, and delete it.
+# Written and deleted, to check the permissions for an object store.
 _PROBE = ".stlab-doctor"
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorRequest:
-    """What to look at.
+    """The request of `doctor`.
 
     Attributes:
         repository: The model repository.
         tracking_uri: The MLflow registry.
-        registry_named: Whether somebody named the registry, so that it has to be there.
+        registry_named: Whether the registry was configured, so that it must be reachable.
         triton_urls: gRPC addresses of servers.
-        triton_release: The Triton release that is to serve; the default where empty.
+        triton_release: The Triton release; empty for the default.
     """
 
     repository: str = DEFAULT_REPOSITORY
@@ -48,11 +48,11 @@ class DoctorRequest:
 
 @dataclass(frozen=True, slots=True)
 class DoctorResult(CommandResult):
-    """The object that ``--json`` prints.
+    """The result of `doctor`.
 
     Attributes:
-        release: The release that was looked for.
-        checks: What was looked at.
+        release: The Triton release.
+        checks: All checks.
     """
 
     release: str = ""
@@ -68,10 +68,10 @@ class DoctorResult(CommandResult):
 
 
 def doctor(request: DoctorRequest) -> DoctorResult:
-    """Look at everything; what cannot be looked at is a line like others.
+    """Run all checks; one that cannot run is a failed check.
 
     Raises:
-        UsageError: There is no such release.
+        UsageError: The release is unknown.
     """
     target = release(request.triton_release or DEFAULT_RELEASE)
     checks = (
@@ -84,12 +84,12 @@ def doctor(request: DoctorRequest) -> DoctorResult:
     failing = [check for check in checks if check.exit_code]
     if not failing:
         return DoctorResult(target.name, checks)
-    # What is missing here is to be mended first: waiting does not bring it.
+    # What is missing locally comes before what does not answer, which may recover by itself.
     first = min(failing, key=lambda check: check.exit_code)
     names = ", ".join(dict.fromkeys(check.name for check in failing))
     error = {
         "kind": _KINDS[first.exit_code],
-        "message": f"what is needed, or was named, is not there: {names}",
+        "message": f"missing or unreachable: {names}",
         "hint": first.hint,
     }
     return DoctorResult(target.name, checks, error=error, exit_code=first.exit_code)
@@ -101,7 +101,7 @@ def _target(target: Release) -> Check:
         return Check(
             "release",
             "warning",
-            f"{found}, as in the newest that is known",
+            f"{found}, assumed from the newest known release",
             f"Use --triton-release {list(RELEASES)[-1]}, or a newer stlab.",
         )
     return Check("release", "ok", found)
@@ -114,7 +114,7 @@ def _registry(request: DoctorRequest) -> Check:
         models = Registry.connect(request.tracking_uri).models()
     except StlabError as error:
         if not request.registry_named:
-            hint = "Set MLFLOW_TRACKING_URI to where your models are registered."
+            hint = "Set MLFLOW_TRACKING_URI to your registry."
             return Check("registry", "warning", error.message, hint)
         return _failed("registry", error)
     count = f"{len(models)} registered model{'' if len(models) == 1 else 's'}"
@@ -127,22 +127,22 @@ def _repository(url: str) -> Check:
         if isinstance(repository, ObjectRepository):
             repository.store.replace(_PROBE, b"")
             repository.store.delete(_PROBE)
-            return Check("repository", "ok", f"{url} can be written")
+            return Check("repository", "ok", f"{url} is writable")
     except StlabError as error:
         return _failed("repository", error)
     folder = Path(url)
-    # Candidates are prepared beside it.
+    # The staging folder is next to it.
     for path in (folder, folder.resolve().parent):
         if not is_writable(path):
             return Check(
                 "repository",
                 "failed",
-                f"{path} cannot be written",
-                "Give this user the right to write it, or name another one with --repository.",
+                f"{path} is not writable",
+                "Give this user the right to write it, or use another --repository.",
                 2,
             )
-    there = "" if folder.is_dir() else ", made when it is first used"
-    return Check("repository", "ok", f"{url} can be written{there}")
+    note = "" if folder.is_dir() else ", created on first use"
+    return Check("repository", "ok", f"{url} is writable{note}")
 
 
 def _server(url: str) -> Check:
@@ -156,11 +156,12 @@ def _server(url: str) -> Check:
             return Check(name, "warning", f"Triton {version}: {error.message}", error.hint)
     except StlabError as error:
         return _failed(name, error)
-    of = next((known.name for known in RELEASES.values() if known.core == version), "unknown")
-    return Check(name, "ok", f"Triton {version} (release {of}), takes load commands")
+    known = (entry.name for entry in RELEASES.values() if entry.core == version)
+    found = f"Triton {version} (release {next(known, 'unknown')}), accepts load requests"
+    return Check(name, "ok", found)
 
 
 def _failed(name: str, error: StlabError) -> Check:
-    # What is asked wrongly is for the caller to mend; all else does not answer as it should.
+    # A usage error is the caller's to fix; any other error means that the target is unavailable.
     code = UsageError.exit_code if isinstance(error, UsageError) else UnavailableError.exit_code
     return Check(name, "failed", error.message, error.hint, code)

@@ -1,4 +1,4 @@
-"""What is installed here: packages, the GPU, the server, the cache. Changes nothing."""
+"""Check what is installed: packages, the GPU, the server, the cache. Changes nothing."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["Check", "installed", "is_writable"]
 
 OLDEST_PYTHON = (3, 11)
-# A server with ONNX Runtime, torch aside.
+# The size of the embedded server with ONNX Runtime, without torch.
 CACHE_BYTES = 500 * 1024 * 1024
-# What each flavor of the registry needs beside torch and onnx, each package by the names that it
-# may have been installed under; the first is the one to install.
+# The packages of each flavor, besides torch and onnx: each by its alternative distribution names,
+# of which the first is recommended.
 _FLAVORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "sklearn": (("scikit-learn",), ("skl2onnx",), ("skops",)),
     "xgboost": (("xgboost-cpu", "xgboost"), ("scikit-learn",)),
@@ -41,14 +41,14 @@ _FLAVORS: dict[str, tuple[tuple[str, ...], ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """One check.
 
     Attributes:
-        name: What.
+        name: What was checked.
         status: ``ok``, ``missing``, ``warning`` or ``failed``.
-        found: What is there.
-        hint: What to do about it, with the command; empty where nothing is to do.
-        exit_code: The process's, where nothing can be done without it; else 0.
+        found: What was found.
+        hint: How to fix it, with the command; empty if there is nothing to fix.
+        exit_code: The exit code of the command if an export cannot run without it; else 0.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Check:
     exit_code: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object that ``--json`` prints of it."""
+        """Return the JSON object of the check."""
         return {
             "name": self.name,
             "status": self.status,
@@ -68,10 +68,10 @@ class Check:
 
 
 def installed(release: Release) -> Iterator[Check]:
-    """Yield a line for everything that an export may need here.
+    """Yield a check of everything that an export may need on this machine.
 
     Args:
-        release: The release that is to be served.
+        release: The target release.
     """
     yield _python()
     yield _torch()
@@ -88,8 +88,8 @@ def installed(release: Release) -> Iterator[Check]:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether a folder can be written, or be made where it is not there."""
-    return _is_writable(_existing(folder))
+    """Whether a folder is writable, or can be created."""
+    return _is_writable(_nearest_existing(folder))
 
 
 def _python() -> Check:
@@ -100,36 +100,36 @@ def _python() -> Check:
 
 
 def _torch() -> Check:
-    wanted = _wanted("torch")
-    check = _required("torch", f"torch{wanted}")
-    pinned = wanted.removeprefix("==")
-    if check.status == "ok" and wanted != pinned and check.found.split("+")[0] != pinned:
+    specifier = _specifier("torch")
+    check = _required("torch", f"torch{specifier}")
+    pinned = specifier.removeprefix("==")
+    if check.status == "ok" and specifier != pinned and check.found.split("+")[0] != pinned:
         return Check(
             "torch",
             "warning",
-            f"{check.found}; bundles are written by {pinned}",
-            f"pip install 'torch{wanted}' (another torch may write other bundles)",
+            f"{check.found}; bundles are built with {pinned}",
+            f"pip install 'torch{specifier}' (another torch may build other bundles)",
         )
     return check
 
 
 def _onnxruntime() -> Check:
     builds = {name: _version(name) for name in ("onnxruntime", "onnxruntime-gpu")}
-    there = {name: version for name, version in builds.items() if version}
-    if not there:
+    present = {name: version for name, version in builds.items() if version}
+    if not present:
         return Check("onnxruntime", "missing", "", "pip install 'onnxruntime>=1.20'", 2)
-    found = ", ".join(f"{name} {version}" for name, version in there.items())
+    found = ", ".join(f"{name} {version}" for name, version in present.items())
     try:
         import onnxruntime
 
         providers = onnxruntime.get_available_providers()
-    except Exception as error:  # noqa: BLE001 - a broken build raises what its libraries do
-        hint = f"pip install --force-reinstall {next(iter(there))}"
+    except Exception as error:  # noqa: BLE001 - a broken build raises any exception
+        hint = f"pip install --force-reinstall {next(iter(present))}"
         return Check("onnxruntime", "failed", f"{found}: {first_line(error)}", hint, 2)
     names = [name.removesuffix("ExecutionProvider") for name in providers]
     found = f"{found} ({', '.join(names)})"
-    if len(there) > 1:
-        hint = f"pip uninstall {' '.join(there)}, then install one (their files are the same)"
+    if len(present) > 1:
+        hint = f"pip uninstall {' '.join(present)}, then install one (they overwrite each other)"
         return Check("onnxruntime", "warning", found, hint)
     return Check("onnxruntime", "ok", found)
 
@@ -155,12 +155,12 @@ def _tensorrt(release: Release) -> Check:
 
     names = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
     version = next((found for found in map(_version, names) if found), "")
-    wanted = f"Triton {release.name} has {release.tensorrt or 'one that is not known here'}"
+    wanted = f"Triton {release.name} has {release.tensorrt or 'an unknown version'}"
     if not version:
-        hint = f"{install_command(release)} (for --format tensorrt, which needs a GPU)"
+        hint = f"{install_command(release)} (for --format tensorrt, which requires a GPU)"
         return Check("tensorrt", "missing", f"none; {wanted}", hint)
     if not release.tensorrt_matches(version):
-        hint = f"{install_command(release)} (a plan runs on the TensorRT that built it alone)"
+        hint = f"{install_command(release)} (a plan runs only on the TensorRT that built it)"
         return Check("tensorrt", "warning", f"{version}; {wanted}", hint)
     return Check("tensorrt", "ok", f"{version}; {wanted}")
 
@@ -172,7 +172,7 @@ def _gpu() -> Check:
     except CudaError as error:
         if not driver:
             return Check("gpu", "ok", "none; models are proven on the CPU")
-        hint = "See what nvidia-smi says; the driver may have been updated without a restart."
+        hint = "Check nvidia-smi; the driver may have been updated without a reboot."
         return Check("gpu", "warning", f"driver {driver}: {error}", hint)
     names = ", ".join(f"{g.name} ({g.capability}, {g.memory >> 30} GiB)" for g in found)
     return Check("gpu", "ok", f"{names or 'none'}; driver {driver or 'unknown'}")
@@ -188,12 +188,12 @@ def _server(release: Release) -> Check:
 def _confinement() -> Check:
     offered = confinement()
     if offered.complete:
-        return Check("confinement", "ok", f"{offered}: what keeps a model's code to itself")
+        return Check("confinement", "ok", f"{offered}: the sandbox of a model's code")
     hint = (
-        "apt-get install bubblewrap, or Linux 5.13 or newer with Landlock (for pickled models; "
-        "others are not confined here either)"
+        "apt-get install bubblewrap, or use Linux 5.13 or newer with Landlock (required for "
+        "pickled models; other models run unconfined)"
     )
-    return Check("confinement", "warning", f"{offered}; no pickled model is loaded here", hint)
+    return Check("confinement", "warning", f"{offered}; pickled models are not loaded", hint)
 
 
 def _cache() -> Check:
@@ -201,12 +201,12 @@ def _cache() -> Check:
         cache = cache_directory()
     except UsageError as error:
         return Check("cache", "failed", error.message, error.hint, error.exit_code)
-    there = _existing(cache)
-    free = shutil.disk_usage(there).free
+    existing = _nearest_existing(cache)
+    free = shutil.disk_usage(existing).free
     found = f"{cache}, {free / 2**30:.1f} GiB free"
-    hint = "Set STLAB_CACHE to a folder that can be written and has 500 MB to spare."
-    if not _is_writable(there):
-        return Check("cache", "failed", f"{cache} cannot be written", hint, 2)
+    hint = "Set STLAB_CACHE to a writable folder with 500 MB of free space."
+    if not _is_writable(existing):
+        return Check("cache", "failed", f"{cache} is not writable", hint, 2)
     return Check(
         "cache",
         "ok" if free > CACHE_BYTES else "warning",
@@ -222,16 +222,13 @@ def _required(name: str, requirement: str = "") -> Check:
     return Check(name, "ok", version)
 
 
-def _wanted(name: str) -> str:
-    """Return the versions of a package that stlab requires; empty where it requires none."""
+def _specifier(name: str) -> str:
+    """Return the versions of a package that stlab requires, such as ``==2.13.0``; may be empty."""
     try:
-        requirements = metadata.requires("stlab") or []
+        requirements = map(Requirement, metadata.requires("stlab") or [])
     except metadata.PackageNotFoundError:
         return ""
-    for requirement in map(Requirement, requirements):
-        if requirement.name == name and requirement.marker is None:
-            return str(requirement.specifier)
-    return ""
+    return next((str(r.specifier) for r in requirements if r.name == name and not r.marker), "")
 
 
 def _version(name: str) -> str:
@@ -241,10 +238,10 @@ def _version(name: str) -> str:
         return ""
 
 
-def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that is there."""
-    whole = folder.absolute()
-    return next(path for path in (whole, *whole.parents) if path.exists())
+def _nearest_existing(folder: Path) -> Path:
+    """Return the folder, or its nearest parent that exists."""
+    path = folder.absolute()
+    return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
 def _is_writable(path: Path) -> bool:

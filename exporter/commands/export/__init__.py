@@ -1,1 +1,1 @@
-"""Export a version: pull, build, prove, publish, and move the alias."""
+"""The export command: pull, build, prove, publish, and move the alias."""

@@ -20,12 +20,12 @@ __all__ = ["settings_digest", "settings_of"]
 def settings_of(
     request: ExportRequest, release_name: str, parts: Mapping[str, tuple[str, int]]
 ) -> BundleSettings:
-    """Return the settings that decide a bundle's content, besides the version itself.
+    """Return the settings that, with the version, decide a bundle's content.
 
     Args:
-        request: The request for the export.
+        request: The request.
         release_name: The target release.
-        parts: The models and versions that run before and after the version's own.
+        parts: The preprocessing and postprocessing models with their versions, by place.
     """
     settings: BundleSettings = {
         "format": request.format,
@@ -36,7 +36,7 @@ def settings_of(
         "samples": None if request.samples is None else file_digest(request.samples),
         "seed": SEED,
     }
-    # Only where it is set: bundles from before these settings keep their digest.
+    # Only if set, so that the digest of bundles without it stays the same.
     if request.max_queue_size:
         settings["max_queue_size"] = request.max_queue_size
     if request.accelerator:

@@ -1,9 +1,9 @@
-"""The way of the data, top to bottom.
+"""The export pipeline.
 
     resolve → pull → convert → configure → prove → publish → activate → verify → promote
 
-Each step lives in a module of its own and hands on one value. Every prefix is safe to stop at:
-until the last step the alias names what it named, and what fails on the way is undone.
+Every step is in a module of its own. The pipeline can stop after any of them: the alias moves in
+the last one, and a failure undoes the changes before it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from exporter.commands.result import run_job
 from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailedError
 from exporter.formats import check as check_format
 from exporter.parity.evidence import Evidence
-from exporter.progress import Listener, Silent, Steps
+from exporter.progress import Listener, Steps
 from exporter.proven_bundle import ProvenBundle
 from exporter.proving.prove import prove, prove_again, raise_if_failed
 from exporter.proving.server import open_server
@@ -54,27 +54,25 @@ if TYPE_CHECKING:
 __all__ = ["export"]
 
 Builder = Callable[[BuildJob, Evidence, Steps], Candidate]
-"""Builds a bundle: here, or in a process of its own."""
+"""Builds a bundle: in this process, or in a sandboxed one."""
 
 
 def export(
     request: ExportRequest, listener: Listener | None = None, *, isolated: bool = True
 ) -> ExportResult:
-    """Take a version from the registry to a served model, prove it, and move the alias.
+    """Convert a registered version, prove it, serve it, and move the alias.
 
     Args:
-        request: What is asked for.
-        listener: Told about every step.
-        isolated: Whether the model is run and converted in a process of its own, as it is in any
-            case where pickles may be loaded.
+        request: The request.
+        listener: Receives progress events.
+        isolated: Whether to run and convert the model in a sandboxed process; always the case with
+            ``allow_pickle``.
 
     Returns:
-        The result; on failure with ``status`` ``failed`` and the error in it.
+        The result; on failure its ``status`` is ``failed``, and it holds the error.
     """
-    apart = isolated or request.allow_pickle
-    return run_job(
-        _Export(request, Steps(listener or Silent()), build_isolated if apart else build)
-    )
+    builder = build_isolated if isolated or request.allow_pickle else build
+    return run_job(_Export(request, Steps(listener), builder))
 
 
 class _Export:
@@ -91,12 +89,12 @@ class _Export:
 
     @property
     def settings(self) -> BundleSettings:
-        """What decides the bundle's content, once the version is chosen."""
+        """The settings that decide the bundle's content, once the version is selected."""
         return settings_of(self.request, self.release.name, self.parts)
 
     @property
     def earlier(self) -> ReusableExport:
-        """What can be taken over of an earlier export."""
+        """An earlier export that may be reused."""
         return ReusableExport(self.request, self.settings, self.repository)
 
     def run(self) -> None:
@@ -105,15 +103,15 @@ class _Export:
             selection = self._select(registry)
             self.parts = pipeline_models(registry, selection.tags)
             recorded = self.earlier.find_bundle(selection)
-            settled = self.earlier.find_up_to_date(selection, recorded)
-            if settled is None and recorded is None:
+            up_to_date = self.earlier.find_up_to_date(selection, recorded)
+            if up_to_date is None and recorded is None:
                 check_format(self.request.format, self.release, self.request.prove_on)
                 self._check_confinement()
-        if settled is not None:
+        if up_to_date is not None:
             if not self.request.dry_run:
                 clean_up(registry, selection.model)
                 self.repository.clean_up(selection.model)
-            self.result = self.result.with_bundle("unchanged", settled)
+            self.result = self.result.with_bundle("unchanged", up_to_date)
         elif self.request.dry_run:
             self.result = replace(self.result, status="planned", plan=self._plan(recorded))
         else:
@@ -121,16 +119,16 @@ class _Export:
                 clean_up(registry, selection.model)
                 log = ExportLog(registry, selection, self.request)
                 proven = self._prove(registry, selection, recorded, log, work)
-                self._deliver(registry, selection, proven, log, work)
+                self._roll_out(registry, selection, proven, log, work)
 
     def _check_confinement(self) -> None:
-        """Refuse before anything is pulled what would be refused before it is loaded."""
+        """Fail before the download if pickles are allowed but cannot be sandboxed."""
         request = self.request
         if request.allow_pickle:
             check_confinement(allow_pickle=True, unconfined=request.unconfined)
 
     def _select(self, registry: Registry) -> Selection:
-        """Choose the version, and check that it may be promoted here and now."""
+        """Select the version, and check that the alias may be moved and the servers answer."""
         request = self.request
         selection = registry.select(request.model, request.alias, request.version)
         self.result = replace(self.result, version=selection.version, previous=selection.previous)
@@ -140,14 +138,14 @@ class _Export:
         return selection
 
     def _plan(self, recorded: BundleRef | None) -> tuple[str, ...]:
-        begin = (
+        first = (
             (f"reuse bundle {recorded.sha256[:12]}", "replay its samples")
             if recorded
             else ("pull", f"convert to {self.request.format}", "configure", "prove")
         )
         servers = tuple(f"activate on {url}" for url in self.request.triton_urls)
-        move = f"move '{self.request.alias}' to version {self.result.version}"
-        return (*begin, f"publish to {self.request.repository}", *servers, move)
+        last = f"move '{self.request.alias}' to version {self.result.version}"
+        return (*first, f"publish to {self.request.repository}", *servers, last)
 
     def _prove(
         self,
@@ -157,7 +155,7 @@ class _Export:
         log: ExportLog,
         work: Path,
     ) -> ProvenBundle:
-        """Prove the recorded bundle again, or a new one."""
+        """Prove the recorded bundle again, or build and prove a new one."""
         if recorded is not None:
             try:
                 with self.steps("fetch"):
@@ -166,9 +164,9 @@ class _Export:
                 with self._open_server(target, work) as server, self.steps("prove"):
                     prove_again(server, proven.bundle)
             except (NotFoundError, ValidationFailedError, ConflictError) as error:
-                lost = not isinstance(error, ConflictError) or error.kind == "bundle"
-                if self.request.alias == "prod" or error.kind == "batching" or not lost:
-                    raise  # built once: what staging proved, or nothing
+                unusable = not isinstance(error, ConflictError) or error.kind == "bundle"
+                if self.request.alias == "prod" or error.kind == "batching" or not unusable:
+                    raise  # prod takes only the bundle that staging proved
             else:
                 return proven
         with self._open_server(self.settings["release"], work) as server:
@@ -226,7 +224,7 @@ class _Export:
             self.result = replace(self.result, report=log.report)
         return ProvenBundle(bundle, evidence.summary(), log.bundle_uri, reused=False)
 
-    def _deliver(
+    def _roll_out(
         self,
         registry: Registry,
         selection: Selection,
@@ -234,13 +232,12 @@ class _Export:
         log: ExportLog,
         work: Path,
     ) -> None:
-        """Publish, activate and verify; then vouch for the bundle and move the alias."""
+        """Publish, activate and verify; then tag the version and move the alias."""
         bundle, parity = proven.bundle, proven.parity
-
         rollout = Rollout(self.repository, self.request.triton_urls, work)
         succeeded = False
         try:
-            # Under the lock: other aliases may have been moved while this version was proven.
+            # Read again: other aliases may have moved while this version was proven.
             other_versions = versions_to_keep(
                 self.repository,
                 selection.model,
@@ -251,14 +248,17 @@ class _Export:
             with rollout.apply(bundle, other_versions, self.steps), self.steps("promote"):
                 self.repository.ensure_locked(selection.model)
                 log.tag_version(bundle, parity)
-                here = self.repository.identity()
                 record = PromotionRecord(
-                    bundle.sha256, proven.uri, triggered_by(), selection.previous, here
+                    bundle=bundle.sha256,
+                    uri=proven.uri,
+                    by=triggered_by(),
+                    previous=selection.previous,
+                    repository=self.repository.identity(),
                 )
                 promote(registry, selection, self.request.alias, record)
             succeeded = True
             self.result = self.result.with_bundle("promoted", proven)
         finally:
-            # Whatever came of it, it is done by now: a record that fails changes nothing.
+            # The outcome is settled: a failure to log it must not change it.
             with contextlib.suppress(StlabError):
                 log.finish(bundle, parity, self.steps.seconds, succeeded=succeeded)

@@ -1,4 +1,4 @@
-"""The report of an export: ``report.json`` for machines, one self-contained page for people."""
+"""The report of an export: ``report.json``, and a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Report:
     """The content of report.json.
 
     Attributes:
-        content: Schema, bundle, subject, parity, and the error where there is one.
+        content: Schema, bundle, subject, parity, and the error or None.
     """
 
     content: Mapping[str, Any]
 
     def write_json(self, path: Path) -> None:
-        """Write the report for machines."""
+        """Write ``report.json``."""
         text = json.dumps(self.content, indent=1, sort_keys=True, allow_nan=False)
         path.write_text(text + "\n")
 
@@ -47,17 +47,17 @@ def report_of(
     server: str = "",
     failure: StlabError | None = None,
 ) -> Report:
-    """Put a report together.
+    """Return the report of an export.
 
     Args:
         model: The registered model.
-        version: The version examined.
-        evidence: What the checks measured.
-        bundle: The bundle they are about; None where none came to be.
-        server: The server that the candidate was proven on.
-        failure: Why the export was refused.
+        version: The version.
+        evidence: The results of the checks.
+        bundle: The bundle; None if none was built.
+        server: A description of the proving server.
+        failure: The error, if the version was rejected.
     """
-    manifest = {} if bundle is None else bundle.manifest
+    manifest: dict[str, Any] = {} if bundle is None else {**bundle.manifest}
     shown = ("source", "format", "precision", "converter", "libraries", "target", "batching",
              "interface", "settings")  # fmt: skip
     parity = redact_all(evidence.as_dict())
@@ -77,7 +77,7 @@ def report_of(
 
 
 def write_html(report: Report, path: Path) -> None:
-    """Write the report for people: one file that needs nothing else."""
+    """Write the HTML page: one file without external resources."""
     from jinja2 import Environment, StrictUndefined
 
     template = files("exporter.commands.export").joinpath("report.html.j2").read_text()
@@ -94,7 +94,7 @@ def _number(value: float | None) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A JSON value in words."""
+    """Return a JSON value as text."""
     if isinstance(value, dict):
         if set(value) == {"name", "datatype", "shape"}:
             return f"{value['name']} {value['datatype']} {value['shape']}"

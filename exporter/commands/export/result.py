@@ -1,4 +1,4 @@
-"""What an export ends with: one object for machines, the same on success and on failure."""
+"""The result of an export, a rollback or a pull."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["ExportResult"]
 
 @dataclass(frozen=True, slots=True)
 class ExportResult(JobResult):
-    """The object that ``--json`` prints.
+    """The result of `export`, `rollback` and `pull`.
 
     Attributes:
-        status: ``promoted``, ``unchanged``, ``planned`` or ``failed``; ``rolled_back``,
-            ``pulled``.
+        status: ``promoted``, ``unchanged``, ``planned`` or ``failed``; of a rollback
+            ``rolled_back``, of a pull ``pulled``.
         model: The registered model.
-        alias: The alias asked for.
-        version: The version chosen, once it is known.
-        previous: The version that the alias named before.
-        bundle: Digest, format, size, and whether an earlier bundle was used.
-        parity: The evidence in short.
-        repository: Where it was published.
+        alias: The requested alias.
+        version: The selected version, or None before the selection.
+        previous: The version that the alias pointed to before.
+        bundle: Digest, format, size, and whether an earlier bundle was reused.
+        parity: The summary of the evidence.
+        repository: The model repository.
         served_version: The version served under the alias now.
-        plan: The steps that would be taken, with ``--dry-run``.
-        report: Where the report lies.
+        plan: The planned steps of a dry run.
+        report: The address of the report.
     """
 
     model: str = ""
@@ -46,7 +46,7 @@ class ExportResult(JobResult):
     report: str | None = None
 
     def with_bundle(self, status: str, proven: ProvenBundle) -> ExportResult:
-        """Return the result with what is served under the alias now."""
+        """Return the result with a status, and the bundle served under the alias now."""
         return replace(
             self,
             status=status,

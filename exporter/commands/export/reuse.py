@@ -1,4 +1,4 @@
-"""What an earlier export left of a version: its evidence, its bundle, what is served of it."""
+"""Find what an earlier export of a version has done already: its bundle, and its rollout."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ __all__ = ["ReusableExport"]
 
 @dataclass(frozen=True, slots=True)
 class ReusableExport:
-    """Looks for what one request can take over.
+    """Finds the parts of an earlier export that a request can reuse.
 
     Attributes:
         request: The request.
-        settings: What decides a bundle's content; see
-            `exporter.commands.export.bundle_settings`.
-        repository: Where bundles are published.
+        settings: The settings of the bundle; see `exporter.commands.export.bundle_settings`.
+        repository: The model repository.
     """
 
     request: ExportRequest
@@ -45,21 +44,21 @@ class ReusableExport:
     repository: Repository
 
     def find_bundle(self, selection: Selection) -> BundleRef | None:
-        """Return the bundle that the version's tags name, if it is what is asked for.
+        """Return the recorded bundle of the version, if it was built with the same settings.
 
         Raises:
-            ConflictError: ``prod``, which takes nothing else, finds none.
+            ConflictError: The alias is ``prod``, and there is no proven bundle.
         """
         tags = selection.tags
         if self.request.alias == "prod":
-            # The very bundle that staging took: the version may have been exported again since.
-            taken = recorded_bundle(tags, "staging")
-            if taken is None:
+            # Not the newest bundle: the version may have been exported again after staging.
+            staged = recorded_bundle(tags, "staging")
+            if staged is None:
                 raise ConflictError(
-                    f"version {selection.version} has no passed evidence",
+                    f"version {selection.version} has no passing evidence for 'staging'",
                     hint=f"Prove it first: stlab-export {selection.model} --alias staging",
                 )
-            return taken
+            return staged
         newest = BundleTags.read(tags)
         if has_passed(tags) and newest.settings == settings_digest(self.settings):
             return BundleRef(newest.sha256, newest.uri)
@@ -68,10 +67,10 @@ class ReusableExport:
     def find_up_to_date(
         self, selection: Selection, recorded: BundleRef | None
     ) -> ProvenBundle | None:
-        """Return what is proven, published, served and promoted already, if all of it is.
+        """Return the bundle if it is proven, published, served and promoted already.
 
         Raises:
-            ValidationFailedError: Batching is required of a version that cannot be batched.
+            ValidationFailedError: Batching is required, and the version cannot be batched.
             UnavailableError: A server does not answer.
         """
         if recorded is None:
@@ -80,37 +79,37 @@ class ReusableExport:
             bundle = self.repository.bundle(selection.model, selection.version)
             if bundle is None or bundle.sha256 != recorded.sha256:
                 return None
-            proven = self._asked_for(load_passed(bundle, recorded.uri))
+            proven = self._check_request(load_passed(bundle, recorded.uri))
         except ValidationFailedError as error:
             if error.kind == "batching":
                 raise
             return None
         request = self.request
-        settled = is_rolled_out(
+        up_to_date = is_rolled_out(
             self.repository, selection, request.alias, bundle, request.triton_urls
         )
-        return proven if settled else None
+        return proven if up_to_date else None
 
     def fetch(
         self, registry: Registry, selection: Selection, recorded: BundleRef, folder: Path
     ) -> ProvenBundle:
-        """Download a recorded bundle, every file of it checked.
+        """Download a recorded bundle, and check every file.
 
         Raises:
-            NotFoundError: It is gone.
-            ConflictError: It is not what was proven; its kind is ``bundle``.
-            ValidationFailedError: It is not what is asked for.
-            UnavailableError: The registry or the artifact store went away.
+            NotFoundError: The bundle is gone.
+            ConflictError: The files are not those that were proven; the kind is ``bundle``.
+            ValidationFailedError: The bundle has other settings, or cannot be batched.
+            UnavailableError: The registry or the artifact store does not answer.
         """
         model, version = selection.model, selection.version
-        return self._asked_for(fetch_proven(registry, model, version, recorded, folder))
+        return self._check_request(fetch_proven(registry, model, version, recorded, folder))
 
-    def _asked_for(self, proven: ProvenBundle) -> ProvenBundle:
+    def _check_request(self, proven: ProvenBundle) -> ProvenBundle:
         bundle = proven.bundle
-        # A killed export may have left tags of which some are older than others.
+        # A killed export may have updated only some of the tags.
         if self.request.alias != "prod" and bundle.manifest.get("settings") != self.settings:
             raise ValidationFailedError(
-                f"the bundle of version {bundle.version} was made with other settings",
+                f"the bundle of version {bundle.version} was built with other settings",
                 hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
                 kind="bundle",
             )

@@ -1,4 +1,4 @@
-"""Writes down in MLflow what an export did: a run with bundle and report, tags on the version."""
+"""Log an export in MLflow: a run with bundle and report, and tags on the version."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HTML = "report.html"
 
 
 class ExportLog:
-    """The records of one export."""
+    """The MLflow run and the tags of one export."""
 
     def __init__(self, registry: Registry, selection: Selection, request: ExportRequest) -> None:
         self._registry = registry
@@ -38,14 +38,14 @@ class ExportLog:
 
     @property
     def report(self) -> str | None:
-        """Where the report for people lies, once there is one."""
+        """The address of the HTML report, or None before it is saved."""
         return None if self._run is None else f"runs:/{self._run.run_id}/{_HTML}"
 
     def save(self, bundle: Bundle, evidence: Evidence, server: str, work: Path) -> None:
-        """Keep a proven bundle and its report in a run, which stays open.
+        """Log a proven bundle and its report in a run, which stays open.
 
         Raises:
-            UnavailableError: The registry went away.
+            UnavailableError: The registry does not answer.
         """
         selection = self._selection
         report = report_of(
@@ -55,8 +55,8 @@ class ExportLog:
         write_html(report, work / _HTML)
         self._run = self._begin()
         try:
-            self._run.keep_file(work / _HTML)
-            self._run.keep_bundle(bundle)
+            self._run.log_file(work / _HTML)
+            self._run.log_bundle(bundle)
         except BaseException:
             with contextlib.suppress(StlabError):
                 self._run.finish({}, succeeded=False)
@@ -64,34 +64,34 @@ class ExportLog:
 
     @property
     def bundle_uri(self) -> str:
-        """Where the bundle lies that was kept; empty before."""
+        """The address of the saved bundle; empty before."""
         return "" if self._run is None else self._run.bundle_uri
 
     def save_rejection(
         self, evidence: Evidence, error: StlabError, seconds: float, work: Path
     ) -> None:
-        """Keep the report of a version that was refused, and tag the version so.
+        """Log the report of a rejected version, and tag the version as failed.
 
         Raises:
-            UnavailableError: The registry went away.
+            UnavailableError: The registry does not answer.
         """
         selection = self._selection
         report = report_of(selection.model, selection.version, evidence, failure=error)
         report.write_json(work / REPORT)
         write_html(report, work / _HTML)
         self._run = self._begin()
-        self._run.keep_file(work / REPORT)
-        self._run.keep_file(work / _HTML)
+        self._run.log_file(work / REPORT)
+        self._run.log_file(work / _HTML)
         self._run.finish({"total_seconds": seconds}, succeeded=False)
         if not has_passed(selection.tags):
-            # Evidence for a bundle that is served already stays what it is.
+            # The passing evidence of an earlier bundle, which may be served, stays.
             self._registry.tag(selection.model, selection.version, FAILED)
 
     def tag_version(self, bundle: Bundle, parity: Mapping[str, Any]) -> None:
-        """Tag the version with its bundle and the evidence, if this export is where it was proven.
+        """Tag the version with its bundle and the evidence, unless the bundle was reused.
 
         Raises:
-            UnavailableError: The registry went away.
+            UnavailableError: The registry does not answer.
         """
         if self._run is None:
             return
@@ -116,19 +116,19 @@ class ExportLog:
         *,
         succeeded: bool,
     ) -> None:
-        """Close the run with what was measured.
+        """Log the metrics and close the run.
 
         Raises:
-            UnavailableError: The registry went away.
+            UnavailableError: The registry does not answer.
         """
         if self._run is None:
             return
-        numbers = {f"{step}_seconds": taken for step, taken in seconds.items()}
+        metrics = {f"{step}_seconds": duration for step, duration in seconds.items()}
         for key in ("margin", "max_abs_error", "cases"):
             if parity.get(key) is not None:
-                numbers[f"parity_{key}"] = float(parity[key])
-        numbers["bundle_bytes"] = float(bundle.size)
-        self._run.finish(numbers, succeeded=succeeded)
+                metrics[f"parity_{key}"] = float(parity[key])
+        metrics["bundle_bytes"] = float(bundle.size)
+        self._run.finish(metrics, succeeded=succeeded)
 
     def _begin(self) -> ExportRun:
         request, selection = self._request, self._selection

@@ -1,1 +1,1 @@
-"""Run a served model on inputs from a file."""
+"""The infer command: run a served model on inputs from a file."""

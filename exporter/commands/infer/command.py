@@ -1,4 +1,4 @@
-"""Asks a served model once: inputs from a file, answers as they came."""
+"""Send one inference request to a served model, with inputs from a file."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ __all__ = ["InferRequest", "first_address", "infer"]
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """One inference, as asked for.
+    """The request of `infer`.
 
     Attributes:
         model: The served model.
         inputs: A npz or JSON file with the inputs.
-        url: The server's gRPC address; of several, the first is asked.
-        version: The version; the server chooses by default.
-        outputs: The outputs wanted; none means all.
-        output: A npz that the answer is written to as well.
+        url: The server's gRPC address; of several, the first is used.
+        version: The version; None for the server's choice.
+        outputs: The requested outputs; empty for all.
+        output: A npz file that the outputs are written to as well, or None.
         deadline: Seconds that the inference may take.
     """
 
@@ -57,7 +57,7 @@ class InferRequest:
 
 
 def infer(request: InferRequest) -> InferResult:
-    """Ask a model; what went wrong is in the result."""
+    """Run a served model on inputs; on failure the result holds the error."""
     try:
         return _infer(request)
     except StlabError as error:
@@ -65,7 +65,7 @@ def infer(request: InferRequest) -> InferResult:
 
 
 def first_address(urls: str) -> str:
-    """Return the first of several addresses, as STLAB_TRITON_URL may hold."""
+    """Return the first of several addresses, which STLAB_TRITON_URL may hold."""
     return next(iter(split_addresses(urls)), "")
 
 
@@ -75,11 +75,11 @@ def _infer(request: InferRequest) -> InferResult:
     url = first_address(request.url)
     with (
         connect(url, option="--url", timeout=request.deadline) as client,
-        _translated(client, request),
+        _translate_errors(client, request),
     ):
         model = client.model(request.model, request.version)
         begin = time.perf_counter()
-        with _fitting(model.spec):
+        with _explain_inputs(model.spec):
             outputs = model.infer(
                 inputs, outputs=request.outputs or None, deadline=request.deadline
             )
@@ -100,20 +100,21 @@ def _infer(request: InferRequest) -> InferResult:
 
 def _check(request: InferRequest) -> None:
     if not request.deadline > 0:
-        raise UsageError("--deadline is more than 0 seconds", hint="Leave it out for a minute.")
+        raise UsageError("--deadline must be more than 0 seconds", hint="Omit it for a minute.")
     if request.output is None:
         return
     if request.output.suffix != ".npz":
         raise UsageError(
-            f"--output is a .npz, not {request.output.name}", hint="Use --json for JSON on stdout."
+            f"--output must be a .npz, not {request.output.name}",
+            hint="Use --json for JSON on stdout.",
         )
     if not request.output.parent.is_dir():
-        raise UsageError(f"there is no folder {request.output.parent}", hint="Check --output.")
+        raise UsageError(f"folder {request.output.parent} does not exist", hint="Check --output.")
 
 
 @contextmanager
-def _translated(client: TritonClient, request: InferRequest) -> Iterator[None]:
-    """Say what went wrong in the exporter's words; what is not here, `connect` says."""
+def _translate_errors(client: TritonClient, request: InferRequest) -> Iterator[None]:
+    """Translate the client's errors of an inference; `connect` translates the others."""
     version = "" if request.version is None else f" version {request.version}"
     name = f"model {request.model!r}{version}"
     try:
@@ -124,8 +125,8 @@ def _translated(client: TritonClient, request: InferRequest) -> Iterator[None]:
         ) from error
     except DeadlineExceeded as error:
         raise UnavailableError(
-            f"{name} gave no answer within {request.deadline:g} s",
-            hint="Give it more with --deadline, or see what the server is busy with.",
+            f"{name} did not answer within {request.deadline:g} s",
+            hint="Raise --deadline, or check what the server is busy with.",
             kind="deadline",
         ) from error
     except Overloaded as error:
@@ -137,25 +138,25 @@ def _translated(client: TritonClient, request: InferRequest) -> Iterator[None]:
     except NotReady as error:
         raise UnavailableError(
             f"{name} is not ready: {error.message}",
-            hint="Run the same command again once it is loaded; the server's log says why not.",
+            hint="Run the same command again once it is loaded; the server's log has the reason.",
             kind="not_ready",
         ) from error
     except Unavailable as error:
         raise UnavailableError(
-            f"the Triton server at {client.url} went away: {error.message}",
+            f"the connection to the Triton server at {client.url} failed: {error.message}",
             hint="Run the same command again once it answers.",
         ) from error
 
 
 @contextmanager
-def _fitting(spec: ModelSpec) -> Iterator[None]:
+def _explain_inputs(spec: ModelSpec) -> Iterator[None]:
     try:
         yield
     except InvalidInput as error:
-        takes = ", ".join(map(str, spec.inputs))
-        gives = ", ".join(map(str, spec.outputs))
+        inputs = ", ".join(map(str, spec.inputs)) or "none"
+        outputs = ", ".join(map(str, spec.outputs))
         raise UsageError(
-            error.message, hint=f"The model takes {takes or 'nothing'}, and gives {gives}."
+            error.message, hint=f"The model's inputs: {inputs}; its outputs: {outputs}."
         ) from error
 
 
@@ -165,5 +166,5 @@ def _served(client: TritonClient) -> str:
     except TritonClientError:
         names = ()
     if not names:
-        return "Load it first, or ask another server with --url."
-    return f"It serves: {', '.join(names)}."
+        return "Load it first, or use another server with --url."
+    return f"The server has: {', '.join(names)}."

@@ -1,4 +1,4 @@
-"""What an inference ends with: one object for machines, a row an output for people, a npz."""
+"""The result of an inference, and its outputs as JSON, as a table row and for a npz."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ FIRST = 5
 
 @dataclass(frozen=True, slots=True)
 class InferResult(CommandResult):
-    """The object that ``--json`` prints.
+    """The result of `infer`.
 
     Attributes:
         model: The model.
-        version: The version asked for, or the newest one that is served.
-        seconds: What the inference took, there and back.
-        outputs: By name.
+        version: The requested version, or the newest one that is served.
+        seconds: Seconds of the request.
+        outputs: The output arrays by name.
     """
 
     model: str = ""
@@ -56,10 +56,10 @@ class InferResult(CommandResult):
 
 
 def plain(array: Array) -> Any:
-    """Return an array as nested lists that JSON can hold.
+    """Return an array as nested lists for JSON.
 
-    What is not finite is ``"NaN"``, ``"Infinity"`` or ``"-Infinity"``, as in protobuf's JSON.
-    Bytes are text where they are UTF-8, and ``{"base64": "..."}`` where they are not.
+    Non-finite numbers are ``"NaN"``, ``"Infinity"`` or ``"-Infinity"``, as in protobuf's JSON.
+    Bytes are text if they are UTF-8, else ``{"base64": "..."}``.
     """
     if array.dtype.kind == "O":
         return _each(array.tolist(), _text)
@@ -71,7 +71,7 @@ def plain(array: Array) -> Any:
 
 
 def described(name: str, array: Array) -> tuple[str, ...]:
-    """Return an output for people: name, type, shape, first values, least, mean, greatest."""
+    """Return a table row of an output: name, type, shape, first values, min, mean, max."""
     first = array.reshape(-1)[:FIRST]
     if array.dtype.kind == "O":
         values = [repr(_text(item)) if _is_text(item) else repr(item) for item in first]
@@ -86,10 +86,10 @@ def described(name: str, array: Array) -> tuple[str, ...]:
 
 
 def storable(name: str, array: Array) -> Array:
-    """Return an output as a npz can hold it: strings as ``str`` or ``bytes``, BF16 as FP32.
+    """Return an output for a npz: strings as ``str`` or ``bytes``, BF16 as FP32.
 
     Raises:
-        UsageError: Strings end with a zero byte, which numpy would cut off.
+        UsageError: Strings end with a zero byte, which numpy would strip.
     """
     if wire_datatype(array.dtype) == "BF16":
         return array.astype(np.float32)
@@ -99,7 +99,7 @@ def storable(name: str, array: Array) -> Array:
     if any(item.endswith(b"\0") for item in items):
         raise UsageError(
             f"output {name!r} has strings that end with a zero byte, which a npz cannot hold",
-            hint="Leave --output out, and use --json.",
+            hint="Omit --output, and use --json.",
         )
     if all(_is_text(item) for item in items):
         items = [item.decode() for item in items]
@@ -113,8 +113,8 @@ def _range(array: Array) -> tuple[str, str, str]:
         array = array.astype(np.float64)
     with np.errstate(all="ignore"):
         found = array.min(), array.mean(dtype=np.float64), array.max()
-    least, mean, greatest = (item.item() for item in found)
-    return (f"{least:.6g}", f"{mean:.6g}", f"{greatest:.6g}")
+    low, mean, high = (f"{item.item():.6g}" for item in found)
+    return low, mean, high
 
 
 def _each(value: Any, leaf: Callable[[Any], Any]) -> Any:

@@ -1,1 +1,1 @@
-"""Compare aliases, repository and servers, and name what differs."""
+"""The status command: compare aliases, repository and servers, and report the differences."""

@@ -1,4 +1,4 @@
-"""Looks at what the registry, the repository and the servers say of models, and compares it."""
+"""Read the state of models from registry, repository and servers, and compare it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ from exporter.errors import (
 )
 from exporter.names import (
     ALIAS_ORDER,
-    ARCHIVED,
     DEFAULT_REPOSITORY,
     DEFAULT_TRACKING_URI,
     model_name,
     served_version,
 )
-from exporter.proven_bundle import recorded_bundle
 from exporter.registry import Registry
 from exporter.registry.version_tags import BundleTags
 from exporter.repository import open_repository
@@ -40,21 +38,25 @@ if TYPE_CHECKING:
 
 __all__ = ["StatusRequest", "status"]
 
-_TOUCHED = "stlab."
+_TAG_PREFIX = "stlab."
 
 
 @dataclass(frozen=True, slots=True)
 class StatusRequest:
-    """What to look at.
+    """The request of `status`.
 
     Attributes:
-        model: The registered model; None for every one that was ever exported.
-        aliases: The aliases to look at; none for all.
+        model: The registered model; None for all that were ever exported.
+        aliases: The aliases to show; empty for all.
         repository: The model repository.
         tracking_uri: The MLflow registry.
         triton_urls: gRPC addresses of servers.
-        check: Whether drift is a failure.
-        quick: Whether to leave the files of published bundles unread.
+        check: Whether drift sets the exit code.
+        quick: Whether to skip reading the files of published bundles.
+
+    Raises:
+        UsageError: The model's name is invalid.
+        NotFoundError: An alias does not exist.
     """
 
     model: str | None = None
@@ -71,21 +73,26 @@ class StatusRequest:
         for alias in self.aliases:
             if alias not in ALIAS_ORDER:
                 raise NotFoundError(
-                    f"there is no alias {alias!r} to look at; there are: {', '.join(ALIAS_ORDER)}",
+                    f"alias {alias!r} does not exist; aliases: {', '.join(ALIAS_ORDER)}",
                     hint="Choose one of them with --alias.",
                 )
 
 
 def status(request: StatusRequest) -> StatusResult:
-    """Look at models; what could not be looked at is in the result, beside what could."""
+    """Compare the aliases of models with repository and servers.
+
+    Returns:
+        The state of all models that could be read; on failure the result holds the error as well.
+    """
     result = StatusResult(request.repository)
     try:
         servers, error = _servers(request.triton_urls)
         registry = Registry.connect(request.tracking_uri)
         repository = open_repository(request.repository)
         for model, aliases, versions in _models(registry, request.model):
-            seen = _look(request, repository, ModelSnapshot(model, aliases, versions), servers)
-            result = replace(result, models=(*result.models, _judge(request, seen)))
+            in_registry = ModelSnapshot(model, aliases, versions)
+            snapshot = _take_snapshot(request, repository, in_registry, servers)
+            result = replace(result, models=(*result.models, _model_state(request, snapshot)))
     except StlabError as failure:
         error = failure
     if error is not None:
@@ -98,9 +105,9 @@ _Ready = dict[str, frozenset[tuple[str, str]] | None]
 
 
 def _servers(urls: tuple[str, ...]) -> tuple[_Ready, StlabError | None]:
-    """Return every version that each server has ready, and why one that is silent is."""
+    """Return the versions that every server has ready, and the error of one that has failed."""
     found: _Ready = {}
-    silent = None
+    first_error = None
     for url in urls:
         try:
             with connect(url) as client:
@@ -109,8 +116,8 @@ def _servers(urls: tuple[str, ...]) -> tuple[_Ready, StlabError | None]:
         except UsageError:
             raise
         except StlabError as error:
-            found[url], silent = None, silent or error
-    return found, silent
+            found[url], first_error = None, first_error or error
+    return found, first_error
 
 
 def _models(
@@ -124,33 +131,33 @@ def _models(
             model_name(name)
             aliases, versions = registry.get_model(name)
         except (UsageError, NotFoundError):
-            continue  # it cannot be exported, or has no versions
-        tagged = any(key.startswith(_TOUCHED) for tags in versions.values() for key in tags)
+            continue  # the name is not exportable, or the model has no versions
+        tagged = any(key.startswith(_TAG_PREFIX) for tags in versions.values() for key in tags)
         if tagged or set(ALIAS_ORDER) & set(aliases):
             yield name, aliases, versions
 
 
-def _look(
-    request: StatusRequest, repository: Repository, seen: ModelSnapshot, servers: _Ready
+def _take_snapshot(
+    request: StatusRequest, repository: Repository, snapshot: ModelSnapshot, servers: _Ready
 ) -> ModelSnapshot:
-    """Look at the repository, and pick what concerns the model from what the servers said."""
-    model, asked = (
-        seen.model,
-        tuple(a for a in ALIAS_ORDER if a in (request.aliases or ALIAS_ORDER)),
-    )
+    """Add the state in the repository and on the servers to a model's state in the registry."""
+    model = snapshot.model
+    selected = tuple(a for a in ALIAS_ORDER if a in (request.aliases or ALIAS_ORDER))
     ready = {
         url: index if index is None else frozenset(_versions_of(model, index))
         for url, index in servers.items()
     }
-    seen = replace(seen, asked=asked, here=repository.identity(), ready=ready)
+    snapshot = replace(
+        snapshot, selected=selected, repository_id=repository.identity(), ready=ready
+    )
     try:
-        seen = replace(seen, in_config=repository.served_versions(model))
+        snapshot = replace(snapshot, in_config=repository.served_versions(model))
     except ValidationFailedError as error:
-        seen = replace(seen, config_damage=error.message)
-    elsewhere = aliases_elsewhere(seen)
-    wanted = {v for a, v in seen.aliases.items() if a in asked and a not in elsewhere}
+        snapshot = replace(snapshot, config_damage=error.message)
+    elsewhere = aliases_elsewhere(snapshot)
+    wanted = {v for a, v in snapshot.aliases.items() if a in selected and a not in elsewhere}
     found = {v: _published(repository, model, v, quick=request.quick) for v in sorted(wanted)}
-    return replace(seen, published={v: there for v, there in found.items() if there is not None})
+    return replace(snapshot, published={v: p for v, p in found.items() if p is not None})
 
 
 def _published(
@@ -159,12 +166,12 @@ def _published(
     try:
         bundle = repository.bundle(model, version)
     except ValidationFailedError as error:
-        damage = f"what lies of version {version}: {error.message}"
+        damage = f"version {version} of {model}: {error.message}"
         return Published(damage=damage, files_intact=False, replaceable=False)
     if bundle is None:
         return None
     if bundle.passed_report() is None:
-        damage = f"version {version} of {model}: its {REPORT} does not say that it passed"
+        damage = f"version {version} of {model}: its {REPORT} holds no passing evidence"
         return Published(bundle.sha256, damage, files_intact=False, replaceable=False)
     return Published(bundle.sha256) if quick else _read(repository, bundle)
 
@@ -179,41 +186,44 @@ def _read(repository: Repository, bundle: Bundle) -> Published:
     return Published(bundle.sha256, files_intact=True, intact=False)
 
 
-def _judge(request: StatusRequest, seen: ModelSnapshot) -> ModelState:
-    fixes = FixCommands(seen.model, request.repository, request.triton_urls)
-    elsewhere = aliases_elsewhere(seen)
+def _model_state(request: StatusRequest, snapshot: ModelSnapshot) -> ModelState:
+    fixes = FixCommands(snapshot.model, request.repository, request.triton_urls)
+    elsewhere = aliases_elsewhere(snapshot)
     return ModelState(
-        seen.model,
+        snapshot.model,
         tuple(
-            _alias_state(seen, alias, alias_drift(seen, alias, fixes), elsewhere=alias in elsewhere)
-            for alias in seen.asked
-            if alias in seen.aliases
+            _alias_state(
+                snapshot, alias, alias_drift(snapshot, alias, fixes), elsewhere=alias in elsewhere
+            )
+            for alias in snapshot.selected
+            if alias in snapshot.aliases
         ),
-        model_drift(seen, fixes),
+        model_drift(snapshot, fixes),
     )
 
 
 def _alias_state(
-    seen: ModelSnapshot, alias: str, drift: tuple[Drift, ...], *, elsewhere: bool
+    snapshot: ModelSnapshot, alias: str, drift: tuple[Drift, ...], *, elsewhere: bool
 ) -> AliasState:
-    version, tags = seen.aliases[alias], seen.tags(alias)
+    version, tags = snapshot.aliases[alias], snapshot.tags(alias)
     record = record_of(tags, alias)
     margin = None
     newest = BundleTags.read(tags)
     if record is not None and newest.sha256 == record.bundle:
-        # Else the version was exported again since, and the tag is about the later bundle.
+        # Otherwise the version was exported again, and the tag is about the later bundle.
         margin = _number(newest.margin)
     return AliasState(
         alias,
         version,
         record,
-        passed=recorded_bundle(tags, "prod" if alias == ARCHIVED else alias) is not None,
+        passed=snapshot.bundle(alias) is not None,
         margin=margin,
-        published=seen.published.get(version),
-        in_config=version in seen.in_config,
+        published=snapshot.published.get(version),
+        in_config=version in snapshot.in_config,
         elsewhere=elsewhere,
         servers={
-            url: None if ready is None else version in ready for url, ready in seen.ready.items()
+            url: None if ready is None else version in ready
+            for url, ready in snapshot.ready.items()
         },
         drift=drift,
     )

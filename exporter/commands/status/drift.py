@@ -1,8 +1,8 @@
-"""What is not as it should be between a registry, a repository and its servers: the judgement.
+"""Find the drift between registry, repository and servers in a snapshot of a model.
 
-It is made of what was seen alone; nothing is looked up here. Causes come before what follows from
-them: while an alias names a version that was never proven for it, or a promotion is halfway, what
-is published and served cannot be right, and one command mends all of it.
+Nothing is read here. Causes hide their consequences: while an alias points to a version without
+evidence, or a promotion was interrupted, the published and served versions cannot be right, and one
+command fixes all of it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["Drift", "alias_drift", "model_drift"]
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One thing that is not as it should be.
+    """One difference from the expected state.
 
     Attributes:
-        kind: A word for machines.
+        kind: A machine-readable kind.
         message: What is wrong.
-        fix: The command that mends it.
+        fix: The command that fixes it.
     """
 
     kind: str
@@ -43,136 +43,136 @@ class Drift:
     fix: str
 
     def as_dict(self) -> dict[str, str]:
-        """Return the object that ``--json`` prints."""
+        """Return the JSON object of the drift."""
         return {"kind": self.kind, "message": self.message, "fix": self.fix}
 
 
-def alias_drift(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> tuple[Drift, ...]:
-    """Return what is wrong with an alias.
+def alias_drift(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -> tuple[Drift, ...]:
+    """Return the drift of an alias.
 
     Args:
-        seen: What was seen of the model.
-        alias: An alias that names a version.
-        fixes: Which command mends what.
+        snapshot: The state of the model.
+        alias: An alias that points to a version.
+        fixes: The commands that fix drift.
     """
     for causes in (_registry_drift, _archived_drift):
-        found = tuple(causes(seen, alias, fixes))
+        found = tuple(causes(snapshot, alias, fixes))
         if found:
             return found
-    stale = tuple(_stale_claims(seen, alias, fixes))
-    if alias == ARCHIVED or alias in aliases_elsewhere(seen):
+    stale = tuple(_stale_records(snapshot, alias, fixes))
+    if alias == ARCHIVED or alias in aliases_elsewhere(snapshot):
         return stale
     return (
         *stale,
-        *_repository_drift(seen, alias, fixes),
-        *_server_drift(seen, alias, fixes),
+        *_repository_drift(snapshot, alias, fixes),
+        *_server_drift(snapshot, alias, fixes),
     )
 
 
-def model_drift(seen: ModelSnapshot, fixes: FixCommands) -> tuple[Drift, ...]:
-    """Return what is wrong with a model beside its aliases."""
-    return (*_unset_claims(seen, fixes), *_unaliased(seen, fixes))
+def model_drift(snapshot: ModelSnapshot, fixes: FixCommands) -> tuple[Drift, ...]:
+    """Return the drift of a model that concerns none of its aliases."""
+    return (*_records_without_alias(snapshot, fixes), *_unaliased(snapshot, fixes))
 
 
-def _registry_drift(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
-    version = seen.aliases[alias]
-    if version not in seen.versions:
+def _registry_drift(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
+    version = snapshot.aliases[alias]
+    if version not in snapshot.versions:
         yield Drift(
             "version_gone",
-            f"'{alias}' names version {version}, which the registry no longer has",
-            _instead_of_gone(seen, alias, fixes),
+            f"'{alias}' points to version {version}, which is gone from the registry",
+            _fix_for_gone_version(snapshot, alias, fixes),
         )
         return
-    tags = seen.tags(alias)
-    others = stale_records(seen, alias)
-    taken = recorded_bundle(tags, "prod" if alias == ARCHIVED else alias)
-    record = promotion(tags, alias)
-    if taken is None:
-        since = f", the record says {_join(others)}" if others else ""
+    others = stale_records(snapshot, alias)
+    record = promotion(snapshot.tags(alias), alias)
+    if snapshot.bundle(alias) is None:
+        recorded = f"; the open record is of {_join(others)}" if others else ""
         yield Drift(
             "no_evidence",
-            f"'{alias}' names version {version}, which was never proven for it{since}",
-            _proven(seen, alias, fixes),
+            f"'{alias}' points to version {version}, which has no passing evidence{recorded}",
+            _fix_for_no_evidence(snapshot, alias, fixes),
         )
     elif alias != ARCHIVED and record is not None and record.until:
         yield Drift(
             "moved_by_hand",
-            f"'{alias}' names version {version}, whose record ended at {record.until}",
+            f"'{alias}' points to version {version}, whose record was closed at {record.until}",
             fixes.restore(alias, version),
         )
-    elif alias != ARCHIVED and (target := interrupted_target(seen, alias)):
+    elif alias != ARCHIVED and (target := interrupted_target(snapshot, alias)):
         yield Drift(
             "interrupted",
-            f"'{alias}' names version {version}, and its promotion to version {target} was not "
-            "run_job",
+            f"'{alias}' points to version {version}, and its promotion to version {target} was "
+            "interrupted",
             fixes.restore(alias, target),
         )
 
 
-def _archived_drift(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
-    prod = seen.aliases.get("prod")
-    if alias != ARCHIVED or seen.aliases[alias] != prod:
+def _archived_drift(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
+    prod = snapshot.aliases.get("prod")
+    if alias != ARCHIVED or snapshot.aliases[alias] != prod:
         return
-    target = interrupted_target(seen, "prod")
+    target = interrupted_target(snapshot, "prod")
     yield Drift(
         "interrupted",
-        f"'{ARCHIVED}' names version {prod}, which 'prod' still names: a promotion was not run_job",
-        fixes.restore("prod", target) if target else fixes.forget(ARCHIVED),
+        f"'{ARCHIVED}' and 'prod' point to the same version {prod}: a promotion was interrupted",
+        fixes.restore("prod", target) if target else fixes.delete_alias(ARCHIVED),
     )
 
 
-def _stale_claims(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
-    others = stale_records(seen, alias)
+def _stale_records(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
+    others = stale_records(snapshot, alias)
     holder = "prod" if alias == ARCHIVED else alias
-    if others and holder in seen.aliases:
+    if others and holder in snapshot.aliases:
         yield Drift(
             "claimed",
-            f"{_join(others)} says that '{alias}' names it, and '{alias}' names version "
-            f"{seen.aliases[alias]}",
-            fixes.restore(holder, seen.aliases[holder]),
+            f"{_join(others)} has an open record of '{alias}', which points to version "
+            f"{snapshot.aliases[alias]}",
+            fixes.restore(holder, snapshot.aliases[holder]),
         )
 
 
-def _repository_drift(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
-    version, tags = seen.aliases[alias], seen.tags(alias)
-    record, there = promotion(tags, alias), seen.published.get(version)
+def _repository_drift(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
+    version, tags = snapshot.aliases[alias], snapshot.tags(alias)
+    record, published = promotion(tags, alias), snapshot.published.get(version)
     fix = fixes.restore(alias, version)
-    if there is None:
-        home = repository_of(tags, alias)
-        other = "" if home in {"", seen.here} else "; it was published to another one"
+    if published is None:
+        target = repository_of(tags, alias)
+        other = (
+            "" if target in {"", snapshot.repository_id} else "; it was published to another one"
+        )
         yield Drift("not_published", f"version {version} is not in the repository{other}", fix)
         return
-    served = version in seen.in_config
-    if there.damage:
-        if not there.replaceable:
+    served = version in snapshot.in_config
+    if published.damage:
+        if not published.replaceable:
             fix = fixes.replace(alias, version)
-        yield Drift("damaged", there.damage, fix)
-    elif record is not None and there.sha256 != record.bundle:
+        yield Drift("damaged", published.damage, fix)
+    elif record is not None and published.sha256 != record.bundle:
         yield Drift(
             "other_bundle",
-            f"the bundle of version {version} in the repository is {there.sha256[:12]}, and what "
-            f"was proven is {record.bundle[:12]}",
+            f"the repository has bundle {published.sha256[:12]} of version {version}, and bundle "
+            f"{record.bundle[:12]} was promoted",
             fixes.replace(alias, version) if served else fix,
         )
-    if seen.config_damage:
-        yield Drift("config_damaged", seen.config_damage, fixes.restore(alias, version))
+    if snapshot.config_damage:
+        yield Drift("config_damaged", snapshot.config_damage, fixes.restore(alias, version))
     elif not served:
         yield Drift(
             "not_in_config",
-            f"the live config serves {_versions(seen.in_config)}, not version {version}",
+            f"the live config serves {_versions(snapshot.in_config)}, not version {version}",
             fix,
         )
-    elif there.files_intact and there.intact is False:
+    elif published.files_intact and published.intact is False:
         yield Drift(
             "config_differs",
-            f"the live config, or another file beside version {version}, is not what was proven",
+            f"the live config or a warm-up file of version {version} differs from the proven one",
             fix,
         )
 
 
-def _server_drift(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
-    version = seen.aliases[alias]
-    for url, ready in seen.ready.items():
+def _server_drift(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
+    version = snapshot.aliases[alias]
+    for url, ready in snapshot.ready.items():
         if ready is not None and version not in ready:
             yield Drift(
                 "not_served",
@@ -181,67 +181,69 @@ def _server_drift(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterat
             )
 
 
-def _unset_claims(seen: ModelSnapshot, fixes: FixCommands) -> Iterator[Drift]:
+def _records_without_alias(snapshot: ModelSnapshot, fixes: FixCommands) -> Iterator[Drift]:
     for alias in ALIASES:
-        others = {} if alias in seen.aliases else open_records(seen.versions, alias)
-        if alias not in seen.asked or not others:
+        others = {} if alias in snapshot.aliases else open_records(snapshot.versions, alias)
+        if alias not in snapshot.selected or not others:
             continue
         version = max(others, key=lambda version: others[version].at)
-        staged = seen.aliases.get("staging") == version
+        staged = snapshot.aliases.get("staging") == version
         yield Drift(
             "claimed",
-            f"{_join(others)} says that '{alias}' names it, and '{alias}' names nothing",
+            f"{_join(others)} has an open record of '{alias}', which points to no version",
             fixes.prove("staging" if alias == "prod" and not staged else alias, version),
         )
 
 
-def _unaliased(seen: ModelSnapshot, fixes: FixCommands) -> Iterator[Drift]:
-    """Find what is served without a name: who asks for no version gets the highest one."""
-    serving = {f"the server at {url}": ready for url, ready in seen.ready.items() if ready}
-    # What mends an alias serves what has a name, and nothing else; a claim is only closed.
-    mending = [
+def _unaliased(snapshot: ModelSnapshot, fixes: FixCommands) -> Iterator[Drift]:
+    """Find served versions without an alias: a request without a version gets the highest one."""
+    serving = {f"the server at {url}": ready for url, ready in snapshot.ready.items() if ready}
+    # The fix of an alias also stops serving unaliased versions, except that of a stale record.
+    alias_fixes = [
         drift.fix
         for alias in ALIASES
-        if alias in seen.asked and alias in seen.aliases
-        for drift in alias_drift(seen, alias, fixes)
+        if alias in snapshot.selected and alias in snapshot.aliases
+        for drift in alias_drift(snapshot, alias, fixes)
         if drift.kind != "claimed"
     ]
-    fix = next(iter(mending), fixes.drop_unaliased())
-    for who, versions in {"the live config": seen.in_config, **serving}.items():
-        nameless = sorted(set(versions) - seen.named)
-        if nameless:
-            message = f"{who} serves {_versions(nameless)}, which no alias names"
+    fix = next(iter(alias_fixes), fixes.drop_unaliased())
+    for server, versions in {"the live config": snapshot.in_config, **serving}.items():
+        unaliased = sorted(set(versions) - set(snapshot.aliases.values()))
+        if unaliased:
+            message = f"{server} serves {_versions(unaliased)} without an alias"
             yield Drift("nameless", message, fix)
 
 
-def _proven(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> str:
-    """Return what lets an alias name a proven version, at best the one that it names now."""
-    version, tags = seen.aliases[alias], seen.tags(alias)
+def _fix_for_no_evidence(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -> str:
+    """Return the command that moves an alias to a proven version, if possible the current one."""
+    version, tags = snapshot.aliases[alias], snapshot.tags(alias)
     if alias == ARCHIVED:
-        return fixes.forget(alias)
+        return fixes.delete_alias(alias)
     if recorded_bundle(tags, alias):
         return fixes.restore(alias, version)
     if alias != "prod" or (
-        seen.aliases.get("staging") == version and recorded_bundle(tags, "staging")
+        snapshot.aliases.get("staging") == version and recorded_bundle(tags, "staging")
     ):
         return fixes.prove(alias, version)
-    before = [v for v in stale_records(seen, alias) if recorded_bundle(seen.versions[v], alias)]
+    before = [
+        v for v in stale_records(snapshot, alias) if recorded_bundle(snapshot.versions[v], alias)
+    ]
     return fixes.restore(alias, max(before)) if before else fixes.prove("staging", version)
 
 
-def _instead_of_gone(seen: ModelSnapshot, alias: str, fixes: FixCommands) -> str:
-    """Return what takes an alias to the version that it should name, or was the last to name."""
+def _fix_for_gone_version(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -> str:
+    """Return the command that moves an alias to its recorded version, or to the last proven one."""
     if alias in {"prod", ARCHIVED}:
-        return fixes.forget(alias)
-    records = {v: promotion(tags, alias) for v, tags in seen.versions.items()}
+        return fixes.delete_alias(alias)
+    records = {v: promotion(tags, alias) for v, tags in snapshot.versions.items()}
     proven = {
         version: (not record.until, record.at)
         for version, record in records.items()
-        if record is not None and recorded_bundle(seen.versions[version], alias)
+        if record is not None and recorded_bundle(snapshot.versions[version], alias)
     }
     if proven:
         return fixes.restore(alias, max(proven, key=lambda version: proven[version]))
-    return fixes.prove(alias, max(seen.versions))
+    return fixes.prove(alias, max(snapshot.versions))
 
 
 def _join(records: Iterable[int]) -> str:
@@ -250,5 +252,5 @@ def _join(records: Iterable[int]) -> str:
 
 def _versions(versions: Collection[int]) -> str:
     if not versions:
-        return "nothing of it"
+        return "no version of it"
     return f"version{'s' * (len(versions) > 1)} {', '.join(map(str, sorted(versions)))}"

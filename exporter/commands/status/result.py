@@ -1,4 +1,4 @@
-"""What `stlab status` ends with: one object for machines, a row an alias for people."""
+"""The result of the status command."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["AliasState", "ModelState", "StatusResult"]
 
 @dataclass(frozen=True, slots=True)
 class AliasState:
-    """One alias.
+    """The state of an alias.
 
     Attributes:
         alias: The alias.
-        version: The version that it names.
-        record: How it came to.
-        passed: Whether that version's evidence for this alias passed.
-        margin: The margin of that evidence, where it is known.
-        published: What lies in the repository; None for nothing.
-        in_config: Whether the live config names the version.
-        elsewhere: Whether the alias is kept in another repository.
-        servers: Whether each server has the version ready; None where it is silent.
-        drift: What is wrong.
+        version: The version that it points to.
+        record: The record of its promotion, or None.
+        passed: Whether the version has passing evidence for the alias.
+        margin: The margin of that evidence; None if unknown.
+        published: The published version; None if it is not in the repository.
+        in_config: Whether the version is in the live config.
+        elsewhere: Whether the alias was promoted to another repository.
+        servers: Whether every server has the version ready; None for one that does not answer.
+        drift: The drift of the alias.
     """
 
     alias: str
@@ -46,8 +46,8 @@ class AliasState:
     drift: tuple[Drift, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object that ``--json`` prints of an alias."""
-        record, there = self.record, self.published
+        """Return the JSON object of an alias."""
+        record, published = self.record, self.published
         return {
             "alias": self.alias,
             "version": self.version,
@@ -61,8 +61,8 @@ class AliasState:
                 "reason": record.reason,
             },
             "repository": {
-                "published": there is not None,
-                "whole": there.files_intact if there else None,
+                "published": published is not None,
+                "whole": published.files_intact if published else None,
                 "served": self.in_config,
                 "elsewhere": self.elsewhere,
             },
@@ -73,7 +73,7 @@ class AliasState:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """One model: its aliases in the order of the ladder, and what is wrong beside them."""
+    """The state of a model: its aliases in the order of promotion, and its other drift."""
 
     model: str
     aliases: tuple[AliasState, ...]
@@ -81,11 +81,11 @@ class ModelState:
 
     @property
     def drifts(self) -> tuple[Drift, ...]:
-        """Everything that is wrong with it."""
+        """All drift, of the aliases and of the model."""
         return (*(drift for alias in self.aliases for drift in alias.drift), *self.drift)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object that ``--json`` prints of a model."""
+        """Return the JSON object of a model."""
         return {
             "model": self.model,
             "aliases": [alias.as_dict() for alias in self.aliases],
@@ -95,11 +95,11 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class StatusResult(CommandResult):
-    """The object that ``--json`` prints.
+    """The result of `status`.
 
     Attributes:
-        repository: The repository that was looked at.
-        models: What was found, by model.
+        repository: The repository.
+        models: The state of every model.
     """
 
     repository: str = ""
@@ -107,7 +107,7 @@ class StatusResult(CommandResult):
 
     @property
     def status(self) -> str:
-        """``ok``, ``drift``, or ``failed`` where something could not be looked at."""
+        """``ok``, ``drift``, or ``failed`` if something could not be read."""
         if self.error is not None:
             return "failed"
         return "drift" if any(model.drifts for model in self.models) else "ok"

@@ -1,4 +1,4 @@
-"""What was seen of a model: in its registry, in the repository, on its servers."""
+"""A snapshot of a model: its state in the registry, in the repository and on the servers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from exporter.names import ALIAS_ORDER, ALIASES, ARCHIVED
+from exporter.proven_bundle import recorded_bundle
 from exporter.registry import open_records, promotion, repository_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from exporter.proven_bundle import BundleRef
     from exporter.registry import PromotionRecord
 
 __all__ = [
@@ -25,14 +27,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What lies of a version in the repository.
+    """The state of a published version.
 
     Attributes:
-        sha256: The digest of the bundle; empty where none can be read.
-        damage: Which file is missing or differs, in a sentence; empty where none.
-        files_intact: Whether every file is the one that was proven; None where none was read.
-        intact: Whether the live config and the warm-up data are what serves it; None likewise.
-        replaceable: Whether the command that restores the bundle would overwrite what is damaged.
+        sha256: The digest of the bundle; empty if the manifest is unreadable.
+        damage: A sentence about a missing or different file; empty if there is none.
+        files_intact: Whether every file is the proven one; None if the files were not read.
+        intact: Whether the live config and the warm-up data are the proven ones; None if they were
+            not read.
+        replaceable: Whether the command that restores the bundle overwrites the damaged files.
     """
 
     sha256: str = ""
@@ -44,77 +47,77 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class ModelSnapshot:
-    """What was seen of one model.
+    """The state of a model at one time.
 
     Attributes:
         model: The registered model.
-        aliases: What every alias names.
+        aliases: Every alias with its version.
         versions: The tags of every version.
-        asked: The aliases to judge.
-        here: The identity of the repository.
-        published: What lies in the repository, by version.
-        in_config: The versions that the live config names.
-        config_damage: Why the live config cannot be read; empty where it can.
-        ready: The versions that each server has ready, by its address; None where it is silent.
+        selected: The aliases to check.
+        repository_id: The identity of the repository.
+        published: The published versions.
+        in_config: The versions in the live config.
+        config_damage: Why the live config is unreadable; empty if it is readable.
+        ready: The versions that every server has ready, by address; None if it does not answer.
     """
 
     model: str
     aliases: Mapping[str, int]
     versions: Mapping[int, Mapping[str, str]]
-    asked: tuple[str, ...] = ALIAS_ORDER
-    here: str = ""
+    selected: tuple[str, ...] = ALIAS_ORDER
+    repository_id: str = ""
     published: Mapping[int, Published] = field(default_factory=dict)
     in_config: tuple[int, ...] = ()
     config_damage: str = ""
     ready: Mapping[str, frozenset[int] | None] = field(default_factory=dict)
 
     def tags(self, alias: str) -> Mapping[str, str]:
-        """Return the tags of the version that an alias names."""
+        """Return the tags of the version that an alias points to."""
         return self.versions.get(self.aliases[alias], {})
 
-    @property
-    def named(self) -> frozenset[int]:
-        """The versions that any alias names."""
-        return frozenset(self.aliases.values())
+    def bundle(self, alias: str) -> BundleRef | None:
+        """Return the proven bundle of an alias; of ``archived``, that of ``prod``."""
+        return recorded_bundle(self.tags(alias), "prod" if alias == ARCHIVED else alias)
 
 
 def record_of(tags: Mapping[str, str], alias: str) -> PromotionRecord | None:
-    """Return a version's record of an alias; of ``archived``, which goes back to ``prod``, both."""
+    """Return a version's record of an alias; for ``archived``, else the one of ``prod``."""
     record = promotion(tags, alias)
     return promotion(tags, "prod") if record is None and alias == ARCHIVED else record
 
 
-def aliases_elsewhere(seen: ModelSnapshot) -> frozenset[str]:
-    """Return the aliases that are kept in another repository, and so not looked for in this one.
+def aliases_elsewhere(snapshot: ModelSnapshot) -> frozenset[str]:
+    """Return the aliases that were promoted to another repository, so not expected in this one.
 
-    Where none is kept in this one, all of them are looked for: it is the wrong one, or a copy.
+    If all of them were, none is returned: this is the wrong repository, or a copy.
     """
-    kept = {
-        alias: repository_of(seen.tags(alias), alias)
+    repositories = {
+        alias: repository_of(snapshot.tags(alias), alias)
         for alias in ALIASES
-        if alias in seen.asked and alias in seen.aliases
+        if alias in snapshot.selected and alias in snapshot.aliases
     }
-    elsewhere = frozenset(alias for alias, home in kept.items() if home not in {"", seen.here})
-    return frozenset() if len(elsewhere) == len(kept) else elsewhere
+    here = {"", snapshot.repository_id}
+    elsewhere = frozenset(alias for alias, found in repositories.items() if found not in here)
+    return frozenset() if len(elsewhere) == len(repositories) else elsewhere
 
 
-def stale_records(seen: ModelSnapshot, alias: str) -> dict[int, PromotionRecord]:
-    """Return the open records of an alias on versions that it does not name."""
-    found = open_records(seen.versions, alias)
-    return {version: found[version] for version in found if version != seen.aliases.get(alias)}
+def stale_records(snapshot: ModelSnapshot, alias: str) -> dict[int, PromotionRecord]:
+    """Return the open records of an alias on versions that it does not point to."""
+    found = open_records(snapshot.versions, alias)
+    return {version: found[version] for version in found if version != snapshot.aliases.get(alias)}
 
 
-def interrupted_target(seen: ModelSnapshot, alias: str) -> int | None:
-    """Return the version that an alias was being moved to when somebody was interrupted.
+def interrupted_target(snapshot: ModelSnapshot, alias: str) -> int | None:
+    """Return the target of an interrupted promotion of an alias, or None.
 
-    The record is written first: it names as the version before the one that the alias names now.
-    A record that is older was only not closed.
+    A promotion writes its record first, whose previous version is the alias's current one. An older
+    open record was only not closed.
     """
-    current = seen.aliases.get(alias)
-    now = promotion(seen.versions.get(current or 0, {}), alias)
+    current = snapshot.aliases.get(alias)
+    now = promotion(snapshot.versions.get(current or 0, {}), alias)
     later = {
         version: record
-        for version, record in stale_records(seen, alias).items()
+        for version, record in stale_records(snapshot, alias).items()
         if record.previous == current
         and (now is None or now.previous != version or record.at > now.at)
     }

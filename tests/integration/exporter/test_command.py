@@ -127,7 +127,7 @@ def test_something_else_than_a_registry_answers(tmp_path: Path) -> None:
         ran = command(tmp_path, "net", "--alias", "dev", "--json", MLFLOW_TRACKING_URI=uri)
         server.shutdown()
     assert ran.code == 6
-    assert "no MLflow server" in ran.result["error"]["message"]
+    assert "is not an MLflow server" in ran.result["error"]["message"]
     assert "s3cret" not in ran.stdout + ran.stderr
 
 
@@ -141,7 +141,7 @@ def test_unknown_names_come_with_the_known_ones(net: Lab) -> None:
     uri = {"MLFLOW_TRACKING_URI": net.uri}
     model = command(net.folder, "nought", "--alias", "dev", "--json", **uri)
     assert (model.code, model.result["error"]["kind"]) == (4, "not_found")
-    assert "there are: net" in model.result["error"]["message"]
+    assert "registered models: net" in model.result["error"]["message"]
     version = command(net.folder, "net", "--alias", "dev", "--version", "7", "--json", **uri)
     assert version.code == 4
     assert "it has 1" in version.result["error"]["message"]

@@ -52,7 +52,7 @@ def test_what_was_named_and_does_not_answer(lab: Lab) -> None:
     )
     assert ran.code == 6
     lines = {line.split("  ")[0]: line for line in ran.stdout.splitlines()}
-    assert lines["what"].split() == ["what", "status", "found", "what", "to", "do"]
+    assert lines["check"].split() == ["check", "status", "found", "fix"]
     assert "failed" in lines["registry"]
     assert "failed" in lines["server 127.0.0.1:9"]
     assert "warning" in lines["release"]
@@ -80,7 +80,7 @@ def test_servers_say_their_version_and_mode(lab: Lab, tmp_path: Path) -> None:
     assert result.exit_code == 0
     first, second = result.checks[-2:]
     assert (first.name, first.status) == (f"server {explicit.grpc_url}", "ok")
-    assert re.fullmatch(r"Triton \d+\.\d+\.\d+ \(release .+\), takes load commands", first.found)
+    assert re.fullmatch(r"Triton \d+\.\d+\.\d+ \(release .+\), accepts load requests", first.found)
     assert (second.name, second.status) == (f"server {fixed.grpc_url}", "warning")
-    assert "does not take load commands" in second.found
+    assert "accepts no load requests" in second.found
     assert "--model-control-mode=explicit" in second.hint

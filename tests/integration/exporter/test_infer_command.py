@@ -154,12 +154,12 @@ def test_strings_and_numbers_that_json_has_not(folder: Path, server: TritonServe
 @pytest.mark.parametrize(
     ("arguments", "code", "kind", "message", "hint"),
     [
-        (["no", "--input", "x.npz"], 4, "not_found", "has no model 'no'", "It serves: odd, times"),
-        (["times", "--input", "x.npz", "--version", "9"], 4, "not_found", "version 9", "It serves"),
+        (["no", "--input", "x.npz"], 4, "not_found", "has no model 'no'", "has: odd, times"),
+        (["times", "--input", "x.npz", "--version", "9"], 4, "not_found", "version 9", "has: odd"),
         (["times", "--input", "words.json"], 2, "usage", "no such input", "x: FP32[-1, 6]"),
         (["times", "--input", "x.npz", "--outputs", "z"], 2, "usage", "no such output", "y: FP32"),
         (["times", "--input", "doubles.npz"], 2, "usage", "float64", "x: FP32"),
-        (["times", "--input", "no.npz"], 2, "usage", "there is no file", "--input"),
+        (["times", "--input", "no.npz"], 2, "usage", "does not exist", "--input"),
         (["odd", "--input", "wait.json", "--deadline", "1"], 6, "deadline", "1 s", "--deadline"),
         (["odd", "--input", "fail.json"], 3, "target", "out of luck", "log"),
     ],

@@ -37,7 +37,7 @@ main(["export", *sys.argv[2:]])
 """
 PROVING = "exporter.proving.prove:check_outputs"
 PUBLISHED = "exporter.repository.local_repository:LocalRepository.activate"
-ACTIVATED = "exporter.registry.promote:_move"
+ACTIVATED = "exporter.registry.promote:_promote"
 MOVED = "exporter.registry.promote:close_records"
 
 
@@ -157,7 +157,7 @@ def test_a_second_exporter_is_told_who_is_first(lab: Lab) -> None:
         result = lab.export("busy")
     assert result.exit_code == 5
     assert result.error is not None
-    assert f'"pid": {os.getpid()}' in result.error["message"]
+    assert f"process {os.getpid()} on " in result.error["message"]
     assert lab.alias("busy") is None
     assert lab.export("busy").status == "promoted"
 

@@ -125,7 +125,7 @@ def test_a_server_that_takes_no_commands_is_found_before_anything_is_done(
     before = lab.repository_bytes()
     fixed = start(lab.folder / "repository", control_mode=mode)
     result = export(lab, promoted, fixed, version=2)
-    undone(result, 5, "it runs in the mode 'none' or 'poll'")
+    undone(result, 5, "it runs with --model-control-mode=none or poll")
     assert set(result.seconds) == {"resolve", "total"}
     assert (lab.alias(promoted), lab.repository_bytes()) == (1, before)
     assert factor(fixed, promoted) == 1.0

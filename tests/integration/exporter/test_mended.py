@@ -242,7 +242,7 @@ def test_a_promotion_to_prod_that_was_killed(lab: Lab, server: TritonServer, mod
     promoted(lab, server, model, version=3)
     where = ["--repository", "repository", "--triton-url", server.grpc_url]
     driver = DRIVER.replace("def standing_still(*given, **named):", _SECOND)
-    point = "exporter.registry.promote:_Writing.point"
+    point = "exporter.registry.promote:_Changes.move_alias"
     process = start(
         lab.folder, *(point, model, "--alias", "prod"), *where,
         driver=driver, CI="true", MLFLOW_TRACKING_URI=lab.uri,

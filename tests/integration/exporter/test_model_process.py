@@ -142,10 +142,10 @@ def exported(lab: Lab, name: str, **options: object) -> ExportResult:
         (sleeps, {"timeout": 8.0}, "timeout", "did not end within 8 seconds"),
         (says_a_line_without_an_end, {}, "artifact", "a line without an end"),
         (says_nonsense, {}, "artifact", "an unexpected line"),
-        (complains_without_an_end, {}, "artifact", "brings down the process"),
+        (complains_without_an_end, {}, "artifact", "crashes the process"),
         (takes_all_memory, {"model_memory": 6 << 30}, None, "emory"),
-        (leaves_a_link, {}, "artifact", "the model's process left no result"),
-        (leaves_nonsense, {}, "artifact", "the model's process left no result"),
+        (leaves_a_link, {}, "artifact", "the model's process left no readable result"),
+        (leaves_nonsense, {}, "artifact", "the model's process left no readable result"),
     ],
 )
 def test_pickles(

@@ -86,9 +86,9 @@ def test_another_version_of_a_part_is_another_bundle(lab: Lab, chain: str) -> No
 @pytest.mark.parametrize(
     ("value", "code", "word"),
     [
-        ("scaler", 3, "names no version of a model"),
+        ("scaler", 3, "not a reference to a model version"),
         ("models:/nothing/1", 4, "nothing"),
-        ("models:/scaler@dev", 5, "names no version"),
+        ("models:/scaler@dev", 5, "points to no version"),
         ("models:/labels/1", 3, "do not fit together"),
     ],
 )

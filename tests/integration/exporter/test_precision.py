@@ -130,7 +130,7 @@ def test_int8_of_a_classifier_agrees_on_the_class(lab: Lab) -> None:
     assert scores["others"] + label["others"] <= 2
     run = str(first.report).split("/")[1]
     page = Path(lab.client.download_artifacts(run, "report.html", str(lab.folder)))
-    assert "int8 beside fp32" in page.read_text()
+    assert "int8 compared with fp32" in page.read_text()
     # The same again, of the same version with the same settings.
     for tag in ("stlab.bundle.settings", "stlab.parity"):
         lab.client.delete_model_version_tag("images", "1", tag)

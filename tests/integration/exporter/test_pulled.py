@@ -28,7 +28,7 @@ def in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pulled(lab: Lab, name: str, alias: str, folder: Path) -> ExportResult:
-    return pull(PullRequest(name, alias, str(folder), lab.uri))
+    return pull(PullRequest(name, alias, repository=str(folder), tracking_uri=lab.uri))
 
 
 def staged(lab: Lab, name: str, *factors: float) -> None:
@@ -83,8 +83,8 @@ def test_what_is_not_proven_is_not_pulled(lab: Lab, tmp_path: Path) -> None:
     staged(lab, "unproven", 2.0)
     lab.client.set_registered_model_alias("unproven", "dev", "1")
     for name, alias, code, words in (
-        ("unproven", "dev", 5, "nothing says that version 1"),
-        ("unproven", "prod", 4, "names no version"),
+        ("unproven", "dev", 5, "version 1 of 'unproven' has no passing evidence"),
+        ("unproven", "prod", 4, "points to no version"),
         ("nobody", "prod", 4, "nobody"),
     ):
         result = pulled(lab, name, alias, tmp_path)

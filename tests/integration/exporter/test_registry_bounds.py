@@ -164,7 +164,7 @@ def test_a_registry_that_floods(how: str, monkeypatch: pytest.MonkeyPatch) -> No
     with speaking(talk) as uri, pytest.raises(StlabError) as gone:
         registry(uri).models()
     assert gone.value.exit_code == (5 if how == "redirect" else 6)
-    assert sum(sent) < 4 * registry_bounds.MOST_BYTES
+    assert sum(sent) < 4 * registry_bounds.MAX_BYTES
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -189,7 +189,7 @@ def test_headers_and_compressed_answers_are_bounded(monkeypatch: pytest.MonkeyPa
     import gzip
 
     monkeypatch.setenv("STLAB_REGISTRY_TIMEOUT", "60")
-    bomb = gzip.compress(b" " * (2 * registry_bounds.MOST_BYTES))
+    bomb = gzip.compress(b" " * (2 * registry_bounds.MAX_BYTES))
     answer = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n"
     for talk in (
         lambda _p, send, over: flood(send, over, b"HTTP/1.1 200 OK\r\n", b"X: x\r\n" * 99),
@@ -270,7 +270,7 @@ def test_an_artifact_larger_than_the_disk(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_an_artifact_of_endless_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.registry.artifacts._MOST_ENTRIES", 3000)
+    monkeypatch.setattr("exporter.registry.artifacts._MAX_ENTRIES", 3000)
 
     def talk(_path: str, send: Send, _over: threading.Event) -> None:
         entries = [{"path": f"d{n}", "is_dir": True} for n in range(1000)]

@@ -144,14 +144,14 @@ def test_a_harmed_version_is_not_gone_back_to(lab: Lab, name: str) -> None:
 def test_what_cannot_be_rolled_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     register(lab, "single", 1.0, 2.0)
     failed(back(lab, "absent"), 4, "no registered model")
-    failed(back(lab, "single"), 5, "names no version")
+    failed(back(lab, "single"), 5, "points to no version")
     done(lab.export("single", "staging", version=1))
     done(lab.export("single", "prod"))
-    failed(back(lab, "single"), 5, "nothing says which version")
-    failed(back(lab, "single", to=2), 5, "never in 'prod'")
-    failed(back(lab, "single", to=9), 5, "never in 'prod'")
+    failed(back(lab, "single"), 5, "the previous version of 'prod'")
+    failed(back(lab, "single", to=2), 5, "never promoted to 'prod'")
+    failed(back(lab, "single", to=9), 5, "never promoted to 'prod'")
     monkeypatch.setenv("CI", "")
-    failed(back(lab, "single"), 2, "by hand")
+    failed(back(lab, "single"), 2, "by CI only")
     assert aliases(lab, "single") == {"staging": 1, "prod": 1}
 
 

@@ -75,7 +75,7 @@ def test_prod_takes_what_staging_names_and_nothing_else(
     register(lab, "sold", 1.0, 2.0)
     failed(lab.export("sold", "prod", allow_manual=True), 5, "staging")
     staged = done(lab.export("sold", "staging", version=1))
-    failed(lab.export("sold", "prod"), 2, "by hand")
+    failed(lab.export("sold", "prod"), 2, "by CI only")
     failed(lab.export("sold", "prod", version=2, allow_manual=True), 5, "not version 2")
     assert lab.alias("sold", "prod") is None
 
@@ -112,7 +112,11 @@ def test_prod_takes_staging_s_bundle_whatever_options_made_it(lab: Lab) -> None:
 def test_prod_does_not_take_what_was_never_proven(lab: Lab) -> None:
     register(lab, "unproven", 1.0)
     lab.client.set_registered_model_alias("unproven", "staging", "1")
-    failed(lab.export("unproven", "prod", allow_manual=True), 5, "no passed evidence")
+    failed(
+        lab.export("unproven", "prod", allow_manual=True),
+        5,
+        "has no passing evidence for 'staging'",
+    )
     assert lab.alias("unproven", "prod") is None
 
 
@@ -222,7 +226,7 @@ def test_expect_current(lab: Lab) -> None:
     register(lab, "expected", 1.0, 2.0)
     failed(lab.export("expected", "dev", expect_current=1), 5, "not 1 as expected")
     done(lab.export("expected", "dev", version=1, expect_current=0))
-    failed(lab.export("expected", "dev", expect_current=0), 5, "names version 1")
+    failed(lab.export("expected", "dev", expect_current=0), 5, "points to version 1")
     assert lab.alias("expected", "dev") == 1
     done(lab.export("expected", "dev", expect_current=1))
     assert lab.alias("expected", "dev") == 2
@@ -246,7 +250,7 @@ def test_two_aliases_whose_interfaces_differ(lab: Lab) -> None:
     lab.register_onnx("wider", times(1.0, width=4), example=ROWS[:, :4])
     done(lab.export("wider", "staging", version=1))
     before = lab.repository_bytes()
-    failed(lab.export("wider", "dev", version=2), 5, "its interface is not that of version 2")
+    failed(lab.export("wider", "dev", version=2), 5, "its interface differs from that of version 2")
     assert (lab.alias("wider", "dev"), lab.repository_bytes()) == (None, before)
     done(lab.export("wider", "staging", version=2))
     assert served(lab, "wider") == [2]
@@ -265,7 +269,9 @@ def test_an_alias_that_somebody_else_moved_meanwhile(
         return activate(repository, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(LocalRepository, "activate", meanwhile)
-    failed(lab.export("raced", version=2), 5, "moved from version 1 to version 3 by somebody else")
+    failed(
+        lab.export("raced", version=2), 5, "moved from version 1 to version 3 by another command"
+    )
     assert (lab.alias("raced"), lab.repository_bytes()) == (3, before)
     run_id = lab.client.get_model_version("raced", "2").tags["stlab.export.run_id"]
     assert lab.client.get_run(run_id).info.status == "FAILED"
@@ -301,5 +307,5 @@ def test_what_an_alias_names_in_one_question(lab: Lab) -> None:
     registry = Registry.connect(lab.uri)
     assert registry.version_by_alias("asked-for", "dev") == (version, {"colour": "blue"})
     for model, alias in (("asked-for", "prod"), ("nobody", "dev")):
-        with pytest.raises(NotFoundError, match=f"no version of '{model}' is called '{alias}'"):
+        with pytest.raises(NotFoundError, match=f"'{model}' has no alias '{alias}'"):
             registry.version_by_alias(model, alias)

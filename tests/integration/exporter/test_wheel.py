@@ -24,14 +24,10 @@ def site(install_wheels: Callable[..., Path]) -> Path:
 def test_each_package_has_one_distribution(site: Path) -> None:
     names = {path.name for path in site.iterdir() if path.suffix not in {".dist-info", ".pth"}}
     assert names == {"exporter", "stlab_api", "stlab_dashboard", "stlab_web", "triton_client"}
-<<<<<<< HEAD
-    assert (site / "exporter/triton/backends/model.py").is_file()
-=======
     for folder in site.glob("*.dist-info"):
         record = (folder / "RECORD").read_text()
         assert ("triton_client/" in record) == folder.name.startswith("stlab_triton_client")
     assert (site / "exporter/triton/backends/model.py").is_file()
->>>>>>> h/X
     assert (site / "exporter/commands/export/report.html.j2").is_file()
     assert (site / "triton_client/py.typed").is_file()
 

@@ -82,7 +82,7 @@ def test_an_endpoint_that_triton_cannot_be_told(endpoint: str) -> None:
 
 def test_triton_must_know_the_account() -> None:
     address = StoreUrl.parse("az://container/models", {})
-    with pytest.raises(UsageError, match="which storage account"):
+    with pytest.raises(UsageError, match="lacks the storage account"):
         address.for_server()
 
 

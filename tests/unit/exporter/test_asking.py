@@ -39,11 +39,11 @@ def test_the_first_of_several_addresses(urls: str, first: str) -> None:
     [
         ({"deadline": 0.0}, "--deadline"),
         ({"deadline": float("nan")}, "--deadline"),
-        ({"output": Path("y.json")}, r"--output is a \.npz"),
-        ({"output": Path("nowhere/y.npz")}, "there is no folder nowhere"),
+        ({"output": Path("y.json")}, r"--output must be a \.npz"),
+        ({"output": Path("nowhere/y.npz")}, "folder nowhere does not exist"),
         ({"url": "http://localhost:8000"}, "--url"),
         ({"url": ""}, "--url"),
-        ({"inputs": Path("missing.npz")}, "there is no file"),
+        ({"inputs": Path("missing.npz")}, "does not exist"),
     ],
 )
 def test_what_makes_no_sense(inputs: Path, options: dict[str, object], message: str) -> None:

@@ -77,7 +77,7 @@ def test_the_default_way_needs_nothing_more(machine: Machine) -> None:
     assert checks["flavor xgboost"].hint.startswith("pip install scikit-learn (")
     # Nobody named a registry, and there is none.
     assert checks["registry"].status == "warning"
-    assert "made when it is first used" in checks["repository"].found
+    assert "created on first use" in checks["repository"].found
     assert f"{machine.folder / 'cache'}, " in checks["cache"].found
 
 
@@ -166,7 +166,7 @@ def test_the_gpu_and_its_driver(machine: Machine) -> None:
 def test_a_release_that_nobody_knows_yet(machine: Machine) -> None:
     _, checks = machine.look(triton_release="27.01")
     assert checks["release"].status == "warning"
-    assert "as in the newest that is known" in checks["release"].found
+    assert "assumed from the newest known release" in checks["release"].found
     with pytest.raises(UsageError):
         machine.look(triton_release="27")
 
@@ -178,7 +178,7 @@ def test_folders_that_cannot_be_written(machine: Machine) -> None:
     assert result.exit_code == 2
     for name in ("cache", "repository"):
         assert checks[name].status == "failed"
-        assert "cannot be written" in checks[name].found
+        assert "is not writable" in checks[name].found
     assert "STLAB_CACHE" in checks["cache"].hint
 
 
@@ -219,8 +219,8 @@ def test_what_confines_a_model_here(machine: Machine) -> None:
     for offered, status, found in (
         (Confinement("/usr/bin/bwrap", 7, seccomp=True), "ok", "bubblewrap, Landlock 7, seccomp"),
         (Confinement("", 2, seccomp=True), "ok", "Landlock 2, seccomp"),
-        (Confinement("", 0, seccomp=True), "warning", "seccomp; no pickled model is loaded here"),
-        (Confinement(), "warning", "none; no pickled model is loaded here"),
+        (Confinement("", 0, seccomp=True), "warning", "seccomp; pickled models are not loaded"),
+        (Confinement(), "warning", "none; pickled models are not loaded"),
     ):
         machine.patch.setattr(installed, "confinement", lambda offered=offered: offered)
         result, checks = machine.look()

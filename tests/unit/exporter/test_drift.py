@@ -75,7 +75,7 @@ MOVED_AWAY = f"mv repository/net/2 net-2-aside && {RESTORED}"
             RESTORED,
         ),
         ({"ready": {"a:1": frozenset({1})}}, "not_served", RESTORED),
-        ({"in_config": (1, 2)}, "nameless", f"stlab prune net --nameless {WHERE}"),
+        ({"in_config": (1, 2)}, "nameless", f"stlab prune net --unaliased {WHERE}"),
     ],
 )
 def test_the_repository_and_the_servers(differently: dict[str, Any], kind: str, fix: str) -> None:
@@ -188,25 +188,25 @@ def test_aliases_that_are_kept_in_another_repository() -> None:
     }
     aliases = {"staging": 2, "prod": 1}
     nothing_of_2: dict[str, Any] = {
-        "published": {1: Published("b")}, "in_config": (1,), "ready": {}, "here": "here",
+        "published": {1: Published("b")}, "in_config": (1,), "ready": {}, "repository_id": "here",
     }  # fmt: skip
     state = seen(aliases, versions, **nothing_of_2)
     assert aliases_elsewhere(state) == {"staging"}
     assert kinds(state) == {}
     # Asked for alone, or looked for in a repository that keeps neither, it is missing.
-    alone = seen({"staging": 2}, versions, asked=("staging",), **nothing_of_2)
+    alone = seen({"staging": 2}, versions, selected=("staging",), **nothing_of_2)
     assert "it was published to another one" in alias_drift(alone, "staging", FIXES)[0].message
-    assert aliases_elsewhere(seen(aliases, versions, here="")) == set()
+    assert aliases_elsewhere(seen(aliases, versions, repository_id="")) == set()
 
 
 def test_aliases_that_are_not_asked_about_change_no_fix() -> None:
     state = seen(
-        {"dev": 1, "staging": 2}, asked=("staging",), published={2: Published("b")},
+        {"dev": 1, "staging": 2}, selected=("staging",), published={2: Published("b")},
         in_config=(2, 3),
     )  # fmt: skip
     found = [*alias_drift(state, "staging", FIXES), *model_drift(state, FIXES)]
     assert [(drift.kind, drift.fix) for drift in found] == [
-        ("nameless", f"stlab prune net --nameless {WHERE}")
+        ("nameless", f"stlab prune net --unaliased {WHERE}")
     ]
 
 

@@ -85,7 +85,7 @@ def test_npz_that_is_none(tmp_path: Path, content: bytes) -> None:
 
 
 def test_files_that_are_missing_or_of_another_kind(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no file"):
+    with pytest.raises(UsageError, match="does not exist"):
         read_inputs(tmp_path / "x.npz")
     with pytest.raises(UsageError, match=r"not x\.csv"):
         read_inputs(written(tmp_path, "1,2", "x.csv"))

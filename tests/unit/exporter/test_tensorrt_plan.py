@@ -198,7 +198,7 @@ def test_another_answer_is_refused_with_its_case_and_output(setup: Setup) -> Non
     failed = refused(setup, Doubling())
     assert failed.kind == "parity"
     first = setup.references.cases[0].case.name
-    assert f"not what was registered: {first}, output 'y': " in failed.message
+    assert f"differs from the registered model: {first}, output 'y': " in failed.message
     assert not setup.driver.lent
 
 

@@ -49,7 +49,7 @@ def test_another_process_is_named(tmp_path: Path) -> None:
     try:
         with pytest.raises(ConflictError) as caught, Workspace.open(root, "net"):
             pytest.fail("two at once")
-        assert f'"pid": {holder.pid}' in caught.value.message
+        assert f"process {holder.pid} on " in caught.value.message
         with Workspace.open(root, "other"):
             pass  # another model is another matter
         assert left.is_dir()
