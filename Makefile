@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Python compiles what is imported when it is imported: a tenth of all that is installed.
 INSTALL := $(PIP) install -q --no-compile -c constraints.txt
-INPUTS := pyproject.toml constraints.txt examples/us_income/pyproject.toml
+INPUTS := pyproject.toml constraints.txt triton_client/pyproject.toml examples/us_income/pyproject.toml
 # Where the shell forbids bytecode, every command would compile MLflow and torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -38,7 +38,8 @@ manifests: .venv/.ready-dev ## Render the chart's defaults and the table of its 
 test-gpu: .venv/.ready-dev ## Run the tests that need a GPU or TensorRT
 	$(BIN)/python -m pytest -m "gpu or tensorrt" || test $$? -eq 5
 
-lint: .venv/.ready-dev ## Check style and types
+lint: .venv/.ready-dev ## Check style, types and generated code
+	$(BIN)/python tools/generate_sync_client.py --check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -69,8 +70,9 @@ dashboard: .venv/.ready ## Show models, answers and the server in a browser, on 
 serve: .venv/.ready ## Serve model_repository on the loopback interface
 	$(BIN)/stlab serve
 
-wheel: .venv/.ready-dev ## Build the wheel into dist/
+wheel: .venv/.ready-dev ## Build the wheels of stlab and of its client into dist/
 	$(BIN)/python -m build --wheel
+	$(BIN)/python -m build --wheel --outdir dist triton_client
 
 clean: ## Remove what make and the demo made (the cached server in ~/.cache/stlab stays)
 	rm -rf .venv dist .demo .mypy_cache .ruff_cache .pytest_cache mlflow.db mlruns mlartifacts
@@ -83,12 +85,12 @@ help: ## Show this help
 .venv/.ready: $(INPUTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing (once; a few minutes on a fresh machine) ..."
-	@$(INSTALL) -e ".[demo]"
+	@$(INSTALL) -e ./triton_client -e ".[demo]"
 	@$(INSTALL) --no-deps -e examples/us_income
 	@$(BIN)/python -c "import pathlib, exporter.triton.launcher as l; l.install_launcher(pathlib.Path('$(BIN)'))"
 	@touch $@
 
 .venv/.ready-dev: .venv/.ready $(INPUTS) tests/tools/install.sh
-	@$(INSTALL) -e ".[dev]"
+	@$(INSTALL) -e ./triton_client -e ".[dev]"
 	@tests/tools/install.sh
 	@touch $@

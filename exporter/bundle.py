@@ -1,9 +1,9 @@
 """The bundle: the immutable, content-addressed result of one conversion.
 
-A bundle is a folder. ``manifest.json`` names every file that matters with its size and its sha256;
-the bundle's own sha256 is that of the canonical manifest. The manifest holds no time and no host,
-so the same version with the same settings gives the same sha256. ``report.json`` lies beside it and
-names the bundle's sha256, since what was measured differs from run to run.
+A bundle is a folder. ``manifest.json`` lists every file with its size and its sha256; the bundle's
+own sha256 is that of the canonical manifest. The manifest holds no time and no host, so the same
+version with the same settings gives the same sha256. ``report.json`` is in the folder but not in
+the manifest, since measurements differ from run to run; it holds the bundle's sha256.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from exporter.errors import ValidationFailedError
-from exporter.interface import Tensor
+from exporter.interface import InterfaceEntry, Tensor
 from exporter.names import artifact_path
 from exporter.untrusted import UNFIT, parse_json, read_bounded, reading
 
@@ -30,7 +30,11 @@ __all__ = [
     "REPORT",
     "SAMPLES",
     "WARMUP",
+    "BatchingEntry",
     "Bundle",
+    "BundleSettings",
+    "FileEntry",
+    "Manifest",
     "file_digest",
     "folder_digest",
     "json_number",
@@ -47,6 +51,69 @@ _MOST_CONFIG = 16 * 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+class BundleSettings(TypedDict):
+    """What decides a bundle's content, besides the version itself.
+
+    A setting that was added later is only there where it is set: a bundle without it keeps its
+    sha256.
+    """
+
+    format: str
+    precision: str
+    batching: str
+    max_batch_size: int
+    release: str
+    samples: str | None
+    seed: int
+    max_queue_size: NotRequired[int]
+    accelerator: NotRequired[str]
+    preprocessing: NotRequired[str]
+    postprocessing: NotRequired[str]
+
+
+class FileEntry(TypedDict):
+    """A file in a manifest."""
+
+    sha256: str
+    bytes: int
+
+
+class BatchingEntry(TypedDict):
+    """The batching in a manifest; a ``max_batch_size`` of 0 means none."""
+
+    mode: str
+    max_batch_size: int
+    rows: int | None
+
+
+class Manifest(TypedDict):
+    """The content of ``manifest.json``.
+
+    What is not required is missing in bundles of older releases, or added by some formats.
+    """
+
+    schema: int
+    model: str
+    version: int
+    source: dict[str, str]
+    format: str
+    precision: str
+    backend: str
+    filename: str
+    converter: str
+    libraries: dict[str, str]
+    target: NotRequired[dict[str, str]]
+    interface: InterfaceEntry
+    batching: BatchingEntry
+    settings: NotRequired[BundleSettings]
+    files: dict[str, FileEntry]
+    names: NotRequired[dict[str, str]]
+    reduced: NotRequired[dict[str, Any]]
+    accelerator: NotRequired[dict[str, Any]]
+    tensorrt: NotRequired[dict[str, Any]]
+    evidence: NotRequired[dict[str, Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """A bundle on local disk.
@@ -57,15 +124,15 @@ class Bundle:
     """
 
     path: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
     @classmethod
     def seal(cls, path: Path, facts: Mapping[str, Any]) -> Bundle:
-        """Write the manifest over the files already in a folder.
+        """Write the manifest of the files in a folder.
 
         Args:
             path: The folder with model files, config, samples and warm-up data.
-            facts: Everything the manifest says beside the files.
+            facts: The manifest without its schema and files.
 
         Raises:
             ValidationFailedError: A file has a name that a bundle's may not have.
@@ -76,13 +143,13 @@ class Bundle:
         }
         for name in files:
             _check_file_name(name)
-        manifest = {"schema": SCHEMA, **facts, "files": files}
+        manifest = cast("Manifest", {"schema": SCHEMA, **facts, "files": files})
         (path / MANIFEST).write_bytes(_canonical(manifest))
         return cls(path, manifest)
 
     def with_facts(self, **facts: Any) -> Bundle:
-        """Write further facts into the manifest; the files stay as they are."""
-        manifest = {**self.manifest, **facts}
+        """Add facts to the manifest; the files stay as they are."""
+        manifest = cast("Manifest", {**self.manifest, **facts})
         (self.path / MANIFEST).write_bytes(_canonical(manifest))
         return Bundle(self.path, manifest)
 
@@ -92,8 +159,8 @@ class Bundle:
 
         Args:
             path: The bundle's folder.
-            model: The model that it is to be of; a manifest is not believed what it is.
-            version: The version, likewise.
+            model: The model that the manifest has to be about.
+            version: The version that the manifest has to be about.
 
         Raises:
             ValidationFailedError: The manifest is missing, unreadable, of another schema, or about
@@ -128,15 +195,14 @@ class Bundle:
         return hashlib.sha256(_canonical(self.manifest)).hexdigest()
 
     @property
-    def files(self) -> Mapping[str, Mapping[str, Any]]:
-        """The files by relative name, each with ``sha256`` and ``bytes``."""
-        files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
-        return files
+    def files(self) -> Mapping[str, FileEntry]:
+        """The files by relative name."""
+        return self.manifest["files"]
 
     @property
     def model(self) -> str:
         """The registered model's name."""
-        return str(self.manifest["model"])
+        return self.manifest["model"]
 
     @property
     def version(self) -> int:
@@ -145,7 +211,7 @@ class Bundle:
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
-        """The outputs, as the manifest holds them."""
+        """The outputs of the model."""
         return tuple(
             Tensor(entry["name"], entry["datatype"], tuple(entry["shape"]))
             for entry in self.manifest["interface"]["outputs"]
@@ -154,7 +220,7 @@ class Bundle:
     @property
     def size(self) -> int:
         """The bytes of all files."""
-        return sum(int(entry["bytes"]) for entry in self.files.values())
+        return sum(entry["bytes"] for entry in self.files.values())
 
     @property
     def config(self) -> str:
@@ -165,7 +231,7 @@ class Bundle:
     @property
     def max_batch_size(self) -> int:
         """Rows that Triton may put into one request; 0 where it must not batch."""
-        return int(self.manifest["batching"]["max_batch_size"])
+        return self.manifest["batching"]["max_batch_size"]
 
     @property
     def release(self) -> str:
@@ -173,7 +239,7 @@ class Bundle:
         return str(self.manifest.get("target", {}).get("release", ""))
 
     def passed_report(self) -> dict[str, Any] | None:
-        """Return the report that lies with the bundle, if it says that these bytes passed."""
+        """Return the bundle's report, if it says that this bundle passed."""
         try:
             report: dict[str, Any] = parse_json(self.path / REPORT)
             passed = report["bundle"] == self.sha256 and report["parity"]["passed"] is True
@@ -185,24 +251,23 @@ class Bundle:
         """Read every file and compare it with the manifest.
 
         Raises:
-            ValidationFailedError: A file is missing, differs, or was never proven; the first one is
-                named.
+            ValidationFailedError: A file is missing, differs, or is not in the manifest.
         """
         self.verify_at(set(_walk(self.path)), lambda name: self.holds(name, self.path / name))
 
     def verify_at(self, found: Collection[str], holds: Callable[[str], bool]) -> None:
-        """Compare the files of a place with the manifest, which is one of them.
+        """Compare the files of a copy with the manifest, which is one of them.
 
         Args:
-            found: The files that are there.
-            holds: Whether a file there is the one that the manifest knows.
+            found: The names of the copy's files.
+            holds: Whether the copy's file of a name is the one in the manifest.
 
         Raises:
             ValidationFailedError: See `verify`.
         """
         for name in sorted({*self.files, MANIFEST, *found} - {REPORT}):
             if name not in self.files and name != MANIFEST:
-                problem = "is a file that nobody has proven"
+                problem = "is not in the manifest"
             elif name not in found:
                 problem = "is missing"
             elif not holds(name):
@@ -216,11 +281,11 @@ class Bundle:
             )
 
     def digest(self, name: str) -> str:
-        """Return the sha256 that a file must have: one of the manifest, or the manifest itself."""
-        return self.sha256 if name == MANIFEST else str(self.files[name]["sha256"])
+        """Return the sha256 that a file must have: one in the manifest, or the manifest itself."""
+        return self.sha256 if name == MANIFEST else self.files[name]["sha256"]
 
     def holds(self, name: str, path: Path) -> bool:
-        """Whether a file somewhere is the one that the bundle knows under a name."""
+        """Whether a file has the content of the bundle's file of a name."""
         return path.is_file() and file_digest(path) == self.digest(name)
 
     def begins_with(self, name: str, size: int, sha256: str) -> bool:
@@ -255,7 +320,7 @@ def json_number(value: float) -> float | None:
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> None:
-    """Refuse a manifest of which a part is not what the rest of stlab takes it for."""
+    """Check the parts of a manifest that the rest of stlab relies on."""
     for name, entry in manifest["files"].items():
         _check_file_name(name)
         _expect(_SHA256.fullmatch(entry["sha256"]), f"the sha256 of {name}")
@@ -276,10 +341,10 @@ def _expect(right: object, what: str) -> None:
 
 
 def _check_file_name(name: str) -> None:
-    """Refuse a name that would leave the bundle, or that a server would take for code.
+    """Reject a name that would leave the bundle, or that a server would take for code.
 
-    Triton runs ``libtriton_<backend>.so`` and ``model.py`` where it finds them beside a model. The
-    report is written later, and the manifest cannot hold its own digest.
+    Triton runs ``libtriton_<backend>.so`` and ``model.py`` where it finds them in a model's folder.
+    The report is written later, and the manifest cannot hold its own digest.
     """
     path = artifact_path(name)
     if path.suffix in {".so", ".py"} or ".so." in path.name or name in {MANIFEST, REPORT}:
@@ -296,6 +361,6 @@ def _walk(path: Path) -> Iterator[str]:
             yield (Path(folder) / name).relative_to(path).as_posix()
 
 
-def _canonical(manifest: Mapping[str, Any]) -> bytes:
+def _canonical(manifest: Manifest) -> bytes:
     text = json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     return text.encode() + b"\n"

@@ -1,18 +1,18 @@
-"""Every error the exporter raises on purpose.
+"""The errors that the exporter raises on purpose.
 
 ```
 StlabError                      1  unexpected
-├── UsageError                  2  the command or a setting makes no sense
-├── ValidationFailedError       3  the model, or its conversion, is not what was registered
+├── UsageError                  2  the command or a setting is invalid
+├── ValidationFailedError       3  the model or its conversion failed a check
 ├── NotFoundError               4  no such model, version, alias or file
-├── ConflictError               5  another run or another state is in the way
+├── ConflictError               5  the current state does not allow the step
 └── UnavailableError            6  a registry, a server or a store does not answer
     └── OutcomeUnknownError     6  … while the alias was moved
 ```
 
-A message says in one sentence what is wrong; a hint says what to do about it. Errors of other
-libraries are translated where they are called, with the original as ``__cause__``. Both go without
-the passwords that an address or another library's text may hold.
+A message says in one sentence what is wrong; a hint says what to do about it. Passwords are cut out
+of both. Errors of libraries are translated where the library is called, with the original as
+``__cause__``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class StlabError(Exception):
     Args:
         message: One sentence: what is wrong.
         hint: What to do about it, with the next command where there is one.
-        kind: A word for machines; a subclass has a default.
+        kind: A machine-readable word; a subclass has a default.
     """
 
     exit_code: ClassVar[int] = 1
@@ -62,14 +62,14 @@ class StlabError(Exception):
 
 
 class UsageError(StlabError):
-    """The command or a setting makes no sense."""
+    """The command or a setting is invalid."""
 
     exit_code = 2
     default_kind = "usage"
 
 
 class ValidationFailedError(StlabError):
-    """The model, or what was made of it, failed a check; nothing has moved."""
+    """The model or its conversion failed a check; no alias has moved."""
 
     exit_code = 3
     default_kind = "validation"
@@ -83,27 +83,27 @@ class NotFoundError(StlabError):
 
 
 class ConflictError(StlabError):
-    """The state found does not allow the step: another run, another interface, no evidence."""
+    """The current state does not allow the step: another run, another interface, no evidence."""
 
     exit_code = 5
     default_kind = "conflict"
 
 
 class UnavailableError(StlabError):
-    """A registry, a server or a store cannot be reached, or went away midway."""
+    """A registry, a server or a store cannot be reached, or the connection was lost."""
 
     exit_code = 6
     default_kind = "unavailable"
 
 
 class OutcomeUnknownError(UnavailableError):
-    """The registry went away while an alias was moved: it may or may not have been."""
+    """The connection to the registry was lost while an alias was moved: it may have moved."""
 
     default_kind = "outcome_unknown"
 
 
 def resource_error(lacking: str) -> UnavailableError:
-    """Return the error for what this machine ran out of."""
+    """Return the error for a resource that this machine ran out of."""
     return UnavailableError(
         f"this machine ran out of what the command needs: {lacking}",
         hint="Raise that limit (ulimit -a) or free the disk, then run the same command again.",
@@ -125,7 +125,7 @@ def error_of(exit_code: int, kind: str, message: str, hint: str) -> StlabError:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what a library says of the cause, without the colours that it says it in."""
+    """Return the first line of the message of an error's cause, without terminal colours."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]

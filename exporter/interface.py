@@ -4,17 +4,41 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from triton_client.types import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["Axis", "Interface", "Tensor", "unique_names", "valid_tensor_name"]
+__all__ = [
+    "Axis",
+    "Interface",
+    "InterfaceEntry",
+    "Tensor",
+    "TensorEntry",
+    "unique_names",
+    "valid_tensor_name",
+]
 
 Axis = int | str
 """A fixed size, or the symbol of a variable size; equal symbols have equal sizes."""
+
+
+class TensorEntry(TypedDict):
+    """A tensor in a manifest; -1 for every variable axis of its shape."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class InterfaceEntry(TypedDict):
+    """An interface in a manifest."""
+
+    inputs: list[TensorEntry]
+    outputs: list[TensorEntry]
+
 
 _TENSOR_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/\-]*")
 
@@ -37,6 +61,13 @@ class Tensor:
     def shape(self) -> tuple[int, ...]:
         """The shape with -1 for every variable axis."""
         return tuple(axis if isinstance(axis, int) else -1 for axis in self.axes)
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether an array of a shape can be this tensor."""
+        return len(shape) == len(self.axes) and all(
+            isinstance(axis, str) or axis == size
+            for axis, size in zip(self.axes, shape, strict=True)
+        )
 
     @property
     def spec(self) -> TensorSpec:
@@ -65,15 +96,15 @@ class Interface:
                     return f"the first axis of {kind} '{tensor.name}' is fixed at {tensor.axes[0]}"
         return ""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> InterfaceEntry:
         """Return the interface for the manifest, with -1 for symbols, which differ by converter."""
         return {
-            "inputs": [_as_dict(t) for t in self.inputs],
-            "outputs": [_as_dict(t) for t in self.outputs],
+            "inputs": [_entry(tensor) for tensor in self.inputs],
+            "outputs": [_entry(tensor) for tensor in self.outputs],
         }
 
 
-def _as_dict(tensor: Tensor) -> dict[str, Any]:
+def _entry(tensor: Tensor) -> TensorEntry:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
 
 

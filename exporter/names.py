@@ -1,4 +1,4 @@
-"""Names from outside, checked before any of them becomes a path."""
+"""Checks of names from outside, made before any of them becomes a path."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ALIASES = ("dev", "staging", "prod")
 """The aliases that an export may move."""
 
 ARCHIVED = "archived"
-"""The alias of the version that ``prod`` named before: what a rollback goes back to."""
+"""The alias of the previous ``prod`` version, to which a rollback returns."""
 
 ALIAS_ORDER = (*ALIASES, ARCHIVED)
-"""All aliases, in the order of a version's life."""
+"""All aliases, in the order that a version passes through."""
 
 DEFAULT_REPOSITORY = "model_repository"
 """The model repository where none is given: a folder of the working directory."""
@@ -42,10 +42,10 @@ _MOST_PART = 255
 
 
 def model_name(name: str) -> str:
-    """Return a model name that is safe as the name of a directory.
+    """Return a model name, if it is safe as the name of a directory.
 
     Raises:
-        UsageError: It holds anything but letters, digits, ``_``, ``-`` and ``.``.
+        UsageError: It has characters other than letters, digits, ``_``, ``-`` and ``.``.
     """
     if not _MODEL.fullmatch(name):
         raise UsageError(
@@ -56,26 +56,26 @@ def model_name(name: str) -> str:
 
 
 def alias_name(alias: str) -> str:
-    """Return an alias that a command may move.
+    """Return an alias, if a command may move it.
 
     Raises:
-        NotFoundError: There is no such alias.
+        NotFoundError: The alias does not exist.
     """
     if alias not in ALIASES:
         raise NotFoundError(
-            f"there is no alias {alias!r} to move; there are: {', '.join(ALIASES)}",
+            f"the alias {alias!r} is unknown; the aliases are: {', '.join(ALIASES)}",
             hint="Choose one of them with --alias.",
         )
     return alias
 
 
 def served_version(text: str) -> int | None:
-    """Return the version that Triton would read from a directory's name, if it is a clean one."""
+    """Return the version that Triton reads from a directory's name; None for any other name."""
     return int(text) if _VERSION.fullmatch(text) else None
 
 
 def artifact_path(name: str) -> PurePosixPath:
-    """Return a relative path found inside an artifact.
+    """Return a path from an artifact, if it is relative and stays inside.
 
     Raises:
         ValidationFailedError: It is absolute, or leaves its folder.
@@ -83,15 +83,15 @@ def artifact_path(name: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not _is_file_name(name):
         raise ValidationFailedError(
-            f"the artifact names a file outside itself, or one that cannot be: {name[:200]!r}",
-            hint="Log the model again; its files must lie inside its own folder.",
+            f"the artifact refers to a file outside itself, or to an invalid name: {name[:200]!r}",
+            hint="Log the model again; its files must be inside its own folder.",
             kind="artifact",
         )
     return path
 
 
 def _is_file_name(name: str) -> bool:
-    """Whether any file system can hold a file of this name, and any terminal show it."""
+    """Whether every file system can hold a file of this name, and every terminal show it."""
     if not name or "\\" in name or not name.isprintable() or len(name) > _MOST_PATH:
         return False
     return all(len(part.encode()) <= _MOST_PART for part in name.split("/"))

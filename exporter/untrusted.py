@@ -1,9 +1,8 @@
-"""Reads text that others wrote: within bounds, and with one error that names the file.
+"""Read text from artifacts, tags and repositories within bounds, with one error for damage.
 
-A parser of a library raises whatever its author thought of, such as RecursionError for a text of
-brackets, OverflowError for ``1e999`` or AttributeError for a list where a mapping is due. What it
-reads here comes from artifacts, tags and repositories, so each of these is a damaged file, not a
-fault of stlab.
+Parsers of libraries raise many errors for damaged text, such as RecursionError for a text of
+brackets, OverflowError for ``1e999`` or AttributeError for a list in place of a mapping. For text
+from outside, each of them means a damaged file, not a fault of stlab.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["MOST_DEPTH", "UNFIT", "check_depth", "parse_json", "read_bounded", "reading"]
 
 UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What taking apart a parsed value raises that is not what it should be."""
+"""The errors of code that reads a parsed value of an unexpected form."""
 
 MOST_DEPTH = 64
-"""How deep a value may be nested."""
+"""How deeply a value may be nested."""
 
 _MOST_JSON = 64 * 1024 * 1024
 _MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -33,15 +32,15 @@ _MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 @contextmanager
 def reading(what: str, *, hint: str, kind: str) -> Iterator[None]:
-    """Turn whatever is raised while a file of others is read into one error that names it.
+    """Turn any error raised while a file from outside is read into one that names the file.
 
     Args:
         what: The file, for the message.
         hint: What to do about it.
-        kind: A word for machines.
+        kind: The error's machine-readable word.
 
     Raises:
-        ValidationFailedError: It is missing, or not what it should be.
+        ValidationFailedError: It is missing or damaged.
         UnavailableError: This machine cannot read it.
     """
     try:
@@ -52,7 +51,7 @@ def reading(what: str, *, hint: str, kind: str) -> Iterator[None]:
         if not isinstance(error, _MISSING):
             raise UnavailableError(
                 f"{what} cannot be read here: {error.strerror or error}",
-                hint="See to the machine's disk, memory and limits; then run the same again.",
+                hint="Check this machine's disk, memory and limits, then run the command again.",
             ) from error
         raise ValidationFailedError(
             f"{what} cannot be read: {error}", hint=hint, kind=kind
@@ -81,7 +80,7 @@ def parse_json(content: bytes | str | Path, *, strict: bool = False) -> Any:
 
     Args:
         content: The text, or its file.
-        strict: Whether numbers must be finite and fit 64 bits, as those of stlab's own files do.
+        strict: Whether numbers must be finite and fit 64 bits, as in stlab's own files.
 
     Raises:
         ValueError: It is damaged, too large or too deep.
@@ -95,7 +94,7 @@ def parse_json(content: bytes | str | Path, *, strict: bool = False) -> Any:
     try:
         parsed = json.loads(text, **bounds)
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("it is nested too deeply") from error
     check_depth(parsed)
     return parsed
 
@@ -118,10 +117,10 @@ def _integer(text: str) -> int:
 
 
 def check_depth(parsed: Any) -> None:
-    """Check that code can walk a parsed value by recursion, and print its texts.
+    """Check that a parsed value is safe to walk by recursion, and its texts to encode.
 
     Raises:
-        ValueError: It is nested too deep, or holds half of a surrogate pair.
+        ValueError: It is nested too deeply, or a text has half of a surrogate pair.
     """
     level = [parsed]
     for _ in range(MOST_DEPTH + 1):
@@ -133,7 +132,7 @@ def check_depth(parsed: Any) -> None:
         level = [child for child in children if isinstance(child, dict | list)]
         if not level:
             return
-    raise ValueError("it is nested too deep")
+    raise ValueError("it is nested too deeply")
 
 
 def _children(value: Any) -> Any:

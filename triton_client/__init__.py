@@ -7,7 +7,7 @@
         forecast = model.infer({"history": x})["forecast"]
 
 :class:`AsyncTritonClient` has the same names with ``await``. ``triton_client.types`` and
-``triton_client.errors`` need numpy alone; gRPC is imported when a client is first asked for.
+``triton_client.errors`` need numpy alone; gRPC is imported when a client is first used.
 """
 
 from __future__ import annotations
@@ -16,16 +16,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from triton_client._aio_client import AsyncTritonClient
-    from triton_client._aio_model import AsyncModel
-    from triton_client._aio_sequence import AsyncModelSequence
-    from triton_client._aio_shared_memory import AsyncSharedMemory
+    from triton_client._async.client import AsyncTritonClient
+    from triton_client._async.model import AsyncModel
+    from triton_client._async.sequence import AsyncModelSequence
+    from triton_client._async.shared_memory import AsyncSharedMemory
     from triton_client._channel import TLS
-    from triton_client._client import TritonClient
+    from triton_client._config import ConfigTensor, DynamicBatching, InstanceGroup, ModelConfig
     from triton_client._hooks import CallInfo, Hooks
-    from triton_client._model import Model
-    from triton_client._sequence import ModelSequence
-    from triton_client._shared_memory import SharedMemory
+    from triton_client._result import Result
+    from triton_client._statistics import (
+        BatchStatistics,
+        Duration,
+        InferStatistics,
+        ModelStatistics,
+    )
+    from triton_client._sync.client import TritonClient
+    from triton_client._sync.model import Model
+    from triton_client._sync.sequence import ModelSequence
+    from triton_client._sync.shared_memory import SharedMemory
     from triton_client.errors import (
         DeadlineExceeded,
         InvalidInput,
@@ -51,18 +59,27 @@ __all__ = [
     "AsyncModelSequence",
     "AsyncSharedMemory",
     "AsyncTritonClient",
+    "BatchStatistics",
     "CallInfo",
+    "ConfigTensor",
     "DeadlineExceeded",
+    "Duration",
+    "DynamicBatching",
     "Hooks",
+    "InferStatistics",
+    "InstanceGroup",
     "InvalidInput",
     "Model",
+    "ModelConfig",
     "ModelNotFound",
     "ModelSequence",
     "ModelSpec",
+    "ModelStatistics",
     "NotReady",
     "Overloaded",
     "PermissionDenied",
     "RepositoryEntry",
+    "Result",
     "ServerError",
     "ServerMetadata",
     "SharedMemory",
@@ -73,30 +90,38 @@ __all__ = [
     "Unavailable",
 ]
 
-_HOMES = {
+_MODULES = {
     "TLS": "_channel",
-    "AsyncModel": "_aio_model",
-    "AsyncTritonClient": "_aio_client",
+    "ConfigTensor": "_config",
+    "DynamicBatching": "_config",
+    "InstanceGroup": "_config",
+    "ModelConfig": "_config",
     "CallInfo": "_hooks",
     "Hooks": "_hooks",
-    "AsyncModelSequence": "_aio_sequence",
-    "AsyncSharedMemory": "_aio_shared_memory",
-    "SharedMemory": "_shared_memory",
-    "SharedMemoryRegion": "types",
-    "Model": "_model",
-    "ModelSequence": "_sequence",
-    "TritonClient": "_client",
-    "ModelSpec": "types",
-    "RepositoryEntry": "types",
-    "ServerMetadata": "types",
-    "TensorSpec": "types",
+    "Result": "_result",
+    "BatchStatistics": "_statistics",
+    "Duration": "_statistics",
+    "InferStatistics": "_statistics",
+    "ModelStatistics": "_statistics",
+    "AsyncTritonClient": "_async.client",
+    "AsyncModel": "_async.model",
+    "AsyncModelSequence": "_async.sequence",
+    "AsyncSharedMemory": "_async.shared_memory",
+    "TritonClient": "_sync.client",
+    "Model": "_sync.model",
+    "ModelSequence": "_sync.sequence",
+    "SharedMemory": "_sync.shared_memory",
 }
+_TYPES = frozenset(
+    {"ModelSpec", "RepositoryEntry", "ServerMetadata", "SharedMemoryRegion", "TensorSpec"}
+)
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    module = _MODULES.get(name, "types" if name in _TYPES else "errors")
+    value: object = getattr(import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value
 

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import grpc.aio
 
 from triton_client._deadline import Deadline
-from triton_client._hooks import Watch
+from triton_client._green_threads import prepare_green_threads
+from triton_client._hooks import HookContext
 from triton_client._http_port import HttpPort
 from triton_client._retry import Attempts, Retries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from triton_client._calls import Call
     from triton_client._channel import ChannelSettings
     from triton_client._hooks import Hooks
+    from triton_client._requests import Call
 
 __all__ = ["AsyncTransport"]
 
@@ -30,14 +31,14 @@ _CLOSED: Final = "the client was closed"
 
 
 def _raise_if_cancelled(error: asyncio.CancelledError) -> None:
-    """Raise the error where somebody cancelled the task; closing grpcio's channel looks alike."""
+    """Raise the error if the task was cancelled; closing grpcio's channel looks the same."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise error
 
 
 class _Connection:
-    """An open channel, where it belongs to, and the callables that were made on it."""
+    """An open channel, its loop and process, and the callables that were made on it."""
 
     __slots__ = ("_channel", "_methods", "loop", "pid")
 
@@ -71,7 +72,10 @@ class AsyncTransport:
     Args:
         settings: How the channel is set up.
         retries: The most retries of a call.
-        hooks: What is told of every call.
+        hooks: Called at the start and the end of every call.
+
+    Raises:
+        RuntimeError: gRPC does not work with the green threads of this program.
     """
 
     __slots__ = (
@@ -80,6 +84,7 @@ class AsyncTransport:
     )  # fmt: skip
 
     def __init__(self, settings: ChannelSettings, retries: int, hooks: Hooks | None = None) -> None:
+        prepare_green_threads(aio=True)
         self._settings = settings
         self._headers = settings.headers
         self._hooks = hooks
@@ -90,7 +95,7 @@ class AsyncTransport:
         self._closed = False
 
     async def run(self, call: Call[T], deadline: Deadline, *, retry: bool = True) -> T:
-        """Send a call and return what its answer says.
+        """Send a call and return what its response says.
 
         Raises:
             TritonClientError: The call failed.
@@ -98,14 +103,14 @@ class AsyncTransport:
         """
         if self._hooks is None:
             return await self._run(call, deadline, retry=retry)
-        with Watch(self._hooks, call.info()):
+        with HookContext(self._hooks, call.info()):
             return await self._run(call, deadline, retry=retry)
 
     async def _run(self, call: Call[T], deadline: Deadline, *, retry: bool) -> T:
         attempts = Attempts()
         while True:
             method = self._connection().unary(call.method)
-            metadata = self._headers.current()
+            metadata = self._headers.current(call.headers)
             left = deadline.remaining()
             if left == 0:
                 raise call.overdue()
@@ -123,23 +128,23 @@ class AsyncTransport:
             await asyncio.sleep(pause)
 
     async def stream(self, call: Call[T], seconds: float | None) -> AsyncIterator[T]:
-        """Send a call and yield what each of its answers says; cancels it where left early.
+        """Send a call and yield what each of its responses says; leaving early cancels it.
 
         Args:
-            call: The call; it is sent when the first answer is asked for, and again only where the
+            call: The call; it is sent when the first response is wanted, and again only where the
                 server never processed it.
-            seconds: How long all of it may take from then on; ``None`` for ever.
+            seconds: How long all of it may take from then on; ``None`` for no bound.
 
         Raises:
             TritonClientError: The call failed.
             RuntimeError: The client is closed.
         """
         deadline = Deadline(seconds)
-        with nullcontext() if self._hooks is None else Watch(self._hooks, call.info()):
+        with nullcontext() if self._hooks is None else HookContext(self._hooks, call.info()):
             attempts, answered = Attempts(), False
             while True:
                 method = self._connection().stream(call.method)
-                metadata = self._headers.current()
+                metadata = self._headers.current(call.headers)
                 left = deadline.remaining()
                 if left == 0:
                     raise call.overdue()

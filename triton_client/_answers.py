@@ -1,7 +1,7 @@
-"""The answers of one model version, of which most differ in their tensors' values alone.
+"""The answers of one model version, most of which differ only in their tensors' values.
 
-Parsing an answer takes little time, but the code of it is seldom in the processor's cache when an
-answer comes. Comparing an answer with the one before takes hardly any code.
+Parsing an answer takes little time, but its code is seldom in the processor's cache when an answer
+arrives. Comparing an answer with the previous one takes hardly any code.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from triton_client._codec import decode_answer, tensor_offsets
+from triton_client._decode import decode_answer, tensor_offsets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from triton_client._result import Result
 
 __all__ = ["AnswerReader"]
 
@@ -26,13 +26,15 @@ class _Layout(NamedTuple):
 
     Attributes:
         size: The answer's size in bytes.
-        fixed: What it holds beside the tensors' values, with its offset.
+        fixed: Everything except the tensors' values, each piece with its offset.
         tensors: The name, dtype, number of elements, offset and shape of each output.
+        like: An answer without outputs, for what else these answers say.
     """
 
     size: int
     fixed: tuple[tuple[int, bytes], ...]
     tensors: tuple[tuple[str, np.dtype[Any], int, int, tuple[int, ...]], ...]
+    like: Result
 
 
 class AnswerReader:
@@ -44,7 +46,7 @@ class AnswerReader:
         self._layout: _Layout | None = None
         self._size = -1
 
-    def read(self, answer: bytes) -> dict[str, np.ndarray[Any, Any]]:
+    def read(self, answer: bytes) -> Result:
         """Return an answer's outputs.
 
         Raises:
@@ -56,10 +58,12 @@ class AnswerReader:
                 if not answer.startswith(piece, at):
                     break
             else:
-                return {
-                    name: np.frombuffer(answer, dtype, count, offset).reshape(shape)
-                    for name, dtype, count, offset, shape in layout.tensors
-                }
+                return layout.like.with_outputs(
+                    {
+                        name: np.frombuffer(answer, dtype, count, offset).reshape(shape)
+                        for name, dtype, count, offset, shape in layout.tensors
+                    }
+                )
         outputs = decode_answer(answer)
         if size == self._size:  # two in a row: there may be more of the kind
             self._layout = _layout_of(answer, outputs)
@@ -67,7 +71,7 @@ class AnswerReader:
         return outputs
 
 
-def _layout_of(answer: bytes, outputs: Mapping[str, np.ndarray[Any, Any]]) -> _Layout | None:
+def _layout_of(answer: bytes, outputs: Result) -> _Layout | None:
     """Return an answer's layout; ``None`` for one that holds more than numbers."""
     offsets = tensor_offsets(answer)
     if len(offsets) != len(outputs):
@@ -82,4 +86,4 @@ def _layout_of(answer: bytes, outputs: Mapping[str, np.ndarray[Any, Any]]) -> _L
     fixed.append((end, answer[end:]))
     if sum(len(piece) for _, piece in fixed) > _MOST_FIXED:
         return None
-    return _Layout(len(answer), tuple(fixed), tuple(tensors))
+    return _Layout(len(answer), tuple(fixed), tuple(tensors), outputs.with_outputs({}))

@@ -35,9 +35,9 @@ _OPTIONS: Final[dict[str, int | str]] = {
     "grpc.keepalive_permit_without_calls": 0,
     "grpc.initial_reconnect_backoff_ms": 200,
     "grpc.max_reconnect_backoff_ms": 5_000,
-    # No retry policy of gRPC's, not from a name server either: retries have a budget, see _retry.
+    # No retry policy of gRPC, not from a name server either: retries have a budget, see _retry.
     "grpc.service_config_disable_resolution": 1,
-    # Out of the process's pool of connections, where a child would be given its parent's.
+    # Not the process's pool of connections, from which a child would take its parent's.
     "grpc.use_local_subchannel_pool": 1,
     "grpc.service_config": json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}),
 }
@@ -124,7 +124,7 @@ def channel_settings(
     headers: HeaderSource | None,
     options: Mapping[str, int | str] | None,
     token: Token | None = None,
-    restricted: Mapping[str, str] | None = None,
+    protocol_keys: Mapping[str, str] | None = None,
     compression: Compression | None = None,
     max_response_bytes: int = MAX_RESPONSE_BYTES,
     interceptors: Sequence[Any] = (),
@@ -134,17 +134,17 @@ def channel_settings(
     Args:
         url: ``host:port``, ``grpc://host:port``, ``grpcs://host:port`` for TLS, or a gRPC target.
         tls: Certificates, or whether to encrypt with gRPC's own.
-        credentials: A ``grpc.ChannelCredentials`` of the caller's, in place of ``tls``.
+        credentials: A ``grpc.ChannelCredentials`` in place of ``tls``.
         headers: Sent with every call; or a function that returns them.
         options: gRPC channel arguments; each one given replaces the default of its name only.
         token: A bearer token, or a function that returns it.
-        restricted: The secrets of restricted protocols, by key.
+        protocol_keys: The secrets of restricted protocols, by key.
         compression: How requests are compressed.
         max_response_bytes: The largest answer that is taken.
         interceptors: Those of ``grpc`` or of ``grpc.aio``, the first one outermost.
 
     Raises:
-        ValueError: The address is not one of a gRPC server, or an argument makes no sense.
+        ValueError: The address is not that of a gRPC server, or an argument is invalid.
     """
     target, encrypted = _target(url)
     if credentials is not None and tls:
@@ -173,7 +173,7 @@ def channel_settings(
         target=target,
         credentials=credentials,
         options=tuple(arguments.items()),
-        headers=Headers(headers, token, restricted),
+        headers=Headers(headers, token, protocol_keys),
         compression=_COMPRESSIONS[compression],
         interceptors=tuple(interceptors),
         host_port=None if credentials else host_port,

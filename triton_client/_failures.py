@@ -1,10 +1,10 @@
-"""From a gRPC status to an error of ours, without any I/O.
+"""From a gRPC status to an error of this package, without any I/O.
 
 A status code decides, except for UNAVAILABLE: Triton uses it for a full queue, an expired queue
 timeout, a model that is not ready and a restricted protocol, and gRPC for a broken connection.
-Nothing but the text tells them apart. The texts are those of Triton's ``dynamic_batch_scheduler``,
-``model_repository_manager``, ``server`` and ``grpc_handler`` sources; what is none of them is taken
-for a broken connection.
+Only the text distinguishes them. The texts are those of Triton's ``dynamic_batch_scheduler``,
+``model_repository_manager``, ``server`` and ``grpc_handler`` sources; any other text counts as
+a broken connection.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ _UNAVAILABLE_TEXTS: Final[tuple[tuple[str, type[TritonClientError]], ...]] = (
     ("protocol is restricted", PermissionDenied),
     ("explicit model load / unload is not allowed", ServerError),
 )
-# Codes that Triton gives for what it knows nothing of, and the errors inside of answers.
+# Texts of errors whose code says too little, and of errors inside of responses.
 NOT_POLLED: Final = "failed to poll from model repository"
-"""What Triton says where it finds no model to load, or one that it cannot read."""
+"""Triton's message for a model that is missing, and for one that it cannot read."""
 _UNKNOWN_MODEL: Final = re.compile(
     r"Request for unknown model|requested model '.*' is not available"
     r"|requested model version is not available"
@@ -93,7 +93,7 @@ def classify(code: str, details: str, *, server: str, model: str, version: str) 
         details: The status message.
         server: The address that was called.
         model: The model the call concerned, or empty.
-        version: The version asked for, or empty.
+        version: The version called, or empty.
     """
     kind = _BY_CODE.get(code, ServerError)
     if code == "INVALID_ARGUMENT" and _UNKNOWN_MODEL.search(details):
@@ -104,7 +104,7 @@ def classify(code: str, details: str, *, server: str, model: str, version: str) 
         transient = kind is Unavailable
         unprocessed = transient and bool(_UNPROCESSED.match(details))
     elif code == "RESOURCE_EXHAUSTED" and "message larger than max" in details:
-        # A message that is too large stays too large: no sense in trying again later.
+        # A message that is too large stays too large.
         kind = InvalidInput
         if _TOO_LARGE.search(details):
             kind = ServerError
@@ -117,13 +117,13 @@ def classify(code: str, details: str, *, server: str, model: str, version: str) 
 
 
 def classify_text(message: str, *, server: str, model: str, version: str) -> TritonClientError:
-    """Return what an error means that came inside an answer, where there is no status code.
+    """Return what an error inside a response means, which has no status code.
 
     Args:
         message: What the server says.
         server: The address that was called.
         model: The model the call concerned, or empty.
-        version: The version asked for, or empty.
+        version: The version called, or empty.
     """
     kind = ModelNotFound if _UNKNOWN_MODEL.search(message) else _known(message)
     if kind is None:
@@ -132,7 +132,7 @@ def classify_text(message: str, *, server: str, model: str, version: str) -> Tri
 
 
 def is_unimplemented(error: TritonClientError) -> bool:
-    """Whether a call failed since the server does not implement it, as one other than Triton."""
+    """Whether a call failed because the server, one other than Triton, does not implement it."""
     code = getattr(error.__cause__, "code", None)
     return code is not None and code().name == "UNIMPLEMENTED"
 

@@ -1,7 +1,7 @@
 """gRPC in programs whose threads gevent or eventlet has replaced.
 
-gRPC waits in threads of its own for what comes. Where these are made of green threads, they wait
-for each other for ever, unless gRPC is told of gevent before its first channel.
+gRPC waits for events in its own threads. Where these are green threads, they deadlock unless gRPC
+is prepared for gevent before its first channel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The headers of a call: the caller's own, credentials, and the trace it belongs to."""
+"""The headers of a call: those of the client and of the call, credentials, and the trace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from triton_client._trace import trace_headers
 
-__all__ = ["HeaderSource", "Headers", "Metadata", "Token"]
+__all__ = ["HeaderSource", "Headers", "Metadata", "Token", "call_headers"]
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 HeaderSource = Mapping[str, str | bytes] | Callable[[], Mapping[str, str | bytes]]
@@ -20,12 +20,12 @@ _TEXT: Final = re.compile(rb"[\x20-\x7e]*")
 
 
 class Headers:
-    """What every call sends beside its request. Shows no value in its ``repr`` or in an error.
+    """The headers of every call. No value appears in its ``repr`` or in an error.
 
     Args:
-        headers: By name, or a function that returns them, asked before every attempt of a call.
-        token: Sent as ``authorization: Bearer …``; a function is asked as that of ``headers`` is.
-        restricted: The secrets of Triton's restricted protocols, by key.
+        headers: By name, or a function that returns them, called before every attempt of a call.
+        token: Sent as ``authorization: Bearer …``; a function is called like that of ``headers``.
+        protocol_keys: The secrets of Triton's restricted protocols, by key.
 
     Raises:
         ValueError: A header cannot be sent over HTTP/2.
@@ -37,10 +37,10 @@ class Headers:
         self,
         headers: HeaderSource | None = None,
         token: Token | None = None,
-        restricted: Mapping[str, str] | None = None,
+        protocol_keys: Mapping[str, str] | None = None,
     ) -> None:
         fixed = _checked(
-            {f"triton-grpc-protocol-{key}": value for key, value in (restricted or {}).items()}
+            {f"triton-grpc-protocol-{key}": value for key, value in (protocol_keys or {}).items()}
         )
         self._headers = headers if callable(headers) else None
         self._token = token if callable(token) else None
@@ -50,8 +50,11 @@ class Headers:
             fixed += _bearer(token)
         self._fixed = fixed
 
-    def current(self) -> Metadata | None:
+    def current(self, own: Metadata = ()) -> Metadata | None:
         """Return the headers of the next attempt, ``None`` for none.
+
+        Args:
+            own: The call's own, which replace those of the same name.
 
         Raises:
             ValueError: A function gave what cannot be sent over HTTP/2.
@@ -62,10 +65,22 @@ class Headers:
             found += _checked(self._headers())
         if self._token is not None:
             found += _bearer(self._token())
+        if own:
+            names = {name for name, _ in own}
+            found = tuple(header for header in found if header[0] not in names) + own
         trace = trace_headers()
         if trace and not any(name == "traceparent" for name, _ in found):
             found += trace
         return found or None
+
+
+def call_headers(headers: Mapping[str, str | bytes] | None) -> Metadata:
+    """Return the headers of one call.
+
+    Raises:
+        ValueError: A header cannot be sent over HTTP/2.
+    """
+    return _checked(headers) if headers else ()
 
 
 def _bearer(token: str) -> Metadata:
@@ -79,7 +94,7 @@ def _checked(headers: Mapping[str, str | bytes]) -> Metadata:
 def _header(name: str, value: str | bytes) -> tuple[str, str | bytes]:
     """Return a header that gRPC takes; its own error would show the value."""
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no header's name; use letters, digits and - _ .")
+        raise ValueError(f"{name!r} is not a header's name; use letters, digits and - _ .")
     if name.endswith("-bin"):
         if isinstance(value, bytes):
             return name, value

@@ -1,4 +1,4 @@
-"""What an application is told of its calls, for metrics and logs of its own."""
+"""Event hooks: an application's own metrics and logs of its calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-__all__ = ["CallInfo", "Hooks", "Watch"]
+__all__ = ["CallInfo", "HookContext", "Hooks"]
 
 _log = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ class CallInfo:
     Attributes:
         method: The gRPC method, such as ``ModelInfer``.
         model: The model it concerns; empty for none.
-        version: The version asked for; empty where the server chooses.
-        server: The address as the client was given it.
+        version: The version called; empty where the server chooses.
+        server: The address as it was given to the client.
         request_bytes: The size of the request's message, before compression.
     """
 
@@ -38,10 +38,10 @@ class CallInfo:
 
 
 class Hooks(Protocol):
-    """Is told of every call, from the thread or the task that makes it.
+    """Receives the start and the end of every call, in the thread or task that makes it.
 
     A call is one request with all its attempts: an inference that is split is several. What a hook
-    raises is logged and breaks no call. A hook keeps the call waiting, so it should be quick.
+    raises is logged and breaks no call. The call waits for its hooks, so they should be quick.
     """
 
     def started(self, call: CallInfo) -> None:
@@ -59,11 +59,11 @@ class Hooks(Protocol):
         """
 
 
-class Watch:
-    """Tells hooks of one call while it is entered.
+class HookContext:
+    """Calls the hooks at the start and the end of one call.
 
     Args:
-        hooks: What to tell.
+        hooks: What to call.
         call: The call.
     """
 
@@ -76,7 +76,7 @@ class Watch:
         self._began = 0.0
 
     def __enter__(self) -> Self:
-        self._tell(lambda: self._hooks.started(self._call))
+        self._run(lambda: self._hooks.started(self._call))
         self._began = perf_counter()
         return self
 
@@ -96,9 +96,9 @@ class Watch:
                 model=call.model,
                 version=call.version,
             )
-        self._tell(lambda: self._hooks.finished(self._call, seconds, ended))
+        self._run(lambda: self._hooks.finished(self._call, seconds, ended))
 
-    def _tell(self, hook: Callable[[], None]) -> None:
+    def _run(self, hook: Callable[[], None]) -> None:
         try:
             hook()
         except Exception:  # noqa: BLE001 - the application's own code

@@ -1,4 +1,4 @@
-"""Whether an address that takes no gRPC is an HTTP port: Triton has both, one beside the other."""
+"""Whether an address that takes no gRPC is an HTTP port: Triton has both, with adjacent numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SECONDS: Final = 1.0  # the longest that a look may take, and the shortest time
 _REQUEST: Final = b"GET /v2/health/live HTTP/1.1\r\nHost: triton\r\nConnection: close\r\n\r\n"
 
 # Looking a name up cannot be interrupted, and an executor's thread would hold up the end of an
-# event loop and of the process: hence threads of its own that are left alone.
+# event loop and of the process: hence daemon threads that nothing waits for.
 
 
 class HttpPort:
@@ -39,14 +39,14 @@ class HttpPort:
         self._next = 0.0
 
     def answers(self, deadline: Deadline) -> bool:
-        """Tell whether HTTP/1 answers there; ``False`` where nothing does in time."""
+        """Check whether HTTP/1 answers there; ``False`` where nothing does in time."""
         seconds = self._due(deadline)
         if self._address is not None and seconds:
-            told: list[bool] = []
-            thread = _start(self._address, seconds, told.append)
+            found: list[bool] = []
+            thread = _start(self._address, seconds, found.append)
             if thread is not None:
                 thread.join(seconds)
-            self._found = bool(told and told[0])
+            self._found = found == [True]
         return self._found
 
     async def aio_answers(self, deadline: Deadline) -> bool:
@@ -60,11 +60,11 @@ class HttpPort:
                 if not future.done():
                     future.set_result(found)
 
-            def tell(found: bool) -> None:
+            def report(found: bool) -> None:
                 with suppress(RuntimeError):  # the loop has ended meanwhile
                     loop.call_soon_threadsafe(settle, found)
 
-            if _start(self._address, seconds, tell) is not None:
+            if _start(self._address, seconds, report) is not None:
                 with suppress(TimeoutError):
                     self._found = await asyncio.wait_for(future, seconds)
         return self._found
@@ -79,11 +79,11 @@ class HttpPort:
 
 
 def _start(
-    address: tuple[str, int], seconds: float, tell: Callable[[bool], None]
+    address: tuple[str, int], seconds: float, report: Callable[[bool], None]
 ) -> threading.Thread | None:
     """Start a look; ``None`` where the process may start no thread."""
     thread = threading.Thread(
-        target=lambda: tell(_answers_http(address, seconds)),
+        target=lambda: report(_answers_http(address, seconds)),
         name="triton-client-http-port",
         daemon=True,
     )

@@ -1,8 +1,8 @@
-"""What a caller passes, as arrays of exactly the model's dtypes and shapes.
+"""A caller's inputs as arrays of exactly the model's dtypes and shapes.
 
 Nothing that has a dtype is ever cast. Python's own numbers have none, and take the input's as
 numpy's weak scalars do (NEP 50): a float is rounded to the input's precision, an integer may become
-a float that equals it, and anything that overflows or changes its kind is refused.
+a float that equals it, and anything that overflows or changes its kind is rejected.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, object]) -> list[tuple[Te
 
 
 def check_outputs(spec: ModelSpec, outputs: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the outputs asked for.
+    """Return the names of the outputs to return.
 
     Raises:
         ValueError: The model has no such output.
@@ -132,14 +132,14 @@ def _check_dtype(tensor: TensorSpec, array: Array) -> None:
     wanted = tensor.dtype.name
     raise ValueError(
         f"input {tensor.name!r} takes {tensor.datatype} ({wanted}), got {found}; "
-        f"cast it where the loss is yours to judge: .astype({wanted!r})"
+        f"cast it if you can accept the loss: .astype({wanted!r})"
     )
 
 
 def _masked(tensor: TensorSpec) -> ValueError:
     return ValueError(
-        f"input {tensor.name!r} is a masked array, and what is masked cannot be sent; "
-        "say what stands for it: .filled(value)"
+        f"input {tensor.name!r} is a masked array, and masked values cannot be sent; "
+        "replace them: .filled(value)"
     )
 
 
@@ -152,7 +152,7 @@ def _leaf_types(value: object) -> Iterator[type]:
 
 
 def _leaf_type(value: object) -> type:
-    """Return a value's type; numpy's text is Python's, which numpy makes arrays of otherwise."""
+    """Return a value's type, Python's for numpy's text, of which numpy would lose zero bytes."""
     kind = type(value)
     return _NUMPY_TEXT.get(kind, kind)
 
@@ -209,7 +209,7 @@ def _text_array(value: object) -> Array:
 
 
 def _keeps_values(value: object, array: Array, leaves: set[type]) -> bool:
-    """Tell whether Python numbers are the same in an array, up to a float's rounding."""
+    """Check whether Python numbers are the same in an array, up to a float's rounding."""
     if float in leaves:
         return bool(np.array_equal(np.isfinite(np.array(value, np.float64)), np.isfinite(array)))
     if not np.isfinite(array).all():

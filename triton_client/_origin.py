@@ -1,25 +1,35 @@
-"""How a client and its models are pickled and copied: as what they were made of.
+"""How a client and its models are pickled and copied: as the arguments they were made with.
 
 Connections belong to one process, so a client that comes out of a pickle opens its own.
 """
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from typing import Any, NoReturn, Self
 
-__all__ = ["Origin", "ProcessBound"]
+__all__ = ["Origin", "ProcessBound", "renamed"]
 
 _OF_ONE_PROCESS = ("credentials", "interceptors")
 
 
+def renamed(arguments: dict[str, Any], old: str, new: str) -> Any:
+    """Return an argument that may have been given by its former name, and keep the new one."""
+    value = arguments.pop(old)
+    if value is not None:
+        warnings.warn(f"{old}= is {new}= now", DeprecationWarning, stacklevel=3)
+        arguments[new] = value
+    return arguments[new]
+
+
 class Origin:
-    """What a client was made of.
+    """The arguments that a client was made with.
 
     Args:
         kind: The client's class.
         arguments: Those of its constructor, by name.
-        client: The client; by default one is made when it is asked for.
+        client: The client; by default one is made when it is needed.
     """
 
     __slots__ = ("_arguments", "_client", "_kind")
@@ -48,7 +58,7 @@ class Origin:
         return Origin, (self._kind, self._arguments)
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        # What the application gave, such as hooks, is shared by the copies.
+        # What the application passed, such as event hooks, is shared by the copies.
         return type(self)(self._kind, self._arguments)
 
 

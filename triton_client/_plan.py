@@ -1,13 +1,12 @@
-"""One inference as one or several requests, and their answers as one.
+"""One inference as one or several requests, and their responses as one.
 
-A model that batches takes at most ``max_batch_size`` rows in a request. More rows are cut into
-requests of that many, each a view of the caller's arrays, and the answers are put together in
-order.
+A model that batches takes at most ``max_batch_size`` rows in a request. More rows are split into
+requests of that many, each a view of the caller's arrays, and the responses are joined in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -15,106 +14,85 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from triton_client._answers import AnswerReader
-from triton_client._calls import INFER, STREAM, Call
-from triton_client._codec import Parameter, RequestEncoder, Step, decode_answer, decode_streamed
+from triton_client._decode import decode_answer, decode_streamed
+from triton_client._encode import RequestEncoder
 from triton_client._failures import classify_text
 from triton_client._inputs import check_inputs, check_outputs
-from triton_client._placed import check_placed
-from triton_client._regions import Regions, Segment, Shared
+from triton_client._output_buffers import check_output_buffers
 from triton_client._repeats import RepeatedRequests
+from triton_client._requests import INFER, STREAM, Call
+from triton_client._shm import Shared, ShmRegion, ShmRegistry
 from triton_client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
+    from triton_client._parameters import RequestOptions, Step
+    from triton_client._result import Result
     from triton_client._tensors import Raw
     from triton_client.types import ModelSpec, TensorSpec
 
-__all__ = ["InferencePlan", "Inferences", "Outputs", "Wanted"]
+__all__ = ["InferencePlan", "RequestBuilder", "joined"]
 
 Array = np.ndarray[Any, Any]
-Outputs = dict[str, Array]
-Wanted = Iterable[str] | Mapping[str, Array | None]
-"""Outputs' names, or their names with arrays in shared memory to write them to."""
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_NO_BUFFERS: Final[Mapping[str, Array]] = MappingProxyType({})
 
 
 class InferencePlan(NamedTuple):
-    """The requests that one inference takes.
+    """One inference, checked against the model and split into requests.
 
     Attributes:
-        parts: The rows of each request; ``None`` for all there are.
-        owner: What makes the requests.
-        inputs: Every input with all of its rows.
-        outputs: The outputs wanted; none means all.
-        options: What else each request holds.
-        placed: The arrays in shared memory to write outputs to.
-        ready: The one request, where it is like an earlier one.
-        key: What to keep the one request by for others like it; ``None`` for not at all.
         given: The inputs as the caller gave them.
+        options: What else each request holds.
+        parts: The rows of each request; ``None`` for all there are.
+        inputs: Every input with all of its rows.
+        outputs: The names of the outputs to return; none means all.
+        buffers: The arrays in shared memory to write outputs to.
+        known: The one request, where it is like an earlier one.
+        key: What to keep the one request by for others like it; ``None`` for not at all.
     """
 
-    parts: tuple[slice | None, ...]
-    owner: Inferences
+    given: Mapping[str, object]
+    options: RequestOptions
+    parts: tuple[slice | None, ...] = (None,)
     inputs: Sequence[tuple[TensorSpec, Array]] = ()
     outputs: tuple[str, ...] = ()
-    options: Mapping[str, Any] = _NOTHING
-    placed: Mapping[str, Array] = _NOTHING
-    ready: Call[Outputs] | None = None
+    buffers: Mapping[str, Array] = _NO_BUFFERS
+    known: Call[Result] | None = None
     key: Hashable = None
-    given: Mapping[str, object] = _NOTHING
 
-    def call(self, part: slice | None) -> Call[Outputs]:
-        """Return one part's request.
 
-        Raises:
-            InvalidInput: A string or a parameter cannot be encoded.
-        """
-        if self.ready is not None:
-            return self.ready
-        if part is None:
-            return self.owner.call(self)
-        inputs = [(tensor, array[part]) for tensor, array in self.inputs]
-        placed = {name: array[part] for name, array in self.placed.items()}
-        plan = self._replace(inputs=inputs, placed=placed, key=None)
-        return self.owner.call(plan, part.stop - part.start)
-
-    def calls(self) -> Iterator[Call[Outputs]]:
-        """Yield every part's request, each encoded when it is taken.
-
-        Raises:
-            InvalidInput: A string or a parameter cannot be encoded.
-        """
-        return map(self.call, self.parts)
-
-    def join(self, answers: Sequence[Outputs]) -> Outputs:
-        """Return the parts' answers as one, in the order of the parts."""
-        if len(answers) == 1:
-            return answers[0]
-        return {
-            name: self.placed[name]
-            if name in self.placed
-            else np.concatenate([part[name] for part in answers])
-            for name in answers[0]
+def joined(plan: InferencePlan, results: Sequence[Result]) -> Result:
+    """Return the results of a plan's requests as one, in the order of the requests."""
+    first = results[0]
+    if len(results) == 1:
+        return first
+    return first.with_outputs(
+        {
+            name: plan.buffers[name]
+            if name in plan.buffers
+            else np.concatenate([part[name] for part in results])
+            for name in first
         }
+    )
 
 
-class Inferences:
-    """Plans the inferences of one model version.
+class RequestBuilder:
+    """Plans the inferences of one model version and builds their requests.
 
     Args:
         server: The server's address, for errors.
-        spec: What the model takes and gives.
-        version: The version asked for; empty where the server chooses.
-        regions: The client's shared memory.
+        spec: The model's inputs and outputs.
+        version: The version to call; empty where the server chooses.
+        shm: The client's shared memory.
     """
 
-    __slots__ = ("_encoder", "_reader", "_regions", "_repeats", "_server", "_version", "spec")
+    __slots__ = ("_encoder", "_reader", "_repeats", "_server", "_shm", "_version", "spec")
 
     def __init__(
-        self, server: str, spec: ModelSpec, version: str, regions: Regions | None = None
+        self, server: str, spec: ModelSpec, version: str, shm: ShmRegistry | None = None
     ) -> None:
-        self._regions = Regions() if regions is None else regions
+        self._shm = ShmRegistry() if shm is None else shm
         self.spec = spec
         self._server = server
         self._version = version
@@ -122,115 +100,78 @@ class Inferences:
         self._reader = AnswerReader()
         self._repeats = RepeatedRequests()
 
-    def plan(
-        self,
-        inputs: Mapping[str, object],
-        *,
-        outputs: Wanted | None,
-        timeout: float | None,
-        parameters: Mapping[str, Parameter] | None,
-        request_id: str,
-        priority: int,
-    ) -> InferencePlan:
-        """Check an inference against the model and cut it into requests.
+    def plan(self, inputs: Mapping[str, object], options: RequestOptions) -> InferencePlan:
+        """Check an inference against the model and split it into requests.
 
         Raises:
             InvalidInput: It does not fit the model.
         """
+        wanted, timeout, parameters, request_id, priority, headers, class_count = options
         key: Hashable = None
-        if not (parameters or request_id or self._regions):
-            # A list of outputs is given as a tuple here, which can be part of a key.
-            names = tuple(outputs) if isinstance(outputs, list) else outputs
-            ready, key = self._repeats.find(inputs, names, timeout, priority)
-            if ready is not None:
-                return InferencePlan((None,), self, ready=ready)
-        placed: dict[str, Array] = {}
+        if not (parameters or request_id or class_count or self._shm):
+            # A list of outputs becomes a tuple, which can be part of a key.
+            names = tuple(wanted) if isinstance(wanted, list) else wanted
+            known, key = self._repeats.find(inputs, names, timeout, priority)
+            if known is not None:
+                known = known._replace(headers=headers) if headers else known
+                return InferencePlan(inputs, options, known=known)
+        buffers: Mapping[str, Array] = _NO_BUFFERS
         try:
             arrays = check_inputs(self.spec, inputs)
             parts = self._parts(arrays)
-            if isinstance(outputs, Mapping):
+            if isinstance(wanted, Mapping):
+                if class_count:
+                    raise ValueError("class_count goes with names of outputs, not with arrays")  # noqa: TRY301
                 rows = len(arrays[0][1]) if self.spec.max_batch_size and arrays else None
-                placed = check_placed(
-                    self.spec, outputs, self._regions, rows=rows, split=len(parts) > 1
+                buffers = check_output_buffers(
+                    self.spec, wanted, self._shm, rows=rows, split=len(parts) > 1
                 )
-                outputs = list(outputs)
-            wanted = () if outputs is None else check_outputs(self.spec, outputs)
+                wanted = list(wanted)
+            outputs = self._outputs(wanted, class_count)
         except ValueError as error:
             raise self.invalid(error) from error
-        options = {
-            "request_id": request_id,
-            "timeout": timeout,
-            "priority": priority,
-            "parameters": parameters,
-        }
-        return InferencePlan(parts, self, arrays, wanted, options, placed, key=key, given=inputs)
+        return InferencePlan(inputs, options, parts, arrays, outputs, buffers, key=key)
 
-    def call(self, plan: InferencePlan, rows: int | None = None) -> Call[Outputs]:
-        """Return one request of an inference.
-
-        Args:
-            plan: The inference, or a part of one.
-            rows: How many rows a part has.
+    def calls(self, plan: InferencePlan) -> Iterable[Call[Result]]:
+        """Return a plan's requests, each encoded when it is taken.
 
         Raises:
             InvalidInput: A string or a parameter cannot be encoded.
         """
-        shared: Shared | None = None
-        try:
-            if self._regions or plan.placed:
-                shared = self._regions.share(plan.inputs, plan.placed)
-            parts = self._encoder.encode(plan.inputs, plan.outputs, shared=shared, **plan.options)
-        except (TypeError, ValueError) as error:
-            raise self.invalid(error) from error
-        read = self._reader.read
-        if plan.outputs or rows:
-            read = partial(_read, self._reader, plan.outputs, rows, plan.placed)
-        segments = () if shared is None else shared.segments
-        call = self._call(INFER, parts, read, segments)
-        if plan.key is not None:
-            self._repeats.keep(plan.key, plan.given, parts, call)
-        return call
+        if plan.known is not None:
+            return (plan.known,)
+        return map(partial(self._call, plan), plan.parts)
 
     def single(
         self,
         inputs: Mapping[str, object],
+        options: RequestOptions,
         *,
-        outputs: Iterable[str] | None,
-        timeout: float | None,
-        parameters: Mapping[str, Parameter] | None,
-        request_id: str,
-        priority: int,
         sequence: Step | None = None,
         stream: bool = False,
-    ) -> Call[Outputs]:
+    ) -> Call[Result]:
         """Return a request that cannot be split: a step of a sequence, or that of a stream.
 
         Raises:
             InvalidInput: It does not fit the model, or has too many rows.
         """
-        wanted = () if outputs is None else self.names(outputs)
         try:
             arrays = check_inputs(self.spec, inputs)
             if len(self._parts(arrays)) > 1:
                 kind, most = "stream" if stream else "step of a sequence", self.spec.max_batch_size
                 raise ValueError(f"a {kind} takes at most {most} rows; send fewer")  # noqa: TRY301
-            request = self._encoder.encode(
-                arrays,
-                wanted,
-                request_id=request_id,
-                timeout=timeout,
-                priority=priority,
-                parameters=parameters,
-                sequence=sequence,
-            )
+            outputs = self._outputs(options.outputs, options.class_count)
+            message = self._encoder.encode(arrays, outputs, options, sequence=sequence)
         except (TypeError, ValueError) as error:
             raise self.invalid(error) from error
         if stream:
-            return self._call(STREAM, request, self._read_streamed)
-        return self._call(INFER, request, partial(_read, self._reader, wanted, None, {}))
+            read = partial(_read_streamed, self._server, self.spec.name, self._version)
+            return self._request(STREAM, message, read, options)
+        read = partial(_read, self._reader, outputs, None, _NO_BUFFERS)
+        return self._request(INFER, message, read, options)
 
     def names(self, outputs: Iterable[str]) -> tuple[str, ...]:
-        """Return the names of the outputs wanted.
+        """Return the names of the outputs to return.
 
         Raises:
             InvalidInput: The model has no such output.
@@ -246,25 +187,56 @@ class Inferences:
             str(reason), server=self._server, model=self.spec.name, version=self._version
         )
 
-    def _read_streamed(self, answer: bytes) -> Outputs:
-        message, outputs = decode_streamed(answer)
-        if message:
-            raise classify_text(
-                message, server=self._server, model=self.spec.name, version=self._version
-            )
-        return outputs
+    def _call(self, plan: InferencePlan, part: slice | None) -> Call[Result]:
+        inputs, buffers, rows = plan.inputs, plan.buffers, None
+        if part is not None:
+            inputs = [(tensor, array[part]) for tensor, array in inputs]
+            buffers = {name: array[part] for name, array in buffers.items()}
+            rows = part.stop - part.start
+        shared: Shared | None = None
+        try:
+            if self._shm or buffers:
+                shared = self._shm.share(inputs, buffers)
+            message = self._encoder.encode(inputs, plan.outputs, plan.options, shared=shared)
+        except (TypeError, ValueError) as error:
+            raise self.invalid(error) from error
+        read = self._reader.read
+        if plan.outputs or rows:
+            read = partial(_read, self._reader, plan.outputs, rows, buffers)
+        regions = () if shared is None else shared.regions
+        call = self._request(INFER, message, read, plan.options, regions)
+        if plan.key is not None and part is None:
+            self._repeats.keep(plan.key, plan.given, message, call)
+        return call
 
-    def _call(
+    def _outputs(self, wanted: Iterable[str] | None, class_count: int) -> tuple[str, ...]:
+        if class_count < 0:
+            raise ValueError(f"class_count cannot be negative: {class_count}")
+        if wanted is None:
+            # Classes are requested by the name of an output.
+            return tuple(tensor.name for tensor in self.spec.outputs) if class_count else ()
+        return check_outputs(self.spec, wanted)
+
+    def _request(
         self,
         method: str,
-        parts: tuple[Raw, ...],
-        read: Callable[[bytes], Outputs],
-        segments: tuple[Segment, ...] = (),
-    ) -> Call[Outputs]:
+        message: tuple[Raw, ...],
+        read: Callable[[bytes], Result],
+        options: RequestOptions,
+        regions: tuple[ShmRegion, ...] = (),
+    ) -> Call[Result]:
         # The one copy: from here on the caller's arrays may change.
-        joined: tuple[Any, ...] = parts
-        request = b"".join(joined)
-        return Call(method, request, read, self._server, self.spec.name, self._version, segments)
+        parts: tuple[Any, ...] = message
+        return Call(
+            method,
+            b"".join(parts),
+            read,
+            self._server,
+            self.spec.name,
+            self._version,
+            regions,
+            options.headers,
+        )
 
     def _parts(self, inputs: Sequence[tuple[TensorSpec, Array]]) -> tuple[slice | None, ...]:
         most = self.spec.max_batch_size
@@ -276,23 +248,30 @@ class Inferences:
 
 def _read(
     reader: AnswerReader,
-    wanted: tuple[str, ...],
+    outputs: tuple[str, ...],
     rows: int | None,
-    placed: Mapping[str, Array],
+    buffers: Mapping[str, Array],
     answer: bytes,
-) -> Outputs:
-    outputs = decode_answer(answer, placed) if placed else reader.read(answer)
-    if wanted:
-        for name in wanted:
-            if name not in outputs:
-                raise ValueError(f"the answer has no output {name!r}")
-        outputs = {name: outputs[name] for name in wanted}
+) -> Result:
+    result = decode_answer(answer, buffers) if buffers else reader.read(answer)
+    if outputs:
+        for name in outputs:
+            if name not in result:
+                raise ValueError(f"the response has no output {name!r}")
+        result = result.with_outputs({name: result[name] for name in outputs})
     if rows is not None:
-        for name, array in outputs.items():
+        for name, array in result.items():
             shape = list(array.shape)
             if array.ndim == 0 or len(array) != rows:
-                raise ValueError(f"{rows} rows were asked, output {name!r} has the shape {shape}")
-            if name in placed and array.shape != placed[name].shape:
-                given = list(placed[name].shape)
+                raise ValueError(f"{rows} rows were sent, output {name!r} has the shape {shape}")
+            if name in buffers and array.shape != buffers[name].shape:
+                given = list(buffers[name].shape)
                 raise ValueError(f"output {name!r} has the shape {shape}, its array {given}")
-    return outputs
+    return result
+
+
+def _read_streamed(server: str, model: str, version: str, answer: bytes) -> Result:
+    message, result = decode_streamed(answer)
+    if message:
+        raise classify_text(message, server=server, model=model, version=version)
+    return result

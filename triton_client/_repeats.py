@@ -1,7 +1,7 @@
 """Requests like an earlier one: the same names, dtypes, shapes and options, with other values.
 
-Checking and encoding such a request would find the same again. That takes little time, but the
-code of it is seldom in the processor's cache when a call begins.
+Checking and encoding such a request gives the same result. That takes little time, but its code is
+seldom in the processor's cache when a call begins.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
-    from triton_client._calls import Call
+    from triton_client._requests import Call
     from triton_client._tensors import Raw
 
 __all__ = ["RepeatedRequests"]
@@ -84,7 +84,7 @@ class RepeatedRequests:
                 head = b""
             else:
                 return
-        # Strings are bytes by now, and an empty tensor is no part of its own: all must be there.
+        # Strings are bytes by now, and an empty tensor has no part: every input must have one.
         if head or len(heads) != len(inputs) or sum(len(h) for h, _ in heads) > _MOST_FIXED:
             return
         if len(self._known) >= _MOST_KEPT:

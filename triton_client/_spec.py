@@ -1,4 +1,4 @@
-"""A model's interface, from what the server says of it."""
+"""A model's interface, from the server's metadata and config."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class SequenceIds:
 
 
 def sequence_ids(config: Any | None) -> SequenceIds:
-    """Return which identifiers a model takes, by the data type in which it is handed them.
+    """Return which identifiers a model takes, by the data type in which it receives them.
 
-    A server does not check: it hands a model the bytes of another type, or ends.
+    A server does not check: it passes a model the bytes of another type, or crashes.
 
     Args:
-        config: The ``ModelConfig``, or ``None`` where the server keeps it to itself.
+        config: The ``ModelConfig``, or ``None`` where the server does not show it.
     """
     controls = () if config is None else config.sequence_batching.control_input
     for control in (control for item in controls for control in item.control):
@@ -64,9 +64,9 @@ def model_spec(metadata: Any, config: Any | None, version: str) -> ModelSpec:
 
     Args:
         metadata: The ``ModelMetadataResponse``; its shapes include the batch dimension.
-        config: The ``ModelConfig``, or ``None`` where the server keeps it to itself: the model
+        config: The ``ModelConfig``, or ``None`` where the server does not show it: the model
             then counts as one that does not batch, so no request is split.
-        version: The version asked for; empty for the newest one that is served.
+        version: The version called; empty for the newest one that is served.
     """
     optional = set() if config is None else {item.name for item in config.input if item.optional}
 

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from triton_client._deadline import Deadline
-from triton_client._hooks import Watch
+from triton_client._green_threads import prepare_green_threads
+from triton_client._hooks import HookContext
 from triton_client._http_port import HttpPort
 from triton_client._retry import Attempts, Retries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from triton_client._calls import Call
     from triton_client._channel import ChannelSettings
     from triton_client._hooks import Hooks
+    from triton_client._requests import Call
 
 __all__ = ["Transport"]
 
@@ -67,7 +68,10 @@ class Transport:
     Args:
         settings: How the channel is set up.
         retries: The most retries of a call.
-        hooks: What is told of every call.
+        hooks: Called at the start and the end of every call.
+
+    Raises:
+        RuntimeError: gRPC does not work with the green threads of this program.
     """
 
     __slots__ = (
@@ -76,6 +80,7 @@ class Transport:
     )  # fmt: skip
 
     def __init__(self, settings: ChannelSettings, retries: int, hooks: Hooks | None = None) -> None:
+        prepare_green_threads()
         self._settings = settings
         self._headers = settings.headers
         self._hooks = hooks
@@ -86,7 +91,7 @@ class Transport:
         self._closed = False
 
     def run(self, call: Call[T], deadline: Deadline, *, retry: bool = True) -> T:
-        """Send a call and return what its answer says.
+        """Send a call and return what its response says.
 
         Raises:
             TritonClientError: The call failed.
@@ -94,14 +99,14 @@ class Transport:
         """
         if self._hooks is None:
             return self._run(call, deadline, retry=retry)
-        with Watch(self._hooks, call.info()):
+        with HookContext(self._hooks, call.info()):
             return self._run(call, deadline, retry=retry)
 
     def _run(self, call: Call[T], deadline: Deadline, *, retry: bool) -> T:
         attempts = Attempts()
         while True:
             method = self._connection().unary(call.method)
-            metadata = self._headers.current()
+            metadata = self._headers.current(call.headers)
             left = deadline.remaining()
             if left == 0:
                 raise call.overdue()
@@ -116,26 +121,26 @@ class Transport:
             sleep(pause)
 
     def stream(self, call: Call[T], seconds: float | None) -> Iterator[T]:
-        """Send a call and yield what each of its answers says; cancels it where left early.
+        """Send a call and yield what each of its responses says; leaving early cancels it.
 
         Args:
-            call: The call; it is sent when the first answer is asked for, and again only where the
+            call: The call; it is sent when the first response is wanted, and again only where the
                 server never processed it.
-            seconds: How long all of it may take from then on; ``None`` for ever.
+            seconds: How long all of it may take from then on; ``None`` for no bound.
 
         Raises:
             TritonClientError: The call failed.
             RuntimeError: The client is closed.
         """
         deadline = Deadline(seconds)
-        with nullcontext() if self._hooks is None else Watch(self._hooks, call.info()):
+        with nullcontext() if self._hooks is None else HookContext(self._hooks, call.info()):
             yield from self._stream(call, deadline)
 
     def _stream(self, call: Call[T], deadline: Deadline) -> Iterator[T]:
         attempts, answered = Attempts(), False
         while True:
             method = self._connection().stream(call.method)
-            metadata = self._headers.current()
+            metadata = self._headers.current(call.headers)
             left = deadline.remaining()
             if left == 0:
                 raise call.overdue()

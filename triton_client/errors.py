@@ -1,4 +1,4 @@
-"""Every error a call to Triton can raise.
+"""Every error that a call to Triton can raise.
 
 ```
 TritonClientError
@@ -7,9 +7,9 @@ TritonClientError
 ├── NotReady            the model or the server is there, but not ready to serve
 ├── InvalidInput        the request is wrong; found here before it was sent, or by the server
 ├── ModelNotFound       no such model or version
-├── PermissionDenied    the server wants credentials or a restricted-protocol header
+├── PermissionDenied    the server requires credentials or a restricted-protocol header
 ├── Unavailable         no connection, or it broke
-└── ServerError         anything else the server answers, and answers that cannot be read
+└── ServerError         any other error of the server, and responses that cannot be read
 ```
 
 The gRPC error, where there was one, is the ``__cause__``. The names say what happened, as those of
@@ -35,10 +35,10 @@ class TritonClientError(Exception):
     """The base of every error of this package.
 
     Attributes:
-        message: What went wrong, in the server's words where it said something.
+        message: What went wrong, in the server's words where it sent any.
         server: The address that was called.
         model: The model, or empty where the call concerned none.
-        version: The model version asked for; empty where the server was to choose.
+        version: The model version called; empty where the server chooses.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ModelNotFound(TritonClientError):  # noqa: N818
 
 
 class PermissionDenied(TritonClientError):  # noqa: N818
-    """The server wants credentials, or a header that opens a restricted protocol."""
+    """The server requires credentials, or the header of a restricted protocol."""
 
 
 class Unavailable(TritonClientError):  # noqa: N818
@@ -86,4 +86,4 @@ class Unavailable(TritonClientError):  # noqa: N818
 
 
 class ServerError(TritonClientError):
-    """The server failed, or answered what cannot be read."""
+    """The server failed, or its response cannot be read."""

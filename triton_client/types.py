@@ -1,4 +1,4 @@
-"""What a model takes and gives, in Triton's words and in numpy's.
+"""A model's inputs and outputs, in Triton's data types and in numpy's.
 
 Triton writes a data type in two ways: ``FP32`` on the wire and ``TYPE_FP32`` in a config.pbtxt
 (strings are ``BYTES`` and ``TYPE_STRING``). The table below is all of them; the source is
@@ -61,7 +61,7 @@ def numpy_dtype(datatype: str) -> np.dtype[Any]:
 
     Raises:
         ValueError: Triton has no such data type.
-        ImportError: ``BF16`` was asked for and ml_dtypes is not installed.
+        ImportError: ``BF16`` needs ml_dtypes, which is not installed.
     """
     dtype = _DTYPES.get(datatype)
     if dtype is not None:
@@ -81,7 +81,7 @@ def wire_datatype(dtype: npt.DTypeLike) -> str:
     Object and all of numpy's string dtypes are ``BYTES``.
 
     Raises:
-        ValueError: Triton has nothing for this dtype (complex numbers, dates, records).
+        ValueError: Triton has no such type (complex numbers, dates, records).
     """
     dtype = np.dtype(dtype)
     datatype = "BYTES" if dtype.kind in _TEXT_KINDS else _WIRE_NAMES.get(dtype.name)
@@ -142,11 +142,11 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What a served model takes and gives.
+    """The inputs and outputs of a served model.
 
     Attributes:
         name: The model's name.
-        version: The version asked for, or the newest one that is served.
+        version: The version called, or the newest one that is served.
         platform: Triton's platform or backend, such as ``onnxruntime_onnx``.
         max_batch_size: The most rows in one request; 0 where the model does not batch.
         inputs: The inputs, in the model's order.
@@ -163,7 +163,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ServerMetadata:
-    """What a server says of itself: its name, its version and the protocol extensions it has."""
+    """A server's name, version and protocol extensions."""
 
     name: str
     version: str

@@ -23,7 +23,7 @@ ARG PLUGINS=""
 # PLUGINS is a list of words.
 # hadolint ignore=SC2086
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip wheel --wheel-dir /wheels --no-deps --no-build-isolation --constraint constraints.txt . ${PLUGINS}
+    python -m pip wheel --wheel-dir /wheels --no-deps --no-build-isolation --constraint constraints.txt ./triton_client . ${PLUGINS}
 
 FROM wheels AS installed
 # Bytecode is compiled here: at run time the root is read-only.

@@ -18,7 +18,7 @@ COPY deployment/api deployment/api
 COPY deployment/dashboards deployment/dashboards
 COPY deployment/web deployment/web
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip wheel --wheel-dir /wheels --no-deps --no-build-isolation --constraint constraints.txt .
+    python -m pip wheel --wheel-dir /wheels --no-deps --no-build-isolation --constraint constraints.txt ./triton_client .
 
 FROM wheels AS installed
 # Bytecode is compiled here: at run time the root is read-only.

@@ -30,9 +30,9 @@ COPY deployment/api deployment/api
 COPY deployment/dashboards deployment/dashboards
 COPY deployment/web deployment/web
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip wheel --wheel-dir /wheels --no-deps --no-build-isolation . \
+    python -m pip wheel --wheel-dir /wheels --no-deps --no-build-isolation ./triton_client . \
     && python -m pip wheel --wheel-dir /wheels --constraint constraints.txt \
-        --extra-index-url "${TORCH_INDEX}" "$(ls /wheels/stlab-*.whl)[${EXTRAS}]"
+        --extra-index-url "${TORCH_INDEX}" --find-links /wheels "$(ls /wheels/stlab-*.whl)[${EXTRAS}]"
 
 FROM nvcr.io/nvidia/tritonserver:${TRITON_RELEASE}-py3${TRITON_DIGEST} AS installed
 ARG PIP_VERSION

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from exporter.build.configure import build_config, write_warmup
-from exporter.bundle import CONFIG, SAMPLES, Bundle, folder_digest
+from exporter.bundle import CONFIG, SAMPLES, Bundle, BundleSettings, folder_digest
 from exporter.formats import convert
 from exporter.formats.base import Target
 from exporter.parity.input_generator import named_samples
@@ -59,7 +59,7 @@ class BuildJob:
     version: int
     artifact: Path
     folder: Path
-    settings: Mapping[str, Any]
+    settings: BundleSettings
     samples: Path | None
     require_batching: bool
     allow_pickle: bool

@@ -9,6 +9,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from exporter.bundle import WARMUP
 from exporter.errors import ValidationFailedError
+from exporter.formats import FORMATS
 from exporter.triton.model_config import parse
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ _FIELDS = frozenset(
      "model_warmup"}
 )  # fmt: skip
 _ONE_INSTANCE = pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)
-_BACKENDS = {"onnx": "onnxruntime", "torchscript": "pytorch", "tensorrt": "tensorrt"}
 _PARAMETERS = {
     "intra_op_thread_count": r"\d{1,3}",
     "inter_op_thread_count": r"\d{1,3}",
@@ -56,8 +56,8 @@ def check_config(bundle: Bundle) -> None:
     unknown = {field.name for field, _ in config.ListFields()} - _FIELDS
     if unknown:
         raise _unsafe(f"it sets {', '.join(sorted(unknown))}")
-    backend = _BACKENDS.get(bundle.manifest["format"])
-    if config.name != bundle.model or config.backend != backend:
+    known = FORMATS.get(bundle.manifest["format"])
+    if config.name != bundle.model or known is None or config.backend != known.backend:
         raise _unsafe(f"it is of '{config.name}' with the backend '{config.backend}'")
     if config.default_model_filename not in bundle.files:
         raise _unsafe(f"'{config.default_model_filename}' is not a file of the bundle")

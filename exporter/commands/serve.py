@@ -19,7 +19,7 @@ from exporter.system.sandbox import hide_process
 from exporter.text.terminal import block
 from exporter.triton.flags import flag_names, key_flags, merge_flags, safe_flags
 from exporter.triton.keys import claim_key
-from exporter.triton.process import GuardedProcess, shell_safe
+from exporter.triton.process import GuardedProcess
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 
@@ -96,7 +96,7 @@ def serve(request: ServeRequest, progress: Callable[[str], None] | None = None) 
     with tempfile.TemporaryDirectory(prefix="stlab-serve-", ignore_cleanup_errors=True) as scratch:
         flags = [
             *safe_flags(runtime),
-            f"--model-repository={shell_safe(repository, Path(scratch))}",
+            f"--model-repository={repository}",
             f"--http-port={request.http_port}",
             f"--grpc-port={request.grpc_port}",
             f"--metrics-port={request.metrics_port}",

@@ -1,7 +1,7 @@
-"""One module per target format; each turns a `Source` into model files for one Triton backend.
+"""Target formats: each module here writes a model's files for one Triton backend.
 
-A new format is one new module with ``convert(source, folder, target, references)`` and one line in
-`FORMATS`.
+To add a format, add a module with a `convert` function (see `FormatModule`) and a line to
+`FORMATS`. CONTRIBUTING.md has the whole recipe.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from exporter.errors import UsageError
+from exporter.formats.base import Format
 from exporter.triton.runtime import find_tritonserver
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from exporter.formats.base import Conversion, Target
+    from exporter.formats.base import Conversion, FormatModule, Target
     from exporter.parity.reference_set import ReferenceSet
     from exporter.sources.base import Source
     from exporter.triton.releases import Release
@@ -23,23 +24,23 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "check", "convert"]
 
 FORMATS = {
-    "onnx": "exporter.formats.onnx",
-    "torchscript": "exporter.formats.torchscript",
-    "tensorrt": "exporter.formats.tensorrt",
+    "onnx": Format("exporter.formats.onnx", backend="onnxruntime"),
+    "torchscript": Format("exporter.formats.torchscript", backend="pytorch"),
+    "tensorrt": Format("exporter.formats.tensorrt", backend="tensorrt"),
 }
-"""Formats by name, with the module that writes them (imported when needed)."""
+"""Formats by the name that ``--format`` takes; a module is imported when it is needed."""
 
 
 def check(name: str, target: Release, prove_on: str = "") -> None:
-    """Refuse a format that cannot be written or proven here, before anything is done.
+    """Reject a format that cannot be written or proven here, before anything is done.
 
     Args:
         name: The format.
         target: The release that is to serve it.
-        prove_on: The address of a server to prove on, where one is named.
+        prove_on: The address of a server to prove on, or empty.
 
     Raises:
-        UsageError: What it takes is not installed.
+        UsageError: What it needs is not installed.
         ValidationFailedError: What is installed writes it for another release.
     """
     if name == "tensorrt":
@@ -51,17 +52,10 @@ def check(name: str, target: Release, prove_on: str = "") -> None:
 def convert(
     name: str, source: Source, folder: Path, target: Target, references: ReferenceSet
 ) -> Conversion:
-    """Write a model's files into a folder.
-
-    Args:
-        name: The format.
-        source: The reference.
-        folder: An empty folder.
-        target: What the files are for.
-        references: The reference's answers, to choose between ways to convert and to calibrate.
+    """Write a model in a format; see `FormatModule.convert`.
 
     Raises:
-        UsageError: The format is not known here.
+        UsageError: The format is unknown.
         ValidationFailedError: The model has no such form, or the release cannot load it.
     """
     if name not in FORMATS:
@@ -69,5 +63,5 @@ def convert(
             f"the format {name!r} is not supported by this release",
             hint=f"Use one of: {', '.join(FORMATS)}.",
         )
-    converter = import_module(FORMATS[name]).convert
-    return cast("Conversion", converter(source, folder, target, references))
+    module = cast("FormatModule", import_module(FORMATS[name].module))
+    return module.convert(source, folder, target, references)

@@ -1,17 +1,47 @@
-"""What every format is told, and what it hands on."""
+"""The protocol of a format's module, and the values that go in and out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from exporter.interface import Interface
+    from exporter.parity.reference_set import ReferenceSet
+    from exporter.sources.base import Source
     from exporter.triton.releases import Release
 
-__all__ = ["Conversion", "Target"]
+__all__ = ["Conversion", "Format", "FormatModule", "Target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """The module that writes a format, and the Triton backend that serves it."""
+
+    module: str
+    backend: str
+
+
+class FormatModule(Protocol):
+    """What the module of a format provides."""
+
+    def convert(
+        self, source: Source, folder: Path, target: Target, references: ReferenceSet
+    ) -> Conversion:
+        """Write a model's files into a folder.
+
+        Args:
+            source: The registry model, which can write itself as ONNX.
+            folder: An empty folder for the files, and nothing else.
+            target: What the files are for.
+            references: The reference's outputs, to choose between exporters and to calibrate.
+
+        Raises:
+            ValidationFailedError: The model has no such form, or the release cannot load it.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +53,7 @@ class Target:
         precision: ``fp32``, which keeps the model's own types, ``fp16`` or ``int8``.
         accelerator: ``tensorrt`` for Triton's TensorRT accelerator of ONNX models, or empty.
         max_batch_size: The most rows in one request; 0 where rows are not batched.
-        rows: The number of rows to fix the leading axis at, where the reference takes no other.
+        rows: The size to fix the leading axis at, where the reference takes no other.
     """
 
     release: Release
@@ -35,7 +65,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """Model files in a folder, and what a server must know of them.
+    """Model files in a folder, and what their configuration and manifest need.
 
     Attributes:
         format: The format's name.
@@ -45,12 +75,12 @@ class Conversion:
         converter: What wrote the files.
         versions: The libraries that took part, for the manifest.
         bytes: The size of all model files.
-        names: The served name of every tensor that the reference calls otherwise.
-        facts: What the manifest is to say beside.
-        notes: What a reader of the report should know.
+        names: The served name of every tensor that has another name in the reference.
+        facts: Further entries of the manifest.
+        notes: For readers of the report.
         accelerator: As in `Target`.
-        measured: What was measured beside float32, for the report; it differs from run to run, and
-            so the manifest says nothing of it.
+        measured: Measurements for the report; they differ from run to run, so that the manifest
+            does not contain them.
     """
 
     format: str

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from exporter.errors import ValidationFailedError, first_line
 from exporter.formats.base import Conversion
+from exporter.formats.first_valid import export_first_valid
 from exporter.formats.precheck import precheck
 from exporter.formats.tensorrt_accelerator import with_accelerator
 from exporter.interface import Axis, Interface, Tensor
@@ -18,6 +17,8 @@ from exporter.sources.base import OnnxTarget
 from triton_client.types import wire_datatype
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from exporter.formats.base import Target
     from exporter.parity.reference_set import ReferenceSet
     from exporter.sources.base import OnnxExporter, Source
@@ -28,13 +29,13 @@ __all__ = ["FILENAME", "convert", "export_first_valid", "size_of"]
 FILENAME = "model.onnx"
 # What every release from 23.05 on loads, and what torch's exporter writes without conversion.
 OPSET, IR = 18, 8
-# Loading and asking a larger model here, to choose between ways, would cost as much as the proof.
-MOST_REHEARSED = 128 * 1024 * 1024
+# Checking a larger file here, to choose between exporters, would cost as much as the proof.
+MOST_PRECHECKED = 128 * 1024 * 1024
 
 
 def convert(source: Source, folder: Path, target: Target, references: ReferenceSet) -> Conversion:
     """Write ``model.onnx``; see `exporter.formats.convert`."""
-    conversion = export_first_valid(source, folder, target, references)
+    conversion = _export(source, folder, target, references)
     if target.rows is not None:
         conversion = _fix_rows(folder / FILENAME, conversion, target.rows)
     if target.precision != "fp32":
@@ -44,51 +45,27 @@ def convert(source: Source, folder: Path, target: Target, references: ReferenceS
     return with_accelerator(conversion, folder, target, references)
 
 
-def export_first_valid(
-    source: Source, folder: Path, target: Target, references: ReferenceSet
-) -> Conversion:
-    """Write the model in the first way whose file answers as the reference does.
+def _export(source: Source, folder: Path, target: Target, references: ReferenceSet) -> Conversion:
+    own = references.in_own_precision()
+    release = target.release
 
-    Where none does, the first that could be written stays: the proof says what is wrong with it.
+    def is_valid(conversion: Conversion, place: Path) -> bool:
+        if conversion.bytes > MOST_PRECHECKED:
+            return True
+        return not precheck(place / FILENAME, source.interface.outputs, own)
 
-    Raises:
-        ValidationFailedError: No way leads to a file, or none to one that the release can load.
-    """
-    limits = OnnxTarget(OPSET, IR, target.release.max_opset, target.release.max_ir)
-    ways = source.onnx_exporters(limits)
-    written: list[tuple[Path, Conversion]] = []
-    refused: ValidationFailedError | None = None
-    with tempfile.TemporaryDirectory(prefix="ways-", dir=folder.parent) as scratch:
-        for number, way in enumerate(ways):
-            place = Path(scratch, str(number))
-            place.mkdir()
-            try:
-                conversion = _write(source, way, place, target.release)
-            except ValidationFailedError as error:
-                refused = refused or error
-                continue
-            written.append((place, conversion))
-            last = number == len(ways) - 1 and len(written) == 1
-            if last or conversion.bytes > MOST_REHEARSED:
-                break
-            problem = precheck(
-                place / FILENAME, source.interface.outputs, references.in_own_precision()
-            )
-            if not problem:
-                written = written[-1:]
-                break
-        if not written:
-            raise refused or _nothing_written()
-        place, conversion = written[0]
-        for file in place.iterdir():
-            file.rename(folder / file.name)
-    return conversion
+    return export_first_valid(
+        source.onnx_exporters(OnnxTarget(OPSET, IR, release.max_opset, release.max_ir)),
+        lambda exporter, place: _write(source, exporter, place, release),
+        is_valid,
+        folder,
+    )
 
 
-def _write(source: Source, way: OnnxExporter, folder: Path, release: Release) -> Conversion:
+def _write(source: Source, exporter: OnnxExporter, folder: Path, release: Release) -> Conversion:
     path = folder / FILENAME
     try:
-        converter = way(path)
+        converter = exporter(path)
     except (ValidationFailedError, OSError):
         raise
     except Exception as error:
@@ -118,14 +95,6 @@ def _write(source: Source, way: OnnxExporter, folder: Path, release: Release) ->
 def size_of(folder: Path) -> int:
     """Return the bytes of all files below a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _nothing_written() -> ValidationFailedError:
-    return ValidationFailedError(
-        "the model has no ONNX form",
-        hint="Log it in a flavor that can be converted.",
-        kind="convert",
-    )
 
 
 def _check_release(proto: onnx.ModelProto, release: Release) -> None:

@@ -1,8 +1,8 @@
-"""The sizes of inputs that TensorRT is to be built for: the least, the usual and the most.
+"""TensorRT's optimization profiles: the minimum, optimum and maximum shape of every input.
 
-TensorRT refuses sizes outside of what it was built for, so they come from what the model is proven
-on: its rows from the batch size, every other variable axis from the cases that the reference
-answered. A user's ``--samples`` are among these.
+TensorRT refuses sizes outside its profile, so the sizes come from what the model is proven on: the
+rows from the batch size, every other variable axis from the reference's cases. A user's
+``--samples`` are among these.
 """
 
 from __future__ import annotations
@@ -22,14 +22,7 @@ __all__ = ["Profile", "profiles_for", "range_note"]
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The sizes of one input, rows included.
-
-    Attributes:
-        name: The input.
-        min: Its smallest shape.
-        opt: The shape to be fastest at.
-        max: Its largest shape.
-    """
+    """The shapes of one input, rows included: the smallest, the fastest and the largest."""
 
     name: str
     min: tuple[int, ...]
@@ -49,7 +42,7 @@ def profiles_for(
     Args:
         interface: The model files' own.
         references: What the model is proven on, under the same names.
-        max_batch_size: The most rows in one request; 0 where the first axis is one like others.
+        max_batch_size: The most rows in one request; 0 where the first axis is no batch.
     """
     return tuple(
         _profile(tensor, references, max_batch_size)
@@ -59,11 +52,9 @@ def profiles_for(
 
 
 def range_note(profiles: Sequence[Profile], max_batch_size: int) -> str:
-    """Return what a reader should know of sizes that will be refused; empty where none are.
+    """Return a note on the sizes that will be refused; empty where none are.
 
-    Args:
-        profiles: What TensorRT is built for.
-        max_batch_size: As in `profiles_for`; the server itself keeps to it.
+    The batch size does not count: the server itself keeps to it.
     """
     first = 1 if max_batch_size else 0
     ranges = [
@@ -80,8 +71,7 @@ def range_note(profiles: Sequence[Profile], max_batch_size: int) -> str:
 
 
 def _profile(tensor: Tensor, references: ReferenceSet, max_batch_size: int) -> Profile:
-    answers = [*references.cases, *([references.batch] if references.batch else [])]
-    shapes = [answer.case.inputs[tensor.name].shape for answer in answers]
+    shapes = [case.inputs[tensor.name].shape for case in references.all_cases]
     axes = []
     for index, axis in enumerate(tensor.axes):
         if isinstance(axis, int):

@@ -1,4 +1,4 @@
-"""Triton's TensorRT accelerator: ONNX Runtime builds engines of an ONNX model where it serves it.
+"""Triton's TensorRT accelerator: the serving ONNX Runtime builds TensorRT engines.
 
 Sources: the README of Triton's onnxruntime backend, whose table of parameters is complete (one that
 it does not know fails the load), and ONNX Runtime's page on its TensorRT execution provider.
@@ -25,7 +25,7 @@ __all__ = ["with_accelerator"]
 WORKSPACE_BYTES = 1 << 30
 # The first release whose backend knows more than the oldest parameters of the accelerator.
 _MORE_FROM = "24.05"
-# What divides the names and sizes in a list of shapes, which knows no way to quote.
+# They separate names and sizes in a list of shapes, and cannot be quoted there.
 _DIVIDERS = frozenset(":,")
 
 _NOT_EXERCISED = (
@@ -34,21 +34,15 @@ _NOT_EXERCISED = (
     "HOST:PORT on a server that has production's GPU; there NVIDIA_TF32_OVERRIDE=0 keeps float32 "
     "from being rounded to TF32."
 )
-_REBUILT = "it builds an engine anew whenever a request has other sizes than those before."
+_REBUILT = "it builds another engine whenever a request has new sizes."
 
 
 def with_accelerator(
     conversion: Conversion, folder: Path, target: Target, references: ReferenceSet
 ) -> Conversion:
-    """Return a conversion with what the accelerator has to be told; as it is where none is wanted.
+    """Return an ONNX conversion with the accelerator's parameters, where the target has one.
 
-    Nothing is refused: what TensorRT cannot run, ONNX Runtime runs otherwise.
-
-    Args:
-        conversion: An ONNX model.
-        folder: Its files, and no others.
-        target: What it is for.
-        references: What it is proven on.
+    Nothing is refused: what TensorRT cannot run, ONNX Runtime runs itself.
     """
     if not target.accelerator:
         return conversion
@@ -63,9 +57,9 @@ def with_accelerator(
         "trt_engine_cache_path": cache,
     }
     if target.release.name < _MORE_FROM:
-        note = f"The accelerator of Triton {target.release.name} cannot be told sizes: {_REBUILT}"
+        note = f"The accelerator of Triton {target.release.name} takes no sizes: {_REBUILT}"
     elif unnameable:
-        note = f"The accelerator cannot be told the sizes of '{unnameable[0]}': {_REBUILT}"
+        note = f"The accelerator cannot take the sizes of '{unnameable[0]}': {_REBUILT}"
     else:
         note = range_note(profiles, target.max_batch_size)
         parameters |= _shapes(profiles)
@@ -80,16 +74,16 @@ def with_accelerator(
 
 
 def _cache(folder: Path) -> str:
-    """Return where a server keeps the engines that it builds, and finds them again.
+    """Return the server's folder for the engines that it builds.
 
-    ONNX Runtime names an engine by the names in the graph, not by its weights: in one folder for
-    all, one version's engine would answer for another. It makes the folder, but no parents of it.
+    ONNX Runtime names an engine by the names in the graph, not by its weights: in a shared folder
+    one version would run another's engine. It makes the folder, but no parents of it.
     """
     return f"/tmp/stlab-tensorrt-{folder_digest(folder)[:16]}"  # noqa: S108 - the server's
 
 
 def _precision_mode(target: Target) -> str:
-    """Return what TensorRT may compute in; from TensorRT 11 on the model's own types say it."""
+    """Return the precision for TensorRT; from TensorRT 11 on the model's own types decide it."""
     typed = target.release.tensorrt_major >= 11
     return "FP32" if typed else target.precision.upper()
 

@@ -1,4 +1,4 @@
-"""Compares one answer with the reference's, output by output, element by element."""
+"""Compares a candidate's outputs with the reference's, element by element."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _NUMBERS = frozenset("fV")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How one output of one answer lies to the reference's.
+    """How one output differs from the reference's.
 
     Attributes:
         output: The output's name.
         problem: Why it fails; empty where it passes.
         margin: The worst error divided by its budget; below 1 passes.
         max_abs_error: The largest abs(candidate - reference).
-        index: Where the worst element lies.
+        index: The worst element.
         ratios: Every element's error divided by its budget, flat, for the histogram.
-        flips: Elements that must be equal, differ, and lie within the reference's own noise.
-        agreement: The least part of rows that must agree; 0 where none is asked for.
+        flips: Elements that must be equal and differ, within the reference's own noise.
+        agreement: The least part of rows that must agree; 0 for no minimum.
         rows: The rows that count, or elements of whole numbers, truth values and strings.
-        mismatches: Those of them that do not agree.
+        mismatches: Those that do not agree.
     """
 
     output: str
@@ -56,7 +56,7 @@ def compare_outputs(
     tolerances: Mapping[str, Tolerance | None],
     float64: Arrays | None = None,
 ) -> list[Difference]:
-    """Compare every output of an answer; a missing one is a difference."""
+    """Compare every output; a missing one is a difference."""
     differences = []
     for tensor in outputs:
         if tensor.name not in candidate:
@@ -87,12 +87,7 @@ def compare(
 ) -> Difference:
     """Compare one output.
 
-    Args:
-        name: The output's name.
-        reference: What the registry model answers.
-        candidate: What is compared with it.
-        tolerance: The budget, or None where every element must be equal.
-        float64: The reference computed in float64, which tells a flip within noise from an error.
+    Without a tolerance every element must be equal, but for flips to the reference in float64.
     """
     if candidate.dtype != reference.dtype:
         return Difference(name, f"dtype {candidate.dtype}, expected {reference.dtype}", np.inf)
@@ -179,7 +174,7 @@ def _close(name: str, reference: Array, candidate: Array, tolerance: Tolerance) 
 
 
 def _classes(reference: Array, candidate: Array, budget: Array) -> tuple[int, int]:
-    """Count the rows that the reference decides, and those that the candidate decides otherwise."""
+    """Count the rows with a clear class, and those that the candidate puts into another class."""
     first = np.argmax(reference, axis=-1)[..., None]
     best = np.take_along_axis(reference, first, -1)
     second = np.partition(reference, -2, axis=-1)[..., -2:-1]

@@ -1,10 +1,10 @@
-"""What the checks measured, and the verdict."""
+"""What the checks measured, and the verdict: the parity part of a report."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -13,10 +13,19 @@ from exporter.bundle import json_number
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from exporter.bundle import BatchingEntry
     from exporter.interface import Tensor
     from exporter.parity.compare import Difference
 
-__all__ = ["HISTOGRAM_EDGES", "Batching", "Check", "Evidence", "OutputEvidence", "parity_summary"]
+__all__ = [
+    "HISTOGRAM_EDGES",
+    "Batching",
+    "Check",
+    "Evidence",
+    "OutputEvidence",
+    "ParitySummary",
+    "parity_summary",
+]
 
 _SUMMARY = {
     "passed": bool,
@@ -29,6 +38,19 @@ _SUMMARY = {
 
 # The keys of a report, where they are not the field's name.
 _REPORT_KEYS = {"mismatches": "others", "repeat_mismatches": "again"}
+
+
+class ParitySummary(TypedDict):
+    """The ``parity`` object of ``--json``; None for a number that is not finite."""
+
+    passed: bool
+    margin: float | None
+    max_abs_error: float | None
+    cases: int
+    batching: str
+    batching_reason: str
+
+
 HISTOGRAM_EDGES = tuple(range(-8, 3))
 """Decades of error ÷ budget; the first bin holds everything below, exact equality included."""
 
@@ -38,9 +60,9 @@ class Batching:
     """Whether Triton may put rows of different requests together.
 
     Attributes:
-        max_batch_size: The most rows in one request; 0 where it must not batch.
+        max_batch_size: The most rows in one request; 0 for no batching.
         reason: Why not; empty where it may.
-        rows: The number of rows that the leading axis is fixed at, or None.
+        rows: The fixed size of the leading axis, or None.
     """
 
     max_batch_size: int
@@ -52,20 +74,18 @@ class Batching:
         """``dynamic`` or ``off``."""
         return "dynamic" if self.max_batch_size else "off"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> BatchingEntry:
         """Return the batching as the manifest holds it."""
         return {"mode": self.mode, "max_batch_size": self.max_batch_size, "rows": self.rows}
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: What.
-        passed: Whether it held.
-        detail: What was seen, as a sentence.
-        cases: How many comparisons it took.
+        detail: What was found, as a sentence.
+        cases: The number of comparisons.
         margin: The worst error ÷ budget among them, where there is one.
     """
 
@@ -82,7 +102,7 @@ class OutputEvidence:
 
     Attributes:
         rows: The rows whose class counts, in a lower precision.
-        mismatches: Those of them with another class than the reference's.
+        mismatches: Those with another class than the reference's.
     """
 
     name: str
@@ -117,7 +137,7 @@ class OutputEvidence:
         if not difference.rows:
             return ""
         if times:
-            # Every one that was allowed may come again each time.
+            # Each allowed mismatch may recur in each repetition.
             allowed = times * _allowed_mismatches(self.rows, difference.agreement)
             self.repeat_mismatches += difference.mismatches
             mismatches, rows = self.repeat_mismatches, times * self.rows
@@ -133,7 +153,7 @@ class OutputEvidence:
 
 
 def _allowed_mismatches(rows: int, agreement: float) -> int:
-    """Return how many rows may be of another class: a part of them, rounded up."""
+    """Return how many rows may be of another class, rounded up."""
     return ceil(round((1.0 - agreement) * rows, 9))
 
 
@@ -183,7 +203,7 @@ class Evidence:
 
     @property
     def cases(self) -> int:
-        """How many answers were compared with the reference."""
+        """How many cases were compared with the reference."""
         return sum(check.cases for check in self.checks)
 
     def add(self, check: Check) -> Check:
@@ -192,12 +212,12 @@ class Evidence:
         return check
 
     def record(self, case: str, differences: Iterable[Difference], *, times: int = 0) -> str:
-        """Record the comparison of one answer and return the first problem, or nothing.
+        """Record the comparison of one case, and return the first problem, or nothing.
 
         Args:
-            case: What was asked.
+            case: The case's name.
             differences: Of every output.
-            times: How often rows come again that were compared before; 0 for new ones.
+            times: How often rows are repeated that were compared before; 0 for new ones.
         """
         problem = ""
         for difference in differences:
@@ -224,7 +244,7 @@ class Evidence:
         self.precision = dict(state["precision"])
         self.batching = Batching(**state["batching"])
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> ParitySummary:
         """Return the ``parity`` object of ``--json``."""
         return {
             "passed": self.passed,
@@ -235,8 +255,8 @@ class Evidence:
             "batching_reason": self.batching.reason,
         }
 
-    def failed_summary(self) -> dict[str, Any]:
-        """Return the ``parity`` object of an export that was refused, whatever was seen so far."""
+    def failed_summary(self) -> ParitySummary:
+        """Return the ``parity`` object of a rejected export."""
         return {**self.summary(), "passed": False}
 
     def as_dict(self) -> Mapping[str, Any]:

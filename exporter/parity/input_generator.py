@@ -1,4 +1,4 @@
-"""Draws the inputs that a model is proven on, shaped by its logged example.
+"""Generates the inputs that a model is proven on, shaped by its logged example.
 
 The same interface, example and seed give the same inputs, on any machine.
 """
@@ -39,10 +39,9 @@ class Case:
     """Inputs under a name that a report can show.
 
     Attributes:
-        name: What they are.
         inputs: One array per input of the model.
         kept: Whether they go into the bundle's samples.
-        usual: Whether the answer's size says how large answers usually are.
+        usual: Whether the size of their outputs is typical.
     """
 
     name: str
@@ -52,7 +51,7 @@ class Case:
 
 
 class InputGenerator:
-    """Draws inputs for one interface.
+    """Generates inputs for one interface.
 
     Args:
         interface: The model's inputs; sizes of variable axes come from the example.
@@ -83,7 +82,7 @@ class InputGenerator:
         """Return random rows.
 
         Args:
-            label: Goes into the seed, so that every draw has numbers of its own.
+            label: Part of the seed: every label has its own numbers.
             rows: The size of the leading axes; the example's where None.
             diversity_level: How far to leave the example's rows where all are equal; see
                 `random_values`.
@@ -98,7 +97,7 @@ class InputGenerator:
         }
 
     def edges(self, *, rows: int | None = None) -> Iterator[Case]:
-        """Yield inputs at the borders of what the example shows."""
+        """Yield inputs at the limits of the example's range."""
         seen: list[Arrays] = []
         for name, border in EDGES.items():
             random = self._generator(name)
@@ -108,7 +107,7 @@ class InputGenerator:
                 )
                 for tensor in self.inputs
             }
-            # Whole numbers have fewer borders than there are names for them.
+            # For whole numbers some edges are the same.
             if not any(_same(inputs, earlier) for earlier in seen):
                 seen.append(inputs)
                 yield Case(f"edge {name}", inputs, usual=False)
@@ -146,11 +145,9 @@ def equal_rows(inputs: Arrays) -> list[str]:
 
 
 def interleave_real_rows(rows: Arrays, real: Iterable[Arrays]) -> dict[str, Array]:
-    """Return a batch in which every other row, as far as there are any, is a real one.
+    """Return a batch with every other row replaced by a real one, as far as there are any.
 
-    Args:
-        rows: A batch.
-        real: Batches of inputs that somebody really asks; those of other sizes are left out.
+    Real rows of other sizes are left out.
     """
     fitting = [
         batch
@@ -185,7 +182,7 @@ def named_samples(arrays: Arrays, interface: Interface) -> list[Case]:
     tensors = {tensor.name: tensor for tensor in interface.inputs}
     cases: dict[str, dict[str, Array]] = {}
     for key, array in arrays.items():
-        # Names of inputs may hold slashes too.
+        # Names of inputs may contain slashes too.
         known = max((n for n in tensors if f"/{key}".endswith(f"/{n}")), key=len, default=None)
         name = key.rpartition("/")[2] if known is None else known
         case = key.removesuffix(name).removesuffix("/").replace("/", "_") or "sample"
@@ -201,11 +198,7 @@ def named_samples(arrays: Arrays, interface: Interface) -> list[Case]:
 
 
 def _check_sample(case: str, array: Array, tensor: Tensor) -> None:
-    fits = array.ndim == len(tensor.axes) and all(
-        isinstance(axis, str) or axis == size
-        for axis, size in zip(tensor.axes, array.shape, strict=True)
-    )
-    if not fits or array.dtype != numpy_dtype(tensor.datatype):
+    if not tensor.fits(array.shape) or array.dtype != numpy_dtype(tensor.datatype):
         _misfit(
             f"'{case}/{tensor.name}' is {array.dtype} {list(array.shape)}, the model takes {tensor}"
         )

@@ -1,11 +1,10 @@
-"""Examines the reference alone: is it a function of its input, and may its rows be batched?
+"""Checks the reference alone: is it a function of its input, and may its rows be batched?
 
 Everything that the candidate is later compared with is computed here, once.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,15 @@ from exporter.errors import ValidationFailedError
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Batching, Check, Evidence
 from exporter.parity.input_generator import Case, InputGenerator, rows_of, take_rows
-from exporter.parity.reference_run import CUTS, ReferenceRun
+from exporter.parity.reference_run import SUB_BATCHES, ReferenceRun
 from exporter.parity.reference_set import ReferenceCase, ReferenceSet, cannot_be_batched
-from exporter.parity.tolerances import OWN_PRECISION, Tolerance, batch_invariance_tolerance, measure
+from exporter.parity.tolerances import (
+    OWN_PRECISION,
+    Tolerance,
+    batch_invariance_tolerance,
+    determinism_tolerance,
+    measure,
+)
 from exporter.sources.base import InputRejectedError, Source
 
 if TYPE_CHECKING:
@@ -26,16 +31,18 @@ if TYPE_CHECKING:
 
     from exporter.arrays import Array, Arrays
 
+    Variant = tuple[str, Arrays, Callable[[], Arrays]]
+
 __all__ = ["check_reference"]
 
-# Every number of rows is asked for, unless that takes longer.
+# Batches of every size are run, unless that takes longer.
 MOST_SECONDS = 2.0
 FAR: dict[str, Callable[[Any], Any]] = {
     "large values": lambda row: row * 1e3,
     "large negative values": lambda row: -np.abs(row) * 1e3,
     "NaN": lambda row: np.full_like(row, np.nan),
 }
-"""What a row may hold that is far from the example, by what it is called."""
+"""Values far from the example's that one row may hold, by name."""
 
 
 def check_reference(
@@ -48,23 +55,23 @@ def check_reference(
     precision: str = OWN_PRECISION,
     say: Callable[[str], None] = lambda _: None,
 ) -> ReferenceSet:
-    """Ask the reference everything that the proof needs to know.
+    """Run the reference on everything that the proof compares.
 
     Args:
         source: The registry model.
         evidence: Where checks are recorded.
-        max_batch_size: The largest batch to examine.
+        max_batch_size: The largest batch to run.
         batching: ``auto``, ``require`` or ``off``.
         samples: The user's own cases.
-        precision: What the candidate is to be in, for its budgets; the reference's are its own.
-        say: Told what is being done.
+        precision: That of the candidate, for its budgets; the reference runs in its own.
+        say: Called with what is being done.
 
     Raises:
         ValidationFailedError: The reference does not agree with itself, cannot run its own example
-            or any drawn input, or must be batched and cannot be.
+            or any generated input, or must be batched and cannot be.
     """
     run = ReferenceRun(source, evidence, InputGenerator(source.interface, source.example))
-    say("asking the registered model")
+    say("running the registered model")
     run.run_example()
     verdict = run.run_batches(max_batch_size, samples)
     _check_determinism(run)
@@ -79,7 +86,7 @@ def check_reference(
         say("checking that rows do not depend on each other")
         verdict = _check_independence(run, tolerances, verdict)
     if run.batch is not None and not verdict.max_batch_size:
-        # Not cut, but as many rows come in one request.
+        # It is not split, but a request may have as many rows.
         run.keep_batch()
         tolerances = _tolerances(run)
     evidence.batching = verdict
@@ -96,27 +103,25 @@ def check_reference(
 
 
 def _check_determinism(run: ReferenceRun) -> None:
-    """Ask the same twice, with something else in between.
+    """Run the same inputs twice, with others in between.
 
     Raises:
-        ValidationFailedError: The answers differ.
+        ValidationFailedError: The outputs differ.
     """
-    first = min(run.cases, key=lambda answer: sum(a.size for a in answer.case.inputs.values()))
+    first = min(run.cases, key=lambda case: sum(a.size for a in case.inputs.values()))
     between = run.cases[0] if run.cases[0] is not first else run.cases[-1]
-    tolerances = _tolerances(run)
-    run.source.run(between.case.inputs)
+    tolerances = {name: t and determinism_tolerance(t) for name, t in _tolerances(run).items()}
+    run.source.run(between.inputs)
     # Noise may show in some rows only.
     many = [] if run.batch is None or run.slow else [run.batch]
-    for attempt, before in enumerate((first, first, *many), start=2):
-        again = run.source.run(before.case.inputs)
-        differences = compare_outputs(
-            run.source.interface.outputs, before.outputs, again, _hundredth(tolerances)
-        )
+    for attempt, case in enumerate((first, first, *many), start=2):
+        outputs = run.source.run(case.inputs)
+        differences = compare_outputs(run.outputs, case.outputs, outputs, tolerances)
         problem = next((d for d in differences if d.problem), None)
         if problem is not None:
             detail = (
-                f"asked the same again it answers differently: output '{problem.output}' has "
-                f"{problem.problem}"
+                "a second run on the same input differs: "
+                f"output '{problem.output}' has {problem.problem}"
             )
             run.evidence.add(Check("determinism", passed=False, detail=detail, cases=attempt))
             raise ValidationFailedError(
@@ -131,54 +136,46 @@ def _check_determinism(run: ReferenceRun) -> None:
 
 
 def _tolerances(run: ReferenceRun, precision: str = OWN_PRECISION) -> dict[str, Tolerance | None]:
-    """Return the budgets from everything asked so far."""
-    answers = [answer for answer in run.cases if answer.case.usual]
+    """Return the budgets from all cases so far."""
+    cases = [case for case in run.cases if case.case.usual]
     return {
         output.name: measure(
             output,
-            [answer.outputs[output.name] for answer in answers],
+            [case.outputs[output.name] for case in cases],
             [
-                (answer.outputs[output.name], answer.float64[output.name])
-                for answer in answers
-                if answer.float64 is not None
+                (case.outputs[output.name], case.float64[output.name])
+                for case in cases
+                if case.float64 is not None
             ],
             precision,
         )
-        for output in run.source.interface.outputs
+        for output in run.outputs
     }
 
 
 def _check_independence(
     run: ReferenceRun, tolerances: Mapping[str, Tolerance | None], verdict: Batching
 ) -> Batching:
-    """Check that a row's answer depends on that row alone."""
+    """Check that a row's outputs depend on that row alone."""
     batch = run.batch
     if batch is None:  # pragma: no cover - a verdict with a batch size has a batch
         return verdict
-    tight = {
-        name: tolerance and batch_invariance_tolerance(tolerance)
-        for name, tolerance in tolerances.items()
-    }
+    tight = {name: t and batch_invariance_tolerance(t) for name, t in tolerances.items()}
     count, worst, kept = 0, 0.0, len(run.cases)
-    ways = itertools.chain(_rearranged(run, batch), _fewer(run, batch), _beside(run, batch))
-    for label, expected, ask in ways:
+    for label, expected, outputs_of in _variants(run, batch):
         count += 1
         del run.cases[kept:]
         try:
-            answer = ask()
+            outputs = outputs_of()
         except InputRejectedError as error:
             return _dependent(run, f"{label} is refused ({error})", count)
-        for difference in compare_outputs(run.source.interface.outputs, expected, answer, tight):
+        for difference in compare_outputs(run.outputs, expected, outputs, tight):
             worst = max(worst, difference.margin)
             if difference.problem:
-                return _dependent(
-                    run,
-                    f"{label} changes the answer: output '{difference.output}' has "
-                    f"{difference.problem}",
-                    count,
-                )
+                changed = f"output '{difference.output}' has {difference.problem}"
+                return _dependent(run, f"{label} changes the answer: {changed}", count)
     del run.cases[kept:]
-    detail = f"{count} ways to cut and shuffle {rows_of(batch.case.inputs)} distinct rows agree"
+    detail = f"{count} ways to cut and shuffle {rows_of(batch.inputs)} distinct rows agree"
     run.evidence.add(
         Check("independent rows", passed=True, detail=detail, cases=count, margin=worst)
     )
@@ -191,14 +188,18 @@ def _dependent(run: ReferenceRun, detail: str, count: int) -> Batching:
     return Batching(0, f"its rows depend on each other: {detail}")
 
 
-def _rearranged(
-    run: ReferenceRun, batch: ReferenceCase
-) -> Iterator[tuple[str, Arrays, Callable[[], Arrays]]]:
-    """Yield ways to cut and shuffle the batch: what, the answer expected, how to get it."""
-    for cut, rows in run.sub_batches:
-        label = f"{rows.stop - rows.start} of the rows"
-        yield label, take_rows(batch.outputs, rows), partial(_given, cut.outputs)
-    count = rows_of(batch.case.inputs)
+def _variants(run: ReferenceRun, batch: ReferenceCase) -> Iterator[Variant]:
+    """Yield variants of a batch: a label, the outputs expected, and what computes them."""
+    yield from _rearranged(run, batch)
+    yield from _fewer_rows(run, batch)
+    yield from _with_one_far_row(run, batch)
+
+
+def _rearranged(run: ReferenceRun, batch: ReferenceCase) -> Iterator[Variant]:
+    for part, span in run.sub_batches:
+        label = f"{span.stop - span.start} of the rows"
+        yield label, take_rows(batch.outputs, span), partial(dict, part.outputs)
+    count = rows_of(batch.inputs)
     shuffled = np.random.default_rng(run.generator.seed).permutation(count)
     selections = [("rows in another order", shuffled)]
     if not run.slow:
@@ -207,43 +208,40 @@ def _rearranged(
             ("the last row alone", np.array([count - 1])),
         ]
     selections.append(("the same row three times", np.zeros(3, dtype=np.int64)))
-    for label, selection in selections:
-        inputs = take_rows(batch.case.inputs, selection)
-        yield label, take_rows(batch.outputs, selection), partial(run.source.run, inputs)
+    for label, rows in selections:
+        inputs = take_rows(batch.inputs, rows)
+        yield label, take_rows(batch.outputs, rows), partial(run.source.run, inputs)
 
 
-def _fewer(
-    run: ReferenceRun, batch: ReferenceCase
-) -> Iterator[tuple[str, Arrays, Callable[[], Arrays]]]:
-    """Yield the numbers of rows that were not asked for yet, as far as they cost little."""
+def _fewer_rows(run: ReferenceRun, batch: ReferenceCase) -> Iterator[Variant]:
+    """Yield the sizes that have not been run yet, as long as they cost little."""
     begin = time.perf_counter()
-    for count in range(CUTS[-1][1] + 1, rows_of(batch.case.inputs)):
+    for count in range(SUB_BATCHES[-1][1] + 1, rows_of(batch.inputs)):
         if run.slow or time.perf_counter() - begin > MOST_SECONDS:
             return
         rows = slice(0, count)
-        case = Case(f"{count} of many rows", take_rows(batch.case.inputs, rows), usual=False)
-        yield f"{count} of the rows", take_rows(batch.outputs, rows), partial(_asked, run, case)
+        case = Case(f"{count} of many rows", take_rows(batch.inputs, rows), usual=False)
+        expected = take_rows(batch.outputs, rows)
+        yield f"{count} of the rows", expected, partial(_outputs_of, run, case)
 
 
-def _asked(run: ReferenceRun, case: Case) -> Arrays:
+def _outputs_of(run: ReferenceRun, case: Case) -> Arrays:
     return run.run_case(case).outputs
 
 
-def _beside(
-    run: ReferenceRun, batch: ReferenceCase
-) -> Iterator[tuple[str, Arrays, Callable[[], Arrays]]]:
-    """Yield the batch with one row far from what the example shows, which no other may notice."""
-    if not any(array.dtype.kind == "f" for array in batch.case.inputs.values()):
+def _with_one_far_row(run: ReferenceRun, batch: ReferenceCase) -> Iterator[Variant]:
+    """Yield the batch with one row far from the example, which must change no other row."""
+    if not any(array.dtype.kind == "f" for array in batch.inputs.values()):
         return
     rest = slice(1, None)
     expected = take_rows(batch.outputs, rest)
     for label, far in FAR.items():
-        inputs = {name: _with_first(array, far) for name, array in batch.case.inputs.items()}
+        inputs = {name: _with_first(array, far) for name, array in batch.inputs.items()}
         try:
-            answer = take_rows(run.source.run(inputs), rest)
+            outputs = take_rows(run.source.run(inputs), rest)
         except InputRejectedError:
             continue  # as it may
-        yield f"{label} in one row", expected, partial(_given, answer)
+        yield f"{label} in one row", expected, partial(dict, outputs)
 
 
 def _with_first(array: Array, far: Callable[[Array], Array]) -> Array:
@@ -253,15 +251,3 @@ def _with_first(array: Array, far: Callable[[Array], Array]) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         changed[0] = far(array[0])
     return changed
-
-
-def _given(outputs: Arrays) -> Arrays:
-    return outputs
-
-
-def _hundredth(tolerances: Mapping[str, Tolerance | None]) -> dict[str, Tolerance | None]:
-    return {
-        name: t
-        and Tolerance(t.typical / 100, t.relative / 100, share=t.share / 100, floor=t.floor / 100)
-        for name, t in tolerances.items()
-    }

@@ -1,4 +1,4 @@
-"""Asks the reference: its example, batches of every size, edge values, the user's samples."""
+"""Runs the reference: its example, batches of every size, edge values, the user's samples."""
 
 from __future__ import annotations
 
@@ -26,27 +26,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from exporter.arrays import Arrays
+    from exporter.interface import Tensor
 
-__all__ = ["CUTS", "ReferenceRun"]
+__all__ = ["SUB_BATCHES", "ReferenceRun"]
 
-# A reference that would need longer than this for one full batch is asked for a part of it: what
-# is only ever looked at (the large batch, its permutations) shrinks, what goes into the bundle not.
+# A reference that needs longer than this for one full batch is slow: the large batch and its
+# variants shrink; the cases that go into the bundle do not.
 SLOW_SECONDS = 0.5
 SLOW_ROWS = 8
 EDGE_ROWS = 2
 THRESHOLDS = 32
-# Row counts as (first row, number) of the large batch; float64 is asked for the last of them.
-CUTS = ((0, 1), (1, 2), (3, 3))
+# First row and number of rows, of the large batch; the last one is run in float64 as well.
+SUB_BATCHES = ((0, 1), (1, 2), (3, 3))
 
 
 class ReferenceRun:
-    """What the reference was asked so far, with its answers.
+    """The reference's outputs so far.
 
     Attributes:
         cases: The cases that are kept.
         batch: A large batch of distinct rows; None where the leading axis is not one of rows.
-        sub_batches: Parts of the batch, asked by themselves.
-        slow: Whether the reference is expensive to ask.
+        sub_batches: Parts of the batch, run by themselves.
+        slow: Whether the reference is expensive to run.
     """
 
     def __init__(self, source: Source, evidence: Evidence, generator: InputGenerator) -> None:
@@ -57,38 +58,31 @@ class ReferenceRun:
         self.batch: ReferenceCase | None = None
         self.sub_batches: list[tuple[ReferenceCase, slice]] = []
         self.slow = False
-        self.skipped: list[str] = []
+        self._rejected: list[str] = []
 
-    def run_case(self, case: Case, *, exactly: bool = False) -> ReferenceCase:
-        """Ask one case.
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The reference's outputs."""
+        return self.source.interface.outputs
 
-        Args:
-            case: What to ask.
-            exactly: Whether to ask in float64 as well, where the reference can.
+    def run_case(self, case: Case, *, in_float64: bool = False) -> ReferenceCase:
+        """Run one case, in float64 as well where that is wanted and possible.
 
         Raises:
             InputRejectedError: The reference refuses it.
         """
         outputs = self.source.run(case.inputs)
         self._check_shapes(case, outputs)
-        exact = self.source.run_float64(case.inputs) if exactly else None
-        answer = ReferenceCase(case, outputs, exact)
+        exact = self.source.run_float64(case.inputs) if in_float64 else None
+        result = ReferenceCase(case, outputs, exact)
         if case.kept:
-            self.cases.append(answer)
-        return answer
+            self.cases.append(result)
+        return result
 
     def _check_shapes(self, case: Case, outputs: Arrays) -> None:
-        """Refuse a reference whose answers have other shapes than it declares.
-
-        Raises:
-            ValidationFailedError: They have.
-        """
-        for tensor in self.source.interface.outputs:
+        for tensor in self.outputs:
             shape = outputs[tensor.name].shape
-            if len(shape) != len(tensor.axes) or any(
-                isinstance(axis, int) and axis != size
-                for axis, size in zip(tensor.axes, shape, strict=True)
-            ):
+            if not tensor.fits(shape):
                 raise ValidationFailedError(
                     f"the registered model answers {case.name} with '{tensor.name}' of shape "
                     f"{list(shape)}, where it is {list(tensor.shape)} otherwise: its size depends "
@@ -99,7 +93,7 @@ class ReferenceRun:
                 )
 
     def run_example(self) -> None:
-        """Ask the logged example.
+        """Run the logged example.
 
         Raises:
             ValidationFailedError: The reference cannot run it.
@@ -120,21 +114,20 @@ class ReferenceRun:
             ) from error
 
     def run_batches(self, max_batch_size: int, samples: Sequence[Case]) -> Batching:
-        """Ask for batches of every size, and say whether the leading axis can be one of rows."""
-        interface, generator = self.source.interface, self.generator
-        rows = generator.example_rows
+        """Run batches of every size; return whether the leading axis can be one of rows."""
+        interface = self.source.interface
+        rows = self.generator.example_rows
         inputs_vary = all(t.axes and isinstance(t.axes[0], str) for t in interface.inputs)
         if not inputs_vary or rows is None:
             self._run_random(None)
             reason = interface.fixed_leading_axis or "its inputs have different numbers of rows"
             return Batching(0, reason)
-        answered = len(self.cases)
+        before = len(self.cases)
         try:
             equal = self._run_distinct_rows(max(max_batch_size, 3), samples)
         except InputRejectedError as error:
-            # What is fixed at the example's rows answers no others that it may have taken.
-            del self.cases[answered:]
-            self.sub_batches.clear()
+            # A model that is fixed at the example's rows may still have taken some other number.
+            self._forget(before)
             self._run_random(rows)
             return Batching(0, f"it takes {rows} rows and no other number ({error})", rows)
         if reason := interface.fixed_leading_axis or self._lost_rows():
@@ -148,51 +141,53 @@ class ReferenceRun:
         return Batching(max_batch_size)
 
     def _run_distinct_rows(self, most: int, samples: Sequence[Case]) -> list[str]:
-        """Ask for batches, if possible of rows that differ; return the inputs where none do."""
+        """Run batches, if possible of rows that differ; return the inputs whose rows do not."""
         real = [case.inputs for case in samples]
         real += [self.source.example] if self.source.example is not None else []
 
-        def random_values(diversity_level: int) -> Arrays:
-            return interleave_real_rows(
-                self.generator.random("rows", rows=most, diversity_level=diversity_level), real
-            )
+        def rows_at(level: int) -> Arrays:
+            random = self.generator.random("rows", rows=most, diversity_level=level)
+            return interleave_real_rows(random, real)
 
-        for diversity_level in range(DIVERSITY_LEVELS):
-            rows = random_values(diversity_level)
+        for level in range(DIVERSITY_LEVELS):
+            rows = rows_at(level)
             if equal_rows(rows):
                 continue
-            answered = len(self.cases)
+            before = len(self.cases)
             try:
                 self._run_sub_batches(rows, most)
             except InputRejectedError:
-                if diversity_level == 0:
+                if level == 0:
                     raise
-                # Values that nobody logged need not make sense to the model.
-                del self.cases[answered:]
-                self.sub_batches.clear()
+                # Values beyond the example's need not make sense to the model.
+                self._forget(before)
             else:
                 return []
-        rows = random_values(0)
+        rows = rows_at(0)
         self._run_sub_batches(rows, most)
         return equal_rows(rows)
 
+    def _forget(self, before: int) -> None:
+        del self.cases[before:]
+        self.sub_batches.clear()
+
     def _run_sub_batches(self, rows: Arrays, most: int) -> None:
-        for start, count in CUTS:
-            cut = slice(start, start + count) if start + count <= most else slice(0, count)
-            label = "1 random row" if count == 1 else f"{count} random rows"
-            begin = time.perf_counter()
-            answer = self.run_case(
-                Case(label, take_rows(rows, cut)), exactly=(start, count) == CUTS[-1]
+        for start, count in SUB_BATCHES:
+            part = slice(start, start + count) if start + count <= most else slice(0, count)
+            case = Case(
+                "1 random row" if count == 1 else f"{count} random rows", take_rows(rows, part)
             )
+            begin = time.perf_counter()
+            result = self.run_case(case, in_float64=(start, count) == SUB_BATCHES[-1])
             if count == 1:
                 self.slow = (time.perf_counter() - begin) * most > SLOW_SECONDS
-            self.sub_batches.append((answer, cut))
+            self.sub_batches.append((result, part))
         largest = min(most, SLOW_ROWS) if self.slow else most
         batch = take_rows(rows, slice(0, largest))
         self.batch = self.run_case(Case(f"{largest} random rows", batch, kept=False))
 
     def keep_batch(self) -> None:
-        """Let the candidate answer the large batch as it is, where no batcher cuts it."""
+        """Compare the candidate on the large batch as it is, where no batcher splits it."""
         if self.batch is not None:
             case = replace(self.batch.case, kept=True)
             exact = self.source.run_float64(case.inputs)
@@ -202,7 +197,7 @@ class ReferenceRun:
         for number in range(1, 4):
             case = Case(f"random {number}", self.generator.random(f"random {number}", rows=rows))
             try:
-                self.run_case(case, exactly=number == 1)
+                self.run_case(case, in_float64=number == 1)
             except InputRejectedError as error:
                 raise ValidationFailedError(
                     f"the registered model refuses inputs drawn from its example's range: {error}",
@@ -211,17 +206,16 @@ class ReferenceRun:
                 ) from error
 
     def _lost_rows(self) -> str:
-        batch = self.batch
-        if batch is None:
-            return "no batch was asked for"
-        expected = rows_of(batch.case.inputs)
-        for name, output in batch.outputs.items():
+        if self.batch is None:
+            return "no batch was run"
+        expected = rows_of(self.batch.inputs)
+        for name, output in self.batch.outputs.items():
             if output.ndim == 0 or output.shape[0] != expected:
                 return f"{expected} rows in gave output '{name}' of shape {list(output.shape)}"
         return ""
 
     def run_edge_cases(self, samples: Sequence[Case], rows: int | None) -> None:
-        """Ask for edge values, other sizes of other axes, and the user's own samples."""
+        """Run edge values, other sizes of other axes, and the user's own samples."""
         for case in samples:
             try:
                 self.run_case(case)
@@ -231,43 +225,43 @@ class ReferenceRun:
                     hint="Correct the samples file.",
                     kind="samples",
                 ) from error
-        tied: list[str] = []
+        ties: list[str] = []
         edge_rows = rows if self.batch is None else EDGE_ROWS
-        for case in (*self.generator.edges(rows=edge_rows), *self._sized(edge_rows)):
+        for case in (*self.generator.edges(rows=edge_rows), *self._other_sizes(edge_rows)):
             try:
                 self.run_case(case)
             except InputRejectedError as error:
-                self.skipped.append(f"{case.name} ({error})")
+                self._rejected.append(f"{case.name} ({error})")
                 continue
             if is_tie(self.source, self.cases[-1]):
                 del self.cases[-1]
-                tied.append(case.name)
-        if tied:
+                ties.append(case.name)
+        if ties:
             self.evidence.notes.append(
                 "The registered model's own whole numbers or truth values change with the last "
-                f"digit of its input, and are not compared there: {', '.join(tied)}."
+                f"digit of its input, and are not compared there: {', '.join(ties)}."
             )
-        if self.skipped:
+        if self._rejected:
             self.evidence.notes.append(
-                "The registered model itself refuses: " + "; ".join(self.skipped)
+                "The registered model itself refuses: " + "; ".join(self._rejected)
             )
 
     def run_thresholds(self) -> None:
-        """Ask on the thresholds of a reference that has some, in batches that can be served."""
+        """Run inputs on the thresholds of a reference that has some, in batches of served size."""
         if not self.source.has_thresholds or self.batch is None:
             return
-        rows = self.batch.case.inputs
+        rows = self.batch.inputs
         try:
             found = threshold_inputs(self.source, rows, SLOW_ROWS if self.slow else THRESHOLDS)
             if found is None:
                 return
             most = rows_of(rows)
             for number, start in enumerate(range(0, rows_of(found), most), start=1):
-                case = take_rows(found, slice(start, start + most))
-                self.run_case(Case(f"thresholds {number}", case, usual=False))
+                part = take_rows(found, slice(start, start + most))
+                self.run_case(Case(f"thresholds {number}", part, usual=False))
         except InputRejectedError as error:
-            self.skipped.append(f"values on thresholds ({error})")
+            self._rejected.append(f"values on thresholds ({error})")
 
-    def _sized(self, rows: int | None) -> Iterator[Case]:
+    def _other_sizes(self, rows: int | None) -> Iterator[Case]:
         for name, sizes in self.generator.other_sizes():
             yield Case(f"{name} axes", self.generator.random(name, rows=rows, **sizes))

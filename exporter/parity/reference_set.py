@@ -1,4 +1,4 @@
-"""What a candidate has to answer: cases with the reference's answers, and their budgets."""
+"""What a candidate is compared with: cases with the reference's outputs, and their budgets."""
 
 from __future__ import annotations
 
@@ -6,37 +6,57 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailedError
+from exporter.parity.compare import compare_outputs
+from exporter.parity.input_generator import take_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from exporter.arrays import Arrays
+    from exporter.arrays import Array, Arrays
+    from exporter.interface import Tensor
+    from exporter.parity.compare import Difference
     from exporter.parity.evidence import Batching
     from exporter.parity.input_generator import Case
     from exporter.parity.tolerances import Tolerance
 
-__all__ = ["ReferenceCase", "ReferenceSet", "cannot_be_batched"]
+__all__ = ["ReferenceCase", "ReferenceSet", "cannot_be_batched", "first_mismatch"]
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceCase:
-    """A case with what the reference answers to it."""
+    """A case with the reference's outputs, in float64 as well where it can compute them."""
 
     case: Case
     outputs: Arrays
     float64: Arrays | None = None
 
+    @property
+    def name(self) -> str:
+        """The case's name."""
+        return self.case.name
+
+    @property
+    def inputs(self) -> Arrays:
+        """The case's inputs."""
+        return self.case.inputs
+
+    def take(self, rows: slice | Array, name: str) -> ReferenceCase:
+        """Return some of the rows as a case of their own."""
+        case = replace(self.case, name=name, inputs=take_rows(self.inputs, rows))
+        exact = None if self.float64 is None else take_rows(self.float64, rows)
+        return ReferenceCase(case, take_rows(self.outputs, rows), exact)
+
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSet:
-    """What a candidate has to answer.
+    """What a candidate is compared with.
 
     Attributes:
-        cases: The cases with the reference's answers.
-        batch: A large batch of distinct rows, to be cut up at will; None where rows may not be.
+        cases: Cases with the reference's outputs.
+        batch: A large batch of distinct rows, to be split at will; None where rows do not batch.
         tolerances: The budget of every output; None where elements must be equal.
         batching: Whether rows may be batched.
-        slow: Whether the reference is expensive to ask.
+        slow: Whether the reference is expensive to run.
         own_tolerances: The budgets of the model in its own precision, where those are wider.
     """
 
@@ -47,35 +67,58 @@ class ReferenceSet:
     slow: bool
     own_tolerances: Mapping[str, Tolerance | None] | None = None
 
+    @property
+    def all_cases(self) -> tuple[ReferenceCase, ...]:
+        """The cases, then the large batch where there is one."""
+        return self.cases if self.batch is None else (*self.cases, self.batch)
+
+    def compare(
+        self, case: ReferenceCase, found: Mapping[str, Array], outputs: tuple[Tensor, ...]
+    ) -> list[Difference]:
+        """Compare a candidate's outputs with those of a case."""
+        return compare_outputs(outputs, case.outputs, found, self.tolerances, case.float64)
+
     def in_own_precision(self) -> ReferenceSet:
         """Return the same with the budgets of the model in its own precision."""
         own = self.own_tolerances
         return self if own is None else replace(self, tolerances=own, own_tolerances=None)
 
     def renamed(self, names: Mapping[str, str]) -> ReferenceSet:
-        """Return the same under the names that tensors are served by.
-
-        Args:
-            names: The new name of every tensor that has one.
-        """
+        """Return the same with served names, given by the tensors' own."""
         if not names:
             return self
 
         def named(values: Mapping[str, Any]) -> dict[str, Any]:
             return {names.get(name, name): value for name, value in values.items()}
 
-        def answer(given: ReferenceCase) -> ReferenceCase:
+        def case(given: ReferenceCase) -> ReferenceCase:
             exact = None if given.float64 is None else named(given.float64)
-            case = replace(given.case, inputs=named(given.case.inputs))
-            return ReferenceCase(case, named(given.outputs), exact)
+            inputs = replace(given.case, inputs=named(given.inputs))
+            return ReferenceCase(inputs, named(given.outputs), exact)
 
         return replace(
             self,
-            cases=tuple(map(answer, self.cases)),
-            batch=None if self.batch is None else answer(self.batch),
+            cases=tuple(map(case, self.cases)),
+            batch=None if self.batch is None else case(self.batch),
             tolerances=named(self.tolerances),
             own_tolerances=None if self.own_tolerances is None else named(self.own_tolerances),
         )
+
+
+def first_mismatch(
+    run: Callable[[Arrays], Mapping[str, Array]],
+    references: ReferenceSet,
+    outputs: tuple[Tensor, ...],
+) -> str:
+    """Run every case, and return how the first wrong output differs; empty where none does.
+
+    What *run* raises goes to the caller.
+    """
+    for case in references.all_cases:
+        for difference in references.compare(case, run(case.inputs), outputs):
+            if difference.problem:
+                return f"{case.name}, output '{difference.output}': {difference.problem}"
+    return ""
 
 
 def cannot_be_batched(reason: str) -> ValidationFailedError:

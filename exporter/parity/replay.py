@@ -1,4 +1,4 @@
-"""Replays a bundle's samples against a server, with nothing but the bundle at hand."""
+"""Replays a bundle's samples against a server; nothing but the bundle is needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["replay_samples"]
 
 
 def replay_samples(model: Model, bundle: Bundle, evidence: Evidence) -> None:
-    """Ask a served model every sample of a bundle; the verdict is the evidence's.
+    """Run every sample of a bundle on a served model; the verdict is in the evidence.
 
     Raises:
         ValidationFailedError: The samples cannot be read.

@@ -1,4 +1,4 @@
-"""Keeps what a version must answer in its bundle, to be replayed against any server at any time.
+"""Keeps cases with the reference's outputs in the bundle, to be replayed against any server.
 
 ``samples.npz`` holds ``<case>/input/<name>``, ``<case>/output/<name>`` and, per output, the budget
 of `exporter.parity.tolerances`: ``tolerance/<name>/typical`` per position, and in
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.arrays import read_npz, write_npz
+from exporter.arrays import as_bytes, read_npz, write_npz
 from exporter.errors import ValidationFailedError
 from exporter.parity.input_generator import Case
 from exporter.parity.reference_set import ReferenceCase, ReferenceSet
@@ -29,36 +29,36 @@ if TYPE_CHECKING:
 
 __all__ = ["load_arrays", "load_samples", "save_reference_set", "save_samples"]
 
-# Beyond this the bundle keeps the first cases only: they are replayed often, and travel far.
+# Beyond this the bundle keeps the first cases only: it is copied and replayed often.
 MOST_BYTES = 64 * 1024 * 1024
-_POOL = "pool"
+_BATCH = "pool"
 
 
 def save_samples(path: Path, references: ReferenceSet) -> tuple[ReferenceCase, ...]:
-    """Write cases, answers and budgets, and return the answers that were kept."""
+    """Write cases and budgets, and return the cases that were kept."""
     kept: list[ReferenceCase] = []
     size = 0
-    for answer in references.cases:
-        size += _bytes(answer.case.inputs.values()) + _bytes(answer.outputs.values())
+    for case in references.cases:
+        size += _bytes(case.inputs.values()) + _bytes(case.outputs.values())
         if kept and size > MOST_BYTES:
             break
-        kept.append(answer)
-    write_npz(path, {**_tolerances(references), **_answers(kept)}, compresslevel=1)
+        kept.append(case)
+    write_npz(path, {**_tolerances(references), **_case_arrays(kept)}, compresslevel=1)
     return tuple(kept)
 
 
 def save_reference_set(path: Path, references: ReferenceSet) -> None:
-    """Write everything that a candidate has to answer, for another process."""
-    answers = list(references.cases)
+    """Write all cases and budgets, for another process."""
+    cases = list(references.cases)
     if references.batch is not None:
-        answers.append(replace(references.batch, case=Case(_POOL, references.batch.case.inputs)))
+        cases.append(replace(references.batch, case=Case(_BATCH, references.batch.inputs)))
     exact = {
         key: array
-        for answer in answers
-        for name, values in (answer.float64 or {}).items()
-        for key, array in _plain(f"{answer.case.name}/float64/{name}", values).items()
+        for case in cases
+        for name, values in (case.float64 or {}).items()
+        for key, array in _plain(f"{case.name}/float64/{name}", values).items()
     }
-    write_npz(path, {**_tolerances(references), **_answers(answers), **exact}, compresslevel=0)
+    write_npz(path, {**_tolerances(references), **_case_arrays(cases), **exact}, compresslevel=0)
 
 
 def load_samples(path: Path, batching: Batching, *, slow: bool = False) -> ReferenceSet:
@@ -69,7 +69,7 @@ def load_samples(path: Path, batching: Batching, *, slow: bool = False) -> Refer
     """
     arrays = load_arrays(path)
     tolerances: dict[str, Tolerance | None] = {}
-    cases: dict[str, dict[str, dict[str, Array]]] = {}
+    arrays_of: dict[str, dict[str, dict[str, Array]]] = {}
     for key, array in arrays.items():
         if key.startswith("tolerance/"):
             owner, _, part = key.rpartition("/")
@@ -80,16 +80,16 @@ def load_samples(path: Path, batching: Batching, *, slow: bool = False) -> Refer
                 tolerances[owner.removeprefix("tolerance/")] = tolerance
             continue
         case, kind, name = key.split("/", 2)
-        cases.setdefault(case, {}).setdefault(kind, {})[name] = array
-    answers = {
+        arrays_of.setdefault(case, {}).setdefault(kind, {})[name] = array
+    cases = {
         name: ReferenceCase(Case(name, parts["input"]), parts["output"], parts.get("float64"))
-        for name, parts in cases.items()
+        for name, parts in arrays_of.items()
     }
-    for answer in answers.values():
-        for name in answer.outputs:
+    for held in cases.values():
+        for name in held.outputs:
             tolerances.setdefault(name, None)
-    pool = answers.pop(_POOL, None)
-    return ReferenceSet(tuple(answers.values()), pool, tolerances, batching, slow)
+    batch = cases.pop(_BATCH, None)
+    return ReferenceSet(tuple(cases.values()), batch, tolerances, batching, slow)
 
 
 def _tolerances(references: ReferenceSet) -> dict[str, Array]:
@@ -105,12 +105,12 @@ def _tolerances(references: ReferenceSet) -> dict[str, Array]:
     return arrays
 
 
-def _answers(answers: Iterable[ReferenceCase]) -> dict[str, Array]:
+def _case_arrays(cases: Iterable[ReferenceCase]) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
-    for answer in answers:
-        for kind, tensors in (("input", answer.case.inputs), ("output", answer.outputs)):
+    for case in cases:
+        for kind, tensors in (("input", case.inputs), ("output", case.outputs)):
             for name, array in tensors.items():
-                arrays.update(_plain(f"{answer.case.name}/{kind}/{name}", array))
+                arrays.update(_plain(f"{case.name}/{kind}/{name}", array))
     return arrays
 
 
@@ -134,7 +134,7 @@ def load_arrays(path: Path) -> dict[str, Array]:
 def _plain(key: str, array: Array) -> Mapping[str, Array]:
     if array.dtype.kind != "O":
         return {key: array}
-    encoded = [v.encode() if isinstance(v, str) else bytes(v) for v in array.ravel()]
+    encoded = as_bytes(array).ravel().tolist()
     return {
         f"{key}#bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
         f"{key}#lengths": np.array([len(v) for v in encoded], np.int64).reshape(array.shape),
@@ -154,12 +154,7 @@ def _with_strings(arrays: Mapping[str, Array]) -> dict[str, Array]:
             ]
             result[name] = values.reshape(array.shape)
         elif array.dtype.kind in "US":
-            encoded = [
-                v.encode() if isinstance(v, str) else bytes(v) for v in array.ravel().tolist()
-            ]
-            values = np.empty(array.size, dtype=object)
-            values[:] = encoded
-            result[key] = values.reshape(array.shape)
+            result[key] = as_bytes(array.astype(object))
         elif not key.endswith("#bytes"):
             result[key] = array
     return result

@@ -1,23 +1,21 @@
-"""Compares a served model with the reference over gRPC, as its clients will call it."""
+"""Compares a served model with the reference over gRPC, as clients call it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from exporter.arrays import Array, Arrays
-from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Check, Evidence
-from exporter.parity.input_generator import Case, rows_of, take_rows
-from exporter.parity.reference_set import ReferenceCase
+from exporter.parity.input_generator import rows_of
 from triton_client.errors import TritonClientError
 
 if TYPE_CHECKING:
     from exporter.interface import Tensor
-    from exporter.parity.reference_set import ReferenceSet
+    from exporter.parity.reference_set import ReferenceCase, ReferenceSet
     from triton_client import Model
 
 __all__ = ["Infer", "check_batching", "check_outputs", "make_infer"]
@@ -30,7 +28,7 @@ REQUEST_ROWS = (1, 2, 3, 1, 5, 1, 8, 2)
 
 
 def make_infer(model: Model, outputs: tuple[Tensor, ...]) -> Infer:
-    """Return a call of a served model with arrays as the registered model takes and gives them.
+    """Return a function that runs a served model with the registered model's shapes.
 
     Scalars have an axis of one element on the wire, since a config's dims may not be empty.
     """
@@ -53,30 +51,25 @@ def make_infer(model: Model, outputs: tuple[Tensor, ...]) -> Infer:
 def check_outputs(
     infer: Infer, references: ReferenceSet, outputs: tuple[Tensor, ...], evidence: Evidence
 ) -> Check:
-    """Ask the served model every case, one at a time."""
-    answers = [
-        *references.cases,
-        *([_full_batch(references.batch, references)] if references.batch else []),
-    ]
-    problem, number = "", 0
-    for answer in answers:
-        number += 1
+    """Run every case on the served model, one at a time."""
+    cases = list(references.cases)
+    if references.batch:
+        rows = np.arange(references.batching.max_batch_size) % rows_of(references.batch.inputs)
+        cases.append(references.batch.take(rows, f"{len(rows)} rows"))
+    problem, count = "", 0
+    for case in cases:
+        count += 1
         try:
-            served = infer(answer.case.inputs)
+            found = infer(case.inputs)
         except TritonClientError as error:
-            problem = f"{answer.case.name}: the server answers with an error: {error.message}"
+            problem = f"{case.name}: the server answers with an error: {error.message}"
         else:
-            problem = evidence.record(
-                answer.case.name,
-                compare_outputs(
-                    outputs, answer.outputs, served, references.tolerances, answer.float64
-                ),
-            )
+            problem = evidence.record(case.name, references.compare(case, found, outputs))
         if problem:
             break
-    detail = problem or f"{number} cases within budget"
+    detail = problem or f"{count} cases within budget"
     return evidence.add(
-        Check("numbers", passed=not problem, detail=detail, cases=number, margin=evidence.margin)
+        Check("numbers", passed=not problem, detail=detail, cases=count, margin=evidence.margin)
     )
 
 
@@ -87,44 +80,36 @@ def check_batching(
     evidence: Evidence,
     executed: Callable[[], tuple[int, int]],
 ) -> Check | None:
-    """Ask with many requests of mixed sizes at once, so that the batcher must cut and glue.
+    """Send many requests of mixed sizes at once, so that the batcher must merge and split them.
 
-    Args:
-        infer: The served model.
-        references: What it must answer.
-        outputs: Its outputs.
-        evidence: Where the comparison is recorded.
-        executed: Returns how many rows and how many executions the server has counted so far.
+    *executed* returns the server's counts of rows and of executions so far.
     """
     batch = references.batch
     if batch is None:
         return None
     rounds = 1 if references.slow else 4
-    pieces = list(_pieces(rows_of(batch.case.inputs), rounds))
+    pieces = [
+        batch.take(rows, f"{len(rows)} of many concurrent rows")
+        for rows in _pieces(rows_of(batch.inputs), rounds)
+    ]
     before = executed()
 
-    def ask(piece: Array) -> Mapping[str, Array] | TritonClientError:
+    def send(piece: ReferenceCase) -> Mapping[str, Array] | TritonClientError:
         try:
-            return infer(take_rows(batch.case.inputs, piece))
+            return infer(piece.inputs)
         except TritonClientError as error:
             return error
 
     with ThreadPoolExecutor(CONNECTIONS) as threads:
-        answers = list(threads.map(ask, pieces))
+        answers = list(threads.map(send, pieces))
     problem = ""
-    for piece, served in zip(pieces, answers, strict=True):
-        label = f"{len(piece)} of many concurrent rows"
-        if isinstance(served, TritonClientError):
-            problem = problem or f"{label}: the server answers with an error: {served.message}"
-            continue
-        expected = take_rows(batch.outputs, piece)
-        exact = take_rows(batch.float64, piece) if batch.float64 is not None else None
-        found = evidence.record(
-            label,
-            compare_outputs(outputs, expected, served, references.tolerances, exact),
-            times=rounds,
-        )
-        problem = problem or found
+    for piece, found in zip(pieces, answers, strict=True):
+        if isinstance(found, TritonClientError):
+            wrong = f"{piece.name}: the server answers with an error: {found.message}"
+        else:
+            differences = references.compare(piece, found, outputs)
+            wrong = evidence.record(piece.name, differences, times=rounds)
+        problem = problem or wrong
     rows, executions = (now - then for now, then in zip(executed(), before, strict=True))
     glued = f"{len(pieces)} concurrent requests, {rows / max(executions, 1):.1f} rows per execution"
     return evidence.add(
@@ -132,14 +117,7 @@ def check_batching(
     )
 
 
-def _full_batch(batch: ReferenceCase, references: ReferenceSet) -> ReferenceCase:
-    """The largest batch that the server takes; where the batch has fewer rows, they come again."""
-    rows = np.arange(references.batching.max_batch_size) % rows_of(batch.case.inputs)
-    case = Case(f"{len(rows)} rows", take_rows(batch.case.inputs, rows))
-    return ReferenceCase(case, take_rows(batch.outputs, rows))
-
-
-def _pieces(rows: int, rounds: int) -> Iterator[np.ndarray[Any, Any]]:
+def _pieces(rows: int, rounds: int) -> Iterator[Array]:
     for turn in range(rounds):
         order = np.random.default_rng(turn).permutation(rows)
         start = 0

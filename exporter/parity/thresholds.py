@@ -1,8 +1,8 @@
-"""Finds the thresholds at which a reference's answers jump, and inputs that lie on them.
+"""Finds the thresholds at which a reference's outputs jump, and inputs on them.
 
-Drawn numbers never lie on a threshold. Those of production do: prices in cents, whole numbers and
-times lie halfway between others of their kind, which is where trees split. A threshold that was
-rounded on its way into another format shows there alone.
+Random numbers never hit a threshold. Those of production do: prices in cents, whole numbers and
+times are halfway between others of their kind, where trees split. Only there a threshold shows that
+was rounded during conversion.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["threshold_inputs"]
 
 # Halving the distance between two float64 numbers of one magnitude ends after 53 steps.
 STEPS = 64
-# A number that float32 rounds to its neighbour is no farther from it, relative to its size.
+# The largest relative distance over which float32 rounds a number to its neighbour.
 NEAR = 2.0**-23
 DIGITS = 6
-# Of what an answer changes by over the whole way; less is a slope and no jump.
+# The share of the whole change that makes a jump; less is a slope.
 JUMP = 1e-3
 
 
@@ -41,16 +41,16 @@ class _Place:
 
 
 def threshold_inputs(source: Source, rows: Arrays, most: int) -> Arrays | None:
-    """Return rows in which one value lies on a threshold.
+    """Return rows in which one value is on a threshold.
 
     Args:
         source: The reference.
-        rows: Rows that it answers, at least two; values are looked for between theirs.
-        most: How many thresholds to look for.
+        rows: At least two rows, between whose values thresholds are searched.
+        most: The most thresholds to search.
 
     Returns:
         Rows with the last number below a threshold, with the first one above it, and with the short
-        decimal number that lies there, if one does. None where no answer jumps.
+        decimal number between them, if there is one. None where no output jumps.
 
     Raises:
         InputRejectedError: The reference refuses such rows.
@@ -94,13 +94,13 @@ def _places(rows: Arrays, most: int) -> Iterator[_Place]:
 def _bisected(
     source: Source, rows: Arrays, places: list[_Place], low: Array, high: Array
 ) -> tuple[Array, Array]:
-    """Return the neighbouring numbers between which answers jump; the same where they do not."""
-    before, after = (_asked(source, _moved(rows, places, values)) for values in (low, high))
+    """Return the neighbouring numbers between which outputs jump; equal where they do not."""
+    before, after = (_numbers(source, _moved(rows, places, values)) for values in (low, high))
     whole = _distance(before, after)
     for _ in range(STEPS):
         moved = _moved(rows, places, low / 2 + high / 2)  # their sum may be too large
         middle = np.array([moved[p.name][i, p.column] for i, p in enumerate(places)], np.float64)
-        between = _asked(source, moved)
+        between = _numbers(source, moved)
         back = _distance(before, between) <= _distance(between, after)
         before, low = np.where(back[:, None], between, before), np.where(back, middle, low)
         after, high = np.where(back[:, None], after, between), np.where(back, high, middle)
@@ -116,10 +116,10 @@ def _moved(rows: Arrays, places: list[_Place], values: Iterable[float]) -> dict[
     return moved
 
 
-def _asked(source: Source, rows: Arrays) -> Array:
-    """Return the numbers of all answers side by side, [rows, n]."""
-    answers = source.run(rows)
-    parts = [a.reshape(len(a), -1) for a in answers.values() if a.dtype.kind == "f"]
+def _numbers(source: Source, rows: Arrays) -> Array:
+    """Return the numbers of all outputs side by side, [rows, n]."""
+    outputs = source.run(rows)
+    parts = [a.reshape(len(a), -1) for a in outputs.values() if a.dtype.kind == "f"]
     whole: Array = np.concatenate([np.zeros((rows_of(rows), 1)), *parts], axis=1)
     return np.nan_to_num(whole)
 

@@ -1,4 +1,4 @@
-"""Tells where a reference's discrete answers mean nothing: at ties, which any rounding breaks."""
+"""Finds ties: inputs at which any rounding changes the reference's discrete outputs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["is_tie"]
 _SEED = 1
 
 
-def is_tie(source: Source, answer: ReferenceCase) -> bool:
-    """Whether a whole number or truth value of an answer changes with its inputs' last digit.
+def is_tie(source: Source, case: ReferenceCase) -> bool:
+    """Whether a whole number or truth value of the outputs changes with the inputs' last digit.
 
-    Among equal values, which one is the largest is chosen by the order of a loop.
+    Which of several equal values is the largest depends on the order of a loop.
     """
     discrete = [t.name for t in source.interface.outputs if not t.datatype.startswith(("FP", "BF"))]
-    if not discrete or not any(a.dtype.kind == "f" for a in answer.case.inputs.values()):
+    if not discrete or not any(a.dtype.kind == "f" for a in case.inputs.values()):
         return False
     random = np.random.default_rng(_SEED)
     try:
-        moved = source.run({n: _moved(a, random) for n, a in answer.case.inputs.items()})
+        moved = source.run({n: _moved(a, random) for n, a in case.inputs.items()})
     except InputRejectedError:
         return True
-    return any(not np.array_equal(answer.outputs[name], moved[name]) for name in discrete)
+    return any(not np.array_equal(case.outputs[name], moved[name]) for name in discrete)
 
 
 def _moved(array: Array, random: np.random.Generator) -> Array:

@@ -1,4 +1,4 @@
-"""How far an answer may lie from the reference's: a static part and a measured one.
+"""The tolerance between candidate and reference: a static part and a measured one.
 
 For an output element with the reference value r,
 
@@ -6,25 +6,25 @@ For an output element with the reference value r,
     typical = share · scale(position) + floor · scale(output) + 4 · noise(position)
     own = share · magnitude(position) + floor · magnitude(output)
 
-where *magnitude* is the largest finite |r| in the same answer, at that position (over all rows) or
-anywhere in the output. *scale* is the same over the answers to usual inputs (edges and the user's
-own are not), but at most eight times their geometric mean, so that one huge answer does not excuse
-wrong small ones. *noise* is the largest difference between the reference in float32 and in float64
-at that position. Positions are counted without the rows, so a small column beside a large one has a
-small budget. Where the model cannot be run in float64 the floor is wider: it has to cover
-cancellation, which noise would have shown.
+where *magnitude* is the largest finite |r| in the same output, at that position (over all rows) or
+anywhere. *scale* is the same over typical inputs (not edge values, not the user's samples), but at
+most eight times the geometric mean, so that one huge value does not excuse wrong small ones.
+*noise* is the largest difference between the reference in float32 and in float64 at that position.
+Positions do not include the rows, so a small column next to a large one has a small budget. Where
+the model cannot run in float64 the floor is wider: it has to cover cancellation, which noise would
+have shown.
 
-In a lower precision (``--precision``) *share* and *relative* are what that precision costs, and so
-much of it is accepted: 0.5 % each in fp16, 4 % each in int8. So an output's largest values may be
-off by 1 % or 8 %, and those near zero by half as much of the magnitude. *scale* is that of what a
-lower precision rounds alike: of outputs between 0 and 1 that reach beyond one half, such as
-probabilities and masks, all positions together; of an output of several axes beside the rows, the
+In a lower precision (``--precision``) *share* and *relative* are the error of that precision that
+is accepted: 0.5 % each in fp16, 4 % each in int8. So an output's largest values may be off by 1 %
+or 8 %, and those near zero by half as much of the magnitude. *scale* is that of the values that a
+lower precision rounds alike: for outputs between 0 and 1 that exceed one half, such as
+probabilities and masks, all positions together; for an output of several axes besides the rows, the
 smallest of the scales along each of these axes, so that a feature has its own and a pixel has not.
 A column of a table still has its own.
 
-There the class counts as well. Where the last axis of an output has a fixed size, the place of the
-largest element must be the reference's in all rows but 1 % (fp16) or 3 % (int8), rounded up to
-whole rows; rows in which the reference's two largest lie within the budget of each other do not
+There the class counts as well. Where the last axis of an output has a fixed size, the position of
+the largest element must be the reference's in all rows but 1 % (fp16) or 3 % (int8), rounded up to
+whole rows; rows in which the reference's two largest elements are within each other's budget do not
 count. Whole numbers, truth values and strings, which often are such a class, may differ in as many
 elements; in the model's own precision they must be equal.
 """
@@ -44,12 +44,18 @@ if TYPE_CHECKING:
     from exporter.arrays import Array
     from exporter.interface import Tensor
 
-__all__ = ["OWN_PRECISION", "Tolerance", "batch_invariance_tolerance", "measure"]
+__all__ = [
+    "OWN_PRECISION",
+    "Tolerance",
+    "batch_invariance_tolerance",
+    "determinism_tolerance",
+    "measure",
+]
 
 NOISE_FACTOR = 4.0
 # Noise beyond this share of an output's magnitude is no rounding, and excuses nothing more.
 NOISE_CAP = 1e-2
-# A normal distribution's largest of some thousand values is eight times their geometric mean.
+# The largest of some thousand normally distributed values is eight times their geometric mean.
 USUAL_FACTOR = 8.0
 
 _STATIC: Mapping[str, tuple[float, float]] = {
@@ -77,8 +83,7 @@ class Tolerance:
         share: The factor of the magnitude at a position of the same answer.
         floor: The factor of the magnitude of the same answer.
         agreement: The least part of rows in which the largest element of the last axis is the same
-            one, or of whole numbers, truth values and strings that are equal; 0 where nothing is
-            asked of them.
+            one, or of whole numbers, truth values and strings that are equal; 0 for no minimum.
     """
 
     typical: Array
@@ -88,11 +93,7 @@ class Tolerance:
     agreement: float = 0.0
 
     def budget(self, reference: Array) -> Array:
-        """Return the budget of every element, in the reference's shape, as float64.
-
-        Args:
-            reference: The reference's answer, finite.
-        """
+        """Return the budget of every element, in the reference's shape, as float64."""
         values = np.abs(reference.astype(np.float64))
         axes = tuple(axis for axis, size in enumerate(self.typical.shape) if size == 1)
         position = values.max(axis=axes, keepdims=True, initial=0.0)
@@ -103,12 +104,18 @@ class Tolerance:
 
 
 def batch_invariance_tolerance(tolerance: Tolerance) -> Tolerance:
-    """Return the tolerance between the reference and itself, rows alone or in company.
+    """Return the tolerance between rows alone and in a batch, both of the reference.
 
     The absolute part stays (it is near 1e-5 of the magnitude already); the relative part shrinks,
-    so that a model that mixes rows by 1e-3 is seen.
+    so that a model that mixes rows by 1e-3 is detected.
     """
     return replace(tolerance, relative=tolerance.relative * _INVARIANCE_SHARE)
+
+
+def determinism_tolerance(tolerance: Tolerance) -> Tolerance:
+    """Return the tolerance between two runs of the reference on the same input."""
+    t = tolerance
+    return Tolerance(t.typical / 100, t.relative / 100, share=t.share / 100, floor=t.floor / 100)
 
 
 def measure(
@@ -121,7 +128,7 @@ def measure(
 
     Args:
         output: The output.
-        answers: The reference's usual answers, one array per case.
+        answers: The reference's outputs on typical inputs, one array per case.
         noises: Pairs of the reference in float32 and in float64.
         precision: ``fp32`` for the model's own, ``fp16`` or ``int8``.
     """
@@ -157,7 +164,7 @@ def _has_classes(output: Tensor) -> bool:
 
 
 def _as_one_quantity(answers: Iterable[Array], position: Array) -> Array:
-    """The scale of what a lower precision rounds alike, for every position."""
+    """The scale of the values that a lower precision rounds alike, for every position."""
     if largest := _largest_share(answers):
         return np.full_like(position, largest)
     axes = [axis for axis, size in enumerate(position.shape) if size > 1]
@@ -171,10 +178,10 @@ def _as_one_quantity(answers: Iterable[Array], position: Array) -> Array:
 
 
 def _largest_share(answers: Iterable[Array]) -> float:
-    """The largest of answers between 0 and 1; 0 where they are other quantities, or all small."""
+    """The largest of outputs between 0 and 1; 0 where they are other quantities, or all small."""
     finite = [answer[np.isfinite(answer)] for answer in answers]
     largest = max((float(np.max(values, initial=0.0)) for values in finite), default=0.0)
-    # A sum that was rounded up to more than one is no other quantity.
+    # A sum of probabilities may be rounded up to more than one.
     shares = 0.5 < largest <= 1.0 + 1e-3 and all((values >= 0.0).all() for values in finite)
     return largest if shares else 0.0
 

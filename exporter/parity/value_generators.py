@@ -1,4 +1,4 @@
-"""Draws the values of one input, from what its example shows."""
+"""Generates the values of one input, from its example."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DIVERSITY_LEVELS", "EDGES", "differ", "edge", "random_values"]
 
-# A float input with no more different values than this, all whole, is a code and not a quantity.
+# A float input with at most so many distinct values, all whole, is a code and not a quantity.
 FEW_VALUES = 16
 DIVERSITY_LEVELS = 4
 """How far discrete values may leave the example's rows so that rows differ; see `random_values`."""
@@ -27,7 +27,7 @@ EDGES: dict[str, Border] = {
     "high": lambda _low, high: high,
     "negative": lambda low, high: -np.maximum(np.abs(low), np.abs(high)),
 }
-"""Borders of what the example shows, from its lowest and highest values."""
+"""Edge values by name, from the example's lowest and highest values."""
 
 
 def random_values(
@@ -39,16 +39,16 @@ def random_values(
 ) -> Array:
     """Return values for one input.
 
-    Numbers are spread over the range that the example shows at each position. Whole numbers, truth
-    values and strings often are codes, indices or masks, of which not every combination makes
-    sense: whole rows of the example are drawn. Where those are all the same, more variety replaces
+    Numbers are spread over the example's range at each position. Whole numbers, truth values and
+    strings often are codes, indices or masks, of which not every combination makes sense: whole
+    rows of the example are chosen. Where those are all equal, a higher diversity level replaces
     some values: by others of the example (1), by their successors (2), their predecessors (3).
 
     Args:
         tensor: The input.
         shape: The shape to return.
         example: The input's example, or None.
-        random: Where the random numbers come from.
+        random: The random number generator.
         diversity_level: How far discrete values may leave the example's rows, below
             `DIVERSITY_LEVELS`.
     """
@@ -74,9 +74,9 @@ def edge(
     random: np.random.Generator,
     border: Border,
 ) -> Array:
-    """Return values at a border of what the example shows; see `EDGES`.
+    """Return edge values; see `EDGES`.
 
-    Whole numbers, truth values and strings have none: rows of the example are drawn.
+    Whole numbers, truth values and strings have none: rows of the example are chosen.
     """
     dtype = numpy_dtype(tensor.datatype)
     if dtype.kind in "biuO":
@@ -132,7 +132,7 @@ def _is_code(example: Array) -> bool:
 def _range(
     example: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> tuple[Array, Array]:
-    """The example's lowest and highest values with some reach, by position where those match."""
+    """The example's range, slightly extended, by position where the shapes match."""
     if example is None or not np.isfinite(example).any():
         return np.array(-1.0), np.array(1.0)
     most = float(np.finfo(dtype if dtype.kind == "f" else np.float32).max) / 4
@@ -147,7 +147,7 @@ def _range(
         none = ~finite.any(axis=0)
         low, high = np.where(none, lowest, low), np.where(none, highest, high)
     spread = high - low
-    # A position that is always the same has a range of its own size, a zero that of the others.
+    # A constant position has a range of its own size, a zero that of the others.
     alone = np.where(low != 0, np.abs(low), (highest - lowest) / 2 or 1.0)
     reach = np.where(spread > 0, 0.1 * spread, alone)
     return np.clip(low - reach, -most, most), np.clip(high + reach, -most, most)

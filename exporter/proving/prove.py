@@ -78,7 +78,7 @@ def _check_config(bundle: Bundle, model: Model) -> Check:
     if model.name != bundle.model:
         for field in _CHANGED_FIELDS:
             expected.ClearField(field)
-    found = differences(expected, model.config)
+    found = differences(expected, model.config.raw)
     detail = "; ".join(found) or "the server's config equals the published one"
     return Check("config", passed=not found, detail=detail)
 

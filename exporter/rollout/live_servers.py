@@ -159,7 +159,7 @@ def _load_error(url: str, bundle: Bundle, error: TritonClientError) -> StlabErro
 def _check_version(client: TritonClient, url: str, bundle: Bundle) -> None:
     """Check that the server's config contains the version."""
     try:
-        served = client.model(bundle.model, bundle.version).config.version_policy.specific.versions
+        served = client.model(bundle.model, bundle.version).config.versions
     except (ModelNotFound, NotReady):
         served = ()
     if bundle.version not in served:

@@ -1,6 +1,7 @@
-"""One module per MLflow flavor; each turns a logged model into a `Source`.
+"""Model sources: each module here opens the logged models of one MLflow flavor.
 
-A new flavor is one new module with ``open_source(model, *, allow_pickle)`` and one line below.
+To add a flavor, add a module with an `open_source` function (see `FlavorModule`) and a line to
+`FLAVORS`. CONTRIBUTING.md has the whole recipe.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from exporter.untrusted import reading
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from exporter.sources.base import Source
+    from exporter.sources.base import FlavorModule, Source
 
 __all__ = ["FLAVORS", "open_source"]
 
@@ -27,7 +28,7 @@ FLAVORS = {
     "xgboost": "exporter.sources.xgboost",
     "lightgbm": "exporter.sources.lightgbm",
 }
-"""Flavors by preference, with the module that reads them (imported when needed)."""
+"""MLflow flavors with their modules, the preferred first; a module is imported when needed."""
 
 _HINT = "Load it where it was logged, and log it again; if that works, please report this."
 
@@ -35,19 +36,15 @@ _HINT = "Load it where it was logged, and log it again; if that works, please re
 def open_source(path: Path, *, allow_pickle: bool = False) -> Source:
     """Open a logged model's folder as the reference.
 
-    Args:
-        path: A private copy of the model's artifact folder.
-        allow_pickle: Whether pickled content may be loaded.
-
     Raises:
-        ValidationFailedError: The artifact is damaged, unsafe, or of a flavor not known here.
+        ValidationFailedError: The artifact is damaged, unsafe, or of an unknown flavor.
     """
     model = MLModel.read(path)
-    for flavor, module in FLAVORS.items():
+    for flavor, name in FLAVORS.items():
         if flavor in model.flavors:
-            opened = import_module(module).open_source
+            module = cast("FlavorModule", import_module(name))
             with reading(f"the version's {flavor} model", hint=_HINT, kind="artifact"):
-                return cast("Source", opened(model, allow_pickle=allow_pickle))
+                return module.open_source(model, allow_pickle=allow_pickle)
     raise ValidationFailedError(
         f"the version has the flavors {', '.join(model.flavors) or 'none'}; "
         f"this release exports {', '.join(FLAVORS)}",

@@ -1,4 +1,4 @@
-"""What every source of a model offers, whatever MLflow flavor it came from."""
+"""The protocols of a model source, and of the module that opens one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from exporter.arrays import Array, Arrays
     from exporter.interface import Interface
+    from exporter.sources.mlmodel import MLModel
 
-__all__ = ["InputRejectedError", "OnnxExporter", "OnnxTarget", "Source"]
+__all__ = [
+    "EXTERNAL_DATA_BYTES",
+    "FlavorModule",
+    "InputRejectedError",
+    "OnnxExporter",
+    "OnnxTarget",
+    "Source",
+]
+
+EXTERNAL_DATA_BYTES = 128 * 1024 * 1024
+"""Above this size an ONNX model's weights are written to a file of their own; one protobuf holds at
+most 2 GB, and needs several copies of them in memory."""
 
 OnnxExporter = Callable[[Path], str]
 """Writes an ONNX file and returns the name of what wrote it; raises whatever the converter does."""
@@ -23,7 +35,7 @@ class OnnxTarget:
 
     Attributes:
         opset: The opset of ``ai.onnx`` to write, where it can be chosen.
-        ir: The IR version to write, likewise.
+        ir: The IR version to write, where it can be chosen.
         max_opset: The newest opset that the target release reads.
         max_ir: The newest IR version that it reads.
     """
@@ -39,14 +51,14 @@ class InputRejectedError(Exception):
 
 
 class Source(Protocol):
-    """A registry model as it was logged: the reference, and the way to write it in a format.
+    """A registry model as it was logged: the reference, which can also write itself as ONNX.
 
     Attributes:
         flavor: The MLflow flavor, with its serialization.
         interface: Names, datatypes and axes as the model itself declares them.
         example: The logged example by input name, where there is one.
         versions: The libraries that took part, for the manifest.
-        notes: What a reader of the report should know.
+        notes: For readers of the report.
         batching_blocker: Why rows may depend on each other although no example shows it; empty
             where they may not.
         has_thresholds: Whether the model compares raw inputs with thresholds, as trees do, so that
@@ -62,7 +74,7 @@ class Source(Protocol):
     has_thresholds: bool
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
-        """Return the registry model's own answer.
+        """Return the registry model's own outputs.
 
         Raises:
             InputRejectedError: The model refuses these inputs.
@@ -72,10 +84,26 @@ class Source(Protocol):
         """Return the same computed in float64, or None where the model cannot do that."""
 
     def onnx_exporters(self, target: OnnxTarget) -> Sequence[OnnxExporter]:
-        """Return the ways to write the model as ONNX, the best one first.
+        """Return at least one exporter to ONNX, the best one first.
 
-        The first whose file answers as the model does is taken.
+        The first whose file matches the model is taken.
 
         Raises:
             ValidationFailedError: The model has no ONNX form.
+        """
+
+
+class FlavorModule(Protocol):
+    """What the module of a flavor provides."""
+
+    def open_source(self, model: MLModel, *, allow_pickle: bool) -> Source:
+        """Open a logged model.
+
+        Args:
+            model: A private copy of the artifact, with its parsed ``MLmodel`` file.
+            allow_pickle: Whether pickled content may be loaded, which runs code that it carries.
+
+        Raises:
+            ValidationFailedError: The artifact is damaged or unsafe, or the model is no reference.
+            UsageError: A library that the flavor needs is not installed.
         """

@@ -1,4 +1,4 @@
-"""Reads YAML that others wrote: within bounds, also where a few aliases say a lot."""
+"""Parses untrusted YAML within bounds on its size, depth and the nodes that aliases multiply."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporter.untrusted import MOST_DEPTH, UNFIT, check_depth
 __all__ = ["MOST_BYTES", "parse_yaml"]
 
 MOST_BYTES = 2 * 1024 * 1024
-"""The largest text that is parsed; a parser in Python takes seconds for it."""
+"""The largest text that is parsed, which takes seconds in Python."""
 
 _MOST_NODES = 200_000
 
@@ -21,7 +21,7 @@ def parse_yaml(content: bytes) -> Any:
     """Parse YAML into plain values.
 
     Raises:
-        ValueError: It is damaged, too large, too deep, or says much in few words by aliases.
+        ValueError: It is damaged, too large, too deep, or too large with its aliases expanded.
     """
     if len(content) > MOST_BYTES:
         raise ValueError(f"it is larger than {MOST_BYTES} bytes")
@@ -43,7 +43,7 @@ class _Loader(yaml.SafeLoader):
         self._count = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a node, or find the one that an alias names."""
+        """Compose a node, or return the one that an alias refers to."""
         is_alias = self.check_event(yaml.AliasEvent)
         before = self._count
         self._depth += 1

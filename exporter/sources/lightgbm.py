@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import UsageError, ValidationFailedError, first_line
+from exporter.errors import ValidationFailedError
+from exporter.sources.libraries import cannot_load, load_with_mlflow, require
 from exporter.sources.safe_loading import check_pickle_allowed, load_skops
 from exporter.sources.sklearn import classes_of, predictor
 from exporter.sources.tabular.boosters import BoosterConverter
@@ -30,13 +29,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
         ValidationFailedError: It is pickled and that is not allowed, damaged, or not of tables.
         UsageError: lightgbm is not installed.
     """
-    try:
-        import lightgbm
-    except ImportError as error:
-        raise UsageError(
-            "a LightGBM model is run by lightgbm, which is not installed",
-            hint="pip install 'stlab[lightgbm]'.",
-        ) from error
+    lightgbm = require("lightgbm", "a LightGBM model is run by", "lightgbm")
     flavor = model.flavors["lightgbm"]
     path = model.file(str(flavor.get("data", "model.lgb")))
     found = _load(model, path, lightgbm, allow_pickle=allow_pickle)
@@ -75,13 +68,8 @@ def _load(model: MLModel, path: Any, lightgbm: Any, *, allow_pickle: bool) -> An
         if path.suffix != ".pkl":
             return lightgbm.Booster(model_file=str(path))
         check_pickle_allowed(path.name, "serialization_format='skops'", allow_pickle=allow_pickle)
-        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"
-        return importlib.import_module("mlflow.lightgbm").load_model(str(model.path))
+        return load_with_mlflow("lightgbm", model.path)
     except ValidationFailedError:
         raise
     except Exception as error:
-        raise ValidationFailedError(
-            f"{path.name} cannot be loaded: {first_line(error)}",
-            hint="Load it where it was logged, and log it again.",
-            kind="artifact",
-        ) from error
+        raise cannot_load(path.name, error) from error

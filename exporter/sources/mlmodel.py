@@ -1,4 +1,4 @@
-"""Reads what MLflow wrote beside a model: flavors, signature and input example."""
+"""Reads MLflow's description of a logged model: flavors, signature and input example."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from exporter.errors import ValidationFailedError
 from exporter.names import artifact_path
 from exporter.sources.bounded_yaml import MOST_BYTES, parse_yaml
 from exporter.untrusted import UNFIT, parse_json, read_bounded, reading
-from triton_client.types import wire_datatype
+from triton_client.types import numpy_dtype, wire_datatype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from exporter.arrays import Array
     from exporter.interface import Tensor
 
 __all__ = ["Field", "MLModel", "check_signature"]
@@ -75,10 +76,10 @@ class MLModel:
         """Return a path inside the artifact, checked."""
         return self.path / artifact_path(name)
 
-    def example(self, tensors: Sequence[Tensor]) -> dict[str, np.ndarray[Any, Any]] | None:
+    def example(self, tensors: Sequence[Tensor]) -> dict[str, Array] | None:
         """Return the logged example as the given inputs, or None where it does not fit them."""
         values = self.example_content()
-        # As MLflow 3 writes it, and as a server is asked with it.
+        # As MLflow 3 writes it, in the form of a request to its server.
         if isinstance(values, dict) and set(values) == {"inputs"}:
             values = values["inputs"]
         if not isinstance(values, dict):
@@ -101,11 +102,6 @@ class MLModel:
 def check_signature(model: MLModel, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
     """Compare the signature with what the model really takes and gives.
 
-    Args:
-        model: The logged model.
-        inputs: The model's inputs, already under the signature's names where it has any.
-        outputs: The model's outputs, likewise.
-
     Raises:
         ValidationFailedError: They do not fit; the first difference is named.
     """
@@ -114,7 +110,7 @@ def check_signature(model: MLModel, inputs: Sequence[Tensor], outputs: Sequence[
         ("output", model.outputs, outputs),
     ):
         if not fields or any(field.shape is None for field in fields):
-            continue  # nothing promised, or columns of a table, which have no tensor shapes
+            continue  # no signature, or columns of a table, which have no tensor shapes
         if len(fields) != len(tensors):
             _refuse(
                 f"it promises {len(fields)} {kind}(s) ({_join(fields)}), "
@@ -132,7 +128,7 @@ def _check_field(kind: str, field: Field, tensor: Tensor) -> None:
     try:
         expected = wire_datatype(np.dtype(field.dtype))
     except (TypeError, ValueError):
-        expected = field.dtype  # such as a date, which no tensor of a model is
+        expected = field.dtype  # such as a date, which is no tensor
     if expected != tensor.datatype:
         _refuse(
             f"the {kind} '{tensor.name}' is {field.dtype} there, {tensor.datatype} in the model"
@@ -183,10 +179,8 @@ def _time(text: object) -> datetime | None:
         return None
 
 
-def _array(values: Any, tensor: Tensor) -> np.ndarray[Any, Any]:
-    from triton_client.types import numpy_dtype
-
-    array = np.asarray(values, dtype=numpy_dtype(tensor.datatype))
+def _array(values: Any, tensor: Tensor) -> Array:
+    array: Array = np.asarray(values, dtype=numpy_dtype(tensor.datatype))
     if array.ndim != len(tensor.axes):
         raise ValueError(tensor.name)
     return array

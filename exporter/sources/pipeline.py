@@ -1,11 +1,12 @@
-"""Several registered models in a row as one: preprocessing, the model, postprocessing.
+"""Several registered models in sequence as one: preprocessing, the model, postprocessing.
 
-The reference runs each one's own reference. The ONNX form is one graph, so that what is published
-appears whole, is proven whole, and copies nothing between its parts.
+The reference runs each part's own reference. The ONNX form is one graph, so that it is published
+and proven as one, and copies nothing between its parts.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import onnx
@@ -13,6 +14,7 @@ from onnx import compose, helper, version_converter
 
 from exporter.errors import ValidationFailedError
 from exporter.interface import Interface, Tensor
+from exporter.sources.base import EXTERNAL_DATA_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,16 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PipelineSource"]
 
-_MOST_INLINE = 128 * 1024 * 1024
-
 
 class PipelineSource:
-    """Models of which each one takes what the one before gives.
+    """Models that each take the outputs of the one before.
 
-    What a later model takes and the one before does not give is an input of the whole.
-
-    Args:
-        parts: The models, the first one first, by a word for each.
+    Further inputs of a later model are inputs of the whole.
 
     Raises:
         ValidationFailedError: They do not fit together.
@@ -69,26 +66,21 @@ class PipelineSource:
         self.notes: list[str] = [note for part in self._parts for note in part.notes]
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
-        """Return the last model's answer; see `Source.run`."""
+        """Return the last model's outputs; see `Source.run`."""
         before = self._before_last(inputs)
         return self._parts[-1].run(before)
 
     def run_float64(self, inputs: Arrays) -> dict[str, Array] | None:
-        """Return the last model's answer in float64; see `Source.run_float64`."""
+        """Return the last model's outputs in float64; see `Source.run_float64`."""
         return self._parts[-1].run_float64(self._before_last(inputs))
 
     def onnx_exporters(self, target: OnnxTarget) -> Sequence[OnnxExporter]:
-        """Return the ways of all parts, each with the same one of the others, as one graph."""
-        ways = [part.onnx_exporters(target) for part in self._parts]
-
-        def written(number: int) -> OnnxExporter:
-            def write(path: Path) -> str:
-                class_at = [way[min(number, len(way) - 1)] for way in ways]
-                return self._write(class_at, path)
-
-            return write
-
-        return [written(number) for number in range(max(map(len, ways)))]
+        """Return exporters of all parts as one graph, the first of each part first."""
+        exporters = [part.onnx_exporters(target) for part in self._parts]
+        return [
+            partial(self._write, [own[min(number, len(own) - 1)] for own in exporters])
+            for number in range(max(map(len, exporters)))
+        ]
 
     def _before_last(self, inputs: Arrays) -> dict[str, Array]:
         given = self._taken(0, inputs)
@@ -103,12 +95,12 @@ class PipelineSource:
         names = [tensor.name for tensor in self._parts[number].interface.inputs]
         return {name: inputs[name] for name in names if name not in joint}
 
-    def _write(self, ways: Sequence[OnnxExporter], path: Path) -> str:
+    def _write(self, exporters: Sequence[OnnxExporter], path: Path) -> str:
         models, writers = [], []
-        for name, way in zip(self._names, ways, strict=True):
+        for name, export in zip(self._names, exporters, strict=True):
             place = path.parent / name
             place.mkdir()
-            writers.append(way(place / "part.onnx"))
+            writers.append(export(place / "part.onnx"))
             models.append(onnx.load(place / "part.onnx"))
             for file in place.iterdir():
                 file.unlink()
@@ -128,14 +120,14 @@ class PipelineSource:
         onnx.save(
             whole,
             path,
-            save_as_external_data=size > _MOST_INLINE,
+            save_as_external_data=size > EXTERNAL_DATA_BYTES,
             location=f"{path.name}.data",
         )
         return " + ".join(writers)
 
 
 def _joined(names: Sequence[str], before: Source, after: Source) -> dict[str, str]:
-    """Return which output of one model each input of the next is; by name, else by place."""
+    """Return the output of one model for each input of the next; by name, else by position."""
     outputs = {tensor.name: tensor for tensor in before.interface.outputs}
     inputs = {tensor.name: tensor for tensor in after.interface.inputs}
     joint = {name: name for name in inputs if name in outputs}
@@ -200,7 +192,7 @@ def _with_own_names(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def _name_borders(model: onnx.ModelProto, interface: Interface) -> None:
-    """Give inputs and outputs the names that callers know, through nodes that copy nothing."""
+    """Give inputs and outputs their served names, through nodes that copy nothing."""
     graph = model.graph
     graph.name = "pipeline"
     held = {initializer.name for initializer in graph.initializer}

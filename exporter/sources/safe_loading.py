@@ -1,4 +1,4 @@
-"""What may be loaded of a logged model without running code that it carries."""
+"""Loads what runs no code of the model, and refuses the rest unless it is allowed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import UsageError, ValidationFailedError, first_line
+from exporter.errors import ValidationFailedError
+from exporter.sources.libraries import cannot_load, require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,48 +27,37 @@ def check_pickle_allowed(what: str, instead: str, *, allow_pickle: bool) -> None
     if not allow_pickle:
         raise ValidationFailedError(
             f"{what} was not loaded: it is a pickle, and loading one runs code that it carries",
-            hint=f"Log the model with {instead}, or trust whoever logged it with --allow-pickle.",
+            hint=f"Log the model with {instead}, or trust its author with --allow-pickle.",
             kind="unsafe",
         )
 
 
 def load_skops(path: Path, packages: Sequence[str], *, allow_pickle: bool) -> Any:
-    """Load a skops file, of whose types all are known.
+    """Load a skops file whose types are all known.
 
-    What the MLmodel beside it lists as trusted is the word of whoever logged it, and counts for
-    nothing.
+    The types that the MLmodel file lists as trusted do not count: its author wrote the list.
 
     Args:
         path: The file.
-        packages: Whose classes may be made beside those that skops itself trusts.
+        packages: Trusted packages, in addition to the types that skops trusts.
         allow_pickle: Whether any other type may be made as well.
 
     Raises:
-        ValidationFailedError: It holds other types, or is damaged.
+        ValidationFailedError: It has other types, or is damaged.
         UsageError: skops is not installed.
     """
+    skops = require("skops.io", "the estimator is loaded by", "sklearn")
     try:
-        import skops.io
-    except ImportError as error:
-        raise UsageError(
-            "the estimator is saved by skops, which is not installed",
-            hint="pip install 'stlab[sklearn]'.",
-        ) from error
-    try:
-        types = skops.io.get_untrusted_types(file=path)
+        types = skops.get_untrusted_types(file=path)
         unknown = [name for name in types if not _is_class_of(name, packages)]
         if allow_pickle or not unknown:
-            return skops.io.load(path, trusted=types)
+            return skops.load(path, trusted=types)
     except Exception as error:
-        raise ValidationFailedError(
-            f"{path.name} cannot be loaded: {first_line(error)}",
-            hint="Load it where it was logged, and log it again.",
-            kind="artifact",
-        ) from error
+        raise cannot_load(path.name, error) from error
     raise ValidationFailedError(
         f"{path.name} was not loaded: it makes objects of {', '.join(sorted(unknown))}, which may "
         "run anything",
-        hint="Leave them out of the estimator, or trust whoever logged it with --allow-pickle.",
+        hint="Leave them out of the estimator, or trust its author with --allow-pickle.",
         kind="unsafe",
     )
 

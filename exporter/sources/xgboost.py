@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import UsageError, ValidationFailedError, first_line
+from exporter.sources.libraries import cannot_load, require
 from exporter.sources.sklearn import classes_of, predictor
 from exporter.sources.tabular import xgboost_trees
 from exporter.sources.tabular.boosters import BoosterConverter
@@ -27,13 +27,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:  # noqa
         ValidationFailedError: It is damaged, or not of tables.
         UsageError: xgboost is not installed.
     """
-    try:
-        import xgboost
-    except ImportError as error:
-        raise UsageError(
-            "an XGBoost model is run by xgboost, which is not installed",
-            hint="pip install 'stlab[xgboost]'.",
-        ) from error
+    xgboost = require("xgboost", "an XGBoost model is run by", "xgboost")
     flavor = model.flavors["xgboost"]
     path = model.file(str(flavor.get("data", "model.xgb")))
     kind = str(flavor.get("model_class", "")).rpartition(".")[2]
@@ -41,11 +35,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:  # noqa
     try:
         found.load_model(path)
     except Exception as error:
-        raise ValidationFailedError(
-            f"{path.name} cannot be loaded: {first_line(error)}",
-            hint="Load it where it was logged, and log it again.",
-            kind="artifact",
-        ) from error
+        raise cannot_load(path.name, error) from error
     plain = isinstance(found, xgboost.Booster)
     booster = found if plain else found.get_booster()
 

@@ -1,1 +1,1 @@
-"""What the exporter needs of the operating system; imports nothing else of the exporter."""
+"""The operating system: confined processes, resource limits, process identity, GPUs, streams."""

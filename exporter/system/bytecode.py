@@ -1,4 +1,4 @@
-"""Keeps the bytecode of modules, which a process that may write nothing compiles each time again.
+"""Compile modules for confined processes, which cannot write bytecode and would compile every time.
 
 Source: the documentation of compileall, and PEP 3147 on where bytecode is kept.
 """
@@ -20,10 +20,10 @@ __all__ = ["compile_modules"]
 
 
 def compile_modules(sources: Iterable[str]) -> None:
-    """Compile modules of what is installed, where their bytecode can be written.
+    """Compile installed modules where their bytecode can be written.
 
     Args:
-        sources: Files as a foreign process names them; others than libraries are left out.
+        sources: Files that a foreign process named; those outside libraries are ignored.
     """
     if sys.dont_write_bytecode:
         return

@@ -1,7 +1,7 @@
-"""Confines this process, and then runs a module in it: ``python -m exporter.system.confined PLAN``.
+"""Confine this process, then run a module in it: ``python -m exporter.system.confined PLAN``.
 
-A thread confines itself and those that it starts, so this comes before anything else: numpy starts
-threads when it is imported.
+A thread confines itself and the threads that it starts, so this runs before anything else: numpy
+starts threads when it is imported.
 """
 
 from __future__ import annotations
@@ -10,41 +10,71 @@ import json
 import runpy
 import signal
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 from exporter.system import landlock, seccomp
 from exporter.system.kernel import PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, drop_capabilities, prctl
 from exporter.system.limits import Limits
+from exporter.system.view import View
 
-__all__ = ["READY"]
+__all__ = ["READY", "Plan"]
 
 READY = '{"event": "confined"}'
-"""The first line on stdout, once nothing of the plan is left to do."""
+"""The first line on stdout, once the whole plan is in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a module of stlab runs as a process of its own.
+
+    Attributes:
+        module: The module, as ``python -m`` takes it.
+        argument: Its argument.
+        view: The files that it may use.
+        limits: Its resource limits.
+        landlock: Whether Landlock keeps it to its view.
+        seccomp: Whether its system calls are filtered.
+    """
+
+    module: str
+    argument: str
+    view: View
+    limits: Limits
+    landlock: bool
+    seccomp: bool
+
+    def save(self, path: Path) -> None:
+        """Write the plan for `load`."""
+        path.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a plan."""
+        fields = json.loads(path.read_text())
+        view, limits = View(**fields.pop("view")), Limits(**fields.pop("limits"))
+        return cls(**fields, view=view, limits=limits)
 
 
 def _main() -> None:
-    plan = json.loads(Path(sys.argv[1]).read_text())
+    plan = Plan.load(Path(sys.argv[1]))
     if len([*Path("/proc/self/task").iterdir()]) > 1:
         raise SystemExit("this process has threads already, which would not be confined")
     # It has no use without its parent, however that ended.
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    Limits(**plan["limits"]).apply()
-    if plan["landlock"]:
-        landlock.restrict_files(
-            read=plan["read"],
-            listed=plan["listed"],
-            write=plan["write"],
-            devices=plan["devices"],
-        )
-    # Even where nothing else is confined: root could read its parent's secrets with them.
+    plan.limits.apply()
+    # Landlock and seccomp need it; without them it still keeps root from its parent's secrets.
     prctl(PR_SET_NO_NEW_PRIVS, 1)
+    if plan.landlock:
+        landlock.restrict_files(plan.view)
     drop_capabilities()
-    if plan["seccomp"]:
+    if plan.seccomp:
         seccomp.filter_calls()
     sys.stdout.write(f"{READY}\n")
     sys.stdout.flush()
-    sys.argv[1:] = [plan["argument"]]
-    runpy.run_module(plan["module"], run_name="__main__", alter_sys=True)
+    sys.argv[1:] = [plan.argument]
+    runpy.run_module(plan.module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

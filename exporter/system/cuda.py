@@ -1,9 +1,8 @@
-"""NVIDIA's driver, called through its C interface: which GPUs there are, and memory on one.
+"""NVIDIA's driver, called through its C interface: the GPUs of this machine, and memory on one.
 
-The driver library comes with the GPU's driver and is the same whatever was installed into Python;
-a CUDA runtime, or a torch that was built for one, need not be there.
+The driver's library needs neither a CUDA runtime nor a torch that was built for one.
 
-Source: the CUDA driver API reference (cuda.h); an ABI that old names keep.
+Source: the CUDA driver API reference (cuda.h), whose names are a stable ABI.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _MODULE = Path("/sys/module/nvidia/version")
 
 
 class CudaError(Exception):
-    """There is no driver, no GPU, or a call of it failed."""
+    """The driver or the GPU is missing, or a call of the driver failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Gpu:
 
 
 def driver_version() -> str:
-    """Return the version of the kernel's NVIDIA driver; empty where it cannot be told."""
+    """Return the version of the kernel's NVIDIA driver; empty where it is unknown."""
     with suppress(OSError):
         return _MODULE.read_text().strip()
     return ""
@@ -56,7 +55,7 @@ def gpus() -> tuple[Gpu, ...]:
     """Return the GPUs that this process may use, the one that is used first.
 
     Raises:
-        CudaError: There is no driver, or it does not work.
+        CudaError: The driver is missing or does not work.
     """
     driver = _Driver()
     count = ctypes.c_int()
@@ -82,7 +81,7 @@ class _Driver:
             arguments: Values of ctypes, whose types are the function's.
 
         Raises:
-            CudaError: It says that it failed.
+            CudaError: It failed.
         """
         code = getattr(self._library, name)(*arguments)
         if code:
@@ -97,7 +96,7 @@ class _Driver:
         return device
 
     def gpu(self, index: int) -> Gpu:
-        """Return what a GPU is."""
+        """Return the properties of a GPU."""
         device, memory = self.device(index), _size()
         name = ctypes.create_string_buffer(256)
         self.call("cuDeviceGetName", name, ctypes.c_int(256), device)
@@ -149,7 +148,7 @@ class Memory:
         """Return the address of a block of at least so many bytes.
 
         Args:
-            name: Whose it is: the block that was lent under this name before is reused or freed.
+            name: Its name; a smaller block of the same name is freed, a larger one reused.
             size: The bytes; a block has one at least.
         """
         address, there = self._blocks.get(name, (0, 0))
@@ -174,7 +173,7 @@ class Memory:
         return address
 
     def download(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """Return a copy of what lies at the start of a block."""
+        """Return a copy of the start of a block."""
         array = np.empty(shape, dtype)
         if array.nbytes:
             pointer, size = ctypes.c_void_p(array.ctypes.data), _size(array.nbytes)
@@ -183,7 +182,7 @@ class Memory:
         return array
 
     def wait(self) -> None:
-        """Wait until all that was put on the stream is done."""
+        """Wait until the stream has finished its work."""
         self._driver.call("cuStreamSynchronize", self._stream)
 
 

@@ -1,4 +1,4 @@
-"""What the processes of an export start with, and how they end."""
+"""A process's environment variables, garbage collector, temporary folders and exit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 _temporary: list[Path] = []
 
-# What a computation may need of ours; everything else may be a secret.
+# What a computation may need; everything else may be a secret.
 _NAMES = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH",
      "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
@@ -34,7 +34,7 @@ _PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "MALLOC_", "GLIBC_")
 
 
 def minimal_environment() -> dict[str, str]:
-    """Return what a model's process gets of this process's environment: no credentials."""
+    """Return the environment of a model's process: a part of this one's, without credentials."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -43,7 +43,7 @@ def minimal_environment() -> dict[str, str]:
 
 
 def load_dotenv() -> None:
-    """Read ``.env`` in the working directory; what the environment has already stays."""
+    """Read ``.env`` in the working directory; variables that are set already stay."""
     if Path(".env").is_file():
         from dotenv import load_dotenv as load
 
@@ -56,16 +56,16 @@ def load_dotenv() -> None:
 
 
 def raise_gc_thresholds() -> None:
-    """Let the collector run more seldom than by default.
+    """Make the garbage collector run less often than by default.
 
-    Importing MLflow and torch makes a million objects that all stay, and looking through them again
-    and again takes a third of a short command's time.
+    Importing MLflow and torch makes a million lasting objects, and visiting them again and again
+    takes a third of a short command's time.
     """
     gc.set_threshold(200_000, 20, 20)
 
 
 def temporary_folder(prefix: str) -> Path:
-    """Return a new folder that goes when this process ends or leaves."""
+    """Return a new folder that is removed when this process ends or calls `exit_now`."""
     if not _temporary:
         atexit.register(_remove_temporary)
     _temporary.append(Path(tempfile.mkdtemp(prefix=prefix)))
@@ -73,7 +73,7 @@ def temporary_folder(prefix: str) -> Path:
 
 
 def exit_now(code: int) -> NoReturn:
-    """End the process at once: taking down MLflow or torch in order takes most of a second."""
+    """End the process at once: an orderly shutdown of MLflow or torch takes most of a second."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

@@ -30,7 +30,7 @@ def prctl(option: int, *arguments: object) -> None:
 
 
 def syscall(number: int, *arguments: object) -> int:
-    """Call the kernel by number, for what the C library has no name for.
+    """Make a system call that the C library has no function for.
 
     Raises:
         OSError: The kernel refuses it.
@@ -39,10 +39,10 @@ def syscall(number: int, *arguments: object) -> int:
 
 
 def drop_capabilities() -> None:
-    """Give up what root may do beyond its own files, for good where NO_NEW_PRIVS is set.
+    """Give up root's rights beyond its own files, for good where NO_NEW_PRIVS is set.
 
-    What it may read of others stays, where there was that: root's modules and folders may be
-    another user's. Landlock bounds it as well, and it opens no other process.
+    Root keeps the right to read other users' files, since its modules and folders may be theirs.
+    Landlock bounds that right as well, and it opens no other process.
 
     Raises:
         OSError: The kernel refuses it.

@@ -1,8 +1,7 @@
-"""Landlock: what of the file system a process and its threads may open, for good.
+"""Landlock: restrict the files that a process and its threads may open, for good.
 
 It needs no privilege and works inside containers, from Linux 5.13 on. A process that has restricted
-itself can also no longer trace, or read the memory, environment and descriptors of, a process that
-has not.
+itself can no longer trace a process that has not, nor read its memory, environment and descriptors.
 
 Source: the kernel's documentation, userspace-api/landlock.
 """
@@ -16,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.system.kernel import PR_SET_NO_NEW_PRIVS, prctl, syscall
+from exporter.system.kernel import syscall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from exporter.system.view import View
 
 __all__ = ["restrict_files", "version"]
 
@@ -49,16 +48,10 @@ def version() -> int:
         return 0
 
 
-def restrict_files(
-    *, read: Iterable[str], listed: Iterable[str], write: Iterable[str], devices: Iterable[str]
-) -> None:
-    """Let this thread and those that it starts open nothing but this from here on.
+def restrict_files(view: View) -> None:
+    """Let this thread and those that it starts open nothing but the files of a view from here on.
 
-    Args:
-        read: Files and folders; what is missing is left out.
-        listed: Folders of which the names below are seen.
-        write: Folders that may be changed in every way.
-        devices: Device files to read, write and control.
+    The process has set ``PR_SET_NO_NEW_PRIVS``. What is missing is left out.
 
     Raises:
         OSError: The kernel does not offer it.
@@ -70,15 +63,14 @@ def restrict_files(
     ruleset = syscall(_CREATE_RULESET, ctypes.create_string_buffer(attributes), size, 0)
     try:
         for paths, rights in (
-            (read, _READ),
-            (listed, _READ_DIR),
-            (write, handled & ~_NEVER),
-            (devices, _DEVICE),
+            ((*view.read, *view.proc), _READ),
+            (view.listed, _READ_DIR),
+            (view.write, handled & ~_NEVER),
+            (view.devices, _DEVICE),
         ):
             for path in paths:
                 with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                     _allow(ruleset, path, rights & handled)
-        prctl(PR_SET_NO_NEW_PRIVS, 1)
         syscall(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)

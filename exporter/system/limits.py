@@ -1,4 +1,4 @@
-"""How much of the machine a process may take, and whether there is no more."""
+"""Resource limits of a process, and signs that the machine has run out of something."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 OPEN_FILES = 4096
-# Libraries reserve memory, which they hardly use, for every core that they find.
+# Libraries reserve memory for every core, and use little of it.
 _ROOM_PER_CORE = 256 << 20
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 # What the C library, C++ and Python say when the system refuses a resource. ONNX Runtime's own
@@ -35,11 +35,11 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one process may take; 0 for no limit.
+    """Resource limits of a process; 0 for none.
 
     Attributes:
-        address_space: Bytes that it may map, files and reserved space included.
-        data: Bytes of memory of its own.
+        address_space: Bytes of mappings, including files and reserved space.
+        data: Bytes of its own memory.
         file_size: Bytes of one file that it writes.
         threads: Threads of its user in its namespace; the kernel does not bound root's.
         open_files: Descriptors.
@@ -52,7 +52,7 @@ class Limits:
     open_files: int = OPEN_FILES
 
     def apply(self) -> None:
-        """Bound this process and those that it starts, for good."""
+        """Limit this process and those that it starts, for good."""
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for limit, most in (
             (resource.RLIMIT_AS, self.address_space),
@@ -67,7 +67,7 @@ class Limits:
 
 
 def memory_of_machine() -> int:
-    """Return the bytes of memory that there are: the machine's, or the container's."""
+    """Return the bytes of memory of the machine, or of the container."""
     most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in _CGROUPS:
         with suppress(OSError, ValueError):  # it says "max" where there is no limit
@@ -76,24 +76,24 @@ def memory_of_machine() -> int:
 
 
 def room_of_machine() -> int:
-    """Return the bytes that a process may reserve where it is to use no more than there are."""
+    """Return the bytes that a process may reserve without using more than the machine has."""
     return memory_of_machine() + _ROOM_PER_CORE * len(os.sched_getaffinity(0))
 
 
 def threads_within(memory: int) -> int:
-    """Return how many threads a library may start where there is so much memory."""
+    """Return how many threads a library may start with so many bytes of memory."""
     return max(min(len(os.sched_getaffinity(0)), memory // _ROOM_PER_CORE), 1)
 
 
 def exhausted(message: str) -> bool:
-    """Whether the error of a program says that its machine ran out of something."""
+    """Whether a program's error message says that the machine ran out of something."""
     return _EXHAUSTED.search(message) is not None
 
 
 def shortage(error: BaseException) -> str:
-    """Return what this machine ran out of, where an error or what caused it says so; else nothing.
+    """Return what this machine ran out of, according to an error and its causes; else nothing.
 
-    Memory is left out: a model may take more than any machine has.
+    Memory does not count: a model may take more than any machine has.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -105,10 +105,9 @@ def shortage(error: BaseException) -> str:
 
 
 def oom_kills(root: Path = Path("/")) -> int:
-    """Return how many processes the kernel has killed for want of memory.
+    """Return how many processes the kernel has killed because memory ran out.
 
-    Those of this process's own control group are counted, or, where it has none, those of the
-    whole machine.
+    They are those of this process's control group, or of the whole machine where it has none.
 
     Args:
         root: Where ``proc`` and ``sys`` are.

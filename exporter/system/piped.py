@@ -1,4 +1,4 @@
-"""Listens to a process that may say anything, or nothing, without end."""
+"""Read the output of a process that may write anything, or nothing, without end."""
 
 from __future__ import annotations
 
@@ -18,20 +18,16 @@ __all__ = ["LONGEST_LINE", "LineTooLongError", "Listened"]
 
 LONGEST_LINE = 1 << 16
 _TAIL, _READ = 1 << 14, 1 << 16
-# How often it is looked whether the process is there, while it says nothing.
-_LOOK_SECONDS = 0.2
+# How often a silent process is checked for its end.
+_POLL_SECONDS = 0.2
 
 
 class LineTooLongError(ValueError):
-    """A line has no end within bounds."""
+    """A line exceeds `LONGEST_LINE`."""
 
 
 class Listened:
-    """A process whose output is read, in bounded memory, until a deadline.
-
-    Attributes:
-        returncode: How it ended; None while it runs.
-    """
+    """A process whose output is read, in bounded memory, until a deadline."""
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], folder: Path, seconds: float
@@ -50,12 +46,12 @@ class Listened:
 
     @property
     def returncode(self) -> int | None:
-        """How it ended, as `subprocess.Popen.returncode`."""
+        """The exit code as `subprocess.Popen` has it; None while the process runs."""
         return self._process.returncode
 
     @property
     def errors(self) -> str:
-        """The end of what it wrote to stderr."""
+        """The end of its stderr."""
         return self._errors.decode(errors="replace")
 
     def lines(self) -> Iterator[bytes]:
@@ -77,7 +73,7 @@ class Listened:
             raise TimeoutError from None
 
     def end(self) -> None:
-        """End it, and what it started, if it has not ended by itself."""
+        """Kill it and what it started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
@@ -96,9 +92,9 @@ class Listened:
                 if left <= 0:
                     raise TimeoutError
                 ended = self._process.poll() is not None
-                ready = selector.select(min(left, _LOOK_SECONDS))
+                ready = selector.select(min(left, _POLL_SECONDS))
                 if ended and not ready:
-                    return  # something that it started holds the pipes
+                    return  # a child of it holds the pipes
                 for key, _ in ready:
                     data = os.read(key.fd, _READ)
                     if not data:

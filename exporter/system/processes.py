@@ -1,4 +1,4 @@
-"""What names a process, and tells that one of this machine has died."""
+"""The identity of a process, by which another one can tell that it has died."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _DEAD = frozenset({"Z", "X"})
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:
-    """A process.
+    """The identity of a process.
 
     Attributes:
         pid: Its number.
         host: The machine's name.
-        boot: The kernel's name for this run of the machine.
-        namespace: The process namespace in which the number counts.
-        started: When it started, in the kernel's ticks: numbers are used again.
+        boot: The kernel's id of the machine's current boot.
+        namespace: The process namespace that the number belongs to.
+        started: When it started, in the kernel's ticks, since numbers are reused.
     """
 
     pid: int
@@ -38,13 +38,13 @@ class ProcessId:
 
     @classmethod
     def this_process(cls) -> Self:
-        """Return the process that asks."""
+        """Return the calling process."""
         pid = os.getpid()
         return cls(pid, socket.gethostname(), _boot(), _namespace(), _stat(pid)[1])
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self:
-        """Return the process that a mark says; a field that it lacks is empty."""
+        """Return the process of a record; a field that it lacks is empty."""
         texts = {field.name: str(content.get(field.name, "")) for field in fields(cls)}
         pid = texts.pop("pid")
         return cls(int(pid) if pid.isdecimal() and len(pid) < 20 else 0, **texts)
@@ -57,7 +57,7 @@ class ProcessId:
         return asdict(self)
 
     def has_died(self) -> bool:
-        """Whether it is sure to have ended: it ran on this machine, and runs no more."""
+        """Whether it certainly ended: it ran on this machine and no longer does."""
         here = (socket.gethostname(), _boot(), _namespace())
         if not all(here) or (self.host, self.boot, self.namespace) != here or not self.pid:
             return False

@@ -1,9 +1,9 @@
 """A filter of system calls for a process that runs foreign code, and for its threads.
 
-The process keeps what computing takes: memory, threads, files that it may open. It gets no socket,
-starts no other process or program, and cannot look into, signal or change another one. Modes,
-owners and times of files stay as they are: Landlock knows no right for them, and libraries that set
-them on copies need a call that succeeds.
+The process keeps what computing needs: memory, threads, the files that it may open. It gets no
+socket, starts no other process or program, and cannot inspect, signal or change another one. Calls
+that set modes, owners and times of files succeed without effect: Landlock has no right for them,
+and libraries set them on copies.
 
 Sources: the kernel's seccomp_filter documentation and its tables of system calls
 (arch/x86/entry/syscalls/syscall_64.tbl, scripts/syscall.tbl); the list of what Docker's default
@@ -19,7 +19,7 @@ import platform
 import struct
 from typing import NamedTuple
 
-from exporter.system.kernel import PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, prctl
+from exporter.system.kernel import PR_SET_PDEATHSIG, prctl
 
 __all__ = ["filter_calls", "is_supported"]
 
@@ -72,7 +72,7 @@ _CALLS = {
     "ioctl": (16, 29),
 }  # fmt: skip
 
-# Libraries turn to an older call where these are unknown; the older ones can be looked into.
+# Where these are unknown, libraries use an older call, whose arguments a filter can read.
 _UNKNOWN = frozenset({"clone3", "openat2"})
 _WITHOUT_EFFECT = frozenset(
     {"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat",
@@ -81,7 +81,7 @@ _WITHOUT_EFFECT = frozenset(
 
 
 class _Argument(NamedTuple):
-    """What one argument of a call says, and what the call then gets."""
+    """A call that is allowed, or refused, by the value of one argument."""
 
     call: str
     position: int
@@ -97,7 +97,7 @@ _FIOSETOWN, _SIOCSPGRP, _TIOCSTI, _TIOCLINUX = 0x8901, 0x8902, 0x5412, 0x541C
 
 
 def is_supported() -> bool:
-    """Whether this kernel takes filters, and the calls of this machine are known here."""
+    """Whether this kernel takes filters, and this module has the machine's numbers of the calls."""
     try:
         prctl(_PR_GET_SECCOMP)
     except OSError:
@@ -108,21 +108,22 @@ def is_supported() -> bool:
 def filter_calls() -> None:
     """Refuse those calls to this thread and to those that it starts from here on, for good.
 
+    The process has set ``PR_SET_NO_NEW_PRIVS``.
+
     Raises:
         OSError: The kernel or the machine does not offer it.
     """
     if platform.machine() not in _MACHINES:
-        raise OSError(errno.ENOSYS, f"no filter is known for {platform.machine()}")
+        raise OSError(errno.ENOSYS, f"no system call filter for {platform.machine()}")
     code = _program(*_MACHINES[platform.machine()])
     buffer = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
-    prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.create_string_buffer(program))
 
 
 def _arguments() -> tuple[_Argument, ...]:
     me = os.getpid()
-    # Opening to cut a file needs no right to write in Landlock before ABI 3.
+    # Before ABI 3, Landlock lets a process truncate a file that it may only read.
     cut = (_O_TRUNC, _O_TRUNC | _O_ACCMODE)
     return (
         _Argument("clone", 0, _CLONE_THREAD, (_CLONE_THREAD,), allowed=True),
@@ -134,7 +135,7 @@ def _arguments() -> tuple[_Argument, ...]:
         _Argument("prctl", 0, _WHOLE, (PR_SET_PDEATHSIG,), allowed=False),
         _Argument("open", 1, _O_TRUNC | _O_ACCMODE, cut, allowed=False),
         _Argument("openat", 2, _O_TRUNC | _O_ACCMODE, cut, allowed=False),
-        # These have the kernel signal somebody else, or type into somebody's terminal.
+        # These make the kernel signal another process, or type into another terminal.
         _Argument("fcntl", 1, _WHOLE, (_F_SETOWN, _F_SETOWN_EX), allowed=False),
         _Argument(
             "ioctl", 1, _WHOLE, (_FIOSETOWN, _SIOCSPGRP, _TIOCSTI, _TIOCLINUX), allowed=False
@@ -144,7 +145,7 @@ def _arguments() -> tuple[_Argument, ...]:
 
 def _program(column: int, architecture: int) -> bytes:
     """Return the filter as the kernel reads it."""
-    looked_into = _arguments()
+    by_argument = _arguments()
     instructions = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_JUMP_IF_EQUAL, 1, 0, architecture),
@@ -153,9 +154,9 @@ def _program(column: int, architecture: int) -> bytes:
         (_JUMP_IF_AT_LEAST, 0, 1, _X32),
         (_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
     ]
-    for rule in looked_into:
-        instructions += _look_into(rule, _CALLS[rule.call][column])
-    for name in sorted(set(_CALLS) - {rule.call for rule in looked_into}):
+    for rule in by_argument:
+        instructions += _argument_rule(rule, _CALLS[rule.call][column])
+    for name in sorted(set(_CALLS) - {rule.call for rule in by_argument}):
         if _CALLS[name][column] >= 0:
             instructions.append((_JUMP_IF_EQUAL, 0, 1, _CALLS[name][column]))
             instructions.append((_RETURN, 0, 0, _ERRNO | _answer(name)))
@@ -163,7 +164,7 @@ def _program(column: int, architecture: int) -> bytes:
     return b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
 
 
-def _look_into(rule: _Argument, number: int) -> list[tuple[int, int, int, int]]:
+def _argument_rule(rule: _Argument, number: int) -> list[tuple[int, int, int, int]]:
     if number < 0:
         return []
     refused = _ERRNO | _answer(rule.call)

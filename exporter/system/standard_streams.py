@@ -1,4 +1,4 @@
-"""Standard streams that no command fails of: closed, full, or a pipe that is no longer read."""
+"""Standard streams that never fail: closed, full, or a pipe without a reader."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NAMES = ("stdin", "stdout", "stderr")
 
 
 def secure_standard_streams() -> None:
-    """Keep a process's exit code from hanging on who reads its output.
+    """Make a process's exit code independent of the readers of its output.
 
-    A standard descriptor that is closed is opened on the null device, so that no file takes its
-    number and then gets what is printed. What cannot be written is dropped.
+    A closed standard descriptor is opened on the null device, so that no file gets its number and
+    then the output. What cannot be written is dropped.
     """
     for descriptor, name in enumerate(_NAMES):
         if not _is_open(descriptor):
@@ -29,10 +29,10 @@ def secure_standard_streams() -> None:
 
 
 class _LossyFile(io.FileIO):
-    """An open descriptor; what it does not take is dropped, and so is what follows."""
+    """An open descriptor; from the first failed write on, output is dropped."""
 
     def write(self, data: Any, /) -> int:
-        """Write, or drop what cannot be written; waits where the descriptor does not block."""
+        """Write, or drop what cannot be written; wait where the descriptor does not block."""
         try:
             while (written := super().write(data)) is None:
                 select.select((), (self,), ())
@@ -43,7 +43,7 @@ class _LossyFile(io.FileIO):
 
 
 def _reopened(descriptor: int, stream: IO[str] | None) -> IO[str]:
-    """Return a stream on a descriptor that writes as one did, if it was there."""
+    """Return a stream on a descriptor, with the encoding of the previous one."""
     if stream is not None:
         try:
             stream.flush()
@@ -67,7 +67,7 @@ def _is_open(descriptor: int) -> bool:
 
 
 def _discard(descriptor: int) -> None:
-    """Let a descriptor be the null device's."""
+    """Point a descriptor to the null device."""
     null = os.open(os.devnull, os.O_RDWR)
     if null != descriptor:
         os.dup2(null, descriptor)

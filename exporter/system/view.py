@@ -1,4 +1,4 @@
-"""What a confined process sees of the file system: what Python and its libraries need."""
+"""The files that a confined process may use: what Python and its libraries need."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _PROC = (
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What there is for a confined process.
+    """The files that a confined process may use.
 
     Attributes:
-        read: Files and folders.
-        listed: Folders of which the names below are seen, and nothing more.
+        read: Files and folders that it may read.
+        listed: Folders that it may list, without reading what is in them.
         write: Folders that it may change.
-        devices: Device files, those of GPUs among them.
+        devices: Device files, including those of GPUs.
     """
 
     read: tuple[str, ...]
@@ -64,7 +64,7 @@ class View:
 
     @property
     def proc(self) -> tuple[str, ...]:
-        """What there is of /proc."""
+        """The parts of /proc that it may read."""
         return tuple(f"/proc/{name}" for name in _PROC)
 
 
@@ -79,7 +79,7 @@ def view(read: Iterable[Path], write: Iterable[Path]) -> View:
     found = (*map(Path, _SYSTEM), *libraries(), *read)
     return View(
         tuple(dict.fromkeys(str(path.absolute()) for path in found if os.access(path, os.R_OK))),
-        # Python looks for modules in the names of a folder.
+        # Python lists a folder to find modules.
         tuple(str(path) for path in _projects() if path.is_dir()),
         tuple(str(path.absolute()) for path in write),
         (*_DEVICES, *gpus),
@@ -89,15 +89,15 @@ def view(read: Iterable[Path], write: Iterable[Path]) -> View:
 def libraries() -> tuple[Path, ...]:
     """Return the folders and files that Python imports from.
 
-    Of a folder on the path that is no installation, such as the root of a project, there are the
-    packages and modules alone: next to them are its settings, its secrets and its data.
+    Of a folder on Python's path that is no installation, such as the root of a project, these are
+    its packages and modules only: settings, secrets and data are next to them.
     """
     installed = [path for root in sorted(_installed()) for path in _without_settings(root)]
     return (*installed, *(path for root in _projects() for path in _modules(root)), *_mapped())
 
 
 def _installed() -> set[Path]:
-    """Return the folders of installations: everything in them is meant to be imported or run."""
+    """Return the folders of installations, which hold nothing but what is imported or run."""
     paths = sysconfig.get_paths()
     names = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
     names |= {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
@@ -111,26 +111,26 @@ def _installed() -> set[Path]:
 
 
 def _parts(root: Path) -> Iterable[Path]:
-    """Return what belongs to an installation: a project's root may be a virtual environment."""
+    """Return the parts of an installation; a project's root may be a virtual environment."""
     return [root / name for name in _ENVIRONMENT] if (root / "pyvenv.cfg").is_file() else [root]
 
 
 def _linked() -> Iterator[Path]:
-    """Yield the folders that the system's linker looks in, and the libraries in use with theirs."""
+    """Yield the folders that the system's linker searches, and those of the libraries in use."""
     for file in Path("/etc/ld.so.conf.d").glob("*.conf"):
         with suppress(OSError):
             yield from _absolute(file.read_text(errors="replace").splitlines())
     with suppress(OSError):
         maps = Path("/proc/self/maps").read_text(errors="replace").splitlines()
         used = {Path(line.split(maxsplit=5)[-1]) for line in maps if ".so" in line}
-        # A module of a project is not in such a folder, and its neighbours are none of it.
+        # A module of a project is in no such folder: its neighbours are not libraries.
         yield from _absolute(
             str(path.parent if path.parent.name in _LIBRARIES else path) for path in used
         )
 
 
 def _projects() -> list[Path]:
-    """Return what else Python imports from: roots of projects, and archives."""
+    """Return the other entries of Python's path: roots of projects, and archives."""
     installed = _installed()
     projects = dict.fromkeys(_absolute(sys.path))
     return [path for path in projects if not installed & {path, *path.parents}]
@@ -167,7 +167,7 @@ def _without_hidden(path: Path, depth: int = 2) -> list[Path]:
     try:
         children = [*path.iterdir()]
     except OSError:
-        return []  # it is somebody else's
+        return []  # another user's
     if _ELSEWHERE & {child.name for child in children}:
         return []
     visible = [child for child in children if not child.name.startswith(".")]
@@ -175,13 +175,13 @@ def _without_hidden(path: Path, depth: int = 2) -> list[Path]:
     if parts == children:
         return [path]
     if len(parts) > _MANY:
-        # Each is named by itself, and so many files are data.
+        # Each would be an entry of its own, and so many files are data.
         return [part for part in parts if part.suffix in _IMPORTABLE or part.is_dir()]
     return parts
 
 
 def _mapped() -> Iterator[Path]:
-    """Yield the packages that setuptools' finders for editable installs know."""
+    """Yield the packages of setuptools' editable installs."""
     for name, module in [*sys.modules.items()]:
         if name.startswith("__editable__"):
             for path in map(Path, getattr(module, "MAPPING", {}).values()):

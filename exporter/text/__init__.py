@@ -1,1 +1,1 @@
-"""Text for people: without passwords, and without control characters."""
+"""Text for people: passwords cut out, control characters escaped."""

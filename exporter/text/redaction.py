@@ -1,12 +1,11 @@
-"""Cuts passwords out of what is shown, logged and recorded.
+"""Cut passwords out of what is shown, logged and recorded.
 
-What is cut of free text: the account and the query of every address, the values of environment
+In free text these are the account and the query of every address, the values of environment
 variables such as ``MLFLOW_TRACKING_TOKEN``, and the accounts of addresses that were given to
-`learn`. Those may be any word, such as ``mlflow``: they are cut where they stand as a whole word of
-at least eight characters, and shorter ones in an address alone.
+`learn`. An account may be any word, such as ``mlflow``: it is cut where it is a whole word of at
+least eight characters; a shorter one only inside an address.
 
-What stlab computed itself, such as a digest or the name of a model, is no free text: whatever the
-password is, it stays as it is.
+Values that stlab computes, such as a digest or a model's name, are no free text and stay.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ __all__ = ["learn", "redact", "redact_addresses", "redact_all", "redact_each"]
 
 CUT = "***"
 
-_SEPARATOR = "\x1f"  # a blank to every pattern here, so that none goes on beyond it
+_SEPARATOR = "\x1f"  # a blank to every pattern here, so that no match crosses it
 _LEAST = 8  # a shorter value may be any word
-# Where a word begins, also after what is escaped in a URL or a string.
+# Where a word begins, also after an escape sequence of a URL or a string.
 _BEGIN = r"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt]))"
 _SECRET = re.compile(rb"PASSWORD|PASSWD|TOKEN|SECRET|(^|_)KEYS?$")
 _NO_SECRET = re.compile(rb"CERT|_(FILE|PATH|ID|URL|URI)$")
-# Each with a bound, or a text that somebody made up would take hours.
+# Each has a bound, since a hostile text would take hours.
 _URL = re.compile(r"\b((?:[A-Za-z][A-Za-z0-9+.\-]{0,30}:/{2,3})+)([^\s'\"<>]+)")
-# The account of a URL; also one whose password holds what it should not hold as it is.
+# The account of a URL, also where its password has characters that should be escaped.
 _ACCOUNT = re.compile(r"[^/?#]*|[^/?#@:]*:(?!\d*[/?#]).*")
 _BARE_ACCOUNT = re.compile(r"(?<![\w/@:.\-])[^\s/@:'\"()]{1,128}:(?!/)[^\s@'\"]{1,256}@(?=[\w\[])")
 _PARAMETER = re.compile(r"([?&;])([^=?&;\s]*)=([^?&;\s'\")]*)")
 _SECRET_PARAMETER = re.compile("pass|pwd|token|secret|key|sig|credential", re.IGNORECASE)
 
-# Fields of our own objects that hold no free text.
+# Fields of stlab's own objects that hold no free text.
 _FACTS = frozenset({
     "alias", "at", "base64", "batching", "bundle", "data", "datatype", "format", "from", "kind",
     "level", "mode", "model", "name", "precision", "release", "report", "run_id", "sha256",
@@ -49,10 +48,10 @@ _learned: set[str] = set()
 
 
 def learn(address: str) -> None:
-    """Remember the account in an address as a secret, however it is written later.
+    """Remember the account in an address as a secret, in every way of writing it.
 
     Args:
-        address: Of a server or a registry, in which nothing else stands before an ``@``.
+        address: The address of a server or a registry; only an account may precede its ``@``.
     """
     account, at, _ = address.partition("://")[2].rpartition("@")
     if not at:
@@ -79,14 +78,14 @@ def redact_addresses(text: str) -> str:
 
 
 def redact_each(texts: Sequence[str]) -> list[str]:
-    """Return texts without secrets, at the price of one: for what is done at every request."""
+    """Return texts without secrets, at the cost of one text: for use in every request."""
     if not texts or any(_SEPARATOR in text for text in texts):
         return [redact(text) for text in texts]
     return redact(_SEPARATOR.join(texts)).split(_SEPARATOR)
 
 
 def redact_all(content: Any) -> Any:
-    """Return an object of ours, as JSON can hold it, with the free text in it redacted.
+    """Return one of stlab's JSON objects with its free text redacted.
 
     Keys that are addresses are redacted as well.
     """
@@ -107,8 +106,8 @@ def _redacted(content: Any, *, is_fact: bool) -> Any:
 
 
 def _known() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    """Return every known secret as it may be written with what finds it, the longest first."""
-    # As bytes, since this is done for every line of a log and decoding takes most of the time.
+    """Return every known secret in all its spellings, each with its pattern, the longest first."""
+    # As bytes: this runs for every line of a log, and decoding would take most of the time.
     values = tuple(os.environb[name] for name in os.environb if _is_secret(name))
     return _forms(values, frozenset(_learned))
 

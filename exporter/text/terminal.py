@@ -1,8 +1,8 @@
-r"""Makes text from outside safe for a terminal and for a log.
+r"""Make text from outside safe for a terminal and for a log.
 
-Names, tags and what servers say may hold anything: escape sequences that colour, move or type, and
-marks that let a line read backwards. Every character that is not shown is written as Python writes
-it, ``\x1b`` for an escape.
+Names, tags and messages of servers may hold escape sequences that colour, move or type, and marks
+that reverse a line. Every invisible character is written as Python writes it: ``\x1b`` for an
+escape.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ def one_line(text: str) -> str:
 
 
 def safe_lines(text: str) -> str:
-    """Return a text whose lines stay lines."""
+    """Return a text of the same lines."""
     return "\n".join(_shown(line) for line in text.split("\n"))
 
 
 def block(text: str) -> str:
-    """Return a text whose lines stay lines, each but the first behind two spaces.
+    """Return a text of the same lines, all but the first indented by two spaces.
 
-    So no line of it can pass for one that this program begins.
+    So no line of it can pass for a line of this program.
     """
     return safe_lines(text).replace("\n", "\n  ")
 
 
 class SafeFormatter(logging.Formatter):
-    """Formats a record as text without secrets, escape sequences and lines of its own."""
+    """Format a record as text without secrets, escape sequences and unindented lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's text."""

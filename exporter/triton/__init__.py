@@ -1,1 +1,1 @@
-"""Triton: what its releases load, a server to run, and the backend that stands in for NVIDIA's."""
+"""Triton: its releases, an embedded server with stand-in backends, and connections to servers."""

@@ -1,32 +1,37 @@
-"""The servers that stand behind one name, each with an address of its own.
+"""Addresses of Triton servers, and the servers behind a name.
 
-Who only asks may ask any of them; whoever loads a model or looks what is served means every one.
+Any server behind a name can answer a request; loading a model, or reading what is served, needs
+every one of them.
 """
 
 from __future__ import annotations
 
+import queue
 import socket
+import threading
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporter.errors import UsageError
 from exporter.text.redaction import learn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["SERVER_NAME", "check_addresses", "expand_addresses", "split_addresses"]
 
 SERVER_NAME = "#"
 """Stands between an address and the name that the server's certificate is for."""
 
+RESOLVE_SECONDS = 5.0
+"""How long the system may take to resolve a name."""
 
-# gRPC's own lists, whose commas belong to the one address.
+# gRPC's own lists of addresses, with commas between them.
 _LISTS = ("ipv4:", "ipv6:")
 
 
 def check_addresses(*urls: str) -> None:
-    """Refuse addresses with an account in them, without a word of it.
+    """Refuse addresses that hold an account, without showing it.
 
     Raises:
         UsageError: One has one.
@@ -46,8 +51,8 @@ def is_loopback(host: str, *, unspecified: bool = False) -> bool:
 
     Args:
         host: A name or an address, without brackets.
-        unspecified: Whether ``0.0.0.0`` and ``::`` count: who connects to them reaches this
-            machine, while who listens on them is reached from every other.
+        unspecified: Whether ``0.0.0.0`` and ``::`` count: connecting to them reaches this machine,
+            while a server that listens on them can be reached from others.
     """
     try:
         address = ip_address(host)
@@ -57,7 +62,7 @@ def is_loopback(host: str, *, unspecified: bool = False) -> bool:
 
 
 def split_addresses(urls: str) -> tuple[str, ...]:
-    """Return the addresses of a text, such as STLAB_TRITON_URL: with blanks or commas between.
+    """Return the addresses in a text such as STLAB_TRITON_URL, separated by blanks or commas.
 
     Raises:
         UsageError: One has an account in it.
@@ -71,7 +76,8 @@ def expand_addresses(urls: Iterable[str]) -> tuple[str, ...]:
 
     Args:
         urls: ``HOST:PORT``, ``grpc://``, ``grpcs://`` or ``dns:///`` addresses. A name of several
-            addresses, as a headless Service of Kubernetes has, is replaced by them.
+            addresses, as a headless Service of Kubernetes has, is replaced by them; one that does
+            not resolve within `RESOLVE_SECONDS` stays as it is.
 
     Raises:
         UsageError: One has an account in it.
@@ -88,10 +94,7 @@ def _behind(url: str) -> list[str]:
     host, _, port = rest.lstrip("/").rpartition(":")
     if not host or not port.isdigit():
         return [url]
-    try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-    except OSError:
-        return [url]  # whoever asks it says so
+    found = _resolve(host.strip("[]"), int(port))
     # A server that has both kinds of address is one server.
     for family in (socket.AF_INET, socket.AF_INET6):
         addresses = sorted({str(entry[4][0]) for entry in found if entry[0] == family})
@@ -102,3 +105,23 @@ def _behind(url: str) -> list[str]:
         if addresses:
             break
     return [url]
+
+
+def _resolve(host: str, port: int) -> Sequence[tuple[Any, ...]]:
+    """Return a name's entries; none where it does not resolve, which connecting to it will say.
+
+    The system's resolver takes no deadline, so a thread waits for it.
+    """
+    found: queue.SimpleQueue[Sequence[tuple[Any, ...]]] = queue.SimpleQueue()
+
+    def resolve() -> None:
+        try:
+            found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError:
+            found.put(())
+
+    threading.Thread(target=resolve, name=f"resolve-{host}", daemon=True).start()
+    try:
+        return found.get(timeout=RESOLVE_SECONDS)
+    except queue.Empty:
+        return ()

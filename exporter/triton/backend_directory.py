@@ -1,8 +1,8 @@
-"""Put together the backends that the embedded server finds.
+"""Lay out the backends for the embedded server.
 
 Triton looks for a backend in ``<backend-directory>/<name>``. The directory is assembled in the
-cache from the server's own python backend, the stub for this Python, and the backends that travel
-in this package. Its name is a hash of what it holds, so an upgrade of the package gets a new one.
+cache from the server's own python backend, the stub for this Python, and the backends that this
+package carries. A hash of its content names it, so an upgrade of the package gets a new one.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from exporter.triton.integrity import Installed, install_checked
 if TYPE_CHECKING:
     from exporter.triton.installation import Progress
 
-__all__ = ["PACKAGED_BACKENDS", "SHELL", "assemble_backends"]
+__all__ = ["SHELL", "assemble_backends"]
 
 PACKAGED_BACKENDS = Path(__file__).parent / "backends"
-"""The backends that travel in this package."""
+"""The backends that this package carries."""
+
+BACKENDS = ("onnxruntime", "pytorch")
 
 SHELL = "shell"
 """The folder of a backend directory that holds a ``bash`` to put first on the server's PATH."""
 
 # The python backend starts its stub by `bash -c " exec STUB MODEL_PATH …"` and quotes nothing
-# (python_backend src/stub_launcher.cc): a model file whose name has a space in it would never be
-# loaded, and one with a semicolon would run commands. This takes the words apart by what they are.
+# (python_backend src/stub_launcher.cc): a model path with a space in it would never load, and one
+# with a semicolon would run commands. This bash splits the command by the known form of its words.
 _BASH = r"""#!/bin/bash
 words='^ exec ([^ ]+) (.*) ([^ ]+) ([0-9]+) ([0-9]+) ([0-9]+) ([^ ]+) ([^ ]+) (.+) ([^ ]+)$'
 if [[ $# -eq 2 && $1 == -c && $2 =~ $words ]]; then exec "${BASH_REMATCH[@]:1}"; fi
@@ -45,8 +47,7 @@ def assemble_backends(
         cache: Where the directory is kept.
         server: The folder ``pytriton/tritonserver`` of the wheel.
         python_version: ``3.11`` and the like; the stub is made for one.
-
-        progress: Told what takes time.
+        progress: Called with what takes time.
 
     Returns:
         The value of ``--backend-directory``, as it was assembled.
@@ -54,22 +55,17 @@ def assemble_backends(
     Raises:
         UnavailableError: The cache cannot be written.
     """
-    files = sorted(
-        path
-        for path in PACKAGED_BACKENDS.rglob("*")
-        if path.is_file() and path.suffix != ".pyc" and path != PACKAGED_BACKENDS / "__init__.py"
-    )
+    files = _layout()
     # The stub is made for the version that runs this, and so is the bytecode.
     digest = hashlib.sha256(f"{server}\n{python_version}\n{_BASH}\n".encode())
-    for path in files:
-        digest.update(f"{path.relative_to(PACKAGED_BACKENDS)}\0".encode())
+    for place, path in sorted(files.items()):
+        digest.update(f"{place}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
-
     final = cache / f"backends-{digest.hexdigest()[:16]}"
 
     def build(folder: Path, _lock: int) -> None:
-        for path in files:
-            target = folder / path.relative_to(PACKAGED_BACKENDS)
+        for place, path in files.items():
+            target = folder / place
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         bash = folder / SHELL / "bash"
@@ -86,6 +82,20 @@ def assemble_backends(
         compileall.compile_dir(folder, quiet=2, stripdir=str(folder), prependdir=str(final))
 
     return install_checked(final, build, progress=progress)
+
+
+def _layout() -> dict[str, Path]:
+    """Return the packaged files by their place in a backend directory.
+
+    Every backend gets the shared package, since Triton puts its own folder alone on Python's path.
+    """
+    shared = [PACKAGED_BACKENDS / "__init__.py", *(PACKAGED_BACKENDS / "shared").glob("*.py")]
+    files = {}
+    for name in BACKENDS:
+        files[f"{name}/model.py"] = PACKAGED_BACKENDS / "model.py"
+        for path in (*shared, *(PACKAGED_BACKENDS / name).glob("*.py")):
+            files[f"{name}/stlab_backends/{path.relative_to(PACKAGED_BACKENDS)}"] = path
+    return files
 
 
 def _link(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""A client of a live Triton server, whose errors are the exporter's own."""
+"""Clients of live Triton servers that raise the exporter's own errors."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def make_client(url: str, timeout: float) -> TritonClient:
     """Return a client of a server that the user named, with the environment's credentials for it.
 
     Args:
-        url: The server's gRPC address; see `expand_addresses` for what may stand behind it.
+        url: The server's gRPC address, of any form that `expand_addresses` takes.
         timeout: Seconds that a call may take.
 
     Raises:
-        ValueError: It is not an address, or what is named as a certificate is none.
-        UsageError: It has an account in it, or the credentials make no sense.
+        ValueError: It is not an address, or a certificate is invalid.
+        UsageError: It holds an account, or the credentials are incomplete.
     """
     check_addresses(url)
     return TritonClient(timeout=timeout, **Credentials.of().for_server(url))
@@ -43,7 +43,7 @@ def make_client(url: str, timeout: float) -> TritonClient:
 def connect(
     url: str, *, option: str = "--triton-url", timeout: float = CALL_SECONDS
 ) -> Iterator[TritonClient]:
-    """Open a client of a server that answers.
+    """Open a client of a live server.
 
     Args:
         url: The server's gRPC address.
@@ -52,9 +52,9 @@ def connect(
 
     Raises:
         UsageError: It is not an address.
-        UnavailableError: Nothing answers there, or no longer.
-        ConflictError: The server wants credentials.
-        ValidationFailedError: It refuses a call that should have gone well.
+        UnavailableError: No server answers there, or the connection was lost.
+        ConflictError: The server requires credentials.
+        ValidationFailedError: It rejects a valid call.
     """
     try:
         client = make_client(url, timeout)
@@ -68,7 +68,7 @@ def connect(
                 raise UnavailableError(
                     f"no Triton server answers at {url}",
                     hint=f"Start it, or correct {option} (the gRPC port, 8001 by default). "
-                    "With TLS it wants grpcs:// or STLAB_TRITON_CA, and perhaps STLAB_TRITON_CERT.",
+                    "With TLS it needs grpcs:// or STLAB_TRITON_CA, and perhaps STLAB_TRITON_CERT.",
                 )
             yield client
         except (Unavailable, DeadlineExceeded) as error:
@@ -78,7 +78,7 @@ def connect(
             ) from error
         except PermissionDenied as error:
             raise ConflictError(
-                f"the Triton server at {url} wants credentials: {error.message}",
+                f"the Triton server at {url} requires credentials: {error.message}",
                 hint="Set STLAB_TRITON_KEY to the key of its restricted protocols. Commands of the "
                 "user who started it with stlab serve on this machine need none: name it as "
                 "localhost:PORT.",

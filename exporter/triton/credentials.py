@@ -1,6 +1,6 @@
-"""What a Triton server is shown by its clients: the key of its restricted protocols, certificates.
+"""Credentials for Triton servers: the key of restricted protocols, and certificates.
 
-All of it is the environment's, and goes to the servers that the user names; a private server gets
+They come from the environment and go to the servers that the user names; a private server gets
 none.
 """
 
@@ -25,14 +25,15 @@ __all__ = ["Credentials"]
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the environment has for Triton servers; nothing by default.
+    """Credentials for Triton servers; empty by default.
 
     Attributes:
         key: ``STLAB_TRITON_KEY``, the secret of the restricted protocols.
         authorities: ``STLAB_TRITON_CA``, the authorities that sign servers' certificates, as PEM
             or a file of it; gRPC's own by default.
-        certificate: ``STLAB_TRITON_CERT``, the client's certificate likewise, for mutual TLS.
-        private_key: ``STLAB_TRITON_CERT_KEY``, the key to it likewise.
+        certificate: ``STLAB_TRITON_CERT``, the client's certificate for mutual TLS, as PEM or a
+            file of it.
+        private_key: ``STLAB_TRITON_CERT_KEY``, its key, as PEM or a file of it.
     """
 
     key: str = field(default="", repr=False)
@@ -42,7 +43,7 @@ class Credentials:
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> Credentials:
-        """Return those of an environment.
+        """Return the credentials in an environment.
 
         Raises:
             UsageError: A file cannot be read, or one of certificate and key is missing.
@@ -68,9 +69,9 @@ class Credentials:
         )
 
     def for_server(self, url: str) -> dict[str, Any]:
-        """Return how `TritonClient` and `AsyncTritonClient` open a server, its address included.
+        """Return the arguments of `TritonClient` and `AsyncTritonClient` for a server.
 
-        A server on this machine that stlab started is given its key, where none is set.
+        A server that stlab started on this machine gets its own key, unless one is set.
 
         Args:
             url: Its address, perhaps with `SERVER_NAME` and a name after it.
@@ -79,21 +80,21 @@ class Credentials:
         arguments = self.arguments(name, encrypted=address.startswith("grpcs://"))
         port = None if arguments else local_port(address)
         if port is not None:
-            # By number: localhost may have a second address, which is somebody else's.
+            # By number: localhost may also be ::1, where another user's server may listen.
             address = f"127.0.0.1:{port}"
             arguments["headers"] = LocalKey(port)
         return {"url": address, **arguments}
 
     def arguments(self, server_name: str = "", *, encrypted: bool = False) -> dict[str, Any]:
-        """Return them as `TritonClient` and `AsyncTritonClient` take them.
+        """Return the credentials as arguments of `TritonClient` and `AsyncTritonClient`.
 
         Args:
-            server_name: The name that the server's certificate is for, where its address is none.
-            encrypted: Whether the address says so.
+            server_name: The name in the server's certificate, where the address has another.
+            encrypted: Whether the address asks for TLS.
         """
         arguments: dict[str, Any] = {}
         if self.key:
-            arguments["restricted"] = {KEY_NAME: self.key}
+            arguments["protocol_keys"] = {KEY_NAME: self.key}
         if self.authorities or self.certificate or (server_name and encrypted):
             arguments["tls"] = TLS(
                 root_certificates=_pem(self.authorities),

@@ -1,7 +1,7 @@
-"""The flags that stlab starts every tritonserver with, and how the user's flags join them.
+"""The flags that stlab starts every tritonserver with, merged with the user's flags.
 
-A flag of the user's replaces the one of the same name, but for those that restrict an API: what the
-user's leave open stays closed.
+A user's flag replaces the one of the same name, except for those that restrict an API: an API that
+the user's flags leave open stays closed.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ LOOPBACK = (
     "--grpc-address=127.0.0.1",
     "--metrics-address=127.0.0.1",
 )
-"""Keeps every endpoint to this machine; tritonserver's own default is every network there is.
+"""Flags that bind every endpoint to this machine; tritonserver's default is every network.
 
-Loopback is not a boundary inside the machine: every user reaches it, and so does every web page
-that a browser on it shows, by a request which needs no permission of the server. What they may not
-do takes a key: see `CONTROL`.
+Loopback is no boundary inside the machine: every user reaches it, and so does every web page in a
+browser on it, by requests that need no permission of the server. What they may not do needs a key:
+see `CONTROL`.
 """
 
 CONTROL = ("model-repository", "shared-memory", "trace", "logging")
-"""What takes the key: loading models, whose files may be code, and writing to memory and files.
+"""The APIs that need the key: they load models, whose files may be code, or write memory and files.
 
-Inference, health, metadata, configurations and statistics are open to whoever reaches the server.
+Inference, health, metadata, configurations and statistics are open to every client.
 """
 
 KEY_NAME = "stlab"
@@ -70,7 +70,7 @@ def safe_flags(runtime: Runtime) -> list[str]:
         *LOOPBACK,
         "--disable-auto-complete-config",
         "--strict-readiness=true",
-        # Percentiles beside the sums that Triton counts anyway.
+        # Percentiles, in addition to Triton's sums.
         "--metrics-config=summary_latencies=true",
         # More threads than cores only take turns; one alone would be blocked by a model's load.
         f"--http-thread-count={max(2, min(8, os.cpu_count() or 2))}",
@@ -125,7 +125,7 @@ def flag_names(arguments: Sequence[str]) -> set[str]:
 
 
 def merge_flags(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
-    """Return ``theirs`` after those of ``ours`` that they do not replace.
+    """Return those of ``ours`` that ``theirs`` do not replace, then ``theirs``.
 
     Args:
         ours: Flags of the form ``--name=value`` or ``--name``.

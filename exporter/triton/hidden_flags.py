@@ -1,12 +1,12 @@
 """Start a program with flags that other users of the machine cannot read.
 
-``/proc/<pid>/cmdline`` is for everybody, and tritonserver takes its keys on the command line alone.
-``/proc/<pid>/environ`` is for the owner alone. So the flags travel in the environment, and when the
-program is loaded but has not run a single instruction, a short-lived tracer points its arguments
-to them. Nothing that a list of processes shows ever holds the key.
+Every user can read ``/proc/<pid>/cmdline``, and tritonserver takes its keys on the command line
+only. Only the owner can read ``/proc/<pid>/environ``. So the environment holds the flags, and when
+the program is loaded but has not run a single instruction, a short-lived tracer points its
+arguments to them. No list of processes ever shows the key.
 
 A variable ``STLAB_HIDDEN_<n>`` holds the text of argument n; the program does not inherit it. Run
-as a script, this module needs the standard library alone::
+as a script, this module only needs the standard library::
 
     python -I -S hidden_flags.py PROGRAM ARGUMENT…
 
@@ -58,11 +58,10 @@ def hide(command: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def execute(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     """Become a program whose hidden arguments are in the environment.
 
-    Where the kernel or a container forbids it, that is said on stderr, and the arguments are passed
-    for everybody to see.
+    Where the kernel or a container forbids it, the arguments stay visible; a warning says so.
 
     Raises:
-        OSError: There is no such program.
+        OSError: The program does not exist.
     """
     found = {name: value for name, value in environment.items() if name.startswith(HIDDEN)}
     plain = {name: value for name, value in environment.items() if name not in found}
@@ -84,7 +83,7 @@ def execute(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
 
 
 def _require_binary(program: str) -> None:
-    """Refuse a script: it would hand its arguments on to another program."""
+    """Reject a script: it would pass its arguments on to another program."""
     with open(program, "rb") as file:  # noqa: PTH123 - pathlib takes as long to import as all else
         if file.read(4) != b"\x7fELF":
             raise OSError(f"{program} is a script")
@@ -101,7 +100,7 @@ def _be_traced() -> None:
     with ours, theirs:
         middle = os.fork()
         if middle == 0:
-            # The tracer is nobody's child, so that the program has none to bury.
+            # The tracer is an orphan, so that the program has no child to wait for.
             if os.fork() == 0:
                 ours.close()
                 _trace(process, theirs)

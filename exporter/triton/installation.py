@@ -1,9 +1,9 @@
-"""Install Python packages into a folder of the cache: once, whole or not at all.
+"""Install Python packages into a folder of the cache, once and completely.
 
-A folder that exists is complete: packages are installed into a sibling folder, which gets its name
-by one rename. One process at a time installs a folder; it holds a lock that its children inherit,
-so that a ``pip`` whose parent was killed is waited for, not raced. What an interrupted
-installation left is removed by the next one.
+A folder that exists is complete: packages are installed into a sibling folder, which is then
+renamed. One process at a time installs a folder. Its children inherit its lock, so another process
+waits for a ``pip`` whose parent was killed. The next installation removes what an interrupted one
+left.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TAIL_LINES = 15
 
 
 def cache_directory() -> Path:
-    """Return where runtimes are kept: ``STLAB_CACHE``, by default ``~/.cache/stlab``.
+    """Return the folder of runtimes: ``STLAB_CACHE``, by default ``~/.cache/stlab``.
 
     Raises:
         UsageError: It is below a home folder, and this user has none.
@@ -51,9 +51,9 @@ def cache_directory() -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder of the cache, which no other user can write whatever the umask is.
+    """Make a folder of the cache that other users cannot write, whatever the umask is.
 
-    Folders that are there stay as they are.
+    Folders that exist stay as they are.
 
     Raises:
         OSError: It cannot be made.
@@ -78,11 +78,11 @@ def install_once(
 
     Args:
         folder: The final place.
-        build: Fills an empty folder; gets that folder and the descriptor of the lock, which it
-            hands on to the processes it starts.
-        usable: Whether a finished folder still serves, for instance whether the interpreter that
-            it refers to is still there.
-        progress: Told when another installation is waited for.
+        build: Fills an empty folder; gets that folder and the descriptor of the lock, which the
+            processes that it starts inherit.
+        usable: Whether a finished folder still works; the interpreter that it refers to may have
+            been removed.
+        progress: Called while another installation runs.
 
     Returns:
         The folder, complete.
@@ -104,7 +104,7 @@ def install_once(
                 build(partial, lock)
                 partial.chmod(0o755)
                 if folder.exists():
-                    # A server that runs from it finds the new one in its place at once.
+                    # A running server finds the new folder in its place at once.
                     folder.rename(partial.with_name(f"{partial.name}-old"))
                 partial.rename(folder)
             finally:
@@ -144,7 +144,7 @@ def install_environment(folder: Path, packages: Sequence[str], lock: int) -> Non
         lock: Descriptor that the processes inherit.
 
     Raises:
-        UnavailableError: The environment cannot be made, or a package not be had.
+        UnavailableError: The environment cannot be made, or a package cannot be installed.
     """
     own_pip = importlib.util.find_spec("pip") is None
     make = [sys.executable, "-m", "venv", *([] if own_pip else ["--without-pip"]), str(folder)]
@@ -163,13 +163,13 @@ def install_packages(folder: Path, packages: Sequence[str], lock: int) -> None:
         lock: Descriptor that the processes inherit.
 
     Raises:
-        UnavailableError: A package cannot be had.
+        UnavailableError: A package cannot be installed.
     """
     if importlib.util.find_spec("pip") is not None:
         _pip_install(_current_pip(), ["--no-compile", "--target", str(folder)], packages, lock)
         return
     with tempfile.TemporaryDirectory(prefix="stlab-pip-") as scratch:
-        _run([sys.executable, "-m", "venv", scratch], lock, "No pip can be had")
+        _run([sys.executable, "-m", "venv", scratch], lock, "No pip can be installed")
         pip = [str(Path(scratch) / "bin" / "python3"), "-m", "pip"]
         _pip_install(pip, ["--no-compile", "--target", str(folder)], packages, lock)
 
@@ -191,7 +191,7 @@ def _run(command: Sequence[str], lock: int, failure: str) -> None:
     environment = {
         key: value
         for key, value in os.environ.items()
-        # A prefix or target of the user's would send the packages elsewhere.
+        # The user's prefix or target would send the packages elsewhere.
         if key not in {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX"}
     }
     done = subprocess.run(

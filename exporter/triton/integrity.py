@@ -1,12 +1,12 @@
 """Folders of the cache that hold exactly what was installed into them.
 
-Beside a folder lies the digest of every file, written when it was installed. Before a server runs
-from it, each file must be there with its digest, and none besides: a module that was added is run
-as well. Size, times and inode decide whether a file has to be read again: its ctime is the kernel's
-and cannot be set to an earlier one. A folder that differs is installed again.
+An installation records the digest of every file next to the folder. Before a server runs from it,
+each file must exist with its digest, and no other file: an added module would run as well. A file
+is only read again if its size, times or inode changed, since the kernel lets no process set a ctime
+back. A folder that differs is installed again.
 
-This finds damage, and what a process did that may write in the cache but not forge the record. One
-that has all of the user's rights can forge both; a model's process has them not.
+This detects damage, and changes by a process that can write the cache but not the record. A process
+with all of the user's rights can forge both; a model's process has fewer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A file, a link or a folder: what is in it, and what tells that nobody wrote to it since."""
+    """A file, link or folder: its content, and the stamp that changes when it is written."""
 
     content: str
     mode: int
@@ -73,7 +73,7 @@ class Installed:
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
-        """Return what was recorded of a folder; None where there is no record to go by."""
+        """Return the record of a folder; None where it is missing or not trustworthy."""
         file = _record(folder)
         try:
             if not _is_safe(file.stat()):
@@ -101,11 +101,11 @@ class Installed:
         partial.replace(file)
 
     def differences(self) -> list[str]:
-        """Return the paths of what is not as it was installed; empty where all is."""
+        """Return the paths that are not as they were installed."""
         return self._compared()[0]
 
     def check(self) -> None:
-        """Make sure that the folder is as it was when it was last looked at.
+        """Check that the folder is as it was recorded.
 
         Raises:
             UnavailableError: It is not.
@@ -119,7 +119,7 @@ class Installed:
             )
 
     def still_holds(self) -> bool:
-        """Tell whether nothing differs, and note what only looks different, as a copy does."""
+        """Whether nothing differs; stamps that only a copy changed are recorded."""
         changed, fresh = self._compared()
         if not changed and fresh is not None:
             with suppress(OSError):
@@ -169,7 +169,7 @@ def install_checked(
                 logger.warning("%s is damaged (%s): installing it again", folder, changed[0])
         build(partial, lock)
         _keep_others_out(partial)
-        # The record first: it holds for nothing but the folder that takes its name next.
+        # The record first: it is only valid for the folder that is renamed next.
         Installed(folder, Installed.of(partial).entries).save()
 
     install_once(folder, install, usable=holds, progress=progress)
@@ -183,10 +183,10 @@ def install_checked(
 
 
 def check_owner(folder: Path) -> None:
-    """Refuse a cache that others can write, whose files a server would run.
+    """Reject a cache that other users can write, since a server runs its files.
 
     Raises:
-        ConflictError: Others can.
+        ConflictError: Other users can write it.
     """
     with suppress(OSError):  # whatever else is wrong with it, installing says
         status = folder.stat()
@@ -195,7 +195,7 @@ def check_owner(folder: Path) -> None:
             raise ConflictError(
                 f"stlab's cache {folder} {whose or 'can be written by everybody'}, "
                 "and programs in it are run",
-                hint="Set STLAB_CACHE to a folder of your own that nobody else can write"
+                hint="Set STLAB_CACHE to a folder of your own that no other user can write"
                 + _way_out(folder, status),
             )
 
@@ -204,7 +204,7 @@ def _way_out(folder: Path, status: os.stat_result) -> str:
     if status.st_uid == os.geteuid():
         return f", or take the right away: chmod go-w {folder}"
     if status.st_mode & stat.S_IWOTH:
-        # A volume that was made for us, such as an emptyDir of Kubernetes.
+        # A volume such as an emptyDir of Kubernetes.
         return f", such as {folder / 'stlab'}, which stlab makes"
     return ""
 

@@ -1,11 +1,10 @@
 """The keys of this user's own servers, each in a file that only this user can read.
 
-A server that is started on a port gets a new key, written to ``<cache>/servers/<host>-<port>.key``
-for as long as it runs, and stlab's commands find it there when they are given ``localhost:<port>``.
-A key is worth nothing once its server is gone, so a file that was left behind does no harm, and
-neither does a key that is sent to whoever took the port since. It is sent to 127.0.0.1 alone: that
-is the address which the server holds, while ``localhost`` may also be ``::1``, where somebody else
-may listen.
+A server on a port gets a new key, which ``<cache>/servers/<host>-<port>.key`` holds as long as the
+server runs; stlab's commands read it there for ``localhost:<port>``. A key is worthless once its
+server has ended, so neither a leftover file nor a key sent to the port's next owner does harm. It
+is sent to 127.0.0.1 only: that is the address which the server holds, while ``localhost`` may also
+be ``::1``, where another user may listen.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ __all__ = ["LocalKey", "ServerKey", "claim_key", "local_port"]
 
 _PORT = re.compile(r"[0-9]{1,5}")
 _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
-# With any of these nobody else can listen on 127.0.0.1, to which clients send the key.
+# With any of these no other server can listen on 127.0.0.1, to which clients send the key.
 _HOLD_LOOPBACK = ("127.0.0.1", "0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 _LOCAL = re.compile(r"(?:grpc://)?(?:localhost|127\.0\.0\.1):([0-9]{1,5})")
 
@@ -121,7 +120,7 @@ class ServerKey:
 
 
 class LocalKey:
-    """Finds the key of whichever server of this user is running on a port.
+    """Reads the key of this user's server on a port, whichever is running.
 
     Args:
         port: The server's gRPC port.
@@ -133,7 +132,7 @@ class LocalKey:
         self._headers: dict[str, str | bytes] = {}
 
     def __call__(self) -> dict[str, str | bytes]:
-        """Return the headers to send; none where there is no file, or one that is not trusted."""
+        """Return the headers to send; none where the file is missing or not trustworthy."""
         try:
             found = self._path.lstat()
         except OSError:
@@ -151,11 +150,11 @@ def claim_key(arguments: Sequence[str], *, say: Callable[[str], None]) -> Server
 
     Args:
         arguments: tritonserver's flags.
-        say: Told where stlab's commands will not find the key.
+        say: Called with a warning where stlab's commands will not find the key.
     """
     key = ServerKey.for_server(arguments)
     if key.problem:
-        say(f"nobody has the key of this server ({key.problem}); choose one by STLAB_TRITON_KEY")
+        say(f"no client has this server's key ({key.problem}); set one in STLAB_TRITON_KEY")
     return key
 
 
@@ -166,7 +165,7 @@ def _path(port: int) -> Path:
 
 
 def _locked(path: Path) -> int | None:
-    """Open a key's file for the one server that may write it; None where there is one."""
+    """Open and lock a key's file for its server; None where another server holds it."""
     while True:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         file = os.open(path, flags, 0o600)
@@ -192,8 +191,8 @@ def _read(path: Path) -> str:
         return ""
     with os.fdopen(file, "rb") as stream:
         found = os.fstat(file)
-        ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
-        if not ours or found.st_mode & 0o077:
+        private = stat.S_ISREG(found.st_mode) and not found.st_mode & 0o077
+        if not private or found.st_uid != os.geteuid():
             return ""
         key = stream.read(64).decode(errors="replace")
     return key if _KEY.fullmatch(key) else ""

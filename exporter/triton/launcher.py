@@ -1,8 +1,8 @@
 """A command that is ``tritonserver``: ``python -m exporter.triton.launcher``.
 
-Everything after it is handed on as it is. Where it names none, the backend directory is added, and
-the loopback addresses to listen on. Shared memory, tracing and logging take a key, and so does the
-model repository in explicit mode: see `exporter.triton.keys.claim_key`. The target release is
+It passes its arguments on. Unless they set them, it adds the backend directory and the loopback
+addresses to listen on. Shared memory, tracing and logging need a key, and so does the model
+repository in explicit mode: see `exporter.triton.keys.claim_key`. The target release is
 ``STLAB_TRITON_RELEASE`` or the default.
 """
 
@@ -53,7 +53,7 @@ def install_launcher(bin_directory: Path) -> Path | None:
         bin_directory: Of a virtual environment in which this package is installed.
 
     Returns:
-        The launcher, or None where a tritonserver that is not ours lies there or on ``PATH``.
+        The launcher, or None where another tritonserver is there or on ``PATH``.
     """
     launcher = bin_directory / "tritonserver"
     if launcher.is_symlink() or launcher.exists():
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _closed(command: list[str], given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the command with a key for what takes one, and the variables that hide it."""
+    """Return the command with a key for the closed APIs, and the variables that hide it."""
     try:
         key = claim_key(command, say=_say)
     except StlabError as error:

@@ -1,4 +1,4 @@
-"""Reads, renders and compares ``config.pbtxt`` by the official protobuf.
+"""Read, render and compare ``config.pbtxt`` with the official protobuf.
 
 Source: triton-inference-server/common protobuf/model_config.proto.
 """
@@ -55,10 +55,10 @@ def with_versions(config: pb.ModelConfig, versions: Iterable[int]) -> pb.ModelCo
 
 
 def differences(ours: pb.ModelConfig, served: pb.ModelConfig) -> list[str]:
-    """Return what the server sees otherwise than we wrote it.
+    """Return the fields that the server reads differently from what stlab wrote.
 
-    What we left out is the server's own to fill in, but for whether and how rows are batched: there
-    a zero means never.
+    The server may fill in what stlab left out, except whether and how rows are batched: there a
+    zero means never.
     """
     found = _differences(ours, served, "")
     if ours.max_batch_size == 0 != served.max_batch_size:
@@ -70,10 +70,10 @@ def differences(ours: pb.ModelConfig, served: pb.ModelConfig) -> list[str]:
 
 
 def _differences(ours: Any, served: Any, path: str) -> list[str]:
-    """Return the fields that we set and the server sees otherwise.
+    """Return the fields that stlab set and the server reads differently.
 
     Args:
-        ours: A message that we wrote.
+        ours: A message that stlab wrote.
         served: The same message as the server reports it.
         path: The name of the message, for the result.
     """

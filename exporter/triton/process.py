@@ -1,9 +1,9 @@
 """A tritonserver process that cannot outlive its owner.
 
-The server is a member of a process group that a small guardian leads. The guardian waits on a pipe
+The server belongs to a process group that a small guardian leads. The guardian waits on a pipe
 whose other end only the owner holds, so that the group is killed and its shared memory removed
-however the owner ends, ``kill -9`` included. (A signal on the parent's death would not do: it is
-sent when the *thread* that started the server ends.)
+however the owner ends, ``kill -9`` included. (A parent-death signal would not do: it is sent when
+the *thread* that started the server ends.)
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ import secrets
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from exporter.errors import UnavailableError
 from exporter.triton import hidden_flags
 from exporter.triton.hidden_flags import hide
-from exporter.triton.runtime import SHELL_SAFE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from exporter.triton.runtime import Runtime
 
-__all__ = ["GuardedProcess", "shell_safe"]
+__all__ = ["GuardedProcess"]
 
 # The first line is the server's pid. A second one says that the server has ended; without it the
 # owner is gone, and the server is killed and its end waited for (a while: some containers' first
@@ -69,9 +68,9 @@ class GuardedProcess:
         Args:
             runtime: What to run.
             arguments: Its flags, but for the name of its shared memory.
-            environment: What it gets beside what the runtime needs.
-            output: Where both of its outputs go; ours where it is None.
-            scratch: The owner's folder, removed for it if it was killed.
+            environment: Its environment, in addition to the runtime's.
+            output: The file for stdout and stderr; this process's own where it is None.
+            scratch: The owner's folder, which the guardian removes if the owner is killed.
 
         Raises:
             UnavailableError: It cannot be started.
@@ -82,7 +81,7 @@ class GuardedProcess:
         try:
             guardian = subprocess.Popen(
                 ["/bin/sh", "-c", _GUARDIAN, "guardian", prefix, str(scratch)],
-                # Said outright: ours may move in memory while another thread changes it, and a
+                # Explicit: this process's may move in memory while another thread sets it, and a
                 # process that is started just then fails with EFAULT.
                 env={"PATH": os.environ.get("PATH", os.defpath)},
                 stdin=subprocess.PIPE,
@@ -108,7 +107,7 @@ class GuardedProcess:
                 f"tritonserver cannot be started: {error}.",
                 hint="Check the tritonserver on PATH; without one, the embedded server is used.",
             ) from error
-        # Its threads hand requests to each other; each need not interrupt the one that woke it.
+        # Its threads pass requests on; a woken thread need not preempt the one that woke it.
         with contextlib.suppress(OSError):
             os.sched_setscheduler(server.pid, os.SCHED_BATCH, os.sched_param(0))
         if guardian.stdin is not None:
@@ -141,20 +140,3 @@ def _release(guardian: subprocess.Popen[bytes], last_word: bytes) -> None:
     if guardian.stdin is not None and not guardian.stdin.closed:
         with contextlib.suppress(OSError):
             guardian.communicate(last_word)
-
-
-def shell_safe(repository: str, scratch: Path) -> str:
-    """Return a repository by a name that a shell does not take apart.
-
-    The python backend hands the path of a model to a shell without quotes, so that a model below a
-    folder with a space in its name cannot be loaded.
-
-    Args:
-        repository: A local folder or an object-store URL.
-        scratch: An existing folder for a symbolic link, where one is needed.
-    """
-    if "://" in repository or SHELL_SAFE.fullmatch(repository):
-        return repository
-    link = scratch / "repository"
-    link.symlink_to(Path(repository).absolute(), target_is_directory=True)
-    return str(link)

@@ -1,7 +1,7 @@
-"""What each Triton release can load.
+"""The model formats that each Triton release can load.
 
-A model is exported for one *target* release. The table says which ONNX Runtime that release
-carries, and so which opset and IR version it reads, before anything is converted or started.
+A model is exported for one *target* release. The table gives that release's ONNX Runtime, and so
+the opset and IR version that it reads, before anything is converted or started.
 
 Source: the release notes and the framework support matrix of the Triton containers. Within a run
 of releases that share a minor version of ONNX Runtime, which patch came with which container is an

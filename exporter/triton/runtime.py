@@ -1,9 +1,9 @@
 """A tritonserver to run: the one on ``PATH``, or one installed on first use.
 
-The wheel ``nvidia-pytriton`` carries a genuine server with the python backend; the rest of it is
-not used. It is joined by ONNX Runtime in the exact version of the target release, in an
-environment of its own, so that a model which is too new for production fails here too. torch, for
-TorchScript models, is this package's own: it lies there in any case, so no export pays for it.
+The wheel ``nvidia-pytriton`` carries NVIDIA's server with the python backend; nothing else of it is
+used. ONNX Runtime, in the exact version of the target release, is installed into an environment of
+its own, so that a model which is too new for production fails here too. TorchScript models use the
+torch that stlab itself depends on.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LAUNCHER_MARK",
-    "SHELL_SAFE",
     "Runtime",
     "describe_runtime",
     "ensure_runtime",
@@ -44,10 +43,10 @@ __all__ = [
 ]
 
 LAUNCHER_MARK = "stlab-tritonserver-launcher"
-"""Stands in our own launcher, by which it is told from a real server."""
+"""A mark in the launcher's text, which distinguishes it from a real server."""
 
-SHELL_SAFE = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
-"""Paths that the python backend, which hands them to a shell without quotes, can use."""
+# The python backend first tries its stub by a shell, without quotes around the path.
+_SHELL_SAFE = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
 
 # Of the cache. An older stlab's folder, triton, has no record of its files.
 _FOLDER = "runtime"
@@ -71,9 +70,9 @@ class Runtime:
         backend_directory: The value of ``--backend-directory``, where it is not the server's own.
         environment: To be merged over ``os.environ``.
         onnxruntime: The version of ONNX Runtime behind the ``onnxruntime`` backend; empty where
-            the server is not ours.
-        embedded: Whether it was installed by us.
-        installed: The folders that it runs from, where it was.
+            the server is not the embedded one.
+        embedded: Whether stlab installed it.
+        installed: The folders that an embedded server runs from.
     """
 
     executable: Path
@@ -84,7 +83,7 @@ class Runtime:
     installed: tuple[Installed, ...] = ()
 
     def check(self) -> None:
-        """Make sure that every file it runs is the one that was installed.
+        """Check that every file that it runs is the one that was installed.
 
         Raises:
             UnavailableError: One was changed since the runtime was looked up.
@@ -125,13 +124,13 @@ def ensure_runtime(release: Release, *, progress: Callable[[str], None] | None =
 
     Args:
         release: The target release, whose ONNX Runtime is used.
-        progress: Told in a few words what takes time.
+        progress: Called with a short description of what takes time.
 
     Returns:
         The runtime. A server on ``PATH`` is preferred, whatever its version.
 
     Raises:
-        UnavailableError: There is no server for this platform or Python, or it cannot be had.
+        UnavailableError: No server exists for this platform or Python, or it cannot be installed.
         ConflictError: Others can write where it is installed.
     """
     found = find_tritonserver()
@@ -183,10 +182,10 @@ def ensure_runtime(release: Release, *, progress: Callable[[str], None] | None =
 
 
 def describe_runtime(release: Release) -> str:
-    """Return in words what `ensure_runtime` would give; installs nothing.
+    """Describe what `ensure_runtime` would return, without installing it.
 
     Raises:
-        UnavailableError: There is no server for this platform or Python.
+        UnavailableError: No server exists for this platform or Python.
     """
     found = find_tritonserver()
     if found is not None:
@@ -206,7 +205,7 @@ def _environment(
     inherited = os.environ.get("LD_LIBRARY_PATH")
     torch = importlib.util.find_spec("torch")
     return {
-        # Where the pytorch backend, and nothing but it, gets torch from: see its lending.py.
+        # Only the pytorch backend imports torch from there: see its lending.py.
         **({"STLAB_TORCH": str(Path(torch.origin).parents[1])} if torch and torch.origin else {}),
         "LD_LIBRARY_PATH": os.pathsep.join([*libraries, *([inherited] if inherited else [])]),
         # The python backend runs in the environment of the python3 that it finds first.
@@ -214,7 +213,7 @@ def _environment(
             [str(backends / SHELL), str(python / "bin"), os.environ.get("PATH", os.defpath)]
         ),
         "VIRTUAL_ENV": str(python),
-        # Nothing of the caller's Python may leak in: another numpy gives wrong values.
+        # The caller's Python must not leak in: another numpy gives wrong values.
         "PYTHONHOME": "",
         "PYTHONPATH": "",
         "PYTHONNOUSERSITE": "1",
@@ -228,17 +227,17 @@ def _environment(
 
 
 def _require_cache() -> Path:
-    """Return the cache, whose name must survive the shell that the python backend hands it to.
+    """Return the cache.
 
     Raises:
-        UnavailableError: It would not.
+        UnavailableError: A shell would not take its path as one word.
         ConflictError: Others can write in it.
     """
     cache = cache_directory().absolute()
-    if not SHELL_SAFE.fullmatch(str(cache)):
+    if not _SHELL_SAFE.fullmatch(str(cache)):
         raise UnavailableError(
-            f"The embedded Triton cannot run from {cache}, whose name a shell would take apart.",
-            hint="Set STLAB_CACHE to a folder without spaces and special characters in its name.",
+            f"the embedded Triton cannot run from {cache}: it passes that path to a shell unquoted",
+            hint="Set STLAB_CACHE to a folder without spaces and special characters in its path.",
         )
     for folder in (cache, cache / _FOLDER):
         check_owner(folder)

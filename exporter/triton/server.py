@@ -1,8 +1,8 @@
-"""A tritonserver of this process's own, which ends when its owner does.
+"""A tritonserver that belongs to this process and ends with it.
 
 Its ports are on loopback, where other users of the machine can send inference requests but need a
-key for more. With ``private`` it has no port at all: it serves gRPC on a socket in a folder that no
-other user may enter.
+key for more. A private one has no port: it serves gRPC on a socket in a folder that no other user
+may enter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from exporter.errors import ConflictError, UnavailableError
 from exporter.system.environment import minimal_environment
 from exporter.triton.flags import KEY_NAME, key_flags, merge_flags, safe_flags
 from exporter.triton.keys import ServerKey
-from exporter.triton.process import GuardedProcess, shell_safe
+from exporter.triton.process import GuardedProcess
 from triton_client import TritonClient
 from triton_client.errors import TritonClientError
 
@@ -43,16 +43,16 @@ _LONGEST_SOCKET = 107
 
 @dataclass(slots=True)
 class _Ports:
-    """Ports as asked for (0: any) and as taken."""
+    """Ports as requested (0: any) and as taken."""
 
-    asked: tuple[int, int, int]
+    requested: tuple[int, int, int]
     taken: tuple[int, int, int] = (0, 0, 0)
 
     def take(self) -> None:
-        """Choose a free port wherever none was asked for."""
+        """Choose a free port wherever any will do."""
         with contextlib.ExitStack() as stack:
             chosen = []
-            for port in self.asked:
+            for port in self.requested:
                 probe = stack.enter_context(socket.socket())
                 if not port:
                     probe.bind(("127.0.0.1", 0))
@@ -102,15 +102,15 @@ class TritonServer:
             http_port: 0 for any free port, as for the other two.
             grpc_port: See ``http_port``.
             metrics_port: See ``http_port``.
-            extra_args: Further flags; they win over ours.
+            extra_args: Further flags, which replace the default ones.
             log_path: Where the server's log goes; a temporary file by default.
-            environment: Its environment but for what the runtime needs; by default nothing that
-                may be a secret.
+            environment: Its environment, in addition to the runtime's; the default has no
+                secrets.
             private: Whether only this user can reach it: by gRPC, and not by a port.
 
         Returns:
             The server, not yet live. Where a port was left open, the URLs are final only once
-            :meth:`wait_live` has returned: a port that somebody else took meanwhile is replaced.
+            :meth:`wait_live` has returned: a port that another process took meanwhile is replaced.
 
         Raises:
             UnavailableError: The server cannot be started at all.
@@ -118,7 +118,7 @@ class TritonServer:
         scratch = _scratch(private=private)
         ours = [
             *merge_flags(safe_flags(runtime), _only(scratch / _SOCKET) if private else ()),
-            f"--model-repository={shell_safe(repository, scratch)}",
+            f"--model-repository={repository}",
             f"--model-control-mode={control_mode}",
             *(f"--load-model={model}" for model in models),
             "--exit-timeout-secs=5",
@@ -162,16 +162,16 @@ class TritonServer:
 
     @property
     def keys(self) -> dict[str, str]:
-        """The key of its restricted protocols, as ``restricted`` of `TritonClient` takes it."""
+        """The key of its restricted protocols, as ``protocol_keys`` of `TritonClient` takes it."""
         return {} if self._key is None else {KEY_NAME: self._key.value}
 
     def client(self, **options: Any) -> TritonClient:
-        """Return a client that may do everything.
+        """Return a client with all rights.
 
         Args:
             options: Of `TritonClient`.
         """
-        return TritonClient(self.grpc_url, restricted=self.keys, **options)
+        return TritonClient(self.grpc_url, protocol_keys=self.keys, **options)
 
     @property
     def pid(self) -> int | None:
@@ -185,7 +185,7 @@ class TritonServer:
             timeout: Seconds.
 
         Raises:
-            UnavailableError: It died, with the last lines of its log, or the time is over.
+            UnavailableError: It ended, or is not live in time; the message has the end of its log.
         """
         deadline = time.monotonic() + timeout
         while not self._is_live():
@@ -196,24 +196,24 @@ class TritonServer:
                     continue
                 code = self._process.server.returncode if self._process is not None else None
                 raise UnavailableError(
-                    f"tritonserver ended on start (exit code {code}):\n{self._log_end()}",
-                    hint=self._what_to_do(),
+                    f"tritonserver ended on start (exit code {code}):\n{self._startup_error()}",
+                    hint=self._hint(),
                 )
             if time.monotonic() > deadline:
                 raise UnavailableError(
                     f"tritonserver was not live after {timeout:g} s:\n{self.log_tail()}",
-                    hint=self._what_to_do(),
+                    hint=self._hint(),
                 )
             time.sleep(_POLL_SECONDS)
 
     def stop(self, timeout: float = 10.0) -> None:
-        """End the server: politely, then with the whole process group. Safe to call twice.
+        """End the server, by SIGTERM and then SIGKILL of its process group. Safe to call twice.
 
         Args:
             timeout: Seconds that running requests get.
         """
         self._end(timeout)
-        # A log that nobody asked to keep goes with the server.
+        # With it goes the log, unless it has a path of its own.
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def log_tail(self, lines: int = 20) -> str:
@@ -233,8 +233,7 @@ class TritonServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # A private server keeps nothing, and what still runs on it belongs to nobody any more:
-        # waiting for it to unload its models would cost seconds.
+        # Its requests have no client any more, and unloading its models would take seconds.
         self.stop(timeout=0)
 
     def _spawn(self) -> None:
@@ -260,7 +259,7 @@ class TritonServer:
             try:
                 self._key = ServerKey.for_server([*self._arguments, *ports])
             except ConflictError:
-                if self._ports.asked[1]:
+                if self._ports.requested[1]:
                     raise
             else:
                 return [*ports, *key_flags(self._key.value, self._extra)]
@@ -281,19 +280,19 @@ class TritonServer:
             return False
         finally:
             connection.close()
-        # Somebody else's server may have taken the port that ours then did not get.
+        # Another server may have taken the port.
         return live and self._process is not None and self._process.running
 
     def _lost_a_port(self) -> bool:
         tail = self.log_tail(20)
-        return 0 in self._ports.asked and any(sign in tail for sign in _IN_USE)
+        return 0 in self._ports.requested and any(sign in tail for sign in _IN_USE)
 
-    def _log_end(self) -> str:
+    def _startup_error(self) -> str:
         # A wrong flag makes the server print all that it knows after the one line that matters.
         complaint, usage, _ = self.log_tail(1000).partition("Usage: tritonserver")
         return complaint.strip() if usage else self.log_tail()
 
-    def _what_to_do(self) -> str:
+    def _hint(self) -> str:
         kept = self._scratch not in self.log_path.parents
         log = f" The whole log: {self.log_path}" if kept else ""
         return f"Check the machine's memory and limits (ulimit -a), then try again.{log}"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from exporter.bundle import Bundle
+    from exporter.interface import TensorEntry
     from stlab_api.predictor import Array, Found
     from stlab_api.settings import Settings
 
@@ -149,10 +150,9 @@ class LocalPredictor:
 def _spec(bundle: Bundle) -> ModelSpec:
     interface = bundle.manifest["interface"]
 
-    def tensors(kind: str) -> tuple[TensorSpec, ...]:
+    def tensors(entries: list[TensorEntry]) -> tuple[TensorSpec, ...]:
         return tuple(
-            TensorSpec(entry["name"], entry["datatype"], tuple(entry["shape"]))
-            for entry in interface[kind]
+            TensorSpec(entry["name"], entry["datatype"], tuple(entry["shape"])) for entry in entries
         )
 
     return ModelSpec(
@@ -160,8 +160,8 @@ def _spec(bundle: Bundle) -> ModelSpec:
         version=str(bundle.version),
         platform="onnxruntime_onnx",
         max_batch_size=bundle.max_batch_size,
-        inputs=tensors("inputs"),
-        outputs=tensors("outputs"),
+        inputs=tensors(interface["inputs"]),
+        outputs=tensors(interface["outputs"]),
     )
 
 

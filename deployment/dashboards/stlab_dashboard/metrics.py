@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from triton_client import ModelStatistics
 
 __all__ = ["Counters", "Key", "Rates", "Reading", "counters_of_page", "counters_of_statistics",
            "rates", "total"]  # fmt: skip
@@ -121,7 +123,7 @@ def _of_page(found: Mapping[str, float], quantiles: Mapping[float, float]) -> Co
     )
 
 
-def counters_of_statistics(statistics: Iterable[Any]) -> dict[Key, Counters]:
+def counters_of_statistics(statistics: Iterable[ModelStatistics]) -> dict[Key, Counters]:
     """Read the ``ModelStatistics`` that `triton_client` returns."""
     counters = {}
     for entry in statistics:

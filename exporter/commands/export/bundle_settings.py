@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from exporter.bundle import file_digest
+from exporter.bundle import BundleSettings, file_digest
 from exporter.parity.input_generator import SEED
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ __all__ = ["settings_digest", "settings_of"]
 
 def settings_of(
     request: ExportRequest, release_name: str, parts: Mapping[str, tuple[str, int]]
-) -> dict[str, Any]:
+) -> BundleSettings:
     """Return the settings that, with the version, decide a bundle's content.
 
     Args:
@@ -27,7 +27,7 @@ def settings_of(
         release_name: The target release.
         parts: The preprocessing and postprocessing models with their versions, by place.
     """
-    settings = {
+    settings: BundleSettings = {
         "format": request.format,
         "precision": request.precision,
         "batching": "off" if request.batching == "off" else "auto",
@@ -41,10 +41,13 @@ def settings_of(
         settings["max_queue_size"] = request.max_queue_size
     if request.accelerator:
         settings["accelerator"] = request.accelerator
-    settings |= {place: f"{model}/{version}" for place, (model, version) in parts.items()}
+    if "preprocessing" in parts:
+        settings["preprocessing"] = "/".join(map(str, parts["preprocessing"]))
+    if "postprocessing" in parts:
+        settings["postprocessing"] = "/".join(map(str, parts["postprocessing"]))
     return settings
 
 
-def settings_digest(settings: Mapping[str, Any]) -> str:
+def settings_digest(settings: BundleSettings) -> str:
     """Return a short digest of settings, for a version's tags."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from exporter.build.builder import BuildJob, Candidate, build
 from exporter.build.isolated import build_isolated, check_confinement
@@ -46,6 +46,7 @@ from exporter.triton.releases import DEFAULT_RELEASE, release
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from exporter.bundle import BundleSettings
     from exporter.commands.export.request import ExportRequest
     from exporter.proven_bundle import BundleRef
     from exporter.proving.server import ProvingServer
@@ -87,7 +88,7 @@ class _Export:
         )
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> BundleSettings:
         """The settings that decide the bundle's content, once the version is selected."""
         return settings_of(self.request, self.release.name, self.parts)
 

@@ -57,7 +57,7 @@ def report_of(
         server: A description of the proving server.
         failure: The error, if the version was rejected.
     """
-    manifest = {} if bundle is None else bundle.manifest
+    manifest: dict[str, Any] = {} if bundle is None else {**bundle.manifest}
     shown = ("source", "format", "precision", "converter", "libraries", "target", "batching",
              "interface", "settings")  # fmt: skip
     parity = redact_all(evidence.as_dict())

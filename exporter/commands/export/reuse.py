@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from exporter.commands.export.bundle_settings import settings_digest
 from exporter.errors import ConflictError, ValidationFailedError
@@ -19,9 +19,9 @@ from exporter.registry.version_tags import BundleTags, has_passed
 from exporter.rollout.rollout import is_rolled_out
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
+    from exporter.bundle import BundleSettings
     from exporter.commands.export.request import ExportRequest
     from exporter.registry import Registry, Selection
     from exporter.repository import Repository
@@ -40,7 +40,7 @@ class ReusableExport:
     """
 
     request: ExportRequest
-    settings: Mapping[str, Any]
+    settings: BundleSettings
     repository: Repository
 
     def find_bundle(self, selection: Selection) -> BundleRef | None:

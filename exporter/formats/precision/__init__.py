@@ -1,8 +1,8 @@
 """Rewrites an ONNX model in float32 for a lower precision: ``fp16`` or ``int8``.
 
-What is lost is measured on everything that the reference was asked, against the budgets of the
-precision (`exporter.parity.tolerances`). The nodes that lose too much keep float32: they are ranked
-by the errors that they bring in, and as few of them are kept as is enough.
+The loss is measured on all cases of the reference, against the budgets of the precision
+(`exporter.parity.tolerances`). Nodes that lose too much keep float32: they are ranked by the errors
+that they add, and as few as possible are kept.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import ValidationFailedError, first_line
+from exporter.formats.onnx import size_of
 from exporter.formats.precision.evaluator import Evaluator
 from exporter.formats.precision.fp16 import to_float16
 from exporter.formats.precision.int8 import to_int8
 from exporter.formats.precision.onnx_io import read, write
+from exporter.sources.onnx.sessions import load_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["reduce_precision"]
 
-# Files that are not much smaller are worth a word.
+# Above this share of the float32 size, a note says so.
 WORTHWHILE = 0.9
 
 
@@ -45,19 +47,19 @@ def reduce_precision(
     """Rewrite an ONNX file in place in the target's precision; its inputs and outputs stay.
 
     Args:
-        path: The file, in float32; beside it lie its external data, and nothing else.
-        conversion: What is known of it.
+        path: The file, in float32, in a folder of its own with its external data.
+        conversion: Describes it.
         target: What it is for.
-        references: What it must answer, and within which budgets.
-        symmetric: Whether int8 is to be centred around zero, as TensorRT needs it; it is as well
-            where the target has an accelerator.
+        references: What it is compared with.
+        symmetric: Whether int8 is centred around zero, as TensorRT needs it; always so where the
+            target has an accelerator.
 
     Returns:
-        The conversion with what was kept in float32 among its facts, and what was measured.
+        The conversion with the nodes kept in float32 among its facts, and with measurements.
 
     Raises:
-        ValidationFailedError: The precision costs more than its budget, whatever is kept in
-            float32; or the file answers otherwise than the reference already.
+        ValidationFailedError: The precision exceeds its budget, whatever is kept in float32; or the
+            file differs from the reference in float32 already.
         UsageError: ONNX Runtime is not installed.
     """
     precision = target.precision
@@ -66,11 +68,11 @@ def reduce_precision(
     outputs = conversion.interface.outputs
     with tempfile.TemporaryDirectory(prefix="precision-", dir=path.parent.parent) as scratch:
         evaluator = Evaluator(outputs, references.renamed(conversion.names), Path(scratch))
-        before = evaluator.open(path, threads=1)
+        before = load_session(path, threads=1)
         verdict = evaluator.evaluate_session(before)
         if verdict.problem:
             raise ValidationFailedError(
-                f"the model answers otherwise already as ONNX in float32: {verdict.problem}",
+                f"the ONNX model differs from the reference in float32 already: {verdict.problem}",
                 hint="Export it with --precision fp32 first; its report says more.",
                 kind="parity",
             )
@@ -82,16 +84,16 @@ def reduce_precision(
             reduced = to_int8(plain, evaluator, symmetric=centred)
         del plain
         write(reduced.model, path)
-        after = evaluator.open(path, threads=1)
+        after = load_session(path, threads=1)
         final = evaluator.evaluate_session(after)
-        if final.problem:  # pragma: no cover - it was tried out just so
+        if final.problem:  # pragma: no cover - it was just evaluated
             raise ValidationFailedError(
-                f"in {precision} the model answers otherwise: {final.problem}",
+                f"in {precision} the model differs from the reference: {final.problem}",
                 hint="Use --precision fp32.",
                 kind="precision",
             )
         milliseconds = evaluator.milliseconds([before, after])
-    size = sum(file.stat().st_size for file in path.parent.iterdir())
+    size = size_of(path.parent)
     sizes = {"fp32": conversion.bytes, precision: size}
     return replace(
         conversion,

@@ -1,4 +1,4 @@
-"""Looks inside of models: how large their tensors get, and which nodes bring in errors."""
+"""Measures activations: how large tensors get, and which nodes add errors."""
 
 from __future__ import annotations
 
@@ -22,12 +22,7 @@ __all__ = ["activation_ranges", "node_errors"]
 
 
 def activation_ranges(plain: ModelProto, evaluator: Evaluator) -> dict[str, float]:
-    """Return the largest finite magnitude of every float32 tensor of a model's graph.
-
-    Args:
-        plain: The model in float32, as `exporter.formats.precision.onnx_io.read` returns it.
-        evaluator: What it is asked.
-    """
+    """Return the largest finite magnitude of every float32 tensor of a model's graph."""
     names = _given(plain)
     session = evaluator.load(_showing(plain, names))
     found: dict[str, float] = {}
@@ -42,15 +37,15 @@ def activation_ranges(plain: ModelProto, evaluator: Evaluator) -> dict[str, floa
 def node_errors(
     plain: ModelProto, reduced: ModelProto, seen: Mapping[str, str], evaluator: Evaluator
 ) -> dict[str, float]:
-    """Return what error every node of a reduced model brings in, beside what it was handed.
+    """Return the error that every node of a reduced model adds to that of its inputs.
 
-    Errors are parts of a tensor's magnitude; infinite where a number became none.
+    Errors are relative to a tensor's magnitude; infinite where a number became NaN or infinite.
 
     Args:
         plain: The model in float32.
         reduced: The same, reduced.
-        seen: What a tensor of the former is called in the latter, where it is there.
-        evaluator: What both are asked.
+        seen: The name in the latter of every tensor of the former that it still has.
+        evaluator: Has the inputs to run.
     """
     names = [name for name in _given(plain) if name in seen]
     others = [seen[name] for name in names]
@@ -71,7 +66,7 @@ def _own(node: NodeProto, errors: Mapping[str, float]) -> float:
 
 
 def _given(model: ModelProto) -> list[str]:
-    """Every float32 tensor that a node of the graph gives."""
+    """Every float32 output of the graph's nodes."""
     types = types_of(model.graph)
     outputs = (name for node in model.graph.node for name in node.output)
     return [name for name in outputs if types.get(name) == TensorProto.FLOAT]

@@ -1,21 +1,21 @@
-"""Runs models here, to see what a lower precision costs before a server does."""
+"""Runs models here, to measure what a lower precision costs before a server does."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.arrays import as_bytes, as_text
-from exporter.errors import UsageError, first_line
+from exporter.arrays import as_text
+from exporter.errors import first_line
 from exporter.formats.precision.onnx_io import write
-from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Evidence
 from exporter.parity.input_generator import rows_of, take_rows
-from exporter.parity.reference_set import ReferenceCase
+from exporter.sources.libraries import require
+from exporter.sources.onnx.sessions import load_session, run_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
     from exporter.arrays import Array, Arrays
     from exporter.interface import Tensor
-    from exporter.parity.reference_set import ReferenceSet
+    from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 
 __all__ = ["Evaluator", "Verdict"]
 
-# What is looked at inside of a model is held in memory at once, for so many rows.
-ROWS_LOOKED_AT = 4
-# Of so many runs the median is told, unless they would take longer than this together.
+# All activations of so many rows are held in memory at once.
+PIECE_ROWS = 4
+# Runs to take the median of, unless they take longer than this together.
 RUNS, MOST_SECONDS = 7, 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a model answers beside the reference.
+    """How a model compares with the reference.
 
     Attributes:
         problem: The first case that is out of budget, or why it cannot be run; else empty.
@@ -51,126 +51,87 @@ class Verdict:
 
 
 class Evaluator:
-    """Asks models what the reference was asked.
-
-    Args:
-        outputs: The reference's outputs.
-        references: What it answered, and the budgets.
-        folder: A folder for files that are loaded once.
+    """Runs models on the reference's cases.
 
     Raises:
         UsageError: ONNX Runtime is not installed.
     """
 
     def __init__(self, outputs: tuple[Tensor, ...], references: ReferenceSet, folder: Path) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise UsageError(
-                "a lower precision is tried out with onnxruntime, which is not installed",
-                hint="pip install 'stlab[cpu]' (or 'stlab[gpu]').",
-            ) from error
+        onnxruntime = require("onnxruntime", "a lower precision is evaluated with", "cpu")
         self.versions = {"onnxruntime": str(onnxruntime.__version__)}
         self.folder = folder
-        self._ort = onnxruntime
         self._outputs = outputs
         self._references = references
-        self._answers = [*references.cases, *([references.batch] if references.batch else [])]
 
     def inputs(self) -> Iterator[dict[str, Array]]:
-        """Yield everything that the reference was asked, as ONNX Runtime takes it."""
-        for answer in self._answers:
-            yield _as_text(answer.case.inputs)
+        """Yield the inputs of all cases, as ONNX Runtime takes them."""
+        for case in self._references.all_cases:
+            yield _as_text(case.inputs)
 
     def pieces(self) -> Iterator[dict[str, Array]]:
         """Yield the same, the large batch in pieces of some rows."""
-        for answer in self._references.cases:
-            yield _as_text(answer.case.inputs)
+        for case in self._references.cases:
+            yield _as_text(case.inputs)
         if self._references.batch is not None:
-            inputs = self._references.batch.case.inputs
-            for start in range(0, rows_of(inputs), ROWS_LOOKED_AT):
-                yield _as_text(take_rows(inputs, slice(start, start + ROWS_LOOKED_AT)))
-
-    def open(self, path: Path, *, threads: int = 0) -> Any:
-        """Return a session of a file; ONNX Runtime's errors derive from Exception.
-
-        Args:
-            path: The file.
-            threads: How many it computes with; 0 for as many as there are cores.
-        """
-        options = self._ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = threads
-        return self._ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            inputs = self._references.batch.inputs
+            for start in range(0, rows_of(inputs), PIECE_ROWS):
+                yield _as_text(take_rows(inputs, slice(start, start + PIECE_ROWS)))
 
     def load(self, model: ModelProto) -> Any:
-        """Return a session of a model, which is used up."""
-        path = self.folder / "tried.onnx"
+        """Return a session of a model; the model is consumed."""
+        path = self.folder / "candidate.onnx"
         write(model, path)
-        return self.open(path)
+        return load_session(path)
 
     def evaluate(self, model: ModelProto) -> Verdict:
-        """Return how a model answers, which is used up."""
+        """Compare a model with the reference; the model is consumed."""
         try:
             session = self.load(model)
-        except Exception as error:  # noqa: BLE001 - see `open`
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors derive from Exception
             return Verdict(f"ONNX Runtime cannot load it: {first_line(error)}", np.inf, np.inf)
         return self.evaluate_session(session)
 
     def evaluate_session(self, session: Any) -> Verdict:
-        """Return how a session answers; it is asked until it is out of budget."""
+        """Compare a session with the reference, up to the first output that is out of budget."""
         evidence = Evidence(self._outputs)
         names = [tensor.name for tensor in self._outputs]
-        for answer in self._answers:
+        for case in self._references.all_cases:
             try:
-                found = session.run(names, _as_text(answer.case.inputs))
-            except Exception as error:  # noqa: BLE001 - see `open`
-                return Verdict(f"{answer.case.name}: {first_line(error)}", np.inf, np.inf)
-            given = dict(zip(names, map(as_bytes, found), strict=True))
-            for part, candidate in self._parts(answer, given):
-                problem = evidence.record(
-                    part.case.name,
-                    compare_outputs(
-                        self._outputs,
-                        part.outputs,
-                        candidate,
-                        self._references.tolerances,
-                        part.float64,
-                    ),
-                )
-                if problem:
+                outputs = run_session(session, names, case.inputs)
+            except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors derive from Exception
+                return Verdict(f"{case.name}: {first_line(error)}", np.inf, np.inf)
+            for part, found in self._parts(case, outputs):
+                differences = self._references.compare(part, found, self._outputs)
+                if problem := evidence.record(part.name, differences):
                     return Verdict(problem, evidence.margin, evidence.max_abs_error)
         return Verdict("", evidence.margin, evidence.max_abs_error)
 
-    def _parts(
-        self, answer: ReferenceCase, given: Arrays
-    ) -> Iterator[tuple[ReferenceCase, Arrays]]:
-        """Yield what is compared: of the large batch each row, as the batcher may hand it out."""
-        fits = all(array.shape == answer.outputs[name].shape for name, array in given.items())
-        if answer is not self._references.batch or not fits:
-            yield answer, given
+    def _parts(self, case: ReferenceCase, found: Arrays) -> Iterator[tuple[ReferenceCase, Arrays]]:
+        """Yield what is compared: each row of the large batch, since the batcher may split it."""
+        fits = all(array.shape == case.outputs[name].shape for name, array in found.items())
+        if case is not self._references.batch or not fits:
+            yield case, found
             return
-        for row in range(rows_of(answer.case.inputs)):
+        for row in range(rows_of(case.inputs)):
             one = slice(row, row + 1)
-            exact = None if answer.float64 is None else take_rows(answer.float64, one)
-            case = replace(answer.case, name=f"row {row} of {answer.case.name}")
-            yield ReferenceCase(case, take_rows(answer.outputs, one), exact), take_rows(given, one)
+            yield case.take(one, f"row {row} of {case.name}"), take_rows(found, one)
 
     def milliseconds(self, sessions: Sequence[Any]) -> list[float]:
-        """Return what one full batch takes in every session: medians, asked in turn."""
+        """Return the median time of one full batch in every session, run alternately."""
         rows = self._references.batching.max_batch_size
-        inputs = self._answers[-1].case.inputs
+        inputs = self._references.all_cases[-1].inputs
         if rows:
             inputs = take_rows(inputs, np.arange(rows) % rows_of(inputs))
-        question = _as_text(inputs)
+        given = _as_text(inputs)
         for session in sessions:
-            session.run(None, question)
+            session.run(None, given)
         taken: list[list[float]] = [[] for _ in sessions]
         begin = time.perf_counter()
         for _ in range(RUNS):
             for session, times in zip(sessions, taken, strict=True):
                 start = time.perf_counter()
-                session.run(None, question)
+                session.run(None, given)
                 times.append(1e3 * (time.perf_counter() - start))
             if time.perf_counter() - begin > MOST_SECONDS:
                 break

@@ -1,9 +1,9 @@
-"""Rewrites a graph so that its nodes compute in float16, except for those that are to keep float32.
+"""Rewrites a graph so that its nodes compute in float16, except for those that keep float32.
 
-A tensor keeps its name and its type: beside it comes a half under a name of its own, where a node
-takes or gives one. What still needs the float32 tensor, such as the model's outputs, gets it by a
-cast. So neighbours hand halves on with no cast between them, and the bodies of loops and branches
-may name any tensor around them.
+A tensor keeps its name and its type, and gets a float16 copy (a *half*) under another name where a
+node takes or makes one. What still needs the float32 tensor, such as the model's outputs, gets it
+by a cast. So adjacent nodes pass halves without a cast, and the bodies of loops and branches may
+refer to any tensor around them.
 
 Which inputs of an operator take float16 is read from its ONNX schema.
 """
@@ -18,7 +18,8 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from exporter.formats.precision.float16_support import moves_rows, takes_halves
-from exporter.formats.precision.onnx_io import inner_graphs, opset_of, types_of
+from exporter.formats.precision.onnx_io import opset_of, types_of
+from exporter.sources.onnx.graphs import graphs_below, inner_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -30,13 +31,7 @@ FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
 @dataclass(frozen=True, slots=True)
 class HalfModel:
-    """A rewritten model.
-
-    Attributes:
-        model: The model.
-        nodes: The nodes that compute in float16, by name, in their order.
-        halves: The half of every tensor of the main graph that has one.
-    """
+    """A rewritten model, the nodes that compute in float16, and the halves of tensors by name."""
 
     model: ModelProto
     nodes: tuple[str, ...]
@@ -46,9 +41,9 @@ class HalfModel:
 def halve(plain: ModelProto, kept: Collection[str], *, simulated: bool = False) -> HalfModel:
     """Return a model whose nodes compute in float16.
 
-    ONNX Runtime computes halves in float32 on a CPU, and rounds where it hands them on at the most:
-    an overflow that a GPU would show does not. A simulated model stays in float32, and every half
-    in it is rounded by a cast there and back, which no optimizer may take out.
+    On a CPU, ONNX Runtime computes halves in float32 and at most rounds between nodes, so that an
+    overflow on a GPU does not show. A simulated model stays in float32, with every half rounded by
+    two casts that no optimizer may remove.
 
     Args:
         plain: The model, as `onnx_io.read` returns it; it stays as it is.
@@ -90,7 +85,7 @@ class _Graph:
         self._outer = outer
         self._types = types_of(proto)
         self._initializers = {tensor.name: tensor for tensor in proto.initializer}
-        for value in proto.input:  # what a caller may replace is no constant
+        for value in proto.input:  # a caller may replace it
             self._initializers.pop(value.name, None)
         self._multiplied = {
             n for node in proto.node if node.op_type == "MatMul" for n in node.input
@@ -159,7 +154,7 @@ class _Graph:
         return half
 
     def _give_halves(self, node: NodeProto) -> None:
-        """Have a node that was just added give halves."""
+        """Have the last node make halves."""
         if not self._rules.simulated:
             _make_half(node)
         for index, name in enumerate(node.output):
@@ -175,7 +170,7 @@ class _Graph:
             self._owed.add(name)
 
     def _cast(self, name: str, half: str) -> None:
-        """Add what makes a half of a float32 tensor."""
+        """Add the cast from a float32 tensor to its half."""
         if not self._rules.simulated:
             self._append("Cast", name, half, to=HALF)
             return
@@ -184,7 +179,7 @@ class _Graph:
         self._append("Cast", between, half, to=FLOAT)
 
     def _settle(self, name: str) -> None:
-        """Add what makes the float32 tensor of this graph of its half, where it is still owed."""
+        """Add the cast from a half to the float32 tensor, where it is still missing."""
         if name not in self._owed:
             return
         self._owed.remove(name)
@@ -204,19 +199,19 @@ class _Graph:
         return cast("TensorProto", numpy_helper.from_array(values, name))
 
     def _clean(self) -> None:
-        """Remove constants that nothing reads any more, and what is said of tensors now gone."""
+        """Remove unused constants, and the type information of removed tensors."""
         used = set(_used(self._proto))
         kept = [t for t in self._proto.initializer if t.name in used or t.name not in self.halves]
         del self._proto.initializer[:]
         self._proto.initializer.extend(kept)
         there = {name for node in self._nodes for name in node.output}
-        told = [value for value in self._proto.value_info if value.name in there]
+        kept_info = [value for value in self._proto.value_info if value.name in there]
         del self._proto.value_info[:]
-        self._proto.value_info.extend(told)
+        self._proto.value_info.extend(kept_info)
 
 
 def _make_half(node: NodeProto) -> None:
-    """Have a node that says what type it makes make float16."""
+    """Have a node with an explicit output type make float16."""
     if node.op_type == "Cast":
         for attribute in node.attribute:
             if attribute.name == "to":
@@ -242,9 +237,8 @@ def _used(graph: GraphProto) -> Iterator[str]:
 
 def _names(graph: GraphProto) -> set[str]:
     """Every name that a graph, or a body in it, gives to a tensor or a node."""
-    names = {value.name for value in (*graph.input, *graph.initializer)}
-    for node in graph.node:
-        names |= {node.name, *node.output}
-        for inner in inner_graphs(node):
-            names |= _names(inner)
+    names: set[str] = set()
+    for inner in graphs_below(graph):
+        names |= {value.name for value in (*inner.input, *inner.initializer)}
+        names |= {name for node in inner.node for name in (node.name, *node.output)}
     return names

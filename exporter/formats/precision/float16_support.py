@@ -1,4 +1,4 @@
-"""Reads from an operator's ONNX schema which of its inputs take float16, so that it gives it."""
+"""Reads from an operator's ONNX schema which inputs take float16 to make float16."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import NodeProto, TensorProto
 
-from exporter.formats.precision.onnx_io import inner_graphs
+from exporter.sources.onnx.graphs import inner_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -18,22 +18,17 @@ __all__ = ["moves_rows", "takes_halves"]
 
 FLOAT = TensorProto.FLOAT
 _HALF = "tensor(float16)"
-# The types of their outputs follow from no input.
+# Their output types do not depend on inputs.
 _MAKERS = frozenset({"Cast", "ConstantOfShape"})
-# Scales are no quantities of the model, and ONNX Runtime's kernels expect them in float32.
+# ONNX Runtime's kernels expect scales in float32.
 _NEVER = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
 
 def takes_halves(node: NodeProto, opset: int, type_of: TypeOf) -> frozenset[int] | None:
-    """Return the inputs that a node takes as halves to give halves; None where it cannot.
+    """Return the inputs that a node takes as halves to make halves; None where it cannot.
 
     A schema names types by variables: an output is a half where its variable is that of an input
-    that can be one. An input may have to stay float32 beside it, such as the scales of ``Resize``.
-
-    Args:
-        node: The node, in float32.
-        opset: The opset of ``ai.onnx``.
-        type_of: Returns the element type of a tensor, or None where it is not known.
+    that can be one. Other inputs may have to stay float32, such as the scales of ``Resize``.
     """
     schema = _schema(node, opset)
     if schema is None:

@@ -14,13 +14,14 @@ from onnx import numpy_helper
 from exporter.formats.precision.activation_errors import activation_ranges, node_errors
 from exporter.formats.precision.float16_graph import FLOAT, HalfModel, halve
 from exporter.formats.precision.node_search import find_float32_nodes
-from exporter.formats.precision.onnx_io import inner_graphs, opset_of
+from exporter.formats.precision.onnx_io import opset_of
 from exporter.formats.precision.result import HEAVY, ReducedModel, float32_note, precision_error
+from exporter.sources.onnx.graphs import graphs_below, nodes_below
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto
 
     from exporter.formats.precision.evaluator import Evaluator
     from exporter.triton.releases import Release
@@ -50,11 +51,6 @@ _ON_CPU = (
 
 def to_float16(plain: ModelProto, evaluator: Evaluator, release: Release) -> ReducedModel:
     """Return a model in float16.
-
-    Args:
-        plain: The model, as `exporter.formats.precision.onnx_io.read` returns it.
-        evaluator: What it must answer.
-        release: What is to serve it.
 
     Raises:
         ValidationFailedError: Nothing of weight in it can be.
@@ -93,7 +89,7 @@ def _forced(
     )
     version = tuple(map(int, release.onnxruntime.split(".")[:2]))
     if version < _MENDED and opset_of(plain) >= _AXES_ARE_INPUTS:
-        spoilt = {n.name for n in _nodes(plain.graph) if n.op_type in _WRITTEN_OUT}
+        spoilt = {n.name for n in nodes_below(plain.graph.node) if n.op_type in _WRITTEN_OUT}
         forced |= dict.fromkeys(spoilt.intersection(able), _cannot(release.onnxruntime))
     while True:
         # Some kernels take halves, and refuse them when they run.
@@ -111,7 +107,7 @@ def _cannot(version: str) -> str:
 def _of_weight(plain: ModelProto, able: Sequence[str], kept: Collection[str]) -> bool:
     """Whether what is left in float16 is worth it."""
     left = set(able).difference(kept)
-    heavy = {node.name for node in _nodes(plain.graph) if node.op_type in HEAVY}
+    heavy = {node.name for node in nodes_below(plain.graph.node) if node.op_type in HEAVY}
     return bool(heavy & left if heavy.intersection(able) else left)
 
 
@@ -124,7 +120,7 @@ def _overflowing(
     names = set(able)
     return {
         node.name
-        for node in _nodes(plain.graph)
+        for node in nodes_below(plain.graph.node)
         if node.name in names and beyond.intersection((*node.input, *node.output))
     }
 
@@ -143,24 +139,15 @@ def _ranked(
     for node in order:
         sources = (makers[name] for name in node.input if name in makers)
         for near in (node, *sources):
-            inner = (n.name for graph in inner_graphs(near) for n in _nodes(graph))
-            found.update(dict.fromkeys(name for name in (near.name, *inner) if name in able))
+            names = (inner.name for inner in nodes_below([near]))
+            found.update(dict.fromkeys(name for name in names if name in able))
     return list(found)
 
 
-def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    for node in graph.node:
-        yield node
-        for inner in inner_graphs(node):
-            yield from _nodes(inner)
-
-
 def _large_constants(graph: GraphProto) -> Iterator[str]:
-    for tensor in graph.initializer:
-        if tensor.data_type == FLOAT:
-            values = np.abs(numpy_helper.to_array(tensor))
-            if ((values > MOST) & np.isfinite(values)).any():
-                yield tensor.name
-    for node in graph.node:
-        for inner in inner_graphs(node):
-            yield from _large_constants(inner)
+    for inner in graphs_below(graph):
+        for tensor in inner.initializer:
+            if tensor.data_type == FLOAT:
+                values = np.abs(numpy_helper.to_array(tensor))
+                if ((values > MOST) & np.isfinite(values)).any():
+                    yield tensor.name

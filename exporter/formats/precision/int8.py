@@ -1,9 +1,9 @@
 """int8: weights per channel and activations per tensor, quantized by ONNX Runtime's own tools.
 
-The scales of activations come from what the model gives on all that the reference was asked: put
-inputs like production's among them with ``--samples``. Weights have seven bits: on processors
-without VNNI the eighth can overflow a sum of two products, and a bundle that was proven on one
-processor has to answer the same on another.
+The scales of activations come from the model's activations on all cases of the reference: add
+inputs like production's with ``--samples``. Weights have seven bits: on processors without VNNI the
+eighth can overflow a sum of two products, and a bundle must give the same outputs on every
+processor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnx import version_converter
 from exporter.errors import ValidationFailedError, first_line
 from exporter.formats.precision.activation_errors import node_errors
 from exporter.formats.precision.node_search import find_float32_nodes
-from exporter.formats.precision.onnx_io import EXTERNAL_DATA_BYTES, opset_of, size, types_of, write
+from exporter.formats.precision.onnx_io import opset_of, size, types_of, write
 from exporter.formats.precision.qdq import (
     QUANTIZED,
     WEIGHTED,
@@ -28,6 +28,7 @@ from exporter.formats.precision.qdq import (
     simplify_qdq,
 )
 from exporter.formats.precision.result import ReducedModel, float32_note, precision_error
+from exporter.sources.base import EXTERNAL_DATA_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -49,7 +50,7 @@ def to_int8(plain: ModelProto, evaluator: Evaluator, *, symmetric: bool) -> Redu
 
     Args:
         plain: The model, as `exporter.formats.precision.onnx_io.read` returns it.
-        evaluator: What it must answer.
+        evaluator: Compares it with the reference.
         symmetric: Whether activations are centred around zero, as TensorRT needs them.
 
     Raises:
@@ -100,8 +101,8 @@ def _calibrated_note(evaluator: Evaluator) -> str:
 def _ranked(plain: ModelProto, quantized: ModelProto, evaluator: Evaluator) -> list[str]:
     """Return nodes in the order in which they are to keep float32, the worst first.
 
-    Where an activation is part of the rounding, what it brings in may be of the node before it, and
-    of those that read it: they come beside it.
+    Where an activation is part of the rounding, its error may come from the node before it or from
+    its readers: they follow it.
     """
     seen = map_tensor_names(quantized, plain)
     errors = node_errors(plain, quantized, seen, evaluator)
@@ -118,7 +119,7 @@ def _ranked(plain: ModelProto, quantized: ModelProto, evaluator: Evaluator) -> l
 
 
 class _Quantizer:
-    """Quantizes one model again and again; its ranges are measured once."""
+    """Quantizes one model repeatedly; its ranges are measured once."""
 
     def __init__(
         self, plain: ModelProto, evaluator: Evaluator, never: Sequence[str], *, symmetric: bool
@@ -176,7 +177,7 @@ def _reader(evaluator: Evaluator) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Hands on everything that the reference was asked."""
+        """Yields the inputs of all cases."""
 
         def __init__(self) -> None:
             self._inputs = evaluator.inputs()
@@ -190,7 +191,7 @@ def _reader(evaluator: Evaluator) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the quantizer's advice, which it gives the root logger, to itself."""
+    """Silence the quantizer, which logs advice to the root logger."""
     root = logging.getLogger()
     before = root.disabled
     root.disabled = True

@@ -1,4 +1,4 @@
-"""Finds as few nodes as possible that have to keep float32, with few attempts."""
+"""Finds the fewest nodes that must keep float32, with few attempts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SearchResult", "find_float32_nodes", "smallest_sufficient"]
 
-# The server's ONNX Runtime and production's processors round otherwise than what is tried here.
+# A margin for the server's ONNX Runtime and other processors, which round differently.
 COMFORTABLE = 0.8
 
 
@@ -22,7 +22,7 @@ class SearchResult:
 
     Attributes:
         kept: The nodes that keep float32; None where no number of them is enough.
-        verdict: How the model answers with them; with none where no number is enough.
+        verdict: The model's verdict with them; with none where no number is enough.
         worst: All nodes in the order in which they would be kept; empty where none has to be.
     """
 
@@ -38,12 +38,12 @@ def find_float32_nodes(
 ) -> SearchResult:
     """Return the nodes that have to keep float32.
 
-    Some of the budget is left over where that can be.
+    Some of the budget is left as reserve where possible.
 
     Args:
-        attempt: Tries a model in which some nodes keep float32.
-        rank: Returns the nodes, the one that loses most first; asked only where some have to.
-        worthwhile: Whether anything of weight is left where some nodes keep float32.
+        attempt: Evaluates a model in which some nodes keep float32.
+        rank: Returns the nodes, the one that loses most first; called only where some have to.
+        worthwhile: Whether heavy nodes are left where some keep float32.
     """
     ranking: Sequence[str] = ()
     tried: dict[int, Verdict] = {}
@@ -67,15 +67,11 @@ def find_float32_nodes(
 def smallest_sufficient(most: int, enough: Callable[[int], bool]) -> int | None:
     """Return the smallest number that is enough, where all above one that is are too.
 
-    It doubles until a number is enough, and then halves what lies between: most answers are small,
-    and every attempt loads a model.
-
-    Args:
-        most: The largest number there is.
-        enough: Whether a number from 1 to ``most`` is; it is asked no number twice.
+    It doubles until a number is enough, then bisects: most results are small, and every attempt
+    loads a model. It tries no number twice.
 
     Returns:
-        A number that was found to be enough; None where ``most`` is not.
+        A number from 1 to ``most``; None where ``most`` is not enough.
     """
     if most < 1:
         return None

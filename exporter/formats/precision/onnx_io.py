@@ -1,4 +1,4 @@
-"""Reads an ONNX file so that nodes can be told apart and types are known, and writes one."""
+"""Reads an ONNX file with unique node names and inferred types, and writes one."""
 
 from __future__ import annotations
 
@@ -6,27 +6,17 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import onnx
-from onnx import (
-    AttributeProto,
-    GraphProto,
-    ModelProto,
-    NodeProto,
-    TensorProto,
-    helper,
-    inliner,
-    shape_inference,
-)
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, inliner, shape_inference
 from onnx.external_data_helper import load_external_data_for_model
 
+from exporter.sources.base import EXTERNAL_DATA_BYTES
+from exporter.sources.onnx.graphs import graphs_below, nodes_below, opsets_of
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["inner_graphs", "opset_of", "read", "size", "types_of", "write"]
+__all__ = ["opset_of", "read", "size", "types_of", "write"]
 
-# As where a source writes its weights beside the graph.
-EXTERNAL_DATA_BYTES = 128 * 1024 * 1024
-_STANDARD = frozenset({"", "ai.onnx"})
 _VALUES = {
     "value_float": TensorProto.FLOAT,
     "value_floats": TensorProto.FLOAT,
@@ -38,7 +28,7 @@ _VALUES = {
 def read(path: Path) -> ModelProto:
     """Return a model with its weights, every node under a name of its own, and inferred types.
 
-    Functions are written out where they are called, and constants are initializers.
+    Functions are inlined, and constants are initializers.
     """
     model = onnx.load(path, load_external_data=False)
     if model.functions:
@@ -46,13 +36,14 @@ def read(path: Path) -> ModelProto:
     # Before the weights are loaded: inference takes a copy of everything.
     model = shape_inference.infer_shapes(model)
     load_external_data_for_model(model, str(path.parent))
-    _name(model.graph, set())
-    _keep_constants(model.graph)
+    _name_nodes(model.graph)
+    for graph in reversed(list(graphs_below(model.graph))):
+        _move_constants(graph)
     return model
 
 
 def write(model: ModelProto, path: Path) -> None:
-    """Write a model, with its weights beside it where they are many; the model is used up.
+    """Write a model, with large weights in a file of their own; the model is consumed.
 
     External data that an earlier file of this name had are removed.
     """
@@ -68,20 +59,13 @@ def write(model: ModelProto, path: Path) -> None:
 
 def size(model: ModelProto) -> int:
     """Return the bytes of a model's weights."""
-    return sum(len(tensor.raw_data) for tensor in _initializers(model.graph))
+    graphs = graphs_below(model.graph)
+    return sum(len(tensor.raw_data) for graph in graphs for tensor in graph.initializer)
 
 
 def opset_of(model: ModelProto) -> int:
     """Return the opset of ``ai.onnx``."""
-    return max((o.version for o in model.opset_import if o.domain in _STANDARD), default=1)
-
-
-def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
-    """Yield the bodies of a node: branches, or what is repeated."""
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
+    return opsets_of(model).get("", 1)
 
 
 def types_of(graph: GraphProto) -> dict[str, int]:
@@ -94,30 +78,20 @@ def types_of(graph: GraphProto) -> dict[str, int]:
     return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
-def _initializers(graph: GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for inner in inner_graphs(node):
-            yield from _initializers(inner)
-
-
-def _name(graph: GraphProto, taken: set[str]) -> None:
-    for node in graph.node:
+def _name_nodes(graph: GraphProto) -> None:
+    taken: set[str] = set()
+    for node in nodes_below(graph.node):
         name = node.name or node.op_type
         numbers = count(1)
         while name in taken:
             name = f"{node.name or node.op_type}_{next(numbers)}"
         taken.add(name)
         node.name = name
-        for inner in inner_graphs(node):
-            _name(inner, taken)
 
 
-def _keep_constants(graph: GraphProto) -> None:
+def _move_constants(graph: GraphProto) -> None:
     kept = []
     for node in graph.node:
-        for inner in inner_graphs(node):
-            _keep_constants(inner)
         tensor = _constant(node) if node.op_type == "Constant" else None
         if tensor is None:
             kept.append(node)

@@ -1,9 +1,9 @@
-"""Takes pairs of quantize and dequantize out of a graph again where they cost and bring nothing.
+"""Removes quantize/dequantize pairs (QDQ) from a graph where they only cost.
 
-ONNX Runtime's quantizer puts a pair behind every tensor that a quantized node takes or gives, and
-leads all who read the tensor through it: also nodes that are to keep float32, and the model's
-outputs. Those are given the tensor as it was before, except behind a node that runs in int8 only if
-all that it gives is quantized, as convolutions do.
+ONNX Runtime's quantizer puts a pair after every tensor that a quantized node takes or makes, for
+all its readers: also for nodes that keep float32, and for the model's outputs. Those get the
+original tensor back, except after a node that runs in int8 only if all its outputs are quantized,
+as convolutions do.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = ["QUANTIZED", "WEIGHTED", "add_output_identities", "map_tensor_names",
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """The operators that int8 is for."""
-# What stands between them and moves numbers, or picks some. Sums, products and curves would lose
-# more than they gain.
+# Nodes between them that move or select numbers. Sums, products and curves would lose more than
+# they gain.
 _BETWEEN = (
     *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Concat", "Pad"),
     *("Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize", "Gather"),
@@ -37,7 +37,7 @@ _END = "Identity"
 
 
 def add_output_identities(plain: ModelProto) -> ModelProto:
-    """Return a copy of a model in which every output is read by a node that is not quantized."""
+    """Return a copy with an Identity before every output, which is never quantized."""
     model = ModelProto()
     model.CopyFrom(plain)
     names = {value.name: f"{value.name}.end" for value in model.graph.output}
@@ -63,13 +63,13 @@ def simplify_qdq(
     """Return a quantized model with fewer pairs, in place.
 
     Args:
-        quantized: What ONNX Runtime's quantizer wrote.
-        plain: The model in float32 that it was given; see `add_output_identities`.
+        quantized: The result of ONNX Runtime's quantizer.
+        plain: Its input in float32; see `add_output_identities`.
         excluded: The names of the nodes that are to keep float32.
         symmetric: Whether ranges are centred around zero.
     """
     graph = _Graph(quantized.graph, plain.graph, frozenset(excluded), symmetric=symmetric)
-    # From the end: what reads a tensor is settled before what gives it.
+    # From the end: the readers of a tensor come before its maker.
     for pair in reversed(graph.pairs):
         graph.settle(pair)
     graph.finish()
@@ -77,10 +77,10 @@ def simplify_qdq(
 
 
 def map_tensor_names(quantized: ModelProto, plain: ModelProto) -> dict[str, str]:
-    """Return what every tensor of a model in float32 is called in the same, quantized.
+    """Return the name in the quantized model of every tensor of the float32 model.
 
-    It is the tensor before it is quantized, which is charged to the nodes that read it. An
-    activation that the quantizer made part of the rounding shows behind it alone.
+    It is the tensor before it is quantized, whose rounding counts as the readers'. An activation
+    that the quantizer merged into the rounding has only the name after it.
     """
     after = {name: node.name for node in quantized.graph.node for name in node.output}
     pairs = {pair.before: pair.after for pair in _pairs(quantized.graph)}
@@ -135,14 +135,14 @@ class _Graph:
         self.pairs = sorted(_pairs(graph), key=lambda pair: place.get(pair.before, -1))
 
     def settle(self, pair: _Pair) -> None:
-        """Lead who reads in float32 around a pair; remove it where nobody is left."""
+        """Give float32 readers the tensor before a pair; remove a pair without readers."""
         readers = list(self._readers.get(pair.after, ()))
         others = [node for node in readers if not self._in_int8(node)]
         around = [node for node in others if node.name in self._excluded]
         maker = self._makers.get(pair.before)
         free = maker is None or not self._in_int8(maker)
-        nobody = maker is None or (maker.op_type not in _CONVOLUTIONS and others == readers)
-        if free or nobody:
+        useless = maker is None or (maker.op_type not in _CONVOLUTIONS and others == readers)
+        if free or useless:
             around = others
         elif self._symmetric and all(node.op_type in _ACTIVATIONS for node in readers):
             around = readers  # they are rounded behind it
@@ -154,7 +154,7 @@ class _Graph:
             self._readers[pair.before].remove(pair.quantize)
 
     def finish(self) -> None:
-        """Put the nodes that are left in an order in which each is made before it is read."""
+        """Sort the remaining nodes topologically."""
         kept = [NodeProto.FromString(n.SerializeToString()) for n in self._in_order()]
         del self._graph.node[:]
         self._graph.node.extend(kept)
@@ -183,7 +183,7 @@ class _Graph:
         return list(ordered.values())
 
     def _in_int8(self, node: NodeProto) -> bool:
-        """Whether a node is to compute with what is quantized."""
+        """Whether a node computes in int8."""
         if node.name in self._excluded or node.op_type not in QUANTIZED:
             return False
         if node.op_type in WEIGHTED:
@@ -192,7 +192,7 @@ class _Graph:
         return any(reader.op_type == "QuantizeLinear" for reader in readers)
 
     def _raw(self, pair: _Pair) -> str:
-        """The tensor before a pair, with the activation that became part of the rounding."""
+        """The tensor before a pair, with the activation that was merged into the rounding."""
         maker, plain = self._makers.get(pair.before), self._plain_makers.get(pair.before)
         if plain is None or maker is None or maker.name == plain.name:
             return pair.before

@@ -1,4 +1,4 @@
-"""What a way to a lower precision hands on, and how nodes are told of."""
+"""The result of a reduction to a lower precision, and its notes and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEAVY", "ReducedModel", "float32_note", "precision_error"]
 
-# Where nearly all of a model's weights and work are.
+# They have nearly all of a model's weights and work.
 HEAVY = frozenset(
     {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "GRU", "LSTM", "RNN", "Gather"}
 )
@@ -25,14 +25,7 @@ _MOST_NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class ReducedModel:
-    """A model in a lower precision.
-
-    Attributes:
-        model: The model.
-        kept: The names of the nodes that keep float32 since too much would be lost in them.
-        verdict: How it answered when it was tried out.
-        notes: What a reader of the report should know.
-    """
+    """A model in a lower precision."""
 
     model: ModelProto
     kept: tuple[str, ...]
@@ -41,7 +34,7 @@ class ReducedModel:
 
 
 def float32_note(names: Sequence[str], reason: str) -> tuple[str, ...]:
-    """Return what a reader should know of nodes that keep float32; nothing where none do."""
+    """Return a note on nodes that keep float32; nothing where none do."""
     if not names:
         return ()
     verb = "keeps" if len(names) == 1 else "keep"
@@ -56,12 +49,12 @@ def _listed(names: Sequence[str]) -> str:
 def precision_error(
     precision: str, names: Sequence[str], verdict: Verdict | None
 ) -> ValidationFailedError:
-    """Return the error for a model that a precision ruins.
+    """Return the error for a model that has no useful form in a precision.
 
     Args:
         precision: The precision.
         names: The nodes that would have to keep float32, the worst first.
-        verdict: How it answers if none does; None where no node can be reduced.
+        verdict: The evaluation with none of them; None where no node can be reduced.
     """
     lower = "" if precision == "fp16" else "--precision fp16 or "
     if verdict is None:

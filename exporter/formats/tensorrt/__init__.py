@@ -1,7 +1,7 @@
-"""A TensorRT plan for Triton's tensorrt backend: written as ONNX first, then built on a GPU.
+"""The ``tensorrt`` format: a plan for Triton's tensorrt backend, built from ONNX on a GPU.
 
-A plan runs on the TensorRT and on the kind of GPU that built it, and on no other. So the TensorRT
-installed here must be the target release's, and the GPU here production's.
+A plan runs only on the TensorRT and the kind of GPU that built it. So the TensorRT installed here
+must be the target release's, and the GPU production's.
 
 Source: NVIDIA's TensorRT developer guide (building an engine, dynamic shapes, strong typing).
 """
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["FILENAME", "check_available", "convert"]
 
 FILENAME = "model.plan"
-# The types of TensorRT's inputs and outputs in Triton's words, from TensorRT 10 on (NvInfer.h,
-# enum DataType).
+# Triton's names of the types that TensorRT 10 and newer take (NvInfer.h, enum DataType).
 _DATATYPES = frozenset({"BOOL", "UINT8", "INT8", "INT32", "INT64", "FP16", "BF16", "FP32"})
 
 
@@ -40,8 +39,8 @@ def convert(source: Source, folder: Path, target: Target, references: ReferenceS
 
     Raises:
         UsageError: TensorRT or a GPU is missing here.
-        ValidationFailedError: TensorRT lacks a type or an operator of the model, the plan answers
-            otherwise than the reference, or the target release has another TensorRT.
+        ValidationFailedError: TensorRT lacks a type or an operator of the model, the plan's outputs
+            differ from the reference, or the target release has another TensorRT.
         UnavailableError: The GPU fails, or has too little memory.
     """
     version = check_available(target.release)
@@ -80,14 +79,14 @@ def _write_onnx(
     """Write the model as ONNX, in the precision that TensorRT is to take from it."""
     plain = replace(target, precision="fp32", accelerator="")
     conversion = onnx.convert(source, folder, plain, references)
-    # Up to TensorRT 10 a flag lets it compute in float16; from 11 on the graph's own types say it,
-    # as its quantized nodes always did.
+    # Up to TensorRT 10 a flag selects float16; from 11 on the graph's own types do, as quantized
+    # nodes always did.
     if target.precision == "int8" or (target.precision == "fp16" and is_typed(version)):
         from exporter.formats.precision import reduce_precision
 
         path = folder / conversion.filename
         reduced = reduce_precision(path, conversion, target, references, symmetric=True)
-        # How fast and large that is with ONNX Runtime says nothing of the plan.
+        # Speed and size with ONNX Runtime are not those of the plan.
         return replace(reduced, notes=conversion.notes, measured={})
     return conversion
 
@@ -99,7 +98,7 @@ def _described(
     gpu: Gpu,
     profiles: tuple[Profile, ...],
 ) -> Conversion:
-    """Return the conversion as one to a plan."""
+    """Return the conversion with the plan's facts and notes."""
     note = (
         f"The plan runs on TensorRT {version} and on GPUs of compute capability {gpu.capability} "
         f"({gpu.name}), and on no others."

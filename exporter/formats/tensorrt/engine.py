@@ -1,7 +1,8 @@
-"""Runs a plan on the first GPU, and compares what it answers with the reference."""
+"""Runs a plan on the first GPU, and compares its outputs with the reference's."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,8 +11,8 @@ import tensorrt as trt
 from exporter.errors import ValidationFailedError
 from exporter.formats.tensorrt.plan import Log
 from exporter.interface import Axis, Interface, Tensor
-from exporter.parity.compare import compare_outputs
 from exporter.parity.input_generator import rows_of, take_rows
+from exporter.parity.reference_set import first_mismatch
 from exporter.system.cuda import Memory
 from triton_client.types import numpy_dtype
 
@@ -36,10 +37,6 @@ _DATATYPES = {
 
 class Engine:
     """A plan, loaded.
-
-    Args:
-        plan: The plan.
-        memory: Where its inputs and outputs lie.
 
     Raises:
         ValidationFailedError: TensorRT does not load the plan that it built.
@@ -86,15 +83,10 @@ class Engine:
         )
 
     def run(self, inputs: Arrays, outputs: tuple[Tensor, ...]) -> dict[str, Array]:
-        """Return the plan's answer.
-
-        Args:
-            inputs: One array per input, of sizes that the plan was built for.
-            outputs: The plan's outputs.
+        """Return the plan's outputs.
 
         Raises:
-            ValidationFailedError: It refuses the inputs, or the size of an output is only known
-                after.
+            ValidationFailedError: It refuses the inputs, or an output has no known size.
             CudaError: The GPU fails.
         """
         context, memory = self._context, self._memory
@@ -138,39 +130,40 @@ class Engine:
 def check_plan(
     plan: bytes, known: Interface, references: ReferenceSet, max_batch_size: int
 ) -> Interface:
-    """Ask a plan everything that the reference was asked, and return its interface.
+    """Run every case of the reference on a plan, and return the plan's interface.
 
     Args:
         plan: The plan.
         known: The interface of the ONNX model that it was built from.
-        references: What it must answer.
+        references: What it is compared with.
         max_batch_size: The most rows that it takes; 0 where rows are not batched.
 
     Raises:
-        ValidationFailedError: It answers otherwise; the case and the output are named.
+        ValidationFailedError: An output differs; the case and the output are named.
         CudaError: The GPU fails.
     """
     with Memory() as memory:
-        loaded = Engine(plan, memory)
-        interface = loaded.interface(known)
-        for answer in [*references.cases, *([references.batch] if references.batch else [])]:
-            found = _answer(loaded, answer.case.inputs, interface.outputs, max_batch_size)
-            for difference in compare_outputs(
-                interface.outputs, answer.outputs, found, references.tolerances, answer.float64
-            ):
-                if difference.problem:
-                    raise ValidationFailedError(
-                        "what TensorRT answers is not what was registered: "
-                        f"{answer.case.name}, output '{difference.output}': {difference.problem}",
-                        hint="Where it is a matter of precision, use --precision fp32; else use "
-                        "--format onnx.",
-                        kind="parity",
-                    )
-        del loaded  # before the memory that it was given
+        # The engine is freed before its memory.
+        interface, mismatch = _compare(Engine(plan, memory), known, references, max_batch_size)
+    if mismatch:
+        raise ValidationFailedError(
+            f"what TensorRT answers is not what was registered: {mismatch}",
+            hint="Where it is a matter of precision, use --precision fp32; else use --format onnx.",
+            kind="parity",
+        )
     return interface
 
 
-def _answer(
+def _compare(
+    loaded: Engine, known: Interface, references: ReferenceSet, max_batch_size: int
+) -> tuple[Interface, str]:
+    interface = loaded.interface(known)
+    outputs = interface.outputs
+    run = partial(_run, loaded, outputs=outputs, max_batch_size=max_batch_size)
+    return interface, first_mismatch(run, references, outputs)
+
+
+def _run(
     loaded: Engine, inputs: Arrays, outputs: tuple[Tensor, ...], max_batch_size: int
 ) -> dict[str, Array]:
     """Run inputs, in pieces where they have more rows than the plan takes."""

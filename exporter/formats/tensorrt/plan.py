@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Log", "build_plan"]
 
-# What the fastest ways to compute may take beside weights and activations, at the most.
+# The most memory for the fastest kernels, besides weights and activations.
 WORKSPACE_BYTES = 4 << 30
 _TYPED = is_typed(trt.__version__)
 
 
 class Log(trt.ILogger):  # type: ignore[misc]
-    """Keeps the errors that TensorRT tells its logger, which its calls do not raise."""
+    """Keeps the errors that TensorRT logs, since its calls do not raise them."""
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
@@ -40,7 +40,7 @@ class Log(trt.ILogger):  # type: ignore[misc]
             self.errors.append(" ".join(msg.split()))
 
     def messages(self) -> str:
-        """Return every error that was told, or that there was none."""
+        """Return every error in one line, or that there was none."""
         return "; ".join(dict.fromkeys(self.errors)) or "it does not say why"
 
 
@@ -48,10 +48,10 @@ def build_plan(path: Path, profiles: Sequence[Profile], *, precision: str, gpu: 
     """Return the plan of an ONNX file for the first GPU.
 
     Args:
-        path: The file; its external data lie beside it.
-        profiles: The sizes of every input that has a variable axis.
+        path: The file, in the folder of its external data.
+        profiles: Of every input that has a variable axis.
         precision: ``fp32``, ``fp16`` or ``int8``.
-        gpu: The GPU, which timings are kept for.
+        gpu: The GPU, for its cache of timings.
 
     Raises:
         ValidationFailedError: TensorRT cannot read the file, or build an engine of it.
@@ -98,10 +98,10 @@ def _builder(log: Log) -> Any:
 
 
 def _network_flags(precision: str) -> int:
-    """Return that tensors have the types that the model gives them, where that must be said.
+    """Return the flag that tensors keep the types of the model, where TensorRT needs one.
 
     Up to TensorRT 10 the flags for lower precisions are for networks that choose types themselves;
-    from 11 on there are no such networks. Rows are always an axis like others.
+    from 11 on there are no such networks. Rows are always an explicit axis.
     """
     typed = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     return 0 if _TYPED or precision != "fp32" else 1 << int(typed)
@@ -127,7 +127,7 @@ def _add_profile(builder: Any, config: Any, profiles: Sequence[Profile]) -> None
     if config.add_optimization_profile(profile) < 0:
         shapes = ", ".join(f"{p.name} {list(p.min)} to {list(p.max)}" for p in profiles)
         raise ValidationFailedError(
-            f"TensorRT does not take the sizes that the model was asked: {shapes}",
+            f"TensorRT does not take the sizes that the model is proven on: {shapes}",
             hint="Use --format onnx.",
             kind="convert",
         )
@@ -157,7 +157,7 @@ def _parser_errors(parser: Any, log: Log) -> str:
 
 
 def _timings(gpu: Gpu) -> Path:
-    """Return the file with the timings of a TensorRT on a kind of GPU, which make builds quick."""
+    """Return the timing cache of a TensorRT on a kind of GPU, which makes builds quick."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", gpu.name).strip("-").lower()
     file = f"timings-{trt.__version__}-{name}-sm{gpu.capability.replace('.', '')}.cache"
     return cache_directory() / "tensorrt" / file

@@ -1,4 +1,4 @@
-"""Whether a plan can be built here: TensorRT, its libraries, a GPU, and of the right version."""
+"""Checks whether a plan can be built here: TensorRT, its libraries and version, a GPU."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _TYPED = 11
 
 
 def check_available(release: Release, *, provable: bool = True) -> str:
-    """Refuse to go on where no plan for a release can be built or proven here.
+    """Check that a plan for a release can be built and proven here.
 
     Args:
         release: The target release.
-        provable: Whether there is a server that a plan could be proven on.
+        provable: Whether a server is available to prove a plan on.
 
     Returns:
         The version of TensorRT.
@@ -48,7 +48,7 @@ def check_available(release: Release, *, provable: bool = True) -> str:
         )
     if missing:
         raise UsageError(
-            f"--format tensorrt needs what is not here: {'; '.join(missing)}",
+            f"--format tensorrt needs what is missing here: {'; '.join(missing)}",
             hint=f"On a machine with production's GPU: {install_command(release)}. Or use --format "
             "onnx --accelerator tensorrt, which lets the server build the engine.",
         )
@@ -64,7 +64,7 @@ def check_available(release: Release, *, provable: bool = True) -> str:
 
 
 def is_typed(version: str) -> bool:
-    """Whether a TensorRT takes precisions from the model alone, and knows no flags for them."""
+    """Whether a TensorRT takes precisions from the model alone, without flags."""
     return int(version.split(".", maxsplit=1)[0]) >= _TYPED
 
 

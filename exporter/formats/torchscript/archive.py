@@ -1,7 +1,7 @@
-"""Writes a script as an archive that says nothing of where and when it was made.
+"""Writes a script as a reproducible archive.
 
 torch's own archive of one script differs from process to process: classes are numbered by how many
-were made before, and beside the code lies where every line of it was on the disk.
+existed before, and every line of code comes with its place on the disk.
 """
 
 from __future__ import annotations
@@ -31,12 +31,7 @@ _LEFT_OUT = re.compile(r"traced_inputs.*|\.data/.*|version|byteorder|.*\.debug_p
 
 
 def write_archive(script: torch.jit.ScriptModule, path: Path) -> None:
-    """Write a script; the same one gives the same bytes.
-
-    Args:
-        script: The script.
-        path: The file, whose name without its ending the archive carries in it.
-    """
+    """Write a script; the same one gives the same bytes."""
     raw = path.with_name(f"{path.name}.raw")
     try:
         torch.jit.save(script, str(raw))
@@ -60,18 +55,13 @@ def write_archive(script: torch.jit.ScriptModule, path: Path) -> None:
 
 
 def write_identity(stream: BinaryIO) -> None:
-    """Write a script that gives back what it is given."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that torch.jit is deprecated
+    """Write a script that returns its input."""
+    with warnings.catch_warnings(action="ignore"):  # torch.jit is deprecated
         torch.jit.save(torch.jit.script(torch.nn.Identity()), stream)
 
 
 def _with_own_numbers(records: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Number the classes of an archive by themselves, each in a file of its own.
-
-    Args:
-        records: Code and pickles by name.
-    """
+    """Number the classes of an archive by themselves, each in a file of its own."""
     kept: dict[str, str] = {}
     classes: dict[str, str] = {}
     for record, content in records.items():

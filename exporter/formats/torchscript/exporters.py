@@ -1,4 +1,4 @@
-"""The ways from a torch module to a script that takes tensors by position and returns them flat."""
+"""Exporters from a torch module to a script that takes and returns tensors by position."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["script_exporters"]
 
 ScriptExporter = tuple[str, "Callable[[], torch.jit.ScriptModule]"]
-"""What a way is called in the manifest, and how to go it; it raises whatever torch does."""
+"""The exporter's name in the manifest, and a function that raises whatever torch does."""
 
 
 def script_exporters(
@@ -29,13 +29,13 @@ def script_exporters(
     *,
     branches: bool,
 ) -> Sequence[ScriptExporter]:
-    """Return the ways to a module's script, the best one first.
+    """Return the exporters of a module, the best one first.
 
     Args:
         module: Takes the interface's inputs by position.
         example: What it can be called with.
         interface: What it takes and gives, in order.
-        branches: Whether it branches on values, of which a trace keeps one way for all.
+        branches: Whether it branches on values, of which a trace keeps one branch for all.
     """
     if isinstance(module, torch.fx.GraphModule):
         # A trace of it would fix its sizes, and its loops.
@@ -86,7 +86,7 @@ def _traced(
 
 
 def _let_go_of_the_cpu(script: torch.jit.ScriptModule) -> None:
-    """Have a trace make its tensors where its inputs lie: it only knows where they lay."""
+    """Have a trace make its tensors on the device of its inputs, not of its example."""
     for module in script.modules():
         for name in module._c._method_names():  # noqa: SLF001
             graph = module._c._get_method(name).graph  # noqa: SLF001
@@ -97,17 +97,17 @@ def _let_go_of_the_cpu(script: torch.jit.ScriptModule) -> None:
                 constant = node.output()
                 if constant.type().kind() != "DeviceObjType" or constant.toIValue().type != "cpu":
                     continue
-                asked = graph.create("prim::device", given[:1], 1)
-                asked.output().setType(constant.type())
-                asked.insertBefore(node)
-                constant.replaceAllUsesWith(asked.output())
+                device = graph.create("prim::device", given[:1], 1)
+                device.output().setType(constant.type())
+                device.insertBefore(node)
+                constant.replaceAllUsesWith(device.output())
                 node.destroy()
 
 
 def _scripted(
     module: torch.nn.Module, example: tuple[torch.Tensor, ...], interface: Interface
 ) -> torch.jit.ScriptModule:
-    """Script a module, or the one that an adapter of it holds as ``module``."""
+    """Script a module, or the one inside an adapter."""
     inner = getattr(module, "module", None)
     if not isinstance(inner, torch.nn.Module):
         return _traced(torch.jit.script(module), example, interface)
@@ -148,7 +148,7 @@ def _given(example: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
 
 
 def _is_flat(script: torch.jit.ScriptModule, interface: Interface) -> bool:
-    """Whether a server can call a script as it is."""
+    """Whether a server can call a script directly."""
     schema = script.forward.schema
     tensor = torch._C.TensorType.get()  # noqa: SLF001
     given = [argument.type for argument in schema.arguments[1:]]

@@ -1,8 +1,8 @@
 """Writes a graph of `torch.export` as TorchScript, operator by operator.
 
-Tracing its module again would fix every size that the graph computes: it asks for sizes by an
-operator, which a trace takes for a number. Here sizes stay sizes, modes stay as they were logged,
-and what the graph makes on the CPU is made wherever the inputs lie.
+Tracing its module would fix every size that the graph computes: it reads sizes by an operator,
+which a trace takes for a number. Here sizes stay variable, modes stay as they were logged, and what
+the graph makes on the CPU is made on the device of the inputs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CALLS: dict[Any, str] = {
     math.floor: "math.floor({})", math.trunc: "int({})", torch.sym_ite: "({1} if {0} else {2})",
 }  # fmt: skip
 _SIZES = {"sym_size": "{}.size({})", "sym_stride": "{}.stride({})", "sym_numel": "{}.numel()"}
-# They check what the proof checks, or what the server has checked.
+# They check what the proof or the server checks.
 _CHECKS = frozenset(
     {"_assert_async", "_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range",
      "sym_constrain_range_for_size"}
@@ -49,17 +49,13 @@ class NotWritableError(Exception):
 def script_of_graph(module: torch.fx.GraphModule, interface: Interface) -> torch.jit.ScriptModule:
     """Return the script that computes what a graph does.
 
-    Args:
-        module: The module of an exported program.
-        interface: What it takes and gives. Names are not looked at.
-
     Returns:
         A script that takes tensors by position, and returns one tensor or a flat tuple of them.
-        What has no axes in the interface has one, of one element.
+        Scalars have one axis of one element.
 
     Raises:
-        NotWritableError: The graph holds something else than operators and arithmetic on sizes.
-        RuntimeError: TorchScript does not take what was written.
+        NotWritableError: The graph contains more than operators and arithmetic on sizes.
+        RuntimeError: TorchScript does not compile the source.
     """
     inputs = [f"INPUT__{index}" for index in range(len(interface.inputs))]
     writer = _Writer(inputs[0])

@@ -1,4 +1,4 @@
-"""What is refused of an ONNX file before anything runs it."""
+"""Checks an ONNX file before anything runs it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DOMAINS = frozenset(
 
 
 def damaged(reason: str) -> ValidationFailedError:
-    """Return the error for a file that is no ONNX model, or none that can be run."""
+    """Return the error for a file that is no usable ONNX model."""
     return ValidationFailedError(
         f"the ONNX file cannot be used: {reason}",
         hint="Log the model again; onnx.checker.check_model() shows the same on the file.",
@@ -31,10 +31,10 @@ def damaged(reason: str) -> ValidationFailedError:
 
 
 def check_operators(proto: onnx.ModelProto) -> None:
-    """Refuse operators that only a library of somebody's own has.
+    """Check that ONNX Runtime has every operator.
 
     Raises:
-        ValidationFailedError: There are some; their domain is named.
+        ValidationFailedError: An operator needs a library of custom operators; its domain is named.
     """
     own = {(function.domain, function.name) for function in proto.functions}
     for node in all_nodes(proto):
@@ -49,10 +49,10 @@ def check_operators(proto: onnx.ModelProto) -> None:
 
 
 def check_deterministic(proto: onnx.ModelProto) -> None:
-    """Refuse a model that draws numbers, or was left in training mode.
+    """Check that a model draws no random numbers and is not in training mode.
 
     Raises:
-        ValidationFailedError: It does; the operator is named.
+        ValidationFailedError: It does, or is; the operator is named.
     """
     nodes = list(all_nodes(proto))
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
@@ -67,7 +67,7 @@ def check_deterministic(proto: onnx.ModelProto) -> None:
         trains = node.op_type == "BatchNormalization" and any(
             a.name == "training_mode" and a.i for a in node.attribute
         )
-        # Its third input switches it on; left out, it is off.
+        # Its third input turns it on; without one, it is off.
         switch = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
         if trains or (switch and not _is_false(constants.get(switch))):
             raise ValidationFailedError(

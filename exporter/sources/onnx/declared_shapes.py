@@ -1,4 +1,4 @@
-"""Sizes that a file declares otherwise than they are, as some converters write them."""
+"""Corrects sizes that some converters declare wrongly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ROWS = 2
 def split_shared_symbols(
     inputs: Sequence[Tensor], example: Arrays | None, names: Mapping[str, str]
 ) -> list[Tensor]:
-    """Return the inputs with a symbol of its own for every size that an example shows to be.
+    """Return the inputs with separate symbols where the example's sizes differ.
 
     Some converters write the same symbol for sizes that are not the same.
     """
@@ -50,14 +50,9 @@ def split_shared_symbols(
 def outputs_with_input_rows(
     interface: Interface, example: Arrays | None, run: Callable[[Arrays], Arrays]
 ) -> frozenset[str]:
-    """Return the outputs that are declared to have one number of rows, and have those of the input.
+    """Return the outputs that declare a fixed number of rows, but have the input's.
 
-    Converters of LightGBM declare a label as ``[1]``, and answer with one for each row.
-
-    Args:
-        interface: What the file declares.
-        example: The logged example.
-        run: Asks the model.
+    Converters of LightGBM declare a label as ``[1]``, and return one for each row.
     """
     fixed = [t for t in interface.outputs if t.axes and isinstance(t.axes[0], int)]
     rows = [t for t in interface.inputs if t.axes and isinstance(t.axes[0], str)]

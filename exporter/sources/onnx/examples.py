@@ -23,13 +23,7 @@ __all__ = ["logged_example"]
 def logged_example(
     model: MLModel, inputs: Sequence[Tensor], names: Mapping[str, str]
 ) -> dict[str, Array] | None:
-    """Return the logged example by the inputs' served names, or None where none fits them.
-
-    Args:
-        model: The logged model.
-        inputs: The inputs as the file calls them.
-        names: The served name of each.
-    """
+    """Return the logged example by the inputs' served names, or None where none fits them."""
     found = model.example(inputs) or _table(model, inputs)
     if found is not None:
         return {names[name]: array for name, array in found.items()}
@@ -37,7 +31,7 @@ def logged_example(
 
 
 def _table(model: MLModel, inputs: Sequence[Tensor]) -> dict[str, Array] | None:
-    """An example that was logged as a data frame, handed over as MLflow does."""
+    """An example that was logged as a data frame, as MLflow passes it."""
     content = model.example_content()
     try:
         columns, rows = content["columns"], content["data"]
@@ -53,7 +47,7 @@ def _table(model: MLModel, inputs: Sequence[Tensor]) -> dict[str, Array] | None:
 def _array(values: Any, tensor: Tensor) -> Array:
     array: Array = np.asarray(values, dtype=numpy_dtype(tensor.datatype))
     if array.ndim == 1 and len(tensor.axes) == 2:
-        array = array[:, None]  # a column, for a converter that takes each as a table
+        array = array[:, None]  # a column of a table
     if array.ndim != len(tensor.axes):
         raise ValueError(tensor.name)
     return array

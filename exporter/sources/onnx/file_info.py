@@ -1,4 +1,4 @@
-"""What has to be known of a file once it is no longer held in memory."""
+"""What is needed of a file after it is no longer in memory."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ __all__ = ["FileInfo"]
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """What a file holds that is not served as it is.
+    """What of a file is not served unchanged.
 
     Attributes:
-        maps: The outputs that are dictionaries.
-        constants: The inputs that a caller could give, and that have a value without.
-        english: Whether it changes texts by a locale that systems may lack.
+        zipmaps: The outputs that are dictionaries.
+        optional_inputs: The inputs that have a value in the file.
+        english_locale: Whether it needs a locale that systems may lack.
         opsets: The version of every operator set, by domain.
         ir: The IR version.
-        whole: Whether all of it lies in one file.
+        single_file: Whether there is no external data.
     """
 
-    maps: ZipMapOutputs
-    constants: Sequence[str]
-    english: bool
+    zipmaps: ZipMapOutputs
+    optional_inputs: Sequence[str]
+    english_locale: bool
     opsets: Mapping[str, int]
     ir: int
-    whole: bool
+    single_file: bool
 
     @classmethod
     def of(cls, proto: onnx.ModelProto) -> FileInfo:
-        """Find them in a file."""
+        """Read it from a file."""
         return cls(
             ZipMapOutputs.of(proto),
-            _constants(proto),
+            _optional_inputs(proto),
             uses_english_locale(proto),
             opsets_of(proto),
             proto.ir_version,
@@ -50,7 +50,7 @@ class FileInfo:
         )
 
 
-def _constants(proto: onnx.ModelProto) -> list[str]:
+def _optional_inputs(proto: onnx.ModelProto) -> list[str]:
     if proto.ir_version < 4:
         return []  # where every constant had to be listed as an input
     held = {initializer.name for initializer in proto.graph.initializer}

@@ -1,4 +1,4 @@
-"""Walks through everything that an ONNX file holds, graphs inside of graphs included."""
+"""Walks through an ONNX file, including the graphs inside its nodes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ __all__ = [
     "all_tensors",
     "external_tensors",
     "graphs_below",
+    "inner_graphs",
     "nodes_below",
     "opsets_of",
 ]
 
 
 def all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Every node of a file, those of its functions included."""
+    """Every node of a file and of its functions."""
     yield from nodes_below(proto.graph.node)
     for function in proto.functions:
         yield from nodes_below(function.node)
@@ -32,7 +33,7 @@ def nodes_below(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """Nodes with those of the graphs inside them."""
     for node in nodes:
         yield node
-        for graph in _graphs(node):
+        for graph in inner_graphs(node):
             yield from nodes_below(graph.node)
 
 
@@ -40,7 +41,7 @@ def graphs_below(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """A graph with those inside its nodes."""
     yield graph
     for node in graph.node:
-        for inner in _graphs(node):
+        for inner in inner_graphs(node):
             yield from graphs_below(inner)
 
 
@@ -58,7 +59,7 @@ def all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def external_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every constant whose content lies in a file of its own."""
+    """Every constant whose content is in another file."""
     yield from filter(uses_external_data, all_tensors(proto))
 
 
@@ -70,7 +71,8 @@ def opsets_of(proto: onnx.ModelProto) -> dict[str, int]:
     }
 
 
-def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs inside a node: branches, or the body of a loop."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g

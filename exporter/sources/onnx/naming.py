@@ -1,4 +1,4 @@
-"""Names that a server and every client can use, in the place of those that they cannot."""
+"""Replaces names that a server or a client cannot use."""
 
 from __future__ import annotations
 
@@ -25,13 +25,8 @@ def served_names(
 ) -> dict[str, str]:
     """Return the name by which every input and output of a file is served.
 
-    A name that can be used stays. For another one the signature's is taken, where it has one in its
-    place; else what is left of it. The same file gives the same names.
-
-    Args:
-        inputs: The inputs' names in the file, in order.
-        outputs: The outputs', likewise.
-        promised: The fields of the signature for both.
+    A usable name stays. Another one becomes the signature's at the same position, where it has one;
+    else its valid characters stay. The same file gets the same names.
     """
     result = {name: name for name in (*inputs, *outputs) if valid_tensor_name(name)}
     for own, fields, fallback in ((inputs, promised[0], "input"), (outputs, promised[1], "output")):
@@ -47,14 +42,7 @@ def served_names(
 def renamed_fields(
     model: MLModel, inputs: Sequence[str], outputs: Sequence[str], names: Mapping[str, str]
 ) -> MLModel:
-    """Return a logged model whose signature has the served names.
-
-    Args:
-        model: The logged model.
-        inputs: The inputs' names in the file, in order.
-        outputs: The outputs', likewise.
-        names: The served name of each.
-    """
+    """Return a logged model whose signature has the served names; see `served_names`."""
 
     def fields(given: tuple[Field, ...], own: Sequence[str]) -> tuple[Field, ...]:
         result = []
@@ -72,12 +60,7 @@ def renamed_fields(
 
 
 def rename(proto: onnx.ModelProto, names: Mapping[str, str]) -> None:
-    """Rename values throughout a file; what has one of the new names already gives way.
-
-    Args:
-        proto: The file.
-        names: The new name of every value that gets one.
-    """
+    """Rename values throughout a file; inner values that have one of the new names get another."""
     changed = {old: new for old, new in names.items() if old != new}
     if not changed:
         return

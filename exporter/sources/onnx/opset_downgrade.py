@@ -1,11 +1,10 @@
-"""Rewrites a file for a release that reads no opset or IR version as new as its own.
+"""Rewrites a file in an older opset and IR version, for a release that reads no newer ones.
 
-Most operators are the same in the older opset, but for a few more types that newer ones take; then
-only the number changes. Newer operators that ONNX defines by others, such as Attention or
-RMSNormalization, are written out.
+Most operators are the same in the older opset except for added types; then only the number changes.
+Newer operators that ONNX defines by others, such as Attention or RMSNormalization, are expanded.
 
-Sources: ONNX's operator schemas (`onnx.defs`), of which each version says what it takes; the IR
-versions' history in onnx.proto.
+Sources: ONNX's operator schemas (`onnx.defs`) of each version; the IR versions' history in
+onnx.proto.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def downgrade(proto: onnx.ModelProto, *, target: OnnxTarget) -> onnx.ModelProto:
             _rename_modes(proto, older)
         for _ in range(_MOST_ROUNDS):
             foreign = _without_older_form(proto, older)
-            if not foreign or not _written_out(foreign):
+            if not foreign or not _has_definition(foreign):
                 break
             proto = _expanded(proto, foreign)
         if foreign := _without_older_form(proto, older):
@@ -79,14 +78,14 @@ def downgrade(proto: onnx.ModelProto, *, target: OnnxTarget) -> onnx.ModelProto:
 
 
 def downgrade_by_converter(proto: onnx.ModelProto, *, target: OnnxTarget) -> onnx.ModelProto:
-    """Return the same by ONNX's own converter, which knows operators whose attributes changed.
+    """Return the same by ONNX's own converter, which handles operators whose attributes changed.
 
     Raises:
-        ValidationFailedError: It cannot, or the file keeps its constants elsewhere.
+        ValidationFailedError: It cannot, or the file has external data.
     """
     if any(True for _ in external_tensors(proto)):
         raise ValidationFailedError(
-            "ONNX's converter reads no constants that lie in a file of their own",
+            "ONNX's converter reads no constants from external data",
             hint="Log the model in an older opset.",
             kind="target",
         )
@@ -117,8 +116,8 @@ def _without_older_form(proto: onnx.ModelProto, older: dict[str, int]) -> list[o
 def _fits(node: onnx.NodeProto, now: int, then: int) -> bool:
     """Whether a node may be read by an older version of its operator.
 
-    It may where that takes the same inputs and attributes, and where what is left out means the
-    same. Types, and what an operator does with the same, are up to the comparison of answers.
+    It may where that takes the same inputs and attributes with the same defaults. Changed types and
+    semantics are left to the comparison with the reference.
     """
     domain = _domain(node.domain)
     try:
@@ -143,7 +142,7 @@ def _fits(node: onnx.NodeProto, now: int, then: int) -> bool:
 
 
 def _relabel(proto: onnx.ModelProto, older: dict[str, int]) -> None:
-    """Write the older numbers, and leave out what those versions do not know of."""
+    """Write the older versions, and drop attributes that they do not have."""
     for node in all_nodes(proto):
         domain = _domain(node.domain)
         if domain in older:
@@ -173,7 +172,7 @@ def _default(schema: Any, name: str) -> bytes:
     return value
 
 
-def _written_out(nodes: list[onnx.NodeProto]) -> bool:
+def _has_definition(nodes: list[onnx.NodeProto]) -> bool:
     """Whether ONNX defines any of these operators by others."""
     return any(
         schema.has_function or schema.has_context_dependent_function
@@ -184,7 +183,7 @@ def _written_out(nodes: list[onnx.NodeProto]) -> bool:
 def _expanded(proto: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
     opsets = opsets_of(proto)
     for node in nodes:
-        # The definitions refer to attributes, and what is left out has no value there.
+        # The definitions refer to attributes, which have no defaults there.
         schema = defs.get_schema(node.op_type, opsets[_domain(node.domain)], _domain(node.domain))
         given = {attribute.name for attribute in node.attribute}
         node.attribute.extend(

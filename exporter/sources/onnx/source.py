@@ -1,4 +1,4 @@
-"""An ONNX file as reference, and the ways to write it for a release."""
+"""An ONNX file as reference, and its exporters for a release."""
 
 from __future__ import annotations
 
@@ -36,11 +36,6 @@ __all__ = ["OnnxSource"]
 class OnnxSource:
     """An ONNX file, run by ONNX Runtime.
 
-    Args:
-        model: The logged model.
-        path: Its file.
-        info: What it holds that is not served as it is.
-
     Raises:
         ValidationFailedError: ONNX Runtime cannot load it, a tensor cannot be served, or the
             signature does not fit.
@@ -53,8 +48,8 @@ class OnnxSource:
 
     def __init__(self, model: MLModel, path: Path, info: FileInfo) -> None:
         self._path, self._info = path, info
-        maps = info.maps
-        self._session, version = open_session(path, english=info.english)
+        maps = info.zipmaps
+        self._session, version = open_session(path, english_locale=info.english_locale)
         self.versions: Mapping[str, str] = {"onnxruntime": version}
         inputs = [tensor_of("input", node) for node in self._session.get_inputs()]
         first = inputs[0].axes[0] if inputs and inputs[0].axes else "rows"
@@ -80,7 +75,7 @@ class OnnxSource:
         self.notes = [*maps.notes(self._names), *self._notes()]
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
-        """Return ONNX Runtime's answer; see `Source.run`."""
+        """Return ONNX Runtime's outputs; see `Source.run`."""
         own = {served: name for name, served in self._names.items()}
         outputs = [own[tensor.name] for tensor in self.interface.outputs]
         given = {own[name]: as_text(array) for name, array in inputs.items()}
@@ -107,8 +102,8 @@ class OnnxSource:
         )
 
     def _array(self, name: str, answer: Any) -> Array:
-        if name in self._info.maps.classes:
-            return self._info.maps.array(name, answer)
+        if name in self._info.zipmaps.classes:
+            return self._info.zipmaps.array(name, answer)
         return as_bytes(answer)
 
     def _served(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -116,13 +111,13 @@ class OnnxSource:
 
     def _notes(self) -> list[str]:
         notes = []
-        if self._info.english:
+        if self._info.english_locale:
             notes.append(
                 f"The case of texts is changed by the locale {PORTABLE_LOCALE}, which every server "
                 "has; letters change as in English."
             )
-        if self._info.constants:
-            known = ", ".join(f"'{name}'" for name in self._info.constants)
+        if self._info.optional_inputs:
+            known = ", ".join(f"'{name}'" for name in self._info.optional_inputs)
             notes.append(
                 f"The file has a value for {known} of its own, with which it is served; clients "
                 "cannot replace it."

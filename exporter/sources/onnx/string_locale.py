@@ -1,8 +1,8 @@
-"""Texts whose case is changed by the rules of a language that few systems know.
+"""Replaces the locale of operators that change the case of texts by a portable one.
 
-ONNX's StringNormalizer does it by those of ``en_US.UTF-8`` unless told otherwise. Containers, and
-Triton's own, have no such locale, and ONNX Runtime then refuses the model. ``C.UTF-8`` is there
-wherever glibc is, and takes the case of letters from the same table of Unicode.
+ONNX's StringNormalizer uses ``en_US.UTF-8`` by default. Containers, including Triton's own, lack
+that locale, and ONNX Runtime then refuses the model. ``C.UTF-8`` exists wherever glibc does, and
+has the same Unicode table of upper and lower case.
 
 Source: the glibc locales ``C`` and ``en_US``, which both copy ``i18n_ctype``.
 """
@@ -25,12 +25,12 @@ _ATTRIBUTE = "locale"
 
 
 def uses_english_locale(proto: onnx.ModelProto) -> bool:
-    """Whether a file changes texts by the rules of English as spoken in some country."""
+    """Whether a file uses a locale of English."""
     return bool(_nodes(proto))
 
 
 def use_portable_locale(proto: onnx.ModelProto) -> None:
-    """Have a file change texts by rules that are the same, and found everywhere."""
+    """Replace locales of English by a portable one with the same rules."""
     for node in _nodes(proto):
         kept = [attribute for attribute in node.attribute if attribute.name != _ATTRIBUTE]
         del node.attribute[:]

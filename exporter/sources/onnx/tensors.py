@@ -1,4 +1,4 @@
-"""What ONNX Runtime says of an input or an output, as it is served."""
+"""Declares inputs and outputs of an ONNX Runtime session as tensors."""
 
 from __future__ import annotations
 
@@ -25,19 +25,15 @@ _DATATYPES = {
     "double": "FP64",
     "string": "BYTES",
 }
-# What converters write for a size of which they know nothing: no two of these need be equal.
+# Placeholders of converters for unknown sizes: no two of these need be equal.
 _ANONYMOUS = frozenset({"", "?", "-1", "None", "none", "unk", "unknown"})
 
 
 def tensor_of(kind: str, node: Any) -> Tensor:
     """Declare an input or output of a session.
 
-    Args:
-        kind: ``input`` or ``output``.
-        node: ONNX Runtime's ``NodeArg``.
-
     Raises:
-        ValidationFailedError: It is no tensor, or one of a type that cannot be served.
+        ValidationFailedError: It is no tensor, or has a type that cannot be served.
     """
     held = re.fullmatch(r"tensor\((\w+)\)", node.type)
     if held is None or held[1] not in _DATATYPES:

@@ -1,4 +1,4 @@
-"""Writes an ONNX file for a server: under names of ours, with what cannot be served replaced."""
+"""Writes an ONNX file for a server: with served names, and without what cannot be served."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from exporter.sources.base import EXTERNAL_DATA_BYTES
 from exporter.sources.onnx.graphs import external_tensors
 from exporter.sources.onnx.naming import rename
 from exporter.sources.onnx.string_locale import use_portable_locale
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxWriter"]
 
-# One protobuf holds no 2 GB; see `exporter.sources.pytorch.onnx_export` for the figure.
-_MOST_INLINE = 128 * 1024 * 1024
-
 
 @dataclass(frozen=True, slots=True)
 class OnnxWriter:
@@ -31,7 +29,7 @@ class OnnxWriter:
     Attributes:
         source: The file as it was logged.
         names: The served name of every input and output.
-        info: What the file holds that is not served as it is.
+        info: What of it is not served unchanged.
         row_outputs: The outputs, by served name, that have the input's rows and declare a fixed
             number.
     """
@@ -44,16 +42,16 @@ class OnnxWriter:
     def write(
         self, path: Path, rewrite: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
     ) -> str:
-        """Copy the file, and its external data under names of ours; return what was done to it.
+        """Copy the file and its external data, renamed; return what was changed.
 
-        The names of external data are its author's: a server would take some for code, and MLflow's
-        are random, so that the same model would be another bundle each time it is logged.
+        A server could take some of the original names for code, and MLflow's are random, so that
+        the same model would be another bundle each time it is logged.
 
         Args:
             path: Where to write it.
             rewrite: Makes it readable for the release; None where it is.
         """
-        if self.info.whole and rewrite is None and not self._changes:
+        if self.info.single_file and rewrite is None and not self._changes:
             shutil.copyfile(self.source, path)
             return "as logged"
         proto = onnx.load(self.source, load_external_data=False)
@@ -61,12 +59,12 @@ class OnnxWriter:
         self._serve(proto)
         if rewrite is not None:
             proto = rewrite(proto)
-        large = self.info.whole and proto.ByteSize() > _MOST_INLINE
+        large = self.info.single_file and proto.ByteSize() > EXTERNAL_DATA_BYTES
         onnx.save(proto, path, save_as_external_data=large, location=f"{path.name}.data")
-        for theirs, ours in external.items():
-            shutil.copyfile(self.source.parent / theirs, path.parent / ours)
+        for old, new in external.items():
+            shutil.copyfile(self.source.parent / old, path.parent / new)
         done = ["as logged"]
-        if self.info.maps.classes:
+        if self.info.zipmaps.classes:
             done.append("without ZipMap")
         if rewrite is not None:
             opsets = [f"{o.domain or 'ai.onnx'} {o.version}" for o in proto.opset_import]
@@ -76,12 +74,14 @@ class OnnxWriter:
     @property
     def _changes(self) -> bool:
         renamed = any(old != new for old, new in self.names.items())
-        return bool(self.info.maps.classes or self.info.english or self.row_outputs or renamed)
+        return bool(
+            self.info.zipmaps.classes or self.info.english_locale or self.row_outputs or renamed
+        )
 
     def _serve(self, proto: onnx.ModelProto) -> None:
         """Replace what cannot be served."""
-        self.info.maps.remove_from(proto)
-        if self.info.english:
+        self.info.zipmaps.remove_from(proto)
+        if self.info.english_locale:
             use_portable_locale(proto)
         rename(proto, self.names)
         for value in proto.graph.output:
@@ -92,7 +92,7 @@ class OnnxWriter:
 
 
 def _rename_external(proto: onnx.ModelProto, name: str) -> dict[str, str]:
-    """Give the files beside a file names of ours; return them by their own."""
+    """Rename the external data of a file; return the new names by the old ones."""
     renamed: dict[str, str] = {}
     for tensor in external_tensors(proto):
         location = next(entry for entry in tensor.external_data if entry.key == "location")

@@ -1,7 +1,7 @@
-"""Classifiers that answer with a dictionary for each row, as skl2onnx writes them by default.
+"""Classifiers that return a dictionary for each row, as skl2onnx writes them by default.
 
-No server serves a sequence of maps. The node that makes it, ZipMap, does nothing but write the
-names of the classes beside the columns of a tensor, which is served instead.
+No server serves a sequence of maps. The node that makes it, ZipMap, only adds the names of the
+classes to the columns of a tensor, which is served instead.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ZipMapOutputs:
 
     @classmethod
     def of(cls, proto: onnx.ModelProto) -> ZipMapOutputs:
-        """Find them in a file."""
+        """Read them from a file."""
         outputs = {value.name for value in proto.graph.output}
         return cls(
             {
@@ -52,17 +52,13 @@ class ZipMapOutputs:
         return Tensor(name, "FP32", (rows, len(self.classes[name])))
 
     def array(self, name: str, answer: list[Mapping[Any, float]]) -> Array:
-        """Return the tensor of an answer, which has a dictionary for each row."""
+        """Return the tensor of an output that has a dictionary for each row."""
         classes = self.classes[name]
         rows = [[row[label] for label in classes] for row in answer]
         return np.array(rows, dtype=np.float32).reshape(len(rows), len(classes))
 
     def notes(self, names: Mapping[str, str]) -> list[str]:
-        """Say for every output what its columns are.
-
-        Args:
-            names: The served names of outputs.
-        """
+        """Say for every output what its columns are."""
         return [
             f"The output '{names[name]}' is a dictionary for each row in the registered model; its "
             f"values are served as a tensor, by class: {', '.join(map(str, classes[:50]))}"
@@ -71,7 +67,7 @@ class ZipMapOutputs:
         ]
 
     def remove_from(self, proto: onnx.ModelProto) -> None:
-        """Replace every such node of a file by one that hands on its tensor."""
+        """Replace every such node of a file by one that returns its tensor."""
         for node in proto.graph.node:
             if _is_map(node) and node.output[0] in self.classes:
                 node.CopyFrom(helper.make_node("Identity", list(node.input), list(node.output)))
@@ -95,7 +91,7 @@ def _labels(node: onnx.NodeProto) -> tuple[int | str, ...]:
 
 
 def _rows(graph: onnx.GraphProto) -> int | str | None:
-    """The leading axis of the first input, which a classifier's answer has too."""
+    """The leading axis of the first input, which is that of a classifier's outputs."""
     for value in graph.input:
         dims = value.type.tensor_type.shape.dim
         if dims:

@@ -10,6 +10,7 @@ from exporter.sources.pytorch.module_source import ModuleSource
 from exporter.sources.pytorch.pickle_loader import load_module
 from exporter.sources.pytorch.program_source import ExportedProgramSource
 from exporter.sources.pytorch.pt2_archive import load_program
+from exporter.sources.safe_loading import check_pickle_allowed
 
 if TYPE_CHECKING:
     from exporter.sources.mlmodel import MLModel
@@ -21,8 +22,8 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> ExportedProgramSource 
     """Open a logged pytorch model.
 
     Raises:
-        ValidationFailedError: It is pickled and that is not allowed, damaged, unsafe, left in
-            training mode, keeps state, or does not fit its signature.
+        ValidationFailedError: It is pickled and that is not allowed, damaged, unsafe, in training
+            mode, keeps state, or does not fit its signature.
     """
     folder = model.file(str(model.flavors["pytorch"].get("model_data", "data")))
     if (folder / "model.pt2").is_file():
@@ -36,12 +37,5 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> ExportedProgramSource 
             hint="Log the model again; the version's artifact is damaged.",
             kind="artifact",
         )
-    if not allow_pickle:
-        raise ValidationFailedError(
-            "model.pth was not loaded: it is a pickle, and loading one runs code that it carries",
-            hint="Log the model with serialization_format='pt2', or trust whoever logged it with "
-            "--allow-pickle.",
-            kind="unsafe",
-        )
-    module = load_module(model.path)
-    return ModuleSource.of_signature(model, module)
+    check_pickle_allowed("model.pth", "serialization_format='pt2'", allow_pickle=allow_pickle)
+    return ModuleSource.of_signature(model, load_module(model.path))

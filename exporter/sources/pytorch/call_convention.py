@@ -1,4 +1,4 @@
-"""How a module takes its inputs: by position, by keyword, or as one dict."""
+"""Finds how a module takes its inputs: by position, by keyword, or as one dict."""
 
 from __future__ import annotations
 
@@ -18,46 +18,41 @@ class PositionalModule(torch.nn.Module):  # type: ignore[misc]
     """A module that takes tensors by position and returns its tensors flat.
 
     Attributes:
-        module: The module, as it is.
-        names: What it calls its inputs, in order.
-        way: ``position``, ``keyword`` or ``dict``.
+        module: The module, unchanged.
+        names: Its own names of the inputs, in order.
+        convention: ``position``, ``keyword`` or ``dict``.
     """
 
-    def __init__(self, module: torch.nn.Module, names: Sequence[str], way: str) -> None:
+    def __init__(self, module: torch.nn.Module, names: Sequence[str], convention: str) -> None:
         super().__init__()
         self.module = module
         self.names = tuple(names)
-        self.way = way
+        self.convention = convention
         self.training = module.training
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return every tensor of the module's answer."""
-        return tuple(leaf for leaf in pytree.tree_leaves(self.answer(*tensors)) if leaf is not None)
+        """Return the tensors of the module's result."""
+        return tuple(leaf for leaf in pytree.tree_leaves(self.result(*tensors)) if leaf is not None)
 
-    def answer(self, *tensors: torch.Tensor) -> Any:
-        """Return the module's answer as it gives it."""
-        if self.way == "position":
+    def result(self, *tensors: torch.Tensor) -> Any:
+        """Return the module's own result."""
+        if self.convention == "position":
             return self.module(*tensors)
         named = dict(zip(self.names, tensors, strict=True))
-        return self.module(**named) if self.way == "keyword" else self.module(named)
+        return self.module(**named) if self.convention == "keyword" else self.module(named)
 
 
 def bind_inputs(
     module: torch.nn.Module, names: Sequence[str], example: Sequence[torch.Tensor]
 ) -> PositionalModule:
-    """Find out how a module takes its inputs.
-
-    Args:
-        module: The module.
-        names: The names of its inputs; empty where the signature gives none.
-        example: What it can answer.
+    """Return a module with the first calling convention that works.
 
     Raises:
-        Exception: Whatever the module raises where it takes them in no way.
+        Exception: Whatever the module raises where none works.
     """
     first: Exception | None = None
-    for way in _ways(module, names):
-        found = PositionalModule(module, names, way)
+    for convention in _conventions(module, names):
+        found = PositionalModule(module, names, convention)
         try:
             with torch.no_grad():
                 found(*(tensor.clone() for tensor in example))
@@ -65,10 +60,10 @@ def bind_inputs(
             first = first or error
         else:
             return found
-    raise first or ValueError("no way to call it")
+    raise first or ValueError("no calling convention works")
 
 
-def _ways(module: torch.nn.Module, names: Sequence[str]) -> Iterator[str]:
+def _conventions(module: torch.nn.Module, names: Sequence[str]) -> Iterator[str]:
     parameters = _parameters(module)
     named = bool(names) and all(names)
     if named and list(names) == parameters[: len(names)]:

@@ -1,4 +1,4 @@
-"""Finds in a graph what makes a model more than a function of its input."""
+"""Checks an exported graph: is the model a function of its input alone?"""
 
 from __future__ import annotations
 
@@ -18,18 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["check_deterministic", "data_dependence"]
 
-# Make a number of a tensor, which what comes after it may use as a size or a factor.
+# They read a number from a tensor, which may become a size or a factor.
 _READS = frozenset({torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default})  # noqa: SLF001
 
 
 def check_deterministic(program: ExportedProgram, logged: datetime | None) -> None:
-    """Refuse a program that keeps state, is still training, draws numbers, or reads the clock.
+    """Check that a program keeps no state, is not training, and reads neither RNG nor clock.
 
-    What a graph does not show, shows when the reference is asked twice.
-
-    Args:
-        program: The registered program.
-        logged: When it was logged.
+    The graph does not show everything; the reference is also run twice.
 
     Raises:
         ValidationFailedError: It is no function of its input; the node or buffer is named.
@@ -41,9 +37,10 @@ def check_deterministic(program: ExportedProgram, logged: datetime | None) -> No
 
 
 def data_dependence(program: ExportedProgram) -> str:
-    """Why rows may depend on each other although no example shows it; empty where they may not.
+    """Return why rows may depend on each other; empty where they do not.
 
-    A number that is made of the inputs, such as the length of the longest row, is one for all rows.
+    A number that is computed from the inputs, such as the longest row's length, is the same for all
+    rows.
     """
     signature = program.graph_signature
     following = {str(name) for name in signature.user_inputs}
@@ -66,7 +63,7 @@ def _check_state(program: ExportedProgram) -> None:
     if changed is not None:
         raise ValidationFailedError(
             f"the model changes its own state while it answers ('{changed}'), "
-            "so its answers depend on what was asked before",
+            "so its answers depend on earlier calls",
             hint="Call model.eval(), keep counters and caches outside forward(), and log it again.",
             kind="determinism",
         )
@@ -83,7 +80,7 @@ def _check_evaluation_mode(program: ExportedProgram) -> None:
 
 
 def _changed_state(program: ExportedProgram) -> Iterator[str]:
-    """The buffers and parameters that a run writes into."""
+    """The buffers and parameters that a run writes to."""
     signature = program.graph_signature
     yield from map(str, signature.buffers_to_mutate.values())
     held = {**signature.inputs_to_buffers, **signature.inputs_to_parameters}
@@ -111,7 +108,7 @@ def _check_no_rng(program: ExportedProgram) -> None:
 
 
 def _is_active(node: Any) -> bool:
-    """Whether a node that can draw numbers does, with the arguments that it has."""
+    """Whether a node that can draw random numbers does so with its arguments."""
     arguments = _arguments(node)
     switch = arguments.get("train", arguments.get("training"))
     rate = arguments.get("p", arguments.get("dropout_p", arguments.get("dropout")))
@@ -119,7 +116,7 @@ def _is_active(node: Any) -> bool:
 
 
 def _calls(program: ExportedProgram) -> Iterator[Any]:
-    """Every call of the program and of the graphs inside it, such as the arms of a condition."""
+    """Every call of the program and of the graphs inside it, such as branches."""
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
@@ -150,7 +147,7 @@ def _training_layer(node: Any) -> str:
 
 
 def _check_no_clock(program: ExportedProgram, logged: datetime | None) -> None:
-    """Refuse a program into which tracing has frozen the time it was logged at."""
+    """Check that tracing has not frozen the time of logging into the program."""
     if logged is None:
         return
     begin, end = (logged + timedelta(minutes=minutes) for minutes in (-60, 5))

@@ -1,4 +1,4 @@
-"""Finds out which sizes of a module's tensors vary, by asking it."""
+"""Infers which sizes of a module's tensors vary, by running it."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ Places = list[tuple[int, int]]
 
 
 def infer_dynamic_axes(
-    ask: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]],
+    run: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]],
     example: Sequence[torch.Tensor],
     varying: Sequence[Sequence[int]],
 ) -> tuple[list[tuple[Axis, ...]], list[tuple[Axis, ...]], list[torch.Tensor]]:
-    """Return the axes of inputs and outputs, and an example of which no varying size is 1.
+    """Return the axes of inputs and outputs, and an example without varying sizes of 1.
 
-    A size is a symbol where it is said to vary and the module takes another one. Sizes that are
-    equal in the example are taken for one; where the module refuses that, each for its own.
+    A size is a symbol where it is declared to vary and the module takes another one. Sizes that are
+    equal in the example share a symbol.
 
     Args:
-        ask: Runs the module; raises where it refuses.
+        run: Runs the module; raises where it refuses.
         example: Its inputs.
-        varying: The axes of every input that are said to vary.
+        varying: The axes of every input that are declared to vary.
     """
     groups = _groups(example, varying)
-    example = _beyond_one(ask, example, groups)
+    example = _beyond_one(run, example, groups)
     inputs: list[list[Axis]] = [list(tensor.shape) for tensor in example]
-    answer = ask(example)
+    answer = run(example)
     outputs: list[list[Axis]] = [list(tensor.shape) for tensor in answer]
     for symbol, places in groups.items():
-        changed = _another(ask, example, places)
+        changed = _another(run, example, places)
         if changed is None:
             continue
         for tensor, axis in places:
@@ -57,7 +57,7 @@ def infer_dynamic_axes(
 
 
 def grown(tensor: torch.Tensor, axis: int, size: int) -> torch.Tensor:
-    """Return a tensor of another size along an axis, made of its own values."""
+    """Return a tensor of another size along an axis, with its own values repeated."""
     return tensor.index_select(axis, torch.arange(size) % tensor.shape[axis])
 
 
@@ -72,7 +72,7 @@ def tensors_of(
 
 
 def _groups(example: Sequence[torch.Tensor], varying: Sequence[Sequence[int]]) -> dict[str, Places]:
-    """The places of each symbol: leading axes are rows, others are one where sizes are equal."""
+    """The places of each symbol: leading axes are rows, others share one where sizes are equal."""
     groups: dict[str, Places] = {}
     for number, (tensor, axes) in enumerate(zip(example, varying, strict=True)):
         for axis in axes:
@@ -82,26 +82,26 @@ def _groups(example: Sequence[torch.Tensor], varying: Sequence[Sequence[int]]) -
     return groups
 
 
-def _another(ask: Any, example: Sequence[torch.Tensor], places: Places) -> Any:
+def _another(run: Any, example: Sequence[torch.Tensor], places: Places) -> Any:
     tensor, axis = places[0]
     size = example[tensor].shape[axis]
     for other in (size + 1, size * 2):
         with suppress(Exception):  # whatever a model raises at a size
-            return ask(_resized(example, places, other))
+            return run(_resized(example, places, other))
     return None
 
 
 def _beyond_one(
-    ask: Any, example: Sequence[torch.Tensor], groups: dict[str, Places]
+    run: Any, example: Sequence[torch.Tensor], groups: dict[str, Places]
 ) -> Sequence[torch.Tensor]:
-    """Grow what is 1: a tracer takes it for a size that never changes."""
+    """Grow sizes of 1, which a tracer takes for constant."""
     for number, places in enumerate(groups.values()):
         tensor, axis = places[0]
         if example[tensor].shape[axis] > 1:
             continue
         larger = _resized(example, places, 2 + number)
         with suppress(Exception):  # whatever a model raises at a size
-            ask(larger)
+            run(larger)
             example = larger
     return example
 

@@ -1,4 +1,4 @@
-"""Exports a module as programs with variable sizes, in the ways that torch has."""
+"""Exports a module as programs with variable sizes, in both of torch's modes."""
 
 from __future__ import annotations
 
@@ -26,15 +26,10 @@ _DETECT = "_detect_is_causal_mask"
 def export_programs(
     module: torch.nn.Module, example: tuple[torch.Tensor, ...], inputs: Sequence[Tensor]
 ) -> tuple[list[ExportedProgram], str]:
-    """Return the programs of a module, the best one first, and what of it depends on values.
+    """Return the programs of a module, the best one first, and why there are none.
 
-    The latter is empty unless torch refuses every program because of a branch or a loop that
-    depends on values: then a trace would keep one way for all of them.
-
-    Args:
-        module: Takes tensors by position.
-        example: What to call it with; no size that varies is 1.
-        inputs: Its inputs, of which symbolic axes vary.
+    The reason is empty unless torch refuses every program because of a branch or a loop that
+    depends on values, of which a trace would keep one path for all.
     """
     sizes = tuple(
         {
@@ -45,7 +40,7 @@ def export_programs(
         for tensor in inputs
     )
     programs, dependent = [], ""
-    # Strict: through the bytecode, which sees NumPy and knows guards on values.
+    # Strict mode reads the bytecode: it sees NumPy and guards on values.
     for strict in (False, True):
         try:
             with _plainly():
@@ -54,19 +49,18 @@ def export_programs(
                 )
                 programs.append(decompose(program))
         except Exception as error:  # noqa: BLE001 - another way may do it
-            told = str(error)
-            if "data-dependent" in told or "Dynamic control flow" in told:
+            text = str(error)
+            if "data-dependent" in text or "Dynamic control flow" in text:
                 dependent = dependent or first_line(error)
     return programs, "" if programs else dependent
 
 
 @contextmanager
 def _plainly() -> Iterator[None]:
-    """Without what torch chooses by looking at values, which a program cannot do.
+    """Turn off what torch decides by values, which a program cannot do.
 
-    Those are the fused form of attention for the processor at hand, and whether a mask happens to
-    be the causal one: a hint, since the mask is applied in any case. Distributions check their
-    parameters, to raise an error and nothing else.
+    That is fused attention for the current processor, and whether a mask is the causal one: a hint,
+    since the mask is applied in any case. Distributions check their parameters only to raise.
     """
     mha, transformer = torch.backends.mha, torch.nn.modules.transformer
     distribution = torch.distributions.Distribution
@@ -76,8 +70,7 @@ def _plainly() -> Iterator[None]:
     distribution.set_default_validate_args(False)
     setattr(transformer, _DETECT, _as_said)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), warnings.catch_warnings(action="ignore"):
             yield
     finally:
         mha.set_fastpath_enabled(before[0])

@@ -1,4 +1,4 @@
-"""What a logged module is asked with first: its example, as its signature declares it."""
+"""The example inputs of a logged module: logged ones, or random ones of its signature."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InputExample", "logged_example"]
 
-_UNKNOWN = 3  # the size of an axis of which nothing is known
+_UNKNOWN = 3  # the size of an axis without a known size
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class InputExample:
     """An example of a module's inputs.
 
     Attributes:
-        arrays: By name, in the order of the signature; the only one may have no name.
-        varying: The axes of every input that are said to vary.
-        given: Whether somebody logged it; else it is drawn.
+        arrays: By name, in the order of the signature; a single one may have no name.
+        varying: The axes of every input that are declared to vary.
+        given: Whether it was logged; else it is random.
     """
 
     arrays: Arrays
@@ -39,10 +39,10 @@ class InputExample:
 
 
 def logged_example(model: MLModel) -> InputExample:
-    """Return the example of a logged model, or one that is made after its signature.
+    """Return the example of a logged model, or a random one of its signature.
 
     Raises:
-        ValidationFailedError: The model has neither, or takes what is no tensor.
+        ValidationFailedError: The model has neither, or takes more than tensors.
     """
     fields = model.inputs
     if not fields:
@@ -56,7 +56,7 @@ def logged_example(model: MLModel) -> InputExample:
     if example is not None:
         return InputExample(example, varying, given=True)
     random = np.random.default_rng(0)
-    return InputExample({t.name: _drawn(t, random) for t in tensors}, varying, given=False)
+    return InputExample({t.name: _random(t, random) for t in tensors}, varying, given=False)
 
 
 def _matrix(columns: int) -> Field:
@@ -87,7 +87,7 @@ def _declared(field: Field) -> Tensor:
     return Tensor(field.name, datatype, axes)
 
 
-def _drawn(tensor: Tensor, random: np.random.Generator) -> Array:
+def _random(tensor: Tensor, random: np.random.Generator) -> Array:
     shape = [_UNKNOWN if size == -1 else int(size) for size in tensor.axes]
     values: Any = random.random(shape) if tensor.datatype.startswith("FP") else np.ones(shape)
     return np.asarray(values, dtype=numpy_dtype(tensor.datatype))
@@ -104,7 +104,7 @@ def _table(model: MLModel) -> Arrays | None:
 
 
 def _from_file(model: MLModel) -> InputExample:
-    """MLflow writes no signature where it cannot ask the model itself, as for a dict."""
+    """MLflow writes no signature where it cannot call the model, such as with a dict."""
     values = _read(model)
     if isinstance(values, dict) and {"columns", "data"} <= set(values):
         values = np.asarray(values["data"], dtype=np.float32).tolist()
@@ -129,7 +129,7 @@ def _array(value: Any) -> Array | None:
     except UNFIT:
         return None
     if array.dtype.kind == "f":
-        return array.astype(np.float32)  # as JSON has one kind of number, and torch a usual one
+        return array.astype(np.float32)  # torch's default
     return array if array.dtype.kind in "biu" else None
 
 

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Interface, unique_names
 from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
+from exporter.sources.libraries import cannot_run_example
 from exporter.sources.mlmodel import Field, MLModel, check_signature
 from exporter.sources.pytorch.call_convention import PositionalModule, bind_inputs
 from exporter.sources.pytorch.determinism import check_deterministic, data_dependence
@@ -48,16 +49,16 @@ class ModuleSource:
     """A torch module, run as it is.
 
     Args:
-        module: The module, in the mode that it answers in.
-        example: Its inputs by name, in order, of sizes that it takes.
-        varying: The axes of every input that are said to vary.
-        promised: The outputs as a signature names them.
+        module: The module, in the mode to run it in.
+        example: Its inputs by name, in order.
+        varying: The axes of every input that are declared to vary.
+        promised: The outputs of the signature.
         flavor: The MLflow flavor, with its serialization.
-        given: Whether somebody logged the example.
+        given: Whether the example was logged.
 
     Raises:
-        ValidationFailedError: The module cannot run its example, returns what is no tensor, or
-            answers by more than its inputs.
+        ValidationFailedError: The module cannot run its example, returns more than tensors, or
+            depends on more than its inputs.
     """
 
     def __init__(
@@ -77,20 +78,16 @@ class ModuleSource:
         copied, untouched = copy_unrun(module), rng_states()
         try:
             self._module = bind_inputs(module, list(example), tensors)
-            answer = self._ask(tensors)
+            answer = self._run(tensors)
             inputs, outputs, grown = infer_dynamic_axes(
-                self._ask, tensors, [varying[name] for name in example]
+                self._run, tensors, [varying[name] for name in example]
             )
         except ValidationFailedError:
             raise
         except Exception as error:
-            raise ValidationFailedError(
-                f"the registered model cannot run its example: {first_line(error)}",
-                hint="Log the model again with an example and a signature that it can answer.",
-                kind="signature",
-            ) from error
+            raise cannot_run_example(error) from error
         self._example = tuple(grown)
-        check_stateless(module, lambda: self._ask(tensors))
+        check_stateless(module, lambda: self._run(tensors))
         touched = rng_states()
         names = output_names(self._spec(tensors), promised)
         self.interface = Interface(
@@ -98,12 +95,12 @@ class ModuleSource:
             tensors_of(names, outputs, answer),
         )
         self._programs, self._dependent = self._export(module)
-        # Behind what the programs show, which is a reason by name.
+        # After the export, which names the operator.
         check_no_rng(untouched, touched)
         if copied is not None:
-            again = PositionalModule(copied, list(example), self._module.way)
-            check_first_call(partial(self._ask, module=again), tensors, answer)
-        check_no_external_reads(lambda: self._ask(tensors))
+            again = PositionalModule(copied, list(example), self._module.convention)
+            check_first_call(partial(self._run, module=again), tensors, answer)
+        check_no_external_reads(lambda: self._run(tensors))
         self.batching_blocker = self._branches(module)
         self.has_thresholds = False
         self.example: Arrays | None = None
@@ -117,7 +114,7 @@ class ModuleSource:
         """Return a logged module as reference; see `exporter.sources.pytorch.input_example`.
 
         Raises:
-            ValidationFailedError: It does not say what it takes, or the signature does not fit it.
+            ValidationFailedError: Its inputs are unknown, or the signature does not fit it.
         """
         logged = logged_example(model)
         source = cls(
@@ -127,16 +124,16 @@ class ModuleSource:
         return source
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
-        """Return the module's answer; see `Source.run`."""
+        """Return the module's outputs; see `Source.run`."""
         # Copies: a model may write into its arguments.
         tensors = [torch.tensor(inputs[tensor.name]) for tensor in self.interface.inputs]
         try:
-            return self._named(self._ask(tensors))
+            return self._named(self._run(tensors))
         except Exception as error:
             raise InputRejectedError(first_line(error)) from error
 
     def run_float64(self, inputs: Arrays) -> dict[str, Array] | None:
-        """Return the answer in float64; see `Source.run_float64`."""
+        """Return the outputs in float64; see `Source.run_float64`."""
         tensors = [torch.tensor(inputs[tensor.name]) for tensor in self.interface.inputs]
         try:
             if self._programs:
@@ -150,7 +147,7 @@ class ModuleSource:
             return None
 
     def onnx_exporters(self, target: OnnxTarget) -> Sequence[OnnxExporter]:
-        """Return torch's exporters, on every program that the module gives; see `Source`."""
+        """Return torch's exporters, for every program of the module; see `Source`."""
         inputs = {tensor.name: tensor.axes for tensor in self.interface.inputs}
         outputs = {tensor.name: tensor.axes for tensor in self.interface.outputs}
         newer = [
@@ -179,20 +176,22 @@ class ModuleSource:
 
         if isinstance(self._module.module, torch.jit.ScriptModule):
             return (traced, flat)
-        scripts = (compiled,) if self._module.way == "position" else ()
-        # A trace keeps one side of a branch for all inputs.
+        scripts = (compiled,) if self._module.convention == "position" else ()
+        # A trace keeps one branch for all inputs.
         traces = (traced, unpacked) if is_recurrent(self._module) else (traced,)
         return (*newer, *(() if self._dependent else traces), *scripts)
 
     def torchscript_module(self) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
-        """Return a module that takes the inputs by position, and what to call it with."""
+        """Return a module that takes the inputs by position, and example inputs."""
         is_script = isinstance(self._module.module, torch.jit.ScriptModule)
-        whole = self._module.module if is_script and self._module.way != "dict" else self._module
+        whole = (
+            self._module.module if is_script and self._module.convention != "dict" else self._module
+        )
         return whole, self._example
 
     def _export(self, module: torch.nn.Module) -> tuple[list[ExportedProgram], str]:
         if isinstance(module, torch.jit.ScriptModule):
-            return [], ""  # which torch.export does not read
+            return [], ""  # torch.export does not take scripts
         programs, dependent = export_programs(self._module, self._example, self.interface.inputs)
         for program in programs[:1]:
             check_deterministic(program, datetime.now(UTC))
@@ -206,11 +205,10 @@ class ModuleSource:
             return "it branches on values, and takes one branch for all rows of a batch"
         return data_dependence(self._programs[0]) if self._programs else ""
 
-    def _ask(
+    def _run(
         self, tensors: Sequence[torch.Tensor], module: PositionalModule | None = None
     ) -> list[torch.Tensor]:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), warnings.catch_warnings(action="ignore"):
             leaves = (module or self._module)(*(tensor.clone() for tensor in tensors))
         for leaf in leaves:
             if not isinstance(leaf, torch.Tensor):
@@ -223,7 +221,7 @@ class ModuleSource:
 
     def _spec(self, tensors: Sequence[torch.Tensor]) -> Any:
         with torch.no_grad():
-            answer = self._module.answer(*(tensor.clone() for tensor in tensors))
+            answer = self._module.result(*(tensor.clone() for tensor in tensors))
         return pytree.tree_structure(_without_none(answer))
 
     def _named(self, leaves: Sequence[torch.Tensor]) -> dict[str, Array]:
@@ -237,14 +235,14 @@ class ModuleSource:
 def _depends(detail: str) -> ValidationFailedError:
     return ValidationFailedError(
         "forward() takes a branch or a loop that depends on values, of which a trace would keep "
-        f"one way for all: {detail}",
+        f"one path for all: {detail}",
         hint="Write it with torch.where or torch.cond, or register torch.jit.script(model).",
         kind="convert",
     )
 
 
 def _without_none(answer: Any) -> Any:
-    """Drop what a model returns as None from its tuples and dicts."""
+    """Drop None from the tuples and dicts that a model returns."""
     if isinstance(answer, dict):
         return {key: _without_none(value) for key, value in answer.items() if value is not None}
     if isinstance(answer, (tuple, list)):

@@ -1,4 +1,4 @@
-"""What a torch model's tensors are called, and how they are declared."""
+"""Names and declares the tensors of a torch model."""
 
 from __future__ import annotations
 
@@ -55,12 +55,7 @@ def names_of(own: Sequence[Any], promised: Sequence[Field], fallback: str) -> tu
 
 
 def output_names(spec: Any, promised: Sequence[Field]) -> tuple[str, ...]:
-    """Return the names of what a model returns.
-
-    Args:
-        spec: The `TreeSpec` of its answer.
-        promised: The signature's outputs.
-    """
+    """Return the names of what a model returns."""
     paths = [
         path
         for path, _ in pytree.tree_flatten_with_path(

@@ -1,4 +1,4 @@
-"""Writes a program or a module as ONNX, in torch's two ways."""
+"""Writes a program or a module as ONNX, with torch's two exporters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import torch
 
+from exporter.sources.base import EXTERNAL_DATA_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
@@ -20,10 +22,6 @@ if TYPE_CHECKING:
     from exporter.sources.base import OnnxTarget
 
 __all__ = ["export_by_dynamo", "export_by_tracing"]
-
-# Above this a model's weights go to a file beside it: they are streamed there tensor by tensor,
-# where one protobuf would need several copies of them in memory, and none holds 2 GB.
-EXTERNAL_DATA_BYTES = 128 * 1024 * 1024
 
 
 def export_by_dynamo(
@@ -37,7 +35,7 @@ def export_by_dynamo(
     """Write a program with torch's newer exporter; it raises what its passes raise.
 
     The program itself is converted, as it was logged: tracing its module again would fold batch
-    normalisation and drop-out left in training mode into their evaluation form.
+    normalisation and dropout in training mode into their evaluation form.
     """
     with _quiet():
         onnx_program: Any = torch.onnx.export(
@@ -65,17 +63,7 @@ def export_by_tracing(
     target: OnnxTarget,
     surplus: bool = False,
 ) -> str:
-    """Write a module with torch's older exporter, which traces it or reads its script.
-
-    Args:
-        module: The module.
-        example: What to call it with.
-        path: The file.
-        inputs: The axes of every input by its name.
-        outputs: The axes of every output by its name.
-        target: What the file is to be.
-        surplus: Whether the module returns more behind the outputs, which the file does not give.
-    """
+    """Write a module with torch's older exporter, which traces it or reads its script."""
     variable = {
         name: {axis: str(size) for axis, size in enumerate(axes) if not isinstance(size, int)}
         for name, axes in (*inputs.items(), *outputs.items())
@@ -86,7 +74,7 @@ def export_by_tracing(
             example,
             str(path),
             dynamo=False,
-            # Nothing is switched to another mode than it was logged in.
+            # Every layer keeps the mode that it was logged in.
             training=torch.onnx.TrainingMode.PRESERVE,
             opset_version=min(target.opset, 20),
             input_names=list(inputs),
@@ -114,8 +102,7 @@ def _declare_outputs(path: Path, outputs: Mapping[str, Sequence[Axis]], *, surpl
 def _quiet() -> Iterator[None]:
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         yield
 
 

@@ -1,7 +1,7 @@
 """Recurrent layers over packed sequences of which only the last state is used.
 
-torch's older exporter reads packed sequences, and looks for who uses their outputs; where nobody
-does, it stops.
+torch's older exporter reads packed sequences and looks for the users of their outputs; without any,
+it fails.
 """
 
 from __future__ import annotations
@@ -23,11 +23,7 @@ def is_recurrent(module: torch.nn.Module) -> bool:
 
 
 class WithPackedOutputs(torch.nn.Module):  # type: ignore[misc]
-    """A module that returns, behind its own answer, the outputs of its packed layers.
-
-    Attributes:
-        module: The module, with hooks while it is asked.
-    """
+    """A module that returns, after its own result, the outputs of its packed layers."""
 
     def __init__(self, module: PositionalModule) -> None:
         super().__init__()
@@ -35,7 +31,7 @@ class WithPackedOutputs(torch.nn.Module):  # type: ignore[misc]
         self.training = module.training
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the module's tensors, and what its packed layers give for every step."""
+        """Return the module's tensors, and the outputs of its packed layers for every step."""
         outputs: list[torch.Tensor] = []
 
         def keep(layer: Any, _given: Any, answer: Any) -> None:

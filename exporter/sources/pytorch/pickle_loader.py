@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from typing import TYPE_CHECKING
 
 import torch
 
-from exporter.errors import ValidationFailedError, first_line
+from exporter.errors import ValidationFailedError
+from exporter.sources.libraries import cannot_load, load_with_mlflow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,36 +18,22 @@ __all__ = ["load_module"]
 def load_module(path: Path) -> torch.nn.Module:
     """Return the module of a logged model as MLflow loads it: on the CPU, in eval mode.
 
-    Whoever calls this has been allowed to, and is in a process of its own.
-
-    Args:
-        path: The logged model's folder.
+    The caller must have the user's permission, and be in a process of its own.
 
     Raises:
         ValidationFailedError: It cannot be loaded here, or is no module.
     """
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    import mlflow.pytorch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            module = mlflow.pytorch.load_model(str(path), map_location=torch.device("cpu"))
-        except ModuleNotFoundError as error:
-            raise ValidationFailedError(
-                f"model.pth cannot be loaded: it needs the module '{error.name}'",
-                hint="Install it beside stlab, log the model with code_paths=[...], or log it "
-                "with serialization_format='pt2'.",
-                kind="artifact",
-            ) from error
-        except Exception as error:
-            raise ValidationFailedError(
-                f"model.pth cannot be loaded: {first_line(error)}",
-                hint="Load it where it was logged, and log it again with "
-                "serialization_format='pt2'.",
-                kind="artifact",
-            ) from error
+    try:
+        module = load_with_mlflow("pytorch", path, map_location=torch.device("cpu"))
+    except ModuleNotFoundError as error:
+        raise ValidationFailedError(
+            f"model.pth cannot be loaded: it needs the module '{error.name}'",
+            hint="Install it next to stlab, log the model with code_paths=[...], or log it "
+            "with serialization_format='pt2'.",
+            kind="artifact",
+        ) from error
+    except Exception as error:
+        raise cannot_load("model.pth", error) from error
     if not isinstance(module, torch.nn.Module):
         raise ValidationFailedError(
             f"model.pth holds a {type(module).__name__}, not a torch.nn.Module",

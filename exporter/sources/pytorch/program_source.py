@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils import _pytree as pytree
@@ -22,10 +22,9 @@ from exporter.sources.pytorch.onnx_export import export_by_dynamo, export_by_tra
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from torch.export import ExportedProgram
 
-    from exporter.arrays import Arrays
+    from exporter.arrays import Array, Arrays
 
 __all__ = ["ExportedProgramSource"]
 
@@ -41,15 +40,14 @@ class ExportedProgramSource:
         self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
         self._program = program
         self.batching_blocker = data_dependence(program)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             self._module = program.module()
         self.interface = _interface(model, program)
         check_signature(model, self.interface.inputs, self.interface.outputs)
         self.example = self._logged_example()
 
-    def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the module's answer; see `Source.run`."""
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Return the program's outputs; see `Source.run`."""
         arguments = self._tensors(inputs)
         try:
             with torch.no_grad():
@@ -58,8 +56,8 @@ class ExportedProgramSource:
             raise InputRejectedError(first_line(error)) from error
         return self._named(pytree.tree_leaves(answer))
 
-    def run_float64(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]] | None:
-        """Return the program's answer in float64; see `Source.run_float64`."""
+    def run_float64(self, inputs: Arrays) -> dict[str, Array] | None:
+        """Return the outputs in float64; see `Source.run_float64`."""
         try:
             return self._named(
                 pytree.tree_leaves(run_in_float64(self._program, self._tensors(inputs)))
@@ -85,7 +83,7 @@ class ExportedProgramSource:
         return (newer, partial(older, tuple(arguments)))
 
     def torchscript_module(self) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
-        """Return a module that takes the inputs by position, and what to call it with."""
+        """Return a module that takes the inputs by position, and example inputs."""
         arguments, _ = self._program.example_inputs or ((), {})
         return self._program.module(), tuple(arguments)
 
@@ -93,7 +91,7 @@ class ExportedProgramSource:
         # Copies: a model may write into its arguments.
         return [torch.tensor(inputs[tensor.name]) for tensor in self.interface.inputs]
 
-    def _named(self, leaves: Sequence[Any]) -> dict[str, np.ndarray[Any, Any]]:
+    def _named(self, leaves: Sequence[Any]) -> dict[str, Array]:
         # Clones: a model may hand out a buffer that its next run changes.
         return {
             tensor.name: leaf.detach().clone().contiguous().numpy()
@@ -105,7 +103,7 @@ class ExportedProgramSource:
             return None
         leaves = pytree.tree_leaves(self._program.example_inputs)
         return {
-            tensor.name: cast("np.ndarray[Any, Any]", leaf.detach().numpy().copy())
+            tensor.name: leaf.detach().numpy().copy()
             for tensor, leaf in zip(self.interface.inputs, leaves, strict=True)
         }
 

@@ -1,10 +1,10 @@
-"""Loads a pt2 archive after a look into it.
+"""Checks a pt2 archive, then loads it.
 
 ``torch.export.load`` runs code of the archive's author in many ways: it unpickles sample inputs,
 old-style weights and constants of unusual kinds, loads compiled libraries, imports what containers
 name, executes source that it prints from names, and evaluates symbolic sizes. docs/security.md
-lists them. So every entry and every key of an archive is known here or refused, and torch is given
-the very objects that were checked, never the file again.
+lists them. So every entry and every key of an archive is known here or refused, and torch gets the
+objects that were checked, never the file again.
 """
 
 from __future__ import annotations
@@ -68,8 +68,7 @@ def load_program(path: Path) -> ExportedProgram:
         program = _described(archive, _MODEL, check_program)
         weights = _tensors(archive, names, _WEIGHTS, _OLD_WEIGHTS)
         constants = _tensors(archive, names, _CONSTANTS, _OLD_CONSTANTS)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             return ExportedProgramDeserializer().deserialize(
                 _dict_to_dataclass(schema.ExportedProgram, program),
                 weights,

@@ -100,12 +100,7 @@ def _parsed(text: str) -> ast.expr:
 
 
 def _bits(node: ast.expr, call: Callable[[ast.expr], float]) -> float:
-    """Return how many bits a value can have at most, where it is allowed at all.
-
-    Args:
-        node: The value.
-        call: Says the same of a call, a subscript or an attribute.
-    """
+    """Return how many bits a value can have at most, where it is allowed at all."""
     match node:
         case ast.Constant(value):
             bits = _constant_bits(value)

@@ -3,8 +3,7 @@
 Torch prints names of the description into Python source and executes it, imports what its
 containers name, and looks operators up by dotted name. Every key must be one of torch's dataclasses
 (torch/_export/serde/schema.py), every value of its type, and every text needs a rule of
-`pt2_rules`: a field that a later torch adds is refused until somebody has read what torch does with
-it.
+`pt2_rules`: a field that a later torch adds is refused until its use in torch has been reviewed.
 """
 
 from __future__ import annotations

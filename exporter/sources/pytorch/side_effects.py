@@ -1,4 +1,4 @@
-"""Watches what a module touches while it answers, beside its inputs and what it holds."""
+"""Detects what a module reads while it runs, besides its inputs and parameters."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ _OUTSIDE: dict[Any, str] = {
 }
 _NOW = frozenset({"now", "utcnow", "today"})
 _LIBRARY = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
-# What these read is written down, and not answered.
+# What these modules read is logged, and not part of the outputs.
 _HARMLESS = frozenset({"logging", "warnings", "importlib"})
 _OUT_OF_TORCH = frozenset({torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__})
 
 
 def rng_states() -> dict[str, object]:
-    """Return the states of the generators that numbers are drawn from."""
+    """Return the states of the random number generators."""
     return {
         "Python's generator": random.getstate(),
         "NumPy's generator": hashlib.sha256(repr(np.random.get_state()).encode()).digest(),  # noqa: NPY002
@@ -63,14 +63,10 @@ def rng_states() -> dict[str, object]:
 
 
 def check_no_rng(before: Mapping[str, object], after: Mapping[str, object]) -> None:
-    """Refuse what draws numbers, however rarely these show in its answers.
-
-    Args:
-        before: The generators before the model was asked.
-        after: The same afterwards.
+    """Check that no random numbers were drawn, even where they rarely show in the outputs.
 
     Raises:
-        ValidationFailedError: One of them has moved.
+        ValidationFailedError: One of them has advanced.
     """
     moved = next((name for name, state in after.items() if state != before[name]), "")
     if moved:
@@ -82,15 +78,15 @@ def check_no_rng(before: Mapping[str, object], after: Mapping[str, object]) -> N
         )
 
 
-def check_no_external_reads(ask: Callable[[], object]) -> None:
-    """Refuse a module that reads the clock, the environment, files or the machine.
+def check_no_external_reads(run: Callable[[], object]) -> None:
+    """Check that a module reads neither clock, environment, files nor machine.
 
     Args:
-        ask: Asks the module, which was asked before: what is imported or kept at the first call is
-            not read again.
+        run: Runs the module, which must have run before: imports and caches of the first call do
+            not count.
 
     Raises:
-        ValidationFailedError: It does; what it reads is named.
+        ValidationFailedError: It reads one of them, which is named.
     """
     read: list[str] = []
 
@@ -98,13 +94,13 @@ def check_no_external_reads(ask: Callable[[], object]) -> None:
         what = _outside(argument) if event == "c_call" else ""
         if event == "call" and frame.f_code is os._Environ.__getitem__.__code__:  # noqa: SLF001
             what = "the environment"
-        if what and _asked_by_the_model(frame):
+        if what and _called_by_the_model(frame):
             read.append(what)
 
     before = sys.getprofile()
     sys.setprofile(look)
     try:
-        ask()
+        run()
     finally:
         sys.setprofile(before)
     if read:
@@ -121,7 +117,7 @@ def _outside(function: Any) -> str:
     try:
         if what := _OUTSIDE.get(function):
             return what
-    except TypeError:  # a method of what has no hash
+    except TypeError:  # a method of an unhashable object
         return ""
     owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
     if name in _NOW and isinstance(owner, type) and issubclass(owner, (date, datetime)):
@@ -131,8 +127,8 @@ def _outside(function: Any) -> str:
     return ""
 
 
-def _asked_by_the_model(frame: FrameType | None) -> bool:
-    """Whether the first who is of no library is the model, and not its logging or an import."""
+def _called_by_the_model(frame: FrameType | None) -> bool:
+    """Whether the first caller outside libraries is the model, not its logging or an import."""
     while frame is not None:
         module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if module in _HARMLESS:
@@ -145,23 +141,19 @@ def _asked_by_the_model(frame: FrameType | None) -> bool:
 
 
 def reads_values(module: Callable[..., object], example: Sequence[torch.Tensor]) -> bool:
-    """Whether a module makes numbers, lists or arrays of what follows from its inputs.
+    """Whether a module makes numbers, lists or arrays from tensors that depend on its inputs.
 
-    A trace keeps those of its example for all inputs.
-
-    Args:
-        module: Takes tensors by position.
-        example: What to call it with.
+    A trace would keep those of its example for all inputs.
     """
     inputs = [tensor.clone() for tensor in example]
-    following = _Following(inputs)
-    with torch.no_grad(), following, _Leaving(following):
+    marking = _Marking(inputs)
+    with torch.no_grad(), marking, _LeavingTorch(marking):
         module(*inputs)
-    return following.read
+    return marking.read
 
 
-class _Following(TorchDispatchMode):  # type: ignore[misc]
-    """Marks what follows from some tensors, and sees when a number is made of it."""
+class _Marking(TorchDispatchMode):  # type: ignore[misc]
+    """Marks tensors that depend on some tensors, and detects numbers read from them."""
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
         super().__init__()
@@ -186,21 +178,21 @@ class _Following(TorchDispatchMode):  # type: ignore[misc]
             self.read |= any(
                 isinstance(leaf, (bool, int, float)) for leaf in pytree.tree_leaves(result)
             )
-            # What it was written into follows from it as well; of a packed sequence its values:
-            # how many rows there are at each step is read by torch, which traces it as it should.
+            # Arguments that were written to depend on it as well. Of a packed sequence only the
+            # values: torch reads the rows of each step, and traces that correctly.
             packed = func is torch.ops.aten._pack_padded_sequence.default  # noqa: SLF001
             self._mark(result[0] if packed else (result, args))
         return result
 
 
-class _Leaving(TorchFunctionMode):  # type: ignore[misc]
-    """Sees arrays and lists made of what is followed."""
+class _LeavingTorch(TorchFunctionMode):  # type: ignore[misc]
+    """Detects arrays and lists made from marked tensors."""
 
-    def __init__(self, following: _Following) -> None:
+    def __init__(self, marking: _Marking) -> None:
         super().__init__()
-        self._following = following
+        self._marking = marking
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _OUT_OF_TORCH and self._following.follows(args[:1]):
-            self._following.read = True
+        if func in _OUT_OF_TORCH and self._marking.follows(args[:1]):
+            self._marking.read = True
         return func(*args, **(kwargs or {}))

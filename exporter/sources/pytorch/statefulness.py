@@ -1,4 +1,4 @@
-"""Finds out whether a module remembers what it was asked."""
+"""Checks whether a module keeps state between calls."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["check_first_call", "check_stateless", "copy_unrun"]
 _PLAIN = (bool, int, float, complex, str, bytes)
 _MOST_VALUES = 1024
 _MOST_DEPTH = 6
-# What torch itself keeps in every module, and its own packages: none of it is an author's memory.
+# Attributes that torch keeps in every module: no state of the model's own.
 _TORCHS = frozenset(vars(torch.nn.Module()))
-# What gives other numbers every time, with where it stands.
+# Objects that change with every use, with a function for their state.
 _PLACES: dict[Any, Callable[[Any], object]] = {
     itertools.count: repr,
     itertools.cycle: repr,
@@ -39,23 +39,19 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _LIBRARIES = frozenset({"torch", "numpy", "builtins", "mlflow", "exporter"})
 
 
-def check_stateless(module: torch.nn.Module, ask: Callable[[], object]) -> None:
-    """Refuse a module whose state changes with every call.
+def check_stateless(module: torch.nn.Module, run: Callable[[], object]) -> None:
+    """Check that a module's state does not change with every call.
 
-    State is what its parts hold and their classes, and what their methods keep in globals and in
-    closures. What changes at the first call only is a cache, which is no memory of what was asked.
-
-    Args:
-        module: The module.
-        ask: Asks it the same each time.
+    State is the attributes of its parts and their classes, and what their methods keep in globals
+    and closures. What changes at the first call only is a cache.
 
     Raises:
         ValidationFailedError: It counts or remembers; the attribute or buffer is named.
     """
-    ask()
+    run()
     states = [_state(module)]
     for _ in range(2):
-        ask()
+        run()
         states.append(_state(module))
     first, second, third = states
     for name, value in third.items():
@@ -82,31 +78,31 @@ def copy_unrun(module: torch.nn.Module) -> torch.nn.Module | None:
 
 
 def check_first_call(
-    ask: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]],
+    run: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]],
     example: Sequence[torch.Tensor],
     answer: Sequence[torch.Tensor],
 ) -> None:
-    """Refuse a module whose answers depend on what it was asked first.
+    """Check that a module's outputs do not depend on the inputs of its first call.
 
     Args:
-        ask: Asks a copy of the module that was asked nothing so far.
-        example: What the module was asked first.
-        answer: What it answered.
+        run: Runs a copy of the module that has not run yet.
+        example: The inputs of the module's first call.
+        answer: The outputs of that call.
 
     Raises:
-        ValidationFailedError: Asked something else before, it answers the example otherwise.
+        ValidationFailedError: After other inputs, the copy's outputs differ.
     """
-    with suppress(Exception):  # values that nobody logged need not make sense to the model
-        ask([_other(tensor) for tensor in example])
+    with suppress(Exception):  # other values need not make sense to the model
+        run([_other(tensor) for tensor in example])
     try:
-        again = ask(example)
-    except Exception:  # noqa: BLE001 - a copy that cannot be asked says nothing
+        again = run(example)
+    except Exception:  # noqa: BLE001 - a copy that cannot run shows nothing
         return
     for before, after in zip(answer, again, strict=False):
         if before.shape != after.shape or not _near(before, after):
             raise ValidationFailedError(
-                "the registered model is not deterministic: its answers depend on what it was "
-                "asked first",
+                "the registered model is not deterministic: its answers depend on the inputs of "
+                "its first call",
                 hint="Keep nothing of the inputs between calls, draw nothing at the first one, "
                 "and log it again.",
                 kind="determinism",
@@ -127,7 +123,7 @@ def _near(before: torch.Tensor, after: torch.Tensor) -> bool:
 
 
 def _state(module: torch.nn.Module) -> dict[str, Any]:
-    """Everything that a module holds and that can be compared, by its name."""
+    """Everything comparable in a module, by its name."""
     found: dict[str, Any] = {}
     seen: set[int] = set()
     for prefix, part in module.named_modules():
@@ -139,7 +135,7 @@ def _state(module: torch.nn.Module) -> dict[str, Any]:
 
 
 def _held(part: torch.nn.Module) -> Iterator[tuple[str, Any]]:
-    """What a part holds itself, in its classes, and in what its methods refer to."""
+    """The attributes of a part and of its classes, and what its methods refer to."""
     yield from part.named_buffers(recurse=False)
     if isinstance(part, torch.jit.ScriptModule):
         yield from _script_attributes(part)
@@ -171,7 +167,7 @@ def _script_attributes(part: torch.jit.ScriptModule) -> Iterator[tuple[str, Any]
 
 
 def _referred(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """What a function keeps in its attributes, its defaults, in globals and in its closure."""
+    """The state of a function: attributes, defaults, globals and closure."""
     yield from vars(function).items()
     yield f"{function.__name__}()", (function.__defaults__, function.__kwdefaults__)
     names = function.__code__.co_names
@@ -192,7 +188,7 @@ def _is_library(kind: type) -> bool:
 
 
 def _described(value: Any, seen: set[int], depth: int) -> Any:
-    """What of a value can be compared; None where nothing can."""
+    """A comparable description of a value; None where there is none."""
     if isinstance(value, torch.Tensor):
         return _digest(value)
     if isinstance(value, np.ndarray):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["branches_on_values", "compile_script", "trace_script"]
 
-# Make a number or a truth value of a tensor.
+# They read a number or a truth value from a tensor.
 _READS = frozenset(
     f"aten::{name}"
     for name in (
@@ -30,13 +30,12 @@ def compile_script(module: torch.nn.Module) -> torch.jit.ScriptModule:
     """Return a module compiled from its source; one that is a script already as it is.
 
     Raises:
-        ValidationFailedError: Its source is more than a script may hold.
+        ValidationFailedError: TorchScript does not take its source.
     """
     if isinstance(module, torch.jit.ScriptModule):
         return module
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             return torch.jit.script(module)
     except Exception as error:
         raise ValidationFailedError(
@@ -49,22 +48,17 @@ def compile_script(module: torch.nn.Module) -> torch.jit.ScriptModule:
 def trace_script(
     module: PositionalModule, example: Sequence[torch.Tensor]
 ) -> torch.jit.ScriptModule:
-    """Return a script that takes and returns tensors one by one, where the logged one has dicts.
+    """Return a script that takes and returns tensors by position, where the logged one has dicts.
 
     A trace around a script keeps what the script decides.
-
-    Args:
-        module: Calls the script.
-        example: What to call it with.
     """
     given = tuple(tensor.clone() for tensor in example)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         return torch.jit.trace(module, given, strict=False, check_trace=False)
 
 
 def branches_on_values(script: torch.jit.ScriptModule) -> bool:
-    """Whether a script reads a tensor's value to decide what it does: for all rows at once."""
+    """Whether a script reads a tensor's value to choose a branch for all rows."""
     return any(
         node.kind() in _READS and any(_is_tensor(value) for value in node.inputs())
         for node in _nodes(script.inlined_graph)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import warnings
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import UsageError, ValidationFailedError, first_line
+from exporter.errors import ValidationFailedError, first_line
+from exporter.sources.libraries import cannot_load, load_with_mlflow, require
+from exporter.sources.onnx.string_locale import use_portable_locale
 from exporter.sources.safe_loading import check_pickle_allowed, load_skops
 from exporter.sources.sklearn.converters import register_converters
 from exporter.sources.sklearn.trees import has_thresholds
@@ -46,67 +46,58 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
         estimator = load_skops(path, ("sklearn.",), allow_pickle=allow_pickle)
     else:
         check_pickle_allowed(path.name, "serialization_format='skops'", allow_pickle=allow_pickle)
-        estimator = _unpickled(model)
-    try:
-        import skl2onnx
-        import sklearn
-    except ImportError as error:
-        raise UsageError(
-            "a scikit-learn model is converted by skl2onnx, which is not installed",
-            hint="pip install 'stlab[sklearn]'.",
-        ) from error
-
+        try:
+            estimator = load_with_mlflow("sklearn", model.path)
+        except Exception as error:
+            raise cannot_load("the estimator", error) from error
+    skl2onnx = require("skl2onnx", "a scikit-learn model is converted by", "sklearn")
+    sklearn = require("sklearn", "a scikit-learn model is run by", "sklearn")
     fitted = _found_by_search(estimator)
-    asked = str(model.flavors.get("python_function", {}).get("predict_fn", "predict"))
+    method = str(model.flavors.get("python_function", {}).get("predict_fn", "predict"))
     return TabularSource(
         model,
         f"sklearn-{form}",
-        predictor(estimator, asked),
+        predictor(estimator, method),
         _Converter(fitted),
         classes=classes_of(fitted),
         has_thresholds=has_thresholds(fitted),
         width=getattr(estimator, "n_features_in_", None),
         versions={"scikit-learn": sklearn.__version__, "skl2onnx": skl2onnx.__version__},
-        by_column=_tells_columns_apart(fitted),
+        by_column=_uses_columns_by_name(fitted),
     )
 
 
-def predictor(estimator: Any, asked: str = "predict") -> Callable[[Any], dict[str, Any]]:
-    """Return an estimator's own prediction: for a classifier its labels and probabilities.
-
-    Args:
-        estimator: It has ``predict``, or ``transform`` alone.
-        asked: The method that MLflow calls, which is the one with what it gives.
-    """
+def predictor(estimator: Any, method: str = "predict") -> Callable[[Any], dict[str, Any]]:
+    """Return an estimator's own prediction: for a classifier its labels and probabilities."""
     if _is_classifier(estimator) and hasattr(estimator, "predict_proba"):
         return lambda x: {
             "label": estimator.predict(x),
             "probabilities": estimator.predict_proba(x),
         }
-    method = getattr(estimator, asked, None) or estimator.transform
+    call = getattr(estimator, method, None) or estimator.transform
     name = "label" if _is_classifier(estimator) else "prediction"
-    return lambda x: {name: method(x)}
+    return lambda x: {name: call(x)}
 
 
 def classes_of(estimator: Any) -> Any:
     """Return a classifier's classes in the order of its probabilities, if it chooses by those.
 
-    Not all do: a support vector machine's label is not always its most probable one. None for them,
-    and for all others that are not known to.
+    Not all do: a support vector machine's label is not always its most probable one. None for them
+    and for estimators that are not known to.
     """
     if not (_is_classifier(estimator) and hasattr(estimator, "predict_proba")):
         return None
     classes = getattr(estimator, "classes_", None)
-    if isinstance(classes, list) or not _chosen_by_probability(estimator):
+    if isinstance(classes, list) or not _chooses_by_probability(estimator):
         return None
     return classes
 
 
-def _chosen_by_probability(estimator: Any) -> bool:
+def _chooses_by_probability(estimator: Any) -> bool:
     steps = getattr(estimator, "steps", None)
     last = steps[-1][1] if steps else getattr(estimator, "best_estimator_", estimator)
     if last is not estimator:
-        return _chosen_by_probability(last)
+        return _chooses_by_probability(last)
     return type(estimator).__module__.startswith(_BY_PROBABILITY)
 
 
@@ -138,18 +129,18 @@ class _Converter:
                 target_opset={"": target.opset, "ai.onnx.ml": _ML_OPSET},
                 options=options,
             )
-            _spell_as_servers_do(proto)
+            use_portable_locale(proto)
         except (MissingConverter, MissingShapeCalculator) as error:
             raise ValidationFailedError(
                 f"skl2onnx has no ONNX form of this estimator: {first_line(error)}",
-                hint="Replace the step that it names, or serve the model otherwise.",
+                hint="Replace the step that it names, or serve the model in another way.",
                 kind="convert",
             ) from error
         return proto
 
 
 def _gives_maps(estimator: Any) -> bool:
-    """Whether skl2onnx would write probabilities as maps, and can be told not to."""
+    """Whether skl2onnx would write probabilities as maps, and has an option against it."""
     from skl2onnx._supported_operators import sklearn_operator_name_map
     from skl2onnx.common._registration import get_converter
 
@@ -165,17 +156,6 @@ def _gives_maps(estimator: Any) -> bool:
     return allowed is None or "zipmap" in allowed
 
 
-def _spell_as_servers_do(proto: onnx.ModelProto) -> None:
-    """Lower letters by a locale that is on every system, where the default is en_US."""
-    from onnx import helper
-
-    for node in proto.graph.node:
-        if node.op_type == "StringNormalizer":
-            kept = [attribute for attribute in node.attribute if attribute.name != "locale"]
-            del node.attribute[:]
-            node.attribute.extend([*kept, helper.make_attribute("locale", "C.UTF-8")])
-
-
 def _convertible(estimator: Any) -> Any:
     """Return an estimator that predicts the same and that its converter takes."""
     from sklearn.ensemble import VotingClassifier
@@ -183,7 +163,7 @@ def _convertible(estimator: Any) -> Any:
     if not isinstance(estimator, VotingClassifier):
         return estimator
     plain = copy.copy(estimator)
-    plain.flatten_transform = False  # for transform(), which nobody asks
+    plain.flatten_transform = False  # of transform(), which is not served
     return plain
 
 
@@ -201,32 +181,14 @@ def _is_classifier(estimator: Any) -> bool:
     return bool(is_classifier(estimator))
 
 
-def _tells_columns_apart(estimator: Any) -> bool:
+def _uses_columns_by_name(estimator: Any) -> bool:
     from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
     from sklearn.pipeline import FeatureUnion, Pipeline
 
     if isinstance(estimator, TransformedTargetRegressor):
-        return _tells_columns_apart(estimator.regressor_)
+        return _uses_columns_by_name(estimator.regressor_)
     if isinstance(estimator, Pipeline):
-        return bool(estimator.steps) and _tells_columns_apart(estimator.steps[0][1])
+        return bool(estimator.steps) and _uses_columns_by_name(estimator.steps[0][1])
     if isinstance(estimator, FeatureUnion):
-        return any(_tells_columns_apart(part) for _, part in estimator.transformer_list)
+        return any(_uses_columns_by_name(part) for _, part in estimator.transformer_list)
     return isinstance(estimator, ColumnTransformer)
-
-
-def _unpickled(model: MLModel) -> Any:
-    import os
-
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    loader = importlib.import_module("mlflow.sklearn")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return loader.load_model(str(model.path))
-        except Exception as error:
-            raise ValidationFailedError(
-                f"the estimator cannot be loaded: {first_line(error)}",
-                hint="Load it where it was logged, and log it again.",
-                kind="artifact",
-            ) from error

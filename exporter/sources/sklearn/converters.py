@@ -1,4 +1,4 @@
-"""Has skl2onnx write what compares exactly, wherever in a pipeline it is."""
+"""Registers converters with exact comparisons with skl2onnx, for use anywhere in a pipeline."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ _OPTIONS = {
 
 
 def register_converters() -> None:
-    """Register what is written here with skl2onnx, in place of its own converters."""
+    """Register the converters of this package in place of skl2onnx's own."""
     from skl2onnx.common import _registration as registered
 
-    ours = NUMBERS | ENCODERS | NEIGHBOURS
-    ours |= {f"{family}Classifier": _classifier for family in FAMILIES}
-    ours |= {f"{family}Regressor": _regressor for family in FAMILIES}
-    for name, convert in ours.items():
+    converters = NUMBERS | ENCODERS | NEIGHBOURS
+    converters |= {f"{family}Classifier": _classifier for family in FAMILIES}
+    converters |= {f"{family}Regressor": _regressor for family in FAMILIES}
+    for name, convert in converters.items():
         original = registered.get_converter(f"Sklearn{name}")
-        theirs = original._fct  # noqa: SLF001 - what is registered checks options at every call
-        if not isinstance(theirs, FallbackConverter):
+        fallback = original._fct  # noqa: SLF001 - what is registered checks options at every call
+        if not isinstance(fallback, FallbackConverter):
             registered.register_converter(
                 f"Sklearn{name}",
-                FallbackConverter(convert, theirs),
+                FallbackConverter(convert, fallback),
                 overwrite=True,
                 options=original.get_allowed_options(),
             )
     register_shape_calculators()
     register_target_transform()
-    # An estimator of theirs has loaded them.
+    # An estimator of these libraries has imported them.
     for library, start in (("xgboost", "XGB"), ("lightgbm", "LGBM")):
         if library in sys.modules:
             _use_booster(f"{start}Classifier", sys.modules[library], _booster_classifier)
@@ -75,20 +75,18 @@ def _use_booster(name: str, library: Any, convert: Callable[..., None]) -> None:
     )
 
 
-def _classifier(scope: Any, operator: Any, container: Any) -> bool:
-    estimator = operator.raw_operator
+def _classifier(graph: OperatorGraph, estimator: Any) -> bool:
     found = fitted_trees(estimator)
-    if len(operator.outputs) != 2 or found is None:
+    if len(graph.outputs) != 2 or found is None:
         return False
     ensemble, base, count = found
-    graph = OperatorGraph(scope, operator, container)
     sums = scores(graph, known_features(graph, graph.features, estimator), ensemble)
     if base is None:
         probabilities = divided(graph, sums, count) if count > 1 else sums
         index = argmax(graph, probabilities)
     else:
         sums = graph.node("Add", sums, graph.constant(base))
-        raw = bool((container.get_options(estimator, fail=False) or {}).get("raw_scores"))
+        raw = bool(graph.options.get("raw_scores"))
         index, probabilities = _of_sums(graph, estimator, sums, raw=raw)
     graph.set_classes(index)
     graph.set_output(probabilities)
@@ -103,7 +101,7 @@ def _of_sums(graph: GraphBuilder, estimator: Any, sums: str, *, raw: bool) -> tu
     if loss not in {"HalfBinomialLoss", "ExponentialLoss"}:
         raise ValidationFailedError(
             f"{type(estimator).__name__} with {loss} has no ONNX form",
-            hint="Train it with another loss, or serve it otherwise.",
+            hint="Train it with another loss, or serve it in another way.",
             kind="convert",
         )
     # At zero the two kinds of boosting choose different classes.
@@ -117,16 +115,15 @@ def _of_sums(graph: GraphBuilder, estimator: Any, sums: str, *, raw: bool) -> tu
     return index, binary(graph, graph.node("Sigmoid", graph.node("Mul", sums, slope)))
 
 
-def _regressor(scope: Any, operator: Any, container: Any) -> bool:
-    found = fitted_trees(operator.raw_operator)
-    if len(operator.outputs) != 1 or found is None:
+def _regressor(graph: OperatorGraph, estimator: Any) -> bool:
+    found = fitted_trees(estimator)
+    if len(graph.outputs) != 1 or found is None:
         return False
     ensemble, base, count = found
-    graph = OperatorGraph(scope, operator, container)
-    values = scores(graph, known_features(graph, graph.features, operator.raw_operator), ensemble)
+    values = scores(graph, known_features(graph, graph.features, estimator), ensemble)
     if base is not None:
         values = graph.node("Add", values, graph.constant(base))
-        if loss_of(operator.raw_operator) in {"HalfPoissonLoss", "HalfGammaLoss"}:
+        if loss_of(estimator) in {"HalfPoissonLoss", "HalfGammaLoss"}:
             values = graph.node("Exp", values)
     elif count > 1:
         values = divided(graph, values, count)

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.sources.sklearn.operator_graph import OperatorGraph
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.arrays import Array
+    from exporter.sources.sklearn.operator_graph import OperatorGraph
 
 __all__ = ["ENCODERS", "encoded_width"]
 
@@ -21,11 +20,9 @@ def encoded_width(estimator: Any) -> int:
     return int(sum(estimator._n_features_outs))  # noqa: SLF001 - its names are made of them
 
 
-def _one_hot(scope: Any, operator: Any, container: Any) -> bool:
-    estimator = operator.raw_operator
-    if not estimator._infrequent_enabled:  # noqa: SLF001 - what the encoder itself asks
+def _one_hot(graph: OperatorGraph, estimator: Any) -> bool:
+    if not estimator._infrequent_enabled:  # noqa: SLF001 - as the encoder itself
         return False
-    graph = OperatorGraph(scope, operator, container)
     words = graph.string_matrix()
     if not words:
         return False
@@ -58,7 +55,7 @@ def _merged(graph: OperatorGraph, each: str, estimator: Any, column: int) -> str
     result = graph.node("MatMul", each, graph.constant(merges[:, kept]))
     if rare is None or estimator.handle_unknown not in {"infrequent_if_exist", "warn"}:
         return result
-    # What no training showed is rare as well.
+    # Categories that were not in training are rare as well.
     seen = graph.node("ReduceSum", each, graph.constant(np.array([1], np.int64)), keepdims=1)
     unseen = graph.node("Sub", graph.constant(np.array([[1]], np.float32)), seen)
     as_rare = graph.constant((kept == rare)[None].astype(np.float32))
@@ -74,5 +71,5 @@ def _merges(estimator: Any, column: int) -> tuple[Array, int | None]:
     return np.eye(mapping.max() + 1, dtype=np.float32)[mapping], int(mapping.max())
 
 
-ENCODERS: dict[str, Callable[[Any, Any, Any], bool]] = {"OneHotEncoder": _one_hot}
-"""Converters by skl2onnx's names; each returns whether it knows what it is given."""
+ENCODERS: dict[str, Callable[[OperatorGraph, Any], bool]] = {"OneHotEncoder": _one_hot}
+"""Converters by skl2onnx's names; each returns whether it handled the operator."""

@@ -1,4 +1,4 @@
-"""Nearest neighbours, weighed as scikit-learn does.
+"""Converts nearest neighbours, weighted as in scikit-learn.
 
 Source: scikit-learn ``sklearn/neighbors/_base.py``, ``_classification.py``, ``_regression.py``.
 """
@@ -11,48 +11,44 @@ import numpy as np
 from onnx import TensorProto
 
 from exporter.errors import ValidationFailedError
-from exporter.sources.sklearn.operator_graph import OperatorGraph
 from exporter.sources.tabular.tree_ensemble import argmax, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.arrays import Array
+    from exporter.sources.sklearn.operator_graph import OperatorGraph
 
 __all__ = ["NEIGHBOURS"]
 
 _METRICS = ("euclidean", "manhattan")
-# Every feature is some nodes; what has more is searched by products of matrices.
+# Every feature adds nodes; scikit-learn itself uses products of matrices for more.
 _MOST_FEATURES = 64
 
 
-def _classifier(scope: Any, operator: Any, container: Any) -> bool:
-    estimator = operator.raw_operator
-    if len(operator.outputs) != 2 or not _is_known(estimator):
+def _classifier(graph: OperatorGraph, estimator: Any) -> bool:
+    if len(graph.outputs) != 2 or not _is_known(estimator):
         return False
     classes = np.eye(len(estimator.classes_))[np.asarray(estimator._y)]  # noqa: SLF001
-    graph = OperatorGraph(scope, operator, container)
     probabilities = _mean(graph, estimator, classes)
     graph.set_classes(argmax(graph, probabilities))
     graph.set_output(probabilities)
     return True
 
 
-def _regressor(scope: Any, operator: Any, container: Any) -> bool:
-    estimator = operator.raw_operator
-    if len(operator.outputs) != 1 or not _is_known(estimator):
+def _regressor(graph: OperatorGraph, estimator: Any) -> bool:
+    if len(graph.outputs) != 1 or not _is_known(estimator):
         return False
     values = np.asarray(estimator._y, np.float64)  # noqa: SLF001
-    graph = OperatorGraph(scope, operator, container)
     graph.set_output(_mean(graph, estimator, values.reshape(len(values), -1)))
     return True
 
 
 def _is_known(estimator: Any) -> bool:
-    """Whether an estimator's neighbours are found here.
+    """Whether an estimator is converted here.
 
     Raises:
-        ValidationFailedError: They are not, and skl2onnx would weigh them all alike.
+        ValidationFailedError: It is not, and skl2onnx would weight all neighbours equally.
     """
     points = estimator._fit_X  # noqa: SLF001
     known = (
@@ -111,8 +107,8 @@ def _weights(graph: OperatorGraph, distances: str, across: str) -> str:
     return graph.node("Where", cast(graph, some, TensorProto.BOOL), same, inverse)
 
 
-NEIGHBOURS: dict[str, Callable[[Any, Any, Any], bool]] = {
+NEIGHBOURS: dict[str, Callable[[OperatorGraph, Any], bool]] = {
     "KNeighborsClassifier": _classifier,
     "KNeighborsRegressor": _regressor,
 }
-"""Converters by skl2onnx's names; each returns whether it knows what it is given."""
+"""Converters by skl2onnx's names; each returns whether it handled the operator."""

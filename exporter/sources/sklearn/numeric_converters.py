@@ -1,4 +1,4 @@
-"""Steps of numbers for skl2onnx that its own converters, or ONNX Runtime, know in float32 alone."""
+"""Converts numeric steps that skl2onnx or ONNX Runtime support in float32 alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 from onnx import TensorProto
 
 from exporter.errors import ValidationFailedError
-from exporter.sources.sklearn.operator_graph import OperatorGraph
 from exporter.sources.sklearn.ufuncs import applied
 from exporter.sources.tabular.tree_ensemble import cast, widened
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exporter.arrays import Array
+    from exporter.sources.sklearn.operator_graph import OperatorGraph
 
 __all__ = ["NUMBERS", "SCALERS", "imputed_columns", "operations"]
 
@@ -23,10 +23,8 @@ SCALERS = frozenset({"MaxAbsScaler", "MinMaxScaler", "RobustScaler", "StandardSc
 _FLOATS = {int(TensorProto.FLOAT): np.float32, int(TensorProto.DOUBLE): np.float64}
 
 
-def _imputer(scope: Any, operator: Any, container: Any) -> bool:
+def _imputer(graph: OperatorGraph, estimator: Any) -> bool:
     """Fill missing numbers in float64 as well, which ONNX Runtime's own imputer does not."""
-    estimator = operator.raw_operator
-    graph = OperatorGraph(scope, operator, container)
     marker = estimator.missing_values
     if _is_nothing(marker) and (words := graph.string_matrix()):
         if estimator.add_indicator or len(imputed_columns(estimator)) < len(estimator.statistics_):
@@ -35,7 +33,7 @@ def _imputer(scope: Any, operator: Any, container: Any) -> bool:
                 hint="Leave add_indicator off, and columns of nothing but missing values out.",
                 kind="convert",
             )
-        graph.set_strings(words)  # of which none is nothing
+        graph.set_strings(words)  # no string is missing
         return True
     filled = np.asarray(estimator.statistics_)
     if all(isinstance(value, int | float) for value in filled.tolist()):
@@ -55,8 +53,8 @@ def _imputer(scope: Any, operator: Any, container: Any) -> bool:
         result = graph.node("Gather", result, graph.constant(kept), axis=1)
     if estimator.add_indicator:
         shown = np.asarray(estimator.indicator_.features_, np.int64)
-        told = cast(graph, graph.node("Gather", missing, graph.constant(shown), axis=1), kind)
-        result = graph.node("Concat", result, told, axis=1)
+        indicator = cast(graph, graph.node("Gather", missing, graph.constant(shown), axis=1), kind)
+        result = graph.node("Concat", result, indicator, axis=1)
     graph.set_output(result)
     return True
 
@@ -73,11 +71,9 @@ def _is_nothing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and bool(np.isnan(value)))
 
 
-def _function(scope: Any, operator: Any, container: Any) -> bool:
-    estimator = operator.raw_operator
+def _function(graph: OperatorGraph, estimator: Any) -> bool:
     if estimator.func is None:
         return False
-    graph = OperatorGraph(scope, operator, container)
     kind = graph.kind()
     if estimator.kw_args or kind not in _FLOATS:
         raise ValidationFailedError(
@@ -89,25 +85,22 @@ def _function(scope: Any, operator: Any, container: Any) -> bool:
     return True
 
 
-def _binarizer(scope: Any, operator: Any, container: Any) -> bool:
-    graph = OperatorGraph(scope, operator, container)
+def _binarizer(graph: OperatorGraph, estimator: Any) -> bool:
     kind = graph.kind()
     if kind not in _FLOATS:
         return False
-    threshold = graph.constant(np.array([operator.raw_operator.threshold], _FLOATS[kind]))
+    threshold = graph.constant(np.array([estimator.threshold], _FLOATS[kind]))
     graph.set_output(graph.node("Greater", graph.input_matrix(kind), threshold))
     return True
 
 
-def _bins(scope: Any, operator: Any, container: Any) -> bool:
+def _bins(graph: OperatorGraph, estimator: Any) -> bool:
     """Count the inner edges of every column that a number reaches."""
-    estimator = operator.raw_operator
     inner = [np.asarray(edges)[1:-1] for edges in estimator.bin_edges_]
     most = max(1, *(len(edges) for edges in inner)) if inner else 1
     edges = np.full((len(inner), most), np.inf)
     for column, found in enumerate(inner):
         edges[column, : len(found)] = found
-    graph = OperatorGraph(scope, operator, container)
     values = graph.input_matrix(int(TensorProto.DOUBLE))
     each = graph.node("Unsqueeze", values, graph.constant(np.array([2], np.int64)))
     below = graph.node("Less", each, graph.constant(edges))
@@ -125,11 +118,9 @@ def _bins(scope: Any, operator: Any, container: Any) -> bool:
     return True
 
 
-def _scaler(scope: Any, operator: Any, container: Any) -> bool:
+def _scaler(graph: OperatorGraph, estimator: Any) -> bool:
     """Subtract and divide as scikit-learn does, where skl2onnx multiplies by a reciprocal."""
-    graph = OperatorGraph(scope, operator, container)
     kind = graph.kind()
-    estimator = operator.raw_operator
     steps = operations(estimator)
     if kind not in _FLOATS or not steps or getattr(estimator, "clip", False):
         return False
@@ -159,7 +150,7 @@ def operations(estimator: Any) -> list[tuple[str, Any]]:
     return [(name, constant) for name, constant in found if constant is not None]
 
 
-NUMBERS: dict[str, Callable[[Any, Any, Any], bool]] = {
+NUMBERS: dict[str, Callable[[OperatorGraph, Any], bool]] = {
     "FunctionTransformer": _function,
     "SimpleImputer": _imputer,
     "Binarizer": _binarizer,
@@ -169,4 +160,4 @@ NUMBERS: dict[str, Callable[[Any, Any, Any], bool]] = {
     "MaxAbsScaler": _scaler,
     "RobustScaler": _scaler,
 }
-"""Converters by skl2onnx's names; each returns whether it knows what it is given."""
+"""Converters by skl2onnx's names; each returns whether it handled the operator."""

@@ -1,4 +1,4 @@
-"""The graph that skl2onnx is about to write, one operator at a time."""
+"""Adds nodes to the graph that skl2onnx writes, one operator at a time."""
 
 from __future__ import annotations
 
@@ -19,26 +19,38 @@ __all__ = ["FallbackConverter", "OperatorGraph"]
 
 
 class FallbackConverter:
-    """A converter that leaves to the original one what it does not know."""
+    """A converter with skl2onnx's own as fallback for what it does not know."""
 
-    def __init__(self, convert: Callable[..., bool], original: Callable[..., None]) -> None:
+    def __init__(
+        self, convert: Callable[[OperatorGraph, Any], bool], original: Callable[..., None]
+    ) -> None:
         self._convert = convert
         self._original = original
 
     def __call__(self, scope: Any, operator: Any, container: Any) -> None:
-        """Write an operator, as skl2onnx asks its converters to."""
-        if not self._convert(scope, operator, container):
+        """Convert an operator; skl2onnx calls this."""
+        graph = OperatorGraph(scope, operator, container)
+        if not self._convert(graph, operator.raw_operator):
             self._original(scope, operator, container)
 
 
 class OperatorGraph:
-    """One operator of the graph that skl2onnx is about to write; a `GraphBuilder`."""
+    """The nodes of one scikit-learn operator; a `GraphBuilder`."""
 
     def __init__(self, scope: Any, operator: Any, container: Any) -> None:
         self._scope = scope
         self._operator = operator
         self._container = container
         self.features: str = operator.inputs[0].full_name
+        self.outputs: list[Any] = operator.outputs
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that the operator is converted with."""
+        found: dict[str, Any] | None = self._container.get_options(
+            self._operator.raw_operator, fail=False
+        )
+        return found or {}
 
     def input_matrix(self, kind: int) -> str:
         """Return all inputs of the operator as one matrix of a type."""
@@ -46,7 +58,7 @@ class OperatorGraph:
         return self._side_by_side(names)
 
     def string_matrix(self) -> str:
-        """Return all inputs of the operator as one matrix, where all are of words; else nothing."""
+        """Return all inputs of the operator as one matrix of strings; empty where some are not."""
         from skl2onnx.common.data_types import StringTensorType
 
         inputs = self._operator.inputs
@@ -79,22 +91,22 @@ class OperatorGraph:
         return name
 
     def kind(self, output: int = -1) -> int:
-        """Return the element type that was promised of an output."""
+        """Return the declared element type of an output."""
         from skl2onnx.common.data_types import guess_proto_type
 
         return int(guess_proto_type(self._operator.outputs[output].type))
 
     def set_output(self, values: str, output: int = -1) -> None:
-        """Give numbers as an output of the operator, of the type that was promised."""
+        """Cast numbers to the declared type of an output of the operator."""
         given = self._operator.outputs[output]
         self._add("Cast", [values], [given.full_name], to=self.kind(output))
 
     def set_strings(self, values: str) -> None:
-        """Give words as the operator's only output."""
+        """Set the operator's only output to strings."""
         self._add("Identity", [values], [self._operator.outputs[0].full_name])
 
     def set_classes(self, index: str) -> None:
-        """Give the class of an index as the operator's first output."""
+        """Set the operator's first output to the class of an index."""
         from skl2onnx.common.utils_classifier import get_label_classes
 
         classes = np.asarray(get_label_classes(self._scope, self._operator.raw_operator))
@@ -115,8 +127,8 @@ class OperatorGraph:
     def _add(
         self, kind: str, inputs: list[str], names: list[str], domain: str = "", **attributes: Any
     ) -> None:
-        # Past the container's own check, which wants some operators added by functions of its own;
-        # named, since it orders nodes by their names.
+        # Not through the container, which takes some operators only from functions of its own; with
+        # a name, since it orders nodes by their names.
         node = helper.make_node(kind, inputs, names, name=names[0], domain=domain, **attributes)
         self._container.nodes.append(node)
         version = self._container.target_opset_any_domain(domain)

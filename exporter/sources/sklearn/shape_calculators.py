@@ -1,4 +1,4 @@
-"""How many columns steps give, where skl2onnx has another number or none."""
+"""Calculates the output widths of steps that skl2onnx gets wrong."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ __all__ = ["register_shape_calculators"]
 
 
 def register_shape_calculators() -> None:
-    """Register with skl2onnx how many columns steps give."""
+    """Register the shape calculators with skl2onnx."""
     from skl2onnx.common import _registration as registered
 
     for name, correct in _SHAPES.items():
-        theirs = registered.get_shape_calculator(f"Sklearn{name}")
-        if not isinstance(theirs, _Corrected):
+        fallback = registered.get_shape_calculator(f"Sklearn{name}")
+        if not isinstance(fallback, _Corrected):
             registered.register_shape_calculator(
-                f"Sklearn{name}", _Corrected(correct, theirs), overwrite=True
+                f"Sklearn{name}", _Corrected(correct, fallback), overwrite=True
             )
 
 
 class _Corrected:
-    """Calculates shapes as skl2onnx asks for them."""
+    """A shape calculator with skl2onnx's own as fallback."""
 
     def __init__(
-        self, correct: Callable[[Any, Callable[[Any], None]], None], theirs: Callable[[Any], None]
+        self, correct: Callable[[Any, Callable[[Any], None]], None], fallback: Callable[[Any], None]
     ) -> None:
         self._correct = correct
-        self._theirs = theirs
+        self._fallback = fallback
 
     def __call__(self, operator: Any) -> None:
         """Declare the outputs of an operator."""
-        self._correct(operator, self._theirs)
+        self._correct(operator, self._fallback)
 
 
-def _imputer(operator: Any, theirs: Callable[[Any], None]) -> None:
-    theirs(operator)
+def _imputer(operator: Any, fallback: Callable[[Any], None]) -> None:
+    fallback(operator)
     estimator = operator.raw_operator
     width = len(imputed_columns(estimator))
     if estimator.add_indicator:
@@ -48,16 +48,16 @@ def _imputer(operator: Any, theirs: Callable[[Any], None]) -> None:
     operator.outputs[0].type.shape = [operator.inputs[0].get_first_dimension(), width]
 
 
-def _one_hot(operator: Any, theirs: Callable[[Any], None]) -> None:
-    theirs(operator)
+def _one_hot(operator: Any, fallback: Callable[[Any], None]) -> None:
+    fallback(operator)
     estimator = operator.raw_operator
     if estimator._infrequent_enabled:  # noqa: SLF001
         operator.outputs[0].type.shape[1] = encoded_width(estimator)
 
 
-def _function(operator: Any, theirs: Callable[[Any], None]) -> None:
+def _function(operator: Any, fallback: Callable[[Any], None]) -> None:
     if operator.raw_operator.func is None:
-        theirs(operator)
+        fallback(operator)
         return
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 

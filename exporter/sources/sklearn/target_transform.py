@@ -1,4 +1,4 @@
-"""Regressors of a transformed target: their own answer, and what turns it back."""
+"""Converts regressors of a transformed target: their output, and the inverse transform."""
 
 from __future__ import annotations
 

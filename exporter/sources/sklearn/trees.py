@@ -27,7 +27,7 @@ FAMILIES = (
     "DecisionTree", "ExtraTree", "RandomForest", "ExtraTrees", "GradientBoosting",
     "HistGradientBoosting",
 )  # fmt: skip
-"""The estimators that are written here, by what their names begin with."""
+"""The tree estimators that are converted here, by the beginning of their names."""
 _KINDS = ("Classifier", "Regressor")
 _TREES = {f"{family}{kind}" for family in (*FAMILIES, "LGBM", "XGB") for kind in _KINDS}
 _EXACT = {f"{family}{kind}" for family in ("Voting", "Bagging") for kind in _KINDS} | {
@@ -41,7 +41,7 @@ Fitted = tuple[Ensemble, "Array | None", int]
 
 
 def has_thresholds(estimator: Any) -> bool:
-    """Whether an estimator is trees with nothing before them but what is written exactly."""
+    """Whether an estimator is trees, with only exactly converted steps before them."""
     found = [estimator, *estimator.get_params(deep=True).values()]
     parts = {type(part).__name__ for part in found if hasattr(part, "get_params")}
     return bool(parts & _TREES) and parts <= _TREES | _EXACT
@@ -114,7 +114,7 @@ def _tree(tree: Any, first: int = 0, factor: float = 1.0) -> Tree:
 
 def _histogram_boosting(estimator: Any) -> Fitted:
     categories = _categories(estimator)
-    # Behind its own encoder the features of categories come first.
+    # After its own encoder the categorical features come first.
     order = np.array([*categories, *(f for f in range(_width(estimator)) if f not in categories)])
     steps = vars(estimator)["_predictors"]
     trees = [
@@ -135,14 +135,14 @@ def _histogram_tree(
     yes, no = np.where(leaf, -1, nodes["left"].astype(np.int64)), nodes["right"].astype(np.int64)
     equal = nodes["is_categorical"].astype(bool) & ~leaf
     missing = nodes["missing_go_to_left"].astype(bool)
-    # Where a node asks for one of several categories, more nodes ask for one each.
+    # A node that tests several categories becomes one node for each.
     more: list[tuple[int, float, int, int]] = []
     for node in np.flatnonzero(equal).tolist():
         known = categories[feature[node]]
         bits = predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]]
         held = [code for code in range(len(known)) if bits[code // 32] >> code % 32 & 1]
         left = [known[code] for code in held if not np.isnan(known[code])]
-        # Where none but what is missing goes left, it asks for what there is none of.
+        # Where only missing values go left, it tests a category that does not exist.
         threshold[node], *rest = left or [np.nanmax(known, initial=0.0) + 1]
         for category in rest:
             more.append((node, category, yes[node], no[node]))
@@ -189,7 +189,7 @@ def _without_form(estimator: Any) -> ValidationFailedError:
 
 
 def known_features(graph: GraphBuilder, features: str, estimator: Any) -> str:
-    """Replace by NaN the categories that no training showed, which are as good as missing."""
+    """Replace unknown categories by NaN: scikit-learn treats them as missing."""
     categories = _categories(estimator) if hasattr(estimator, "_predictors") else {}
     if not categories:
         return features

@@ -1,4 +1,4 @@
-"""NumPy's functions of one number as nodes of a graph, for what scikit-learn applies them to."""
+"""Converts NumPy's functions of one number, which scikit-learn's transformers apply."""
 
 from __future__ import annotations
 
@@ -17,16 +17,10 @@ __all__ = ["applied"]
 
 
 def applied(graph: GraphBuilder, function: Any, values: str, dtype: Any) -> str:
-    """Add a function that a transformer was given; None is the identity.
-
-    Args:
-        graph: Where to add it.
-        function: The function.
-        values: Floating-point numbers.
-        dtype: Their dtype.
+    """Add a transformer's function of floating-point numbers; None is the identity.
 
     Raises:
-        ValidationFailedError: It is none of those that are known here.
+        ValidationFailedError: The function has no known ONNX form.
     """
     if function is None:
         return values
@@ -72,7 +66,7 @@ def _log1p(graph: GraphBuilder, values: str, dtype: Any) -> str:
 
 
 def _expm1(graph: GraphBuilder, values: str, dtype: Any) -> str:
-    """Correct what exp(x) has rounded off: (u - 1) * x / log(u), likewise."""
+    """Correct what exp(x) has rounded off: (u - 1) * x / log(u)."""
     one = _number(graph, 1, dtype)
     power = graph.node("Exp", values)
     less = graph.node("Sub", power, one)

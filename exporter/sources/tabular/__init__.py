@@ -1,1 +1,1 @@
-"""Estimators of tables, whatever library they are of: what they take, and how they are written."""
+"""Shared by the flavors of tables (sklearn, xgboost, lightgbm): the source, and trees as graphs."""

@@ -1,4 +1,4 @@
-"""What the converters of boosted trees have in common."""
+"""The common part of the converters of boosted trees."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class BoosterConverter:
     """Writes boosted trees.
 
     Args:
-        add: Adds what is predicted to a graph, given its features; probabilities for a classifier.
-        kind: The element type of that.
-        classes: A classifier's classes, as they are served; None where there are none.
+        add: Adds the prediction to a graph, from its features; probabilities for a classifier.
+        kind: The element type of the prediction.
+        classes: A classifier's classes, as they are served; None for a regressor.
     """
 
     def __init__(
@@ -41,16 +41,16 @@ class BoosterConverter:
     def __call__(
         self, taken: Sequence[tuple[str, int, int]], target: OnnxTarget
     ) -> onnx.ModelProto:
-        """Return the graph; see `exporter.sources.tabular.Converter`."""
+        """Return the graph; see `exporter.sources.tabular.source.Converter`."""
         ((name, kind, width),) = taken
         graph = Graph(name, kind, width)
         given = self._add(graph, name)
         if self._classes is None:
-            return graph.finished({"prediction": (given, self._kind)}, target)
+            return graph.build({"prediction": (given, self._kind)}, target)
         words = self._classes.dtype.kind not in "biuf"
         classes = self._classes.astype(object if words else np.int64)
         label = class_at(graph, argmax(graph, given), classes)
         of_label = _STRING if words else _INT64
-        return graph.finished(
+        return graph.build(
             {"label": (label, of_label), "probabilities": (given, self._kind)}, target
         )

@@ -1,4 +1,4 @@
-"""Fits a converted graph to what is served: names, dtypes and ranks at its borders."""
+"""Wraps a converted graph in the served interface: names, dtypes and ranks."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Result", "element_type", "wrap_graph"]
 
-# No name of the converted graph is one that is served.
+# A prefix, so that no name of the converted graph equals a served one.
 _INSIDE = "inside/"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One output of a graph, and what it is to be.
+    """One output of a graph, and the tensor to serve.
 
     Attributes:
         source: The output's name in the graph.
-        tensor: What is served.
-        classes: What to give for the largest column of every row; None for the columns.
+        tensor: The served tensor.
+        classes: The class of each column, to serve that of the largest; None for the columns.
     """
 
     source: str
@@ -56,7 +56,7 @@ def wrap_graph(
 
     Args:
         proto: The converted graph.
-        inputs: What is served.
+        inputs: The served inputs.
         taken: The graph's own inputs with their element types: one for each served one, or one for
             all of them side by side.
         results: Its outputs.
@@ -73,7 +73,7 @@ def wrap_graph(
         before.append(_cast(tensor.name, name, element_type(tensor.datatype), kind))
     if len(taken) != len(inputs):
         before.append(helper.make_node("Concat", casts, [taken[0][0]], axis=1))
-    _name_alike(graph)
+    _name_inner_graphs(graph)
     after = []
     for result in results:
         after += _after(graph, result)
@@ -95,14 +95,14 @@ def wrap_graph(
     return model
 
 
-def _name_alike(graph: onnx.GraphProto) -> None:
-    """Give inner graphs a name that is no random one: the same model is the same file."""
+def _name_inner_graphs(graph: onnx.GraphProto) -> None:
+    """Replace the random names of inner graphs: the same model gives the same file."""
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 if inner.node:
                     inner.name = "inner"
-                    _name_alike(inner)
+                    _name_inner_graphs(inner)
 
 
 def _cast(source: str, target: str, found: int, wanted: int) -> onnx.NodeProto:

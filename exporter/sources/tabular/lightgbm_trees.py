@@ -1,4 +1,4 @@
-"""LightGBM's boosters as graphs: its own trees, and what it makes of their sums.
+"""Converts LightGBM's boosters: trees, and the objective's function of their sums.
 
 Source: LightGBM ``include/LightGBM/tree.h`` (decisions, missing values), ``src/objective``
 (what a sum becomes), ``src/boosting/gbdt_prediction.cpp``.
@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from exporter.errors import ValidationFailedError
-from exporter.sources.tabular.tree_ensemble import Ensemble, Tree, binary, divided, scores, whole
+from exporter.sources.tabular.tree_ensemble import (
+    Ensemble,
+    Tree,
+    binary,
+    divided,
+    no_onnx_form,
+    scores,
+    whole,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["prediction", "probabilities"]
 
-# What LightGBM takes for zero where zeros are missing values.
+# The largest number that LightGBM takes for zero where zeros are missing values.
 _ZERO = 1.0000000180025095e-35
 _AS_IT_IS = frozenset(
     {"", "custom", "regression", "regression_l1", "huber", "fair", "quantile", "mape",
@@ -37,7 +44,7 @@ _OPERATORS = {
 
 
 def prediction(graph: GraphBuilder, features: str, booster: Any) -> str:
-    """Add what a booster's ``predict`` gives, float64 [rows, classes or 1].
+    """Add a booster's ``predict``, float64 [rows, classes or 1].
 
     Raises:
         ValidationFailedError: Its trees or its objective have no such form.
@@ -56,7 +63,7 @@ def prediction(graph: GraphBuilder, features: str, booster: Any) -> str:
         more = graph.node("Add", graph.node("Exp", sums), graph.constant(np.array([1.0])))
         return graph.node("Log", more)
     if name not in _OPERATORS:
-        raise _refused(f"the objective '{name}'")
+        raise no_onnx_form("LightGBM", f"the objective '{name}'")
     return graph.node(_OPERATORS[name], sums)
 
 
@@ -80,7 +87,9 @@ def _sums(graph: GraphBuilder, features: str, model: Mapping[str, Any]) -> str:
         _tree(part["tree_structure"], number % targets, seen) for number, part in enumerate(parts)
     ]
     if seen.zeros & seen.others:
-        raise _refused("a feature whose zeros are missing values in some trees only")
+        raise no_onnx_form(
+            "LightGBM", "a feature whose zeros are missing values in some trees only"
+        )
     if seen.zeros:
         features = _without_zeros(graph, features, seen.zeros, width)
     if seen.categories:
@@ -111,14 +120,14 @@ def _tree(root: Mapping[str, Any], target: int, seen: _Seen) -> Tree:
     for node in nodes:  # grows as it goes
         if "leaf_value" in node:
             if node.get("leaf_coeff"):
-                raise _refused("linear models in its leaves")
+                raise no_onnx_form("LightGBM", "linear models in its leaves")
             rows.append((0, 0.0, -1, -1, False, float(node["leaf_value"]), False))
             continue
         feature = int(node["split_feature"])
         yes, no = node.get("yes", len(nodes)), node.get("no", len(nodes) + 1)
         nodes += [] if "yes" in node else [node["left_child"], node["right_child"]]
         if node["decision_type"] == "==":
-            # Asked one by one. Neither what is missing nor what no training showed is one of them.
+            # One node for each. Missing and unknown categories are none of them.
             first, _, rest = node["threshold"].partition("||")
             rows.append((feature, float(first), yes, len(nodes) if rest else no, False, 0.0, True))
             nodes += [{**node, "threshold": rest, "yes": yes, "no": no}] if rest else []
@@ -135,17 +144,9 @@ def _tree(root: Mapping[str, Any], target: int, seen: _Seen) -> Tree:
 
 
 def _without_zeros(graph: GraphBuilder, features: str, zeros: set[int], width: int) -> str:
-    """Replace by NaN what LightGBM takes for missing beside it: its zeros."""
+    """Replace by NaN the zeros that LightGBM takes for missing."""
     mask: Array = np.isin(np.arange(width), sorted(zeros))
     wide = graph.node("Cast", features, to=11)
     small = graph.node("LessOrEqual", graph.node("Abs", wide), graph.constant(np.array([_ZERO])))
     missing = graph.node("And", small, graph.constant(mask))
     return graph.node("Where", missing, graph.constant(np.array([np.nan])), wide)
-
-
-def _refused(what: str) -> ValidationFailedError:
-    return ValidationFailedError(
-        f"the LightGBM model has no ONNX form: it has {what}",
-        hint="Train it without, or serve it otherwise.",
-        kind="convert",
-    )

@@ -1,4 +1,4 @@
-"""An estimator of tables as reference: its own prediction, and its graph by a converter."""
+"""A tabular estimator as reference: its own prediction, and its graph by a converter."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from exporter.arrays import Array, Arrays, as_bytes
 from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Axis, Interface, Tensor
 from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
+from exporter.sources.libraries import cannot_run_example
 from exporter.sources.tabular.graph_io import Result, element_type, wrap_graph
 from exporter.sources.tabular.tables import ROWS, Table
-from triton_client.types import wire_datatype
+from triton_client.types import numpy_dtype, wire_datatype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ __all__ = ["Converter", "Predictor", "TabularSource"]
 _FLOAT, _DOUBLE = 1, 11
 
 Predictor = "Callable[[Any], dict[str, Any]]"
-"""Takes a matrix or a data frame and gives every output by name."""
+"""Takes a matrix or a data frame and returns every output by name."""
 
 
 class Converter(Protocol):
@@ -42,22 +43,22 @@ class Converter(Protocol):
 
 
 class TabularSource:
-    """An estimator, asked as MLflow asks it.
+    """An estimator, called as MLflow calls it.
 
     Args:
         model: The logged model.
         flavor: Its flavor, with its serialization.
         predict: The estimator's own prediction, by output.
         convert: Its converter.
-        width: How many features it takes, where it says so.
+        width: Its number of features, where known.
         versions: The libraries that took part.
-        by_column: Whether it tells columns apart, by name or place; else they are put side by side.
+        by_column: Whether it takes columns by name; else they are concatenated to a matrix.
         classes: A classifier's classes, where its label is the most probable one.
         has_thresholds: See `Source`.
         kinds: The element types to compute in, the best one first.
 
     Raises:
-        ValidationFailedError: It cannot run its example, or answers with what is no table.
+        ValidationFailedError: It cannot run its example, or returns no table.
     """
 
     batching_blocker = ""
@@ -89,39 +90,35 @@ class TabularSource:
         self.example = self._table.example(model)
         first = self.example or {t.name: _blank(t) for t in self._table.inputs}
         try:
-            answer = self._asked(first)
+            answer = self._predict_all(first)
         except Exception as error:
-            raise ValidationFailedError(
-                f"the registered model cannot run its example: {first_line(error)}",
-                hint="Log the model again with an example and a signature that it can answer.",
-                kind="signature",
-            ) from error
+            raise cannot_run_example(error) from error
         rows = len(next(iter(first.values())))
         outputs = tuple(_declared(name, array, rows) for name, array in answer.items())
         self.interface = Interface(self._table.inputs, outputs)
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
-        """Return the estimator's answer; see `Source.run`."""
+        """Return the estimator's outputs; see `Source.run`."""
         try:
-            return self._asked(inputs)
+            return self._predict_all(inputs)
         except Exception as error:
             raise InputRejectedError(first_line(error)) from error
 
     def run_float64(self, inputs: Arrays) -> None:
-        """Return None: an estimator computes in the precision that it has."""
+        """Return None: an estimator computes in its own precision alone."""
 
     def onnx_exporters(self, target: OnnxTarget) -> Sequence[OnnxExporter]:
         """Return graphs in float64 and float32, and with whole numbers kept; see `Source`."""
         whole = any(t.datatype.startswith(("INT", "UINT")) for t in self._table.inputs)
-        ways = [(kind, False) for kind in self._kinds]
+        variants = [(kind, False) for kind in self._kinds]
         if self._by_column and whole:
-            ways += [(kind, True) for kind in self._kinds]
+            variants += [(kind, True) for kind in self._kinds]
         write = partial(self._write, target=target)
-        plain = [partial(write, kind=kind, keep=keep) for kind, keep in ways]
+        plain = [partial(write, kind=kind, keep=keep) for kind, keep in variants]
         if self._classes is None:
             return plain
-        # Where two classes are as likely as each other a converter may choose another one.
-        return [*(partial(way, choose=True) for way in plain), *plain]
+        # Where two classes are equally likely, a converter may choose the other one.
+        return [*(partial(export, choose=True) for export in plain), *plain]
 
     def _write(
         self, path: Path, *, kind: int, keep: bool, target: OnnxTarget, choose: bool = False
@@ -137,8 +134,7 @@ class TabularSource:
             ]
         else:
             taken = [("taken", kind, len(inputs))]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             proto = self._convert(taken, target)
         proto.ir_version = min(proto.ir_version, target.ir)
         given = [value.name for value in proto.graph.output]
@@ -148,7 +144,7 @@ class TabularSource:
         ]
         if choose and self._classes is not None:
             results[0] = Result(given[1], served[0], classes=self._classes)
-        # A converter may give inputs names of its own.
+        # A converter may rename inputs.
         named = [value.name for value in proto.graph.input]
         if len(named) != len(taken):
             named = [name for name, *_ in taken]
@@ -156,9 +152,8 @@ class TabularSource:
         onnx.save(wrap_graph(proto, inputs, list(zip(named, kinds, strict=True)), results), path)
         return "double" if kind == onnx.TensorProto.DOUBLE else "float"
 
-    def _asked(self, inputs: Arrays) -> dict[str, Array]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    def _predict_all(self, inputs: Arrays) -> dict[str, Array]:
+        with warnings.catch_warnings(action="ignore"):
             answer = self._predict(self._table.given(inputs))
         return {name: _plain(values) for name, values in answer.items()}
 
@@ -172,10 +167,10 @@ def _graph_type(datatype: str, kind: int, *, keep: bool) -> int:
 
 
 def _plain(values: Any) -> Array:
-    """Return an answer as it is served: strings as bytes, other whole numbers as int64."""
+    """Return an output as it is served: strings as bytes, whole numbers as int64."""
     array = np.asarray(values)
     if array.dtype.kind in "US" and not isinstance(values, np.ndarray):
-        # Its text as it is: numpy's own cuts zero bytes off.
+        # Not as numpy's strings, which cut zero bytes off.
         array = np.asarray(values, dtype=object)
     if array.dtype.kind in "OU" or array.dtype.kind == "T":
         return as_bytes(array.astype(object))
@@ -195,8 +190,6 @@ def _declared(name: str, array: Array, rows: int) -> Tensor:
 
 
 def _blank(tensor: Tensor) -> Array:
-    from triton_client.types import numpy_dtype
-
     shape = (2, int(tensor.axes[1]))
     if tensor.datatype == "BYTES":
         return np.full(shape, b"", dtype=object)

@@ -32,12 +32,12 @@ _COLUMN_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What a model of tables takes.
+    """The inputs of a tabular model.
 
     Attributes:
         inputs: One matrix ``[rows, n]``, or a tensor ``[rows, 1]`` for every column.
         columns: The columns' own names, in order; empty for a matrix.
-        text: Whether the model takes a list of texts, of which each is a row ``[1]`` here.
+        text: Whether the model takes a list of texts, each of which is a row ``[1]`` here.
     """
 
     inputs: tuple[Tensor, ...]
@@ -46,15 +46,15 @@ class Table:
 
     @classmethod
     def of(cls, model: MLModel, width: int | None) -> Table:
-        """Read it from a signature; without one, a matrix of float64 as wide as the model says.
+        """Read it from a signature; without one, a matrix of float64 of the model's width.
 
         Raises:
-            ValidationFailedError: It takes what is no table of numbers, truth values and strings.
+            ValidationFailedError: It takes more than numbers, truth values and strings.
         """
         fields = model.inputs
         if not fields:
             if width is None:
-                raise _refused("the version has no signature, so nobody can tell what it takes")
+                raise _refused("the version has no signature, so its inputs are unknown")
             return cls((Tensor("input", "FP64", (ROWS, width)),))
         if len(fields) == 1 and _is_text(fields[0]):
             return cls((Tensor(fields[0].name or "text", "BYTES", (ROWS, 1)),), text=True)
@@ -78,7 +78,7 @@ class Table:
         return cls((Tensor(field.name or "input", datatype, axes),))
 
     def example(self, model: MLModel) -> Arrays | None:
-        """Return the logged example, or None where there is none that fits."""
+        """Return the logged example, or None where none fits."""
         if self.text:
             return self._texts(model)
         if not self.columns:

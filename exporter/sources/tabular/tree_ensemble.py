@@ -1,9 +1,9 @@
-"""Ensembles of decision trees as nodes of a graph, with the comparisons of the library they are of.
+"""Writes ensembles of decision trees with the comparisons of their own library.
 
-A tree turns on the last digit of a threshold. Converters write thresholds as float32 and compare
-what was rounded otherwise than the library rounds it, which no drawn input shows: only values that
-lie on a threshold do, such as prices in cents, whole numbers and times. So thresholds and leaves
-are written in float64 here, and features are rounded as the library does before it compares.
+A tree's branch depends on the last digit of a threshold. Other converters write thresholds as
+float32 and round features differently from the library, which no random input shows: only values on
+a threshold do, such as prices in cents, whole numbers and times. So thresholds and leaves are
+written in float64 here, and features are rounded as in the library.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
+
+from exporter.errors import ValidationFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +35,7 @@ __all__ = [
     "cast",
     "class_at",
     "divided",
+    "no_onnx_form",
     "scores",
     "whole",
     "widened",
@@ -42,7 +45,7 @@ ML_OPSET = 3  # of ai.onnx.ml: the first with float64 in trees, and what every r
 
 
 class GraphBuilder(Protocol):
-    """Takes nodes and constants of a graph."""
+    """Builds a graph of nodes and constants."""
 
     def node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Add a node and return the name of its only output."""
@@ -58,12 +61,12 @@ class Tree:
     Attributes:
         feature: The feature that is compared.
         threshold: What it is compared with, float64.
-        yes: The node to go on with where it is less; -1 for a leaf.
-        no: The node to go on with otherwise.
-        missing: Whether to go on with ``yes`` where the feature is NaN.
+        yes: The next node where it is less; -1 for a leaf.
+        no: The next node where it is not.
+        missing: Whether ``yes`` is next where the feature is NaN.
         values: What a leaf adds to the targets from the first on, of shape [nodes, targets].
         first: The first target.
-        equal: Whether a node asks if it is equal, not less; None where none does.
+        equal: Whether a node compares for equality; None where none does.
     """
 
     feature: Array
@@ -98,7 +101,7 @@ class Ensemble:
 def scores(graph: GraphBuilder, features: str, ensemble: Ensemble) -> str:
     """Add an ensemble, and return its sums of shape [rows, targets], float64 where it is wide.
 
-    The operator gives float32 whatever it computes in.
+    The operator always returns float32.
     """
     if not ensemble.wide:
         features = cast(graph, features, TensorProto.FLOAT)
@@ -113,7 +116,7 @@ def scores(graph: GraphBuilder, features: str, ensemble: Ensemble) -> str:
 
 
 def whole(graph: GraphBuilder, features: str, columns: Sequence[int], width: int) -> str:
-    """Cut off what some features have behind the point, as categories are read; float64."""
+    """Truncate some features to whole numbers, as categories are read; float64."""
     features = cast(graph, features, TensorProto.DOUBLE)
     cut = graph.node(
         "Mul", graph.node("Sign", features), graph.node("Floor", graph.node("Abs", features))
@@ -130,11 +133,8 @@ def cast(graph: GraphBuilder, values: str, kind: int) -> str:
 def widened(graph: GraphBuilder, values: str, *, again: bool = False) -> str:
     """Add a conversion from float32 to float64.
 
-    Args:
-        graph: Where to add it.
-        values: The float32 numbers.
-        again: Whether they were rounded to float32 just before: earlier versions of ONNX Runtime
-            take two conversions in a row for none.
+    Earlier versions of ONNX Runtime remove two conversions in a row: *again* says that the numbers
+    were rounded to float32 just before.
     """
     if not again:
         return cast(graph, values, TensorProto.DOUBLE)
@@ -143,7 +143,7 @@ def widened(graph: GraphBuilder, values: str, *, again: bool = False) -> str:
 
 
 def divided(graph: GraphBuilder, sums: str, count: int, dtype: Any = np.float64) -> str:
-    """Divide sums by a number of trees, after the sum as libraries do: ties stay ties."""
+    """Divide sums by the number of trees, after the sum as in libraries, so that ties stay ties."""
     return graph.node("Div", sums, graph.constant(np.array([count], dtype)))
 
 
@@ -161,6 +161,15 @@ def argmax(graph: GraphBuilder, values: str) -> str:
 def class_at(graph: GraphBuilder, index: str, classes: Array) -> str:
     """Return the class of every row by its index."""
     return graph.node("Gather", graph.constant(classes), index)
+
+
+def no_onnx_form(library: str, what: str) -> ValidationFailedError:
+    """Return the error for a booster that cannot be written as a graph."""
+    return ValidationFailedError(
+        f"the {library} model has no ONNX form: it has {what}",
+        hint="Train it without, or serve it in another way.",
+        kind="convert",
+    )
 
 
 def _attributes(ensemble: Ensemble) -> dict[str, Any]:
@@ -211,19 +220,13 @@ def _floats(values: dict[str, Array], *, wide: bool) -> dict[str, Any]:
 def _weights(number: int, tree: Tree) -> tuple[Array, Array, Array, Array]:
     """The tree, node, target and value of everything that a leaf adds."""
     kept = (tree.yes < 0)[:, None] & (tree.values != 0)
-    kept[(tree.yes < 0) & ~kept.any(axis=1), 0] = True  # a leaf of nothing needs one all the same
+    kept[(tree.yes < 0) & ~kept.any(axis=1), 0] = True  # a leaf needs one value, even zero
     node, target = np.nonzero(kept)
     return np.full(node.size, number), node, target + tree.first, tree.values[node, target]
 
 
 class Graph:
-    """A graph of its own, with one input.
-
-    Args:
-        name: The input's name.
-        kind: Its element type.
-        width: Its columns.
-    """
+    """A new graph with one input."""
 
     def __init__(self, name: str, kind: int, width: int) -> None:
         self._input = helper.make_tensor_value_info(name, kind, [None, width])
@@ -243,13 +246,8 @@ class Graph:
         self._constants.append(numpy_helper.from_array(values, name))
         return name
 
-    def finished(self, outputs: dict[str, tuple[str, int]], target: OnnxTarget) -> onnx.ModelProto:
-        """Return the model.
-
-        Args:
-            outputs: The value and the element type of every output, by its name.
-            target: What the file is to be.
-        """
+    def build(self, outputs: dict[str, tuple[str, int]], target: OnnxTarget) -> onnx.ModelProto:
+        """Return the model."""
         values = []
         for name, (value, kind) in outputs.items():
             self._nodes.append(helper.make_node("Identity", [value], [name]))

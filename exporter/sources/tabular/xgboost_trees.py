@@ -1,4 +1,4 @@
-"""XGBoost's boosters as graphs: its own trees or factors, and what it makes of their sums.
+"""Converts XGBoost's boosters: trees or factors, and the objective's function of their sums.
 
 Source: XGBoost ``doc/model.schema`` (the JSON form), ``src/tree/tree_model.h`` (decisions, missing
 values), ``src/objective`` (what a sum becomes, and how a base score becomes a sum).
@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.errors import ValidationFailedError
-from exporter.sources.tabular.tree_ensemble import Ensemble, Tree, binary, cast, scores
+from exporter.sources.tabular.tree_ensemble import (
+    Ensemble,
+    Tree,
+    binary,
+    cast,
+    no_onnx_form,
+    scores,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,13 +41,7 @@ _AS_IT_IS = frozenset(
 
 
 def prediction(graph: GraphBuilder, features: str, booster: Any, rounds: int | None = None) -> str:
-    """Add what a booster's ``predict`` gives, float32 [rows, classes or 1].
-
-    Args:
-        graph: Where to add it.
-        features: The matrix of features.
-        booster: The booster.
-        rounds: How many rounds of boosting to use; None for all.
+    """Add a booster's ``predict`` in so many rounds (None for all), float32 [rows, classes or 1].
 
     Raises:
         ValidationFailedError: Its trees or its objective have no such form.
@@ -63,7 +63,7 @@ def probabilities(
 
 
 def rounds_of(estimator: Any) -> int | None:
-    """Return how many rounds an estimator predicts with; None for all."""
+    """Return the rounds that an estimator predicts with; None for all."""
     try:
         return int(estimator.best_iteration) + 1
     except AttributeError:  # it was not stopped early
@@ -71,7 +71,7 @@ def rounds_of(estimator: Any) -> int | None:
 
 
 def without_missing(graph: GraphBuilder, features: str, estimator: Any) -> str:
-    """Replace by NaN what an estimator takes for missing beside it."""
+    """Replace by NaN the number that an estimator takes for missing."""
     missing = float(estimator.missing if estimator.missing is not None else np.nan)
     if np.isnan(missing):
         return features
@@ -91,7 +91,7 @@ def _linked(graph: GraphBuilder, objective: str, sums: str) -> str:
         return graph.node("Softmax", sums, axis=1)
     if objective == "binary:hinge":
         return cast(graph, graph.node("Greater", sums, graph.constant(_number(0))), _FLOAT)
-    raise _refused(f"the objective '{objective}'")
+    raise no_onnx_form("XGBoost", f"the objective '{objective}'")
 
 
 def _sums(graph: GraphBuilder, features: str, booster: Any, rounds: int | None) -> tuple[str, str]:
@@ -101,12 +101,12 @@ def _sums(graph: GraphBuilder, features: str, booster: Any, rounds: int | None) 
     labels = int(given["num_target"])
     targets = max(int(given["num_class"]), labels, 1)
     if labels > 1 and objective in _LOGISTIC:
-        raise _refused("several labels")
+        raise no_onnx_form("XGBoost", "several labels")
     base = _base(objective, np.atleast_1d(np.array(json.loads(given["base_score"]), np.float64)))
     boosted = learner["gradient_booster"]
     if boosted["name"] == "gblinear":
         if len(set(base.tolist())) > 1:  # of which XGBoost 3 adds the first to all
-            raise _refused("linear models (gblinear) of several classes")
+            raise no_onnx_form("XGBoost", "linear models (gblinear) of several classes")
         sums = _linear(graph, features, boosted["model"]["weights"], targets)
     else:
         sums = _of_trees(graph, features, boosted, targets, rounds)
@@ -114,7 +114,7 @@ def _sums(graph: GraphBuilder, features: str, booster: Any, rounds: int | None) 
 
 
 def _linear(graph: GraphBuilder, features: str, weights: Sequence[float], targets: int) -> str:
-    """Add the sums of a linear booster, to which what is missing adds nothing."""
+    """Add the sums of a linear booster; missing values count as zero."""
     factors = np.array(weights, np.float32).reshape(-1, targets)
     narrow = cast(graph, features, _FLOAT)
     there = graph.node("Where", graph.node("IsNaN", narrow), graph.constant(_number(0)), narrow)
@@ -137,7 +137,7 @@ def _of_trees(
         )
     ]
     if not trees:
-        raise _refused("no trees")
+        raise no_onnx_form("XGBoost", "no trees")
     return scores(graph, features, Ensemble(trees, targets, strict=True, wide=False))
 
 
@@ -151,10 +151,10 @@ def _base(objective: str, score: Array) -> Array:
 
 def _tree(tree: Mapping[str, Any], group: int, factor: float) -> Tree:
     if any(tree["split_type"]):
-        raise _refused("a categorical feature")
+        raise no_onnx_form("XGBoost", "a categorical feature")
     if int(tree["tree_param"]["size_leaf_vector"]) > 1:
-        raise _refused("several values in one leaf")
-    # A leaf's value lies where a node's threshold does.
+        raise no_onnx_form("XGBoost", "several values in one leaf")
+    # A leaf's value is in the array of thresholds.
     values = np.array(tree["split_conditions"], np.float32)
     return Tree(
         np.array(tree["split_indices"]),
@@ -169,11 +169,3 @@ def _tree(tree: Mapping[str, Any], group: int, factor: float) -> Tree:
 
 def _number(value: float) -> Array:
     return np.array([value], np.float32)
-
-
-def _refused(what: str) -> ValidationFailedError:
-    return ValidationFailedError(
-        f"the XGBoost model has no ONNX form: it has {what}",
-        hint="Train it without, or serve it otherwise.",
-        kind="convert",
-    )

@@ -1,7 +1,7 @@
 """The MLflow ``transformers`` flavor: the model behind a pipeline, as its tensors.
 
-What is served takes what the tokenizer makes and gives what the model returns. Cutting texts into
-tokens, and making answers of logits, stay with the client.
+The served model takes the tokenizer's tensors and returns the model's. Tokenizing texts, and making
+answers from logits, is left to the client.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _IMAGES = ("image_processor", "feature_extractor")
 def open_source(model: MLModel, *, allow_pickle: bool) -> ModuleSource:
     """Open a logged transformers model or pipeline.
 
-    Nothing of the artifact's own code is ever run: the model's class and the tokenizer's must be
-    among those of transformers.
+    The artifact's own code is never run: the classes of the model and the tokenizer must be
+    transformers' own.
 
     Raises:
         ValidationFailedError: It holds code or a pickle where that is not allowed, is damaged, is
-            no model of transformers' own, or takes what is made by no tokenizer.
+            no model of transformers' own, or takes more than its tokenizer makes.
         UsageError: transformers is not installed.
     """
     transformers = library()
@@ -74,7 +74,7 @@ def _asked(
 
 
 def _source(network: Any, inputs: ExampleInputs) -> ModuleSource:
-    # torch is loaded when a model is, and not to look at its files.
+    # torch is imported with a model, not to check its files.
     from exporter.sources.pytorch import ModuleSource
     from exporter.sources.transformers.tensor_outputs import Tensors
 
@@ -87,8 +87,8 @@ def _source(network: Any, inputs: ExampleInputs) -> ModuleSource:
             raise
         raise ValidationFailedError(
             f"{error.message}; its inputs are {', '.join(inputs.arrays)}",
-            hint="What a model of texts takes beside its tokenizer's tensors, such as the tokens "
-            "answered so far, no server has: log such a module with mlflow.pytorch.",
+            hint="A server has only the tokenizer's tensors, and not for example the tokens "
+            "generated so far: log such a module with mlflow.pytorch.",
             kind="interface",
         ) from error
 
@@ -96,11 +96,11 @@ def _source(network: Any, inputs: ExampleInputs) -> ModuleSource:
 def _notes(inputs: ExampleInputs) -> Iterator[str]:
     taken = ", ".join(f"'{name}'" for name in inputs.arrays)
     if "pixel_values" in inputs.arrays:
-        yield f"What is served takes {taken}: preparing images stays with clients."
+        yield f"The served model takes {taken}: clients prepare the images."
         return
     yield (
-        f"What is served takes {taken}: cutting texts into tokens with the logged tokenizer stays "
-        "with clients, as does what a pipeline makes of the answer."
+        f"The served model takes {taken}: clients tokenize texts with the logged tokenizer, and do "
+        "what the pipeline does with the outputs."
     )
     if not inputs.given:
         yield "The version has no example with texts; inputs are words of its tokenizer."
@@ -108,6 +108,5 @@ def _notes(inputs: ExampleInputs) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
         yield

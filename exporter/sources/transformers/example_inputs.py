@@ -1,4 +1,4 @@
-"""What a transformers model is asked with first: texts as its tokenizer cuts them, or pixels."""
+"""The example inputs of a transformers model: tokenized texts, or images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ExampleInputs", "example_texts", "image_inputs", "token_inputs"]
 
 MOST_TEXTS = 8
-# Longer texts are cut: attention costs the square of it, and the proof asks many times.
+# Longer texts are truncated: attention costs the square of the length, in every case.
 MOST_TOKENS = 64
 
 
@@ -31,7 +31,7 @@ class ExampleInputs:
     Attributes:
         arrays: By name; int64 ``[rows, tokens]``, or float32 ``[rows, channels, height, width]``.
         varying: The axes of every input that vary.
-        given: Whether there are texts that somebody logged among them.
+        given: Whether logged texts are among them.
     """
 
     arrays: Arrays
@@ -42,16 +42,11 @@ class ExampleInputs:
 def token_inputs(tokenizer: Any, network: Any, texts: Sequence[str]) -> ExampleInputs:
     """Return the logged texts, with others of the tokenizer's own vocabulary, as one padded batch.
 
-    The others see to it that there are several rows, that some are shorter than the longest and
-    so have a mask, and, where the model tells sentences apart, that there are pairs.
-
-    Args:
-        tokenizer: The logged tokenizer.
-        network: The logged model.
-        texts: What was logged as example; may be empty.
+    The others make sure of several rows, of rows with padding and, where the model distinguishes
+    sentences, of pairs.
 
     Raises:
-        ValidationFailedError: The model takes what this tokenizer does not make.
+        ValidationFailedError: The model takes more than this tokenizer makes.
     """
     most = min(MOST_TOKENS, _positions(network) // 2)
     if tokenizer.pad_token is None:
@@ -86,10 +81,10 @@ def token_inputs(tokenizer: Any, network: Any, texts: Sequence[str]) -> ExampleI
 
 
 def image_inputs(network: Any) -> ExampleInputs:
-    """Return normalised images of the size that a model of images is made for.
+    """Return normalised images of the model's size.
 
     Raises:
-        ValidationFailedError: It does not say of what size they are.
+        ValidationFailedError: Its config has no image size.
     """
     size = getattr(network.config, "image_size", None)
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
@@ -108,7 +103,7 @@ def image_inputs(network: Any) -> ExampleInputs:
 
 
 def example_texts(path: Path | None) -> list[str]:
-    """Return every text of a logged example, wherever in it that stands."""
+    """Return every text of a logged example, at any depth."""
     if path is None or not path.is_file():
         return []
     try:

@@ -1,4 +1,4 @@
-"""What an artifact of the transformers flavor holds, before anything of it is loaded."""
+"""Checks an artifact of the transformers flavor before anything of it is loaded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailedError
 from exporter.names import artifact_path
+from exporter.sources.libraries import cannot_load
 from exporter.sources.safe_loading import check_pickle_allowed
 from exporter.untrusted import UNFIT, parse_json
 
@@ -17,27 +18,23 @@ __all__ = ["check_config_keys", "check_files", "damaged", "is_safe"]
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = ("model.safetensors", _INDEX)
-# Words of a config by which transformers would load something beside the weights, or change them.
-_BESIDE = ("quantization_config", "transformers_weights", "fusion_config", "distributed_config")
+# Keys of a config with which transformers loads more than the weights, or changes them.
+_UNSUPPORTED = (
+    *("quantization_config", "transformers_weights", "fusion_config", "distributed_config"),
+)
 
 
 def check_files(
     facts: Mapping[str, Any], folder: Path, components: Path, *, allow_pickle: bool
 ) -> None:
-    """Refuse what is not whole, or would run code.
-
-    Args:
-        facts: What the MLmodel file says of the flavor.
-        folder: The model's folder.
-        components: The folder of its tokenizer and the like.
-        allow_pickle: Whether a pickle may be loaded, and code be left aside.
+    """Refuse an artifact that is incomplete or would run code.
 
     Raises:
         ValidationFailedError: It is an adapter, holds no weights, or code or a pickle.
     """
     if facts.get("peft_adaptor") or (folder / "adapter_config.json").is_file():
         raise ValidationFailedError(
-            "the version is an adapter (PEFT) beside a base model",
+            "the version is an adapter (PEFT) of a base model",
             hint="Log the merged model: model.merge_and_unload().",
             kind="flavor",
         )
@@ -53,7 +50,7 @@ def check_files(
     if code and not allow_pickle:
         raise ValidationFailedError(
             f"the version was not loaded: it brings code of its own ({', '.join(code)})",
-            hint="Log it without that code, or trust whoever logged it with --allow-pickle; the "
+            hint="Log it without that code, or trust its author with --allow-pickle; the "
             "code is not run in any case.",
             kind="unsafe",
         )
@@ -88,19 +85,19 @@ def is_safe(folder: Path) -> bool:
 
 
 def check_config_keys(folder: Path) -> None:
-    """Refuse a config by which more than the weights would be loaded.
+    """Refuse a config that would load more than the weights.
 
     Raises:
-        ValidationFailedError: It has such words, or cannot be read.
+        ValidationFailedError: It has such keys, or cannot be read.
     """
     try:
         config = dict(parse_json(folder / "config.json"))
     except (OSError, *UNFIT) as error:
         raise damaged(f"config.json cannot be read: {error}") from error
-    for word in _BESIDE:
-        if config.get(word) is not None:
+    for key in _UNSUPPORTED:
+        if config.get(key) is not None:
             raise ValidationFailedError(
-                f"the model's config.json has a '{word}', of which this release knows no proof",
+                f"the model's config.json has a '{key}', which this release cannot prove",
                 hint="Log the model in float32 or float16, with all weights in its own file.",
                 kind="flavor",
             )
@@ -108,8 +105,4 @@ def check_config_keys(folder: Path) -> None:
 
 def damaged(reason: str) -> ValidationFailedError:
     """Return the error for an artifact that cannot be loaded."""
-    return ValidationFailedError(
-        f"the model cannot be loaded: {reason}",
-        hint="Load it where it was logged, and log it again.",
-        kind="artifact",
-    )
+    return cannot_load("the model", ValueError(reason))

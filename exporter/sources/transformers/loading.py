@@ -6,7 +6,8 @@ import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import UsageError, ValidationFailedError, first_line
+from exporter.errors import ValidationFailedError, first_line
+from exporter.sources.libraries import require
 from exporter.sources.transformers.file_checks import check_config_keys, damaged, is_safe
 
 if TYPE_CHECKING:
@@ -16,35 +17,22 @@ __all__ = ["library", "load_network", "load_tokenizer"]
 
 
 def library() -> Any:
-    """Import transformers, told to fetch nothing and to print nothing.
+    """Import transformers so that it fetches and prints nothing.
 
     Raises:
         UsageError: It is not installed.
     """
-    # Before it is imported: it reads them then. Nothing is fetched from anywhere.
+    # It reads them at import.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    try:
-        import transformers
-    except ImportError as error:
-        raise UsageError(
-            "the model is one of transformers, which is not installed",
-            hint="pip install 'stlab[transformers]'.",
-        ) from error
-    imported: Any = transformers
-    imported.logging.set_verbosity_error()
-    imported.logging.disable_progress_bar()
-    return imported
+    transformers = require("transformers", "the model is run by", "transformers")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
 
 
 def load_network(transformers: Any, name: str, folder: Path, dtype: str) -> Any:
     """Load a model, in evaluation mode.
-
-    Args:
-        transformers: The transformers.
-        name: The model's class.
-        folder: Its weights and its config.
-        dtype: The type of its weights, such as ``float32``, or ``auto``.
 
     Raises:
         ValidationFailedError: The class is none of transformers' own, or the folder is damaged.
@@ -66,12 +54,12 @@ def load_network(transformers: Any, name: str, folder: Path, dtype: str) -> Any:
         raise damaged(first_line(error)) from error
     if missing := sorted(loading["missing_keys"]):
         raise ValidationFailedError(
-            f"the artifact holds no weights for {', '.join(missing[:3])}: transformers draws them "
-            "anew whenever it loads the model",
+            f"the artifact holds no weights for {', '.join(missing[:3])}: transformers draws new "
+            "ones whenever it loads the model",
             hint="Train or load the whole model, and log it again.",
             kind="determinism",
         )
-    # What a model remembers for the next token is nothing that a server could hand back.
+    # A server cannot return the cache for the next token.
     network.config.use_cache = False
     return network.eval()
 

@@ -1,4 +1,4 @@
-"""A transformers model that takes tensors by position and gives tensors alone."""
+"""A transformers model that takes tensors by position and returns only tensors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ __all__ = ["Tensors"]
 
 
 class Tensors(torch.nn.Module):  # type: ignore[misc]
-    """A model of which only what is a tensor goes in and comes out.
-
-    Args:
-        network: The model; it is called as it is.
-        names: What it calls its inputs, in order.
-    """
+    """A model with tensors as its only inputs and outputs."""
 
     def __init__(self, network: torch.nn.Module, names: Sequence[str]) -> None:
         super().__init__()

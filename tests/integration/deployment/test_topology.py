@@ -139,7 +139,7 @@ def test_nobody_loads_a_model_without_the_key(
 ) -> None:
     url = f"127.0.0.1:{stack.ports['triton', 8001]}"
     monkeypatch.delenv("STLAB_TRITON_KEY", raising=False)
-    with pytest.raises(ConflictError, match="wants credentials"), connect(url) as client:
+    with pytest.raises(ConflictError, match="requires credentials"), connect(url) as client:
         client.repository.unload("income")
     monkeypatch.setenv("STLAB_TRITON_KEY", SECRET)
     with connect(url) as client:

@@ -70,7 +70,7 @@ for name in (
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 for name in ("log_artifact", "log_artifacts"):
     around(LocalArtifactRepository, name)
-from triton_client._repository import Repository
+from triton_client._sync.repository import Repository
 for name in ("load", "unload"):
     around(Repository, name)
 with __import__("contextlib").suppress(ImportError):

@@ -118,7 +118,7 @@ def test_a_network_beside_its_tokenizer(lab: Lab) -> None:
     result = proven(lab, "tokens", allow_pickle=True)
     assert declared(lab, "tokens") == {"input_ids": [-1], "attention_mask": [-1], "logits": [-1, 2]}
     notes = (lab.folder / "repository" / "tokens" / "1" / "report.json").read_text()
-    assert "stays with clients" in notes, result.report
+    assert "clients tokenize texts" in notes, result.report
     assert "no example with texts" in notes
 
 

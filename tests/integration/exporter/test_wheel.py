@@ -1,4 +1,4 @@
-"""The wheel, installed outside the checkout: its commands run, and what they need is inside."""
+"""The wheels of stlab and its client, installed outside the checkout: the commands run there."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
-def site(install_wheel: Callable[[Path], Path]) -> Path:
-    """The packages of an environment of its own, into which the wheel was installed."""
-    return install_wheel(ROOT)
+def site(install_wheels: Callable[..., Path]) -> Path:
+    """The packages of an environment of their own, into which the wheels were installed."""
+    return install_wheels(ROOT, ROOT / "triton_client")
 
 
-def test_holds_the_packages_and_nothing_else(site: Path) -> None:
+def test_each_package_has_one_distribution(site: Path) -> None:
     names = {path.name for path in site.iterdir() if path.suffix not in {".dist-info", ".pth"}}
     assert names == {"exporter", "stlab_api", "stlab_dashboard", "stlab_web", "triton_client"}
-    assert (site / "exporter/triton/backends/onnxruntime/model.py").is_file()
+    for folder in site.glob("*.dist-info"):
+        record = (folder / "RECORD").read_text()
+        assert ("triton_client/" in record) == folder.name.startswith("stlab_triton_client")
+    assert (site / "exporter/triton/backends/model.py").is_file()
     assert (site / "exporter/commands/export/report.html.j2").is_file()
     assert (site / "triton_client/py.typed").is_file()
 

@@ -257,13 +257,13 @@ def test_a_key_that_the_user_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ports = [free_port() for _ in range(3)]
     with running(serve_command(tmp_path, ports), ports[0]):
         assert as_a_web_page(f"127.0.0.1:{ports[0]}", LOAD, "POST") == 403
-        with TritonClient(f"127.0.0.1:{ports[1]}", restricted={"stlab": "a:b=c,d e"}) as client:
+        with TritonClient(f"127.0.0.1:{ports[1]}", protocol_keys={"stlab": "a:b=c,d e"}) as client:
             client.repository.load("identity")
         with connect(f"localhost:{ports[1]}") as client:
             assert client.repository.index()
         monkeypatch.delenv("STLAB_TRITON_KEY")
         with (
-            pytest.raises(ConflictError, match="wants credentials") as caught,
+            pytest.raises(ConflictError, match="requires credentials") as caught,
             connect(f"localhost:{ports[1]}") as client,
         ):
             client.repository.index()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -70,8 +71,8 @@ def is_running(pid: int) -> bool:
 
 
 def test_start_and_stop(runtime: Runtime, tmp_path: Path) -> None:
-    # A space in a path takes a model apart in the python backend's shell.
-    repository = tmp_path / "a repository"
+    # The python backend passes the path to a shell, unquoted.
+    repository = tmp_path / "a; repository"
     add_model(repository)
     log = tmp_path / "server.log"
     with TritonServer.start(runtime, str(repository), models=["identity"], log_path=log) as server:
@@ -83,7 +84,9 @@ def test_start_and_stop(runtime: Runtime, tmp_path: Path) -> None:
         assert listens(server.grpc_url)
         pid = server.pid
         assert pid is not None
-        assert shared_memory(os.getpid())
+        # Other users cannot read what requests hold.
+        segments = [Path("/dev/shm", name) for name in shared_memory(os.getpid())]
+        assert [stat.S_IMODE(path.stat().st_mode) for path in segments] == [0o600]
         assert "successfully loaded" in server.log_tail(100)
     assert not is_running(pid)
     assert not shared_memory(os.getpid())

@@ -285,7 +285,7 @@ def test_memory_of_a_call_that_was_given_up_stays_the_servers(
 
 def test_shared_memory_with_asyncio(server: TritonServer) -> None:
     async def ask() -> None:
-        async with AsyncTritonClient(server.grpc_url, restricted=server.keys) as client:
+        async with AsyncTritonClient(server.grpc_url, protocol_keys=server.keys) as client:
             model = await client.model("echo")
             async with client.shared_memory(1 << 16) as memory:
                 pairs = [

@@ -37,9 +37,9 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def site(install_wheel: Callable[[Path], Path]) -> Path:
+def site(install_wheels: Callable[..., Path]) -> Path:
     """The packages of an environment of its own, into which the wheel was installed."""
-    return install_wheel(CLIENT)
+    return install_wheels(CLIENT)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,12 @@ def seen(site: Path) -> dict[str, Any]:
 def test_holds_the_package_and_nothing_else(site: Path) -> None:
     names = {path.name for path in site.iterdir() if path.suffix not in {".dist-info", ".pth"}}
     assert names == {"triton_client"}
-    installed = {path.name for path in (site / "triton_client").iterdir() if path.is_file()}
-    assert installed == {"py.typed"} | {path.name for path in CLIENT.glob("*.py")}
+    package = site / "triton_client"
+    installed = {path.relative_to(package) for path in package.rglob("*") if path.suffix != ".pyc"}
+    source = {path.relative_to(CLIENT) for path in CLIENT.rglob("*.py")}
+    folders = {path.parent for path in source} - {Path()}
+    caches = {path for path in installed if path.name == "__pycache__"}
+    assert installed - caches == {Path("py.typed")} | source | folders
 
 
 def test_a_client_loads_nothing_heavy(site: Path, seen: dict[str, Any]) -> None:
@@ -78,7 +82,7 @@ def test_types_and_license_come_along(seen: dict[str, Any]) -> None:
 
 def test_what_it_imports_is_installed_with_it() -> None:
     imported: set[str] = set()
-    for path in CLIENT.glob("*.py"):
+    for path in CLIENT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}
@@ -97,4 +101,13 @@ def test_it_says_what_the_root_says() -> None:
     )
     for field in ("version", "requires-python", "license"):
         assert client[field] == root[field]
-    assert set(client["dependencies"]) <= set(root["dependencies"])
+    assert f"{client['name']}=={client['version']}" in root["dependencies"]
+    shared = {re.split(r"[\[>=<]", item)[0] for item in client["dependencies"]}
+    for item in root["dependencies"]:
+        if re.split(r"[\[>=<]", item)[0] in shared:
+            assert item in client["dependencies"]
+
+
+def test_the_sync_client_is_that_of_the_asyncio_one() -> None:
+    check = [sys.executable, str(ROOT / "tools/generate_sync_client.py"), "--check"]
+    subprocess.run(check, check=True)

@@ -17,7 +17,7 @@ from real_models import doubling, place
 from exporter.triton.releases import release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from triton_client import AsyncTritonClient, TritonClient, errors
+from triton_client import AsyncTritonClient, DynamicBatching, TritonClient, errors
 from triton_client.types import DATATYPES, TensorSpec, config_datatype, numpy_dtype
 
 if TYPE_CHECKING:
@@ -79,6 +79,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
                 more="",
             )
             place(root, name, config, "model.py", ECHO.encode())
+    labelled = CONFIG.replace(
+        "dims: [{dims}] }}\ninst", 'dims: [{dims}] label_filename: "l" }}\ninst'
+    )
+    for name, text in (("labelled", labelled), ("unlabelled", CONFIG)):
+        config = text.format(
+            name=name, backend="onnxruntime", batch=4, datatype="TYPE_FP32", dims=3, more=ORT
+        )
+        place(root, name, config, "model.onnx", doubling())
+        (root / name / "l").write_text("cat\ndog\nowl\n")
     with TritonServer.start(
         ensure_runtime(release("24.10")), str(root), models=["doubling"]
     ) as started:
@@ -104,7 +113,7 @@ def test_server_and_model_say_what_they_are(client: TritonClient) -> None:
     assert model.ready()
     assert model.spec.max_batch_size == 4
     assert model.spec.inputs == (TensorSpec("x", "FP32", (-1, 3)),)
-    assert model.config.dynamic_batching.max_queue_delay_microseconds == 200
+    assert model.config.dynamic_batching == DynamicBatching((4,), 200)  # the server adds the 4
     assert client.model("doubling").spec.version == "1"
 
 
@@ -143,6 +152,47 @@ def test_statistics_count_rows(client: TritonClient) -> None:
         time.sleep(0.05)
     assert after.inference_count - before.inference_count == 9
     assert {entry.name for entry in client.statistics()} == {"doubling"}
+
+
+def test_a_response_says_which_version_ran(client: TritonClient) -> None:
+    result = client.model("doubling").infer({"x": np.ones((5, 3), np.float32)}, request_id="r")
+    assert (result.version, result.id) == ("1", "r")
+
+
+def test_classes_with_and_without_labels(client: TritonClient) -> None:
+    x = np.array([[1, 3, 2], [9, 7, 8], [0, 0, 5], [1, 2, 3], [4, 5, 6]], np.float32)
+    for name, best in (("labelled", b"6.000000:1:dog"), ("unlabelled", b"6.000000:1")):
+        client.repository.load(name)
+        result = client.model(name).infer({"x": x}, class_count=2)
+        assert result["y"].shape == (5, 2)
+        assert result["y"][0, 0] == best
+        indices = [[int(item.split(b":")[1]) for item in row] for row in result["y"]]
+        assert indices == np.argsort(-x, axis=1)[:, :2].tolist()
+        client.repository.unload(name)
+
+
+def test_trace_and_log_settings(server: TritonServer, client: TritonClient) -> None:
+    for model in ("", "doubling"):
+        before = client.trace_settings(model)
+        changed = client.update_trace_settings({"trace_rate": 7, "log_frequency": 3}, model)
+        assert (changed["trace_rate"], changed["log_frequency"]) == (("7",), ("3",))
+        assert client.trace_settings(model) == changed
+        restored = {"trace_rate": None, "log_frequency": None}
+        assert client.update_trace_settings(restored, model) == before
+    logs = client.log_settings()
+    assert client.update_log_settings({"log_verbose_level": 1, "log_format": "ISO8601"}) == {
+        **logs, "log_verbose_level": 1, "log_format": "ISO8601",
+    }  # fmt: skip
+
+    async def restore() -> dict[str, Any]:
+        async with AsyncTritonClient(server.grpc_url, protocol_keys=server.keys) as other:
+            assert await other.trace_settings() == client.trace_settings()
+            await other.update_log_settings({name: logs[name] for name in ("log_format",)})
+            return await other.update_log_settings({"log_verbose_level": 0})
+
+    assert asyncio.run(restore()) == logs
+    with TritonClient(server.grpc_url) as stranger, pytest.raises(errors.PermissionDenied):
+        stranger.update_log_settings({"log_verbose_level": 1})
 
 
 def test_load_and_unload(client: TritonClient) -> None:
@@ -234,7 +284,7 @@ def test_sync_and_async_give_the_same(server: TritonServer, client: TritonClient
     expected = [answer["y"] for answer in client.model("doubling").infer_many(items)]
 
     async def ask() -> list[Any]:
-        async with AsyncTritonClient(server.grpc_url, restricted=server.keys) as asking:
+        async with AsyncTritonClient(server.grpc_url, protocol_keys=server.keys) as asking:
             await asking.wait_until_ready()
             assert await asking.metadata() == client.metadata()
             assert await asking.models() == client.models()

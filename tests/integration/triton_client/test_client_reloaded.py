@@ -105,7 +105,7 @@ def opened(kind: str, server: TritonServer) -> Iterator[Either]:
             yield Either(client, None)
         return
     with asyncio.Runner() as runner:
-        client = AsyncTritonClient(server.grpc_url, restricted=server.keys)
+        client = AsyncTritonClient(server.grpc_url, protocol_keys=server.keys)
         yield Either(client, runner)
         runner.run(client.close())
 

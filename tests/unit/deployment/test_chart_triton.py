@@ -141,10 +141,10 @@ def test_only_the_key_loads_models(server: Started, monkeypatch: pytest.MonkeyPa
     for key in (None, "wrong"):
         if key is not None:
             monkeypatch.setenv("STLAB_TRITON_KEY", key)
-        with pytest.raises(ConflictError, match="credentials") as caught:
+        with pytest.raises(ConflictError, match="requires credentials") as caught:
             check_servers([url])
         assert "STLAB_TRITON_KEY" in caught.value.hint
-        with pytest.raises(ConflictError, match="credentials"), connect(url) as client:
+        with pytest.raises(ConflictError, match="requires credentials"), connect(url) as client:
             client.repository.index()
     monkeypatch.setenv("STLAB_TRITON_KEY", KEY)
     check_servers([url])

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from typing import Any
 
 import pytest
 
+from exporter.triton import addresses
 from exporter.triton.addresses import expand_addresses, is_loopback
 
 KNOWN = {
@@ -62,3 +65,13 @@ def test_what_this_machine_alone_reaches() -> None:
     for host in ("0.0.0.0", "::"):
         assert not is_loopback(host)
         assert is_loopback(host, unspecified=True)
+
+
+def test_a_name_that_does_not_resolve_in_time_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(60))
+    monkeypatch.setattr(addresses, "RESOLVE_SECONDS", 0.05)
+    started = time.monotonic()
+    assert expand_addresses(["pods:8001", "one:8001"]) == ("pods:8001", "one:8001")
+    assert time.monotonic() - started < 10
+    answered.set()

@@ -17,7 +17,7 @@ def test_an_environment_that_says_nothing_changes_nothing() -> None:
 
 def test_the_key_is_never_shown() -> None:
     credentials = Credentials.of({"STLAB_TRITON_KEY": SECRET})
-    assert credentials.arguments() == {"restricted": {"stlab": SECRET}}
+    assert credentials.arguments() == {"protocol_keys": {"stlab": SECRET}}
     assert SECRET not in repr(credentials)
 
 

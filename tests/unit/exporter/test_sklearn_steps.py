@@ -226,12 +226,12 @@ def test_rare_words(options: dict[str, Any]) -> None:
 
 
 def test_what_a_search_has_found_is_served() -> None:
-    from exporter.sources.sklearn import _found_by_search, _tells_columns_apart
+    from exporter.sources.sklearn import _found_by_search, _uses_columns_by_name
 
     columns = ColumnTransformer([("words", OneHotEncoder(), ["city", "state"])])
     pipeline = Pipeline([("columns", columns), ("model", Ridge())])
     search = GridSearchCV(pipeline, {"model__alpha": [1.0, 2.0]}, cv=2).fit(WORDS, Y)
     found = _found_by_search(search)
     assert found is search.best_estimator_
-    assert _tells_columns_apart(found)
-    assert _tells_columns_apart(TransformedTargetRegressor(pipeline).fit(WORDS, Y))
+    assert _uses_columns_by_name(found)
+    assert _uses_columns_by_name(TransformedTargetRegressor(pipeline).fit(WORDS, Y))

@@ -124,7 +124,7 @@ def test_a_threshold_that_was_rounded_on_its_way_is_refused(tmp_path: Path, roun
     assert all(len(answer.case.inputs["x"]) <= 4 for answer in references.cases)
     written = float(np.float32(0.15)) if rounded else 0.15
     problem = precheck(file(tmp_path / "m.onnx", written), (Y,), references)
-    assert problem.startswith("thresholds 1: y has") if rounded else problem == ""
+    assert problem.startswith("thresholds 1, output 'y': ") if rounded else problem == ""
 
 
 def test_only_what_is_written_exactly_is_asked() -> None:

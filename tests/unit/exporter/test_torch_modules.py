@@ -65,7 +65,7 @@ class Batch(nn.Module):
 )
 def test_how_a_module_takes_its_inputs(module: nn.Module, names: list[str], way: str) -> None:
     called = bind_inputs(module, names, [X, X + 1])
-    assert called.way == way
+    assert called.convention == way
     (answer,) = called(X, X + 1)
     expected = X + 1 + 2 * X if names == ["b", "a"] else X + 2 * (X + 1)
     assert torch.equal(answer, expected)
@@ -248,7 +248,7 @@ def test_what_was_asked_first_must_not_count() -> None:
     copied = copy_unrun(module)
     assert copied is not None
     answer = [module(X)]
-    with pytest.raises(ValidationFailedError, match="asked first"):
+    with pytest.raises(ValidationFailedError, match="its first call"):
         check_first_call(lambda given: [copied(*given)], [X], answer)
     check_first_call(lambda given: [given[0].relu()], [X], [X.relu()])
 

@@ -61,7 +61,7 @@ def mlmodel(folder: Path, content: bytes) -> Path:
 
 def read_mlmodel(folder: Path) -> None:
     """Read it, and what is read of it before a model is loaded."""
-    with read_or_refused("MLmodel", "names a file outside"):
+    with read_or_refused("MLmodel", "refers to a file outside"):
         model = MLModel.read(folder)
         ", ".join(model.flavors)
         model.example_content()
@@ -197,7 +197,7 @@ def test_any_values_in_a_manifest(
     bundle = make_bundle(tmp_path_factory.mktemp("any"))
     changed = changed_at(dict(bundle.manifest), data)
     (bundle.path / MANIFEST).write_bytes(json.dumps(changed).encode())
-    named = ("the bundle is of", "the bundle's manifest", "names a file", "may not hold a file")
+    named = ("the bundle is of", "the bundle's manifest", "refers to a file", "may not hold a file")
     with read_or_refused(bundle.path.name, *named):
         opened = Bundle.open(bundle.path, "net", 1)
         use(opened)

@@ -60,7 +60,7 @@ def test_no_other_server_is_sent_a_key(folder: Path, monkeypatch: pytest.MonkeyP
         assert sent(url) == {}, url
     monkeypatch.setenv("STLAB_TRITON_KEY", "chosen")
     arguments = Credentials.of(os.environ).for_server(f"localhost:{PORT}")
-    assert arguments == {"url": f"localhost:{PORT}", "restricted": {"stlab": "chosen"}}
+    assert arguments == {"url": f"localhost:{PORT}", "protocol_keys": {"stlab": "chosen"}}
 
 
 def test_a_server_that_starts_again_has_another_key(folder: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from exporter.triton.backends.pytorch.stlab_pytorch_backend import errors
-from exporter.triton.backends.pytorch.stlab_pytorch_backend.binding import bind
-from exporter.triton.backends.pytorch.stlab_pytorch_backend.lending import _Lender
-from exporter.triton.backends.pytorch.stlab_pytorch_backend.parameters import Parameters
+from exporter.triton.backends.pytorch.binding import bind
+from exporter.triton.backends.pytorch.lending import _Lender
+from exporter.triton.backends.pytorch.parameters import Parameters
+from exporter.triton.backends.shared import errors
 
 
 def schema(*arguments: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -71,21 +72,21 @@ def test_a_changed_backend_gets_a_new_directory(
         (server / path).parent.mkdir(parents=True)
         (server / path).write_text("binary")
     packaged = tmp_path / "packaged"
-    (packaged / "mine" / "package").mkdir(parents=True)
-    (packaged / "mine" / "model.py").write_text("1")
-    (packaged / "mine" / "package" / "more.py").write_text("1")
+    shutil.copytree(backend_directory.PACKAGED_BACKENDS, packaged)
     monkeypatch.setattr(backend_directory, "PACKAGED_BACKENDS", packaged)
     cache = tmp_path / "cache"
     first = backend_directory.assemble_backends(cache, server, "3.11").folder
     assert backend_directory.assemble_backends(cache, server, "3.11").folder == first
-    assert (first / "mine" / "package" / "more.py").read_text() == "1"
     assert (first / "python" / "triton_python_backend_stub").exists()
     # The server refuses a library that leads out of the directory.
     assert not (first / "python" / "lib.so").is_symlink()
-    (packaged / "mine" / "package" / "more.py").write_text("2")
+    (packaged / "shared" / "errors.py").write_text("changed = True")
     second = backend_directory.assemble_backends(cache, server, "3.11").folder
     assert second != first
-    assert (second / "mine" / "package" / "more.py").read_text() == "2"
+    for name in ("onnxruntime", "pytorch"):
+        assert (second / name / "model.py").is_file()
+        shared = second / name / "stlab_backends" / "shared" / "errors.py"
+        assert shared.read_text() == "changed = True"
 
 
 def test_a_cache_that_a_shell_takes_apart_is_refused(

@@ -50,9 +50,11 @@ def http_server(port: int = 0) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", port), _Http) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_deadline_holds_while_a_name_is_looked_up(

@@ -13,7 +13,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from triton_client import TritonClient, errors
-from triton_client._codec import decode_answer
+from triton_client._decode import decode_answer
 
 if TYPE_CHECKING:
     from hostile_server import Blocking, HostileServer

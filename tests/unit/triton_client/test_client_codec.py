@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from triton_client._codec import RequestEncoder, decode_answer
+from triton_client._decode import decode_answer
+from triton_client._encode import RequestEncoder
+from triton_client._parameters import RequestOptions
 from triton_client.types import DATATYPES, TensorSpec, numpy_dtype
 
 Array = np.ndarray[Any, Any]
@@ -42,10 +44,12 @@ def test_request_is_what_protobuf_reads(datatype: str, shape: tuple[int, ...]) -
         request = encoder.encode(
             inputs,
             ("y", "z"),
-            request_id="id-1",
-            timeout=1.5,
-            priority=2,
-            parameters={"flag": True, "steps": -3, "rate": 0.5, "mode": "fast"},
+            RequestOptions(
+                request_id="id-1",
+                timeout=1.5,
+                priority=2,
+                parameters={"flag": True, "steps": -3, "rate": 0.5, "mode": "fast"},
+            ),
         )
         expected = service_pb2.ModelInferRequest(model_name="income", model_version="7", id="id-1")
         expected.inputs.add(name="x", datatype=datatype, shape=shape)
@@ -78,7 +82,7 @@ def test_parameters_of_equal_value_keep_their_types() -> None:
     encoder = RequestEncoder("m", "")
     for value, field in [(1, "int64_param"), (True, "bool_param"), (1.0, "double_param")]:
         parsed = service_pb2.ModelInferRequest.FromString(
-            b"".join(encoder.encode([], parameters={"p": value}))
+            b"".join(encoder.encode([], (), RequestOptions(parameters={"p": value})))
         )
         assert parsed.parameters["p"].WhichOneof("parameter_choice") == field
 
@@ -86,7 +90,7 @@ def test_parameters_of_equal_value_keep_their_types() -> None:
 @pytest.mark.parametrize("name", ["timeout", "priority", "sequence_id", "triton_final_response"])
 def test_tritons_own_parameters_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="Triton's own"):
-        RequestEncoder("m", "").encode([], parameters={name: 1})
+        RequestEncoder("m", "").encode([], (), RequestOptions(parameters={name: 1}))
 
 
 def test_many_shapes_do_not_pile_up() -> None:

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
-from triton_client._codec import RequestEncoder, decode_answer
+from triton_client._decode import decode_answer
+from triton_client._encode import RequestEncoder
+from triton_client._parameters import RequestOptions
 from triton_client.types import DATATYPES, TensorSpec, numpy_dtype
 
 if TYPE_CHECKING:
@@ -156,10 +158,9 @@ def test_a_request_is_what_protobuf_would_write(
         parts = encoder.encode(
             arrays,
             outputs,
-            request_id=request_id,
-            timeout=timeout,
-            priority=priority,
-            parameters=parameters,
+            RequestOptions(
+                request_id=request_id, timeout=timeout, priority=priority, parameters=parameters
+            ),
         )
         sent = service_pb2.ModelInferRequest.FromString(b"".join(parts))
         if timeout is not None:  # whole microseconds, give or take one

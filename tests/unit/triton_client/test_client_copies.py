@@ -79,7 +79,7 @@ def test_in_another_process(server: Any) -> None:
 
 def test_hooks_are_shared_by_copies_and_not_pickled(server: Any, connect: Any) -> None:
     hooks = Counting()
-    client = connect(server.url, hooks=hooks)
+    client = connect(server.url, event_hooks=hooks)
     again = copy.deepcopy(client)
     connect.run(again.live())
     assert hooks.ended == 1

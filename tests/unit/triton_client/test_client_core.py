@@ -7,7 +7,7 @@ import pickle
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import numpy as np
@@ -19,7 +19,8 @@ from triton_client import errors
 from triton_client._channel import TLS, channel_settings
 from triton_client._deadline import Deadline
 from triton_client._failures import classify
-from triton_client._plan import Inferences
+from triton_client._parameters import RequestOptions
+from triton_client._plan import RequestBuilder, joined
 from triton_client._retry import Attempts, Retries
 from triton_client.types import ModelSpec, TensorSpec
 
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
 SPEC = ModelSpec(
     "m", "1", "", 4, (TensorSpec("x", "INT32", (-1, 2)),), (TensorSpec("y", "INT32", (-1, 2)),)
 )
-DEFAULTS: dict[str, Any] = {
-    "outputs": None, "timeout": 60.0, "parameters": None, "request_id": "", "priority": 0,
-}  # fmt: skip
+DEFAULTS = RequestOptions(timeout=60.0)
 
 
 def echo(request: bytes) -> bytes:
@@ -45,43 +44,44 @@ def echo(request: bytes) -> bytes:
 @pytest.mark.parametrize("rows", [1, 3, 4, 5, 8, 13])
 def test_rows_are_split_and_joined_in_order(rows: int) -> None:
     x = np.arange(rows * 2, dtype=np.int32).reshape(rows, 2)
-    plan = Inferences("s", SPEC, "").plan({"x": x}, **DEFAULTS)
+    builder = RequestBuilder("s", SPEC, "")
+    plan = builder.plan({"x": x}, DEFAULTS)
     assert len(plan.parts) == math.ceil(rows / 4)
-    answers = []
-    for part in plan.parts:
-        call = plan.call(part)
-        answers.append(call.read(echo(call.request)))
+    answers = [call.read(echo(call.request)) for call in builder.calls(plan)]
     assert max(len(part["y"]) for part in answers) <= 4
-    np.testing.assert_array_equal(plan.join(answers)["y"], x)
+    np.testing.assert_array_equal(joined(plan, answers)["y"], x)
 
 
 def test_a_model_that_does_not_batch_is_never_split() -> None:
     spec = ModelSpec("m", "1", "", 0, SPEC.inputs, SPEC.outputs)
     x = np.zeros((1000, 2), np.int32)
-    assert Inferences("s", spec, "").plan({"x": x}, **DEFAULTS).parts == (None,)
+    assert RequestBuilder("s", spec, "").plan({"x": x}, DEFAULTS).parts == (None,)
 
 
 def test_a_part_with_other_rows_is_refused() -> None:
-    plan = Inferences("s", SPEC, "").plan({"x": np.zeros((6, 2), np.int32)}, **DEFAULTS)
-    with pytest.raises(errors.ServerError, match="4 rows were asked"):
-        plan.call(plan.parts[0]).read(echo(plan.call(plan.parts[1]).request))
+    builder = RequestBuilder("s", SPEC, "")
+    first, second = builder.calls(builder.plan({"x": np.zeros((6, 2), np.int32)}, DEFAULTS))
+    with pytest.raises(errors.ServerError, match="4 rows were sent"):
+        first.read(echo(second.request))
 
 
 def test_an_output_that_was_asked_for_and_did_not_come() -> None:
-    plan = Inferences("s", SPEC, "").plan(
-        {"x": np.zeros((1, 2), np.int32)}, **{**DEFAULTS, "outputs": ["y"]}
+    builder = RequestBuilder("s", SPEC, "")
+    (call,) = builder.calls(
+        builder.plan({"x": np.zeros((1, 2), np.int32)}, RequestOptions(outputs=["y"]))
     )
     with pytest.raises(errors.ServerError, match="no output 'y'"):
-        plan.call(None).read(b"")
+        call.read(b"")
 
 
 def test_what_cannot_be_encoded_is_invalid_input() -> None:
-    planner = Inferences("s", SPEC, "3")
+    builder = RequestBuilder("s", SPEC, "3")
     x = np.zeros((1, 2), np.int32)
     for parameters in ({"timeout": 1}, {"p": None}, {"p": [1]}, {"p": 2**70}):
-        plan = planner.plan({"x": x}, **{**DEFAULTS, "parameters": parameters})
+        options = RequestOptions(parameters=cast("Any", parameters))
+        plan = builder.plan({"x": x}, options)
         with pytest.raises(errors.InvalidInput) as caught:
-            plan.call(None)
+            list(builder.calls(plan))
         assert (caught.value.server, caught.value.model, caught.value.version) == ("s", "m", "3")
 
 

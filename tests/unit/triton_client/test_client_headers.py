@@ -29,7 +29,7 @@ def test_headers_token_and_restricted_protocols(server: Any, connect: Any) -> No
         server.url,
         headers={"X-Team": "a", "x-raw-bin": b"\x00\xff"},
         token="t",
-        restricted={"admin": SECRET},
+        protocol_keys={"admin": SECRET},
     )
     connect.run(client.metadata())
     (sent,) = server.headers
@@ -80,7 +80,7 @@ def test_what_a_function_raises_comes_through(server: Any, connect: Any, argumen
         ({"x": f"{SECRET}\n"}, "line break"),
         ({"x": f"ü{SECRET}"}, "ASCII"),
         ({"x": SECRET.encode() + b"\x00"}, "ASCII"),
-        ({"x y": SECRET}, "no header's name"),
+        ({"x y": SECRET}, "not a header's name"),
         ({"x-bin": SECRET}, "takes bytes"),
         ({"x": [SECRET]}, "not list"),
     ],
@@ -99,7 +99,7 @@ def test_no_secret_is_shown(server: Any) -> None:
     secrets: dict[str, Any] = {
         "headers": {"x": SECRET},
         "token": SECRET,
-        "restricted": {"admin": SECRET},
+        "protocol_keys": {"admin": SECRET},
     }
     with TritonClient(server.url, **secrets) as client:
         assert SECRET not in repr(client)
@@ -198,7 +198,7 @@ def test_hooks_see_every_call_once(server: Any, proxy: Any, connect: Any) -> Non
         return echo(request, context)
 
     server.infer = cut_once
-    model = connect.run(connect(proxy.url, hooks=seen).model("m", 3))
+    model = connect.run(connect(proxy.url, event_hooks=seen).model("m", 3))
     connect.run(model.infer({"x": X}))
     assert len(server.requests) == 2
     assert [call.method for call in seen.started_calls] == [
@@ -224,7 +224,7 @@ def test_a_hook_sees_the_end_of_a_call_that_was_not_sent(server: Any, connect: A
 
     seen = Seen()
     with pytest.raises(LookupError):
-        connect.run(connect(server.url, hooks=seen, token=fail).metadata())
+        connect.run(connect(server.url, event_hooks=seen, token=fail).metadata())
     ((_, _, error),) = seen.ended
     assert str(error) == f"{server.url}: ended by LookupError"
 
@@ -235,7 +235,7 @@ def test_a_hook_that_raises_breaks_nothing(
     def fail(*_: Any) -> None:
         raise ValueError("in a hook")
 
-    client = connect(server.url, hooks=SimpleNamespace(started=fail, finished=fail))
+    client = connect(server.url, event_hooks=SimpleNamespace(started=fail, finished=fail))
     with caplog.at_level(logging.WARNING, "triton_client"):
         connect.run(client.metadata())
     (record,) = caplog.records

@@ -217,7 +217,7 @@ def test_bytes_are_never_changed() -> None:
 def test_what_is_masked_cannot_be_sent() -> None:
     masked = np.ma.array([1.0, 2.0], np.float32, mask=[False, True])
     for value in (masked, [masked, masked], (masked,), [[masked]], [np.ma.masked, 1.0]):
-        with pytest.raises(ValueError, match=r"say what stands for it: \.filled\(value\)"):
+        with pytest.raises(ValueError, match=r"replace them: \.filled\(value\)"):
             one(value)
     with pytest.raises(ValueError, match="masked"):
         one(np.ma.array([1.0, 2.0], np.float32))  # nothing is masked, but something may be

@@ -12,9 +12,10 @@ from tritonclient.grpc import service_pb2
 
 from triton_client import errors
 from triton_client._answers import AnswerReader
-from triton_client._codec import decode_answer
-from triton_client._plan import Inferences
-from triton_client._regions import Regions
+from triton_client._decode import decode_answer
+from triton_client._parameters import RequestOptions
+from triton_client._plan import RequestBuilder
+from triton_client._shm import ShmRegistry
 from triton_client.types import ModelSpec, TensorSpec
 
 SPEC = ModelSpec(
@@ -24,12 +25,9 @@ SPEC = ModelSpec(
 )  # fmt: skip
 
 
-def requests(planner: Inferences, inputs: Any, **options: Any) -> list[Any]:
-    defaults: dict[str, Any] = {
-        "outputs": None, "timeout": 60.0, "parameters": None, "request_id": "", "priority": 0,
-    }  # fmt: skip
-    plan = planner.plan(inputs, **{**defaults, **options})
-    return [service_pb2.ModelInferRequest.FromString(call.request) for call in plan.calls()]
+def requests(builder: RequestBuilder, inputs: Any, **options: Any) -> list[Any]:
+    plan = builder.plan(inputs, RequestOptions(**{"timeout": 60.0, **options}))
+    return [service_pb2.ModelInferRequest.FromString(call.request) for call in builder.calls(plan)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -49,8 +47,8 @@ def requests(planner: Inferences, inputs: Any, **options: Any) -> list[Any]:
         max_size=12,
     )
 )
-def test_requests_are_those_of_a_planner_that_has_seen_none(cases: list[Any]) -> None:
-    kept = Inferences("s", SPEC, "")
+def test_requests_are_those_of_a_builder_that_has_seen_none(cases: list[Any]) -> None:
+    kept = RequestBuilder("s", SPEC, "")
     # Each twice and then once more: the third one is made from what was kept.
     for number, case in enumerate(case for case in cases for _ in range(3)):
         rows, columns, backwards, outputs, timeout, priority, layout, request_id = case
@@ -63,12 +61,12 @@ def test_requests_are_those_of_a_planner_that_has_seen_none(cases: list[Any]) ->
             "outputs": outputs, "timeout": timeout, "priority": priority, "request_id": request_id,
         }  # fmt: skip
         assert requests(kept, inputs, **options) == requests(
-            Inferences("s", SPEC, ""), inputs, **options
+            RequestBuilder("s", SPEC, ""), inputs, **options
         )
 
 
 def test_one_array_for_two_inputs() -> None:
-    kept = Inferences("s", SPEC, "")
+    kept = RequestBuilder("s", SPEC, "")
     x = np.ones((1, 2), np.float32)
     for _ in range(3):
         requests(kept, {"a": x, "b": x})
@@ -77,7 +75,7 @@ def test_one_array_for_two_inputs() -> None:
 
 
 def test_what_is_wrong_stays_wrong() -> None:
-    kept = Inferences("s", SPEC, "")
+    kept = RequestBuilder("s", SPEC, "")
     x = np.ones((1, 2), np.float32)
     for _ in range(4):
         requests(kept, {"a": x, "b": x})
@@ -91,28 +89,28 @@ def test_what_is_wrong_stays_wrong() -> None:
 
 def test_strings_are_not_kept() -> None:
     spec = ModelSpec("m", "1", "", 0, (TensorSpec("a", "BYTES", (-1,)),), ())
-    kept = Inferences("s", spec, "")
+    kept = RequestBuilder("s", spec, "")
     for word in (b"one", b"two", b"six", b"ten"):
         (request,) = requests(kept, {"a": np.array([word], object)})
         assert request.raw_input_contents[0] == b"\3\0\0\0" + word
 
 
 def test_a_region_that_was_opened_meanwhile_is_used() -> None:
-    class Shared(Regions):
+    class Shared(ShmRegistry):
         def __bool__(self) -> bool:
             return True
 
-        def share(self, inputs: Any, placed: Any) -> Any:
-            asked.append(True)
+        def share(self, inputs: Any, buffers: Any) -> Any:
+            shared.append(True)
 
-    asked: list[bool] = []
-    kept = Inferences("s", SPEC, "", Regions())
+    shared: list[bool] = []
+    kept = RequestBuilder("s", SPEC, "", ShmRegistry())
     x = np.ones((1, 2), np.float32)
     for _ in range(3):
         requests(kept, {"a": x, "b": x})
-    kept._regions = Shared()
+    kept._shm = Shared()
     requests(kept, {"a": x, "b": x})
-    assert asked
+    assert shared
 
 
 @settings(max_examples=60, deadline=None)

@@ -21,7 +21,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from triton_client import TritonClient, errors
-from triton_client._regions import Segment
+from triton_client._shm import ShmRegion
 
 FOLDER = Path("/dev/shm")
 X = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -202,7 +202,7 @@ def test_an_answer_of_another_kind(sharing: Any, connect: Any) -> None:
 
 
 def test_arrays_in_a_segment() -> None:
-    segment = Segment(1000)
+    segment = ShmRegion(1000)
     for dtype in (np.float32, ">i8", bool, ml_dtypes.bfloat16):
         array = segment.empty((2, 3), dtype)
         assert array.dtype == np.dtype(dtype).newbyteorder("=")
@@ -217,16 +217,16 @@ def test_arrays_in_a_segment() -> None:
             segment.empty(1, dtype)
     segment.drop()
     with pytest.raises(ValueError, match="at least one byte"):
-        Segment(0)
+        ShmRegion(0)
 
 
 def test_more_memory_than_there_is() -> None:
     with pytest.raises(OSError, match="shm-size"):
-        Segment(1 << 50)
+        ShmRegion(1 << 50)
 
 
 def test_threads_get_arrays_of_their_own() -> None:
-    segment = Segment(1 << 20)
+    segment = ShmRegion(1 << 20)
     offsets: list[Any] = []
 
     def make() -> None:

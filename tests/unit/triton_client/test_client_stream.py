@@ -16,7 +16,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from triton_client import AsyncTritonClient, TritonClient, errors
-from triton_client._codec import decode_streamed
+from triton_client._decode import decode_streamed
 
 X = np.arange(6, dtype=np.float32).reshape(3, 2)
 
@@ -232,7 +232,7 @@ def test_hooks_see_a_stream(server: Any, connect: Any) -> None:
             self.calls.append(error)
 
     seen = Seen()
-    streamed(server, connect, options={"hooks": seen})
+    streamed(server, connect, options={"event_hooks": seen})
     assert seen.calls[-2:] == ["ModelStreamInfer", None]
 
 

@@ -1,4 +1,4 @@
-"""Writes operators that have no ONNX form, or no kernel, for a dtype by others that have."""
+"""Decomposes operators that have no ONNX form, or no kernel for a dtype, into others."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from exporter.sources.pytorch.decompositions import complex_ops as complexes
-from exporter.sources.pytorch.decompositions import fft_ops as spectra
-from exporter.sources.pytorch.decompositions import float64_ops as wide
-from exporter.sources.pytorch.decompositions import misc_ops as others
-from exporter.sources.pytorch.decompositions import scan_ops as along
+from exporter.sources.pytorch.decompositions import (
+    complex_ops,
+    fft_ops,
+    float64_ops,
+    misc_ops,
+    scan_ops,
+)
 from exporter.sources.pytorch.decompositions.nodes import has_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
+    from types import ModuleType
 
     from torch.export import ExportedProgram
 
@@ -24,36 +27,29 @@ __all__ = ["decompose"]
 _REAL = frozenset({torch.float16, torch.float32, torch.float64, torch.int32, torch.int64})
 
 
-def _of(forms: Mapping[Any, Any], *dtypes: torch.dtype) -> Callable[[Any], bool]:
-    """Return a question about a node: whether it has a form, and to do with these dtypes."""
-    return lambda node: node.target in forms and has_dtype(node, frozenset(dtypes))
+def _of(module: ModuleType, *dtypes: torch.dtype) -> Callable[[Any], bool]:
+    """Return a predicate: whether a node has a decomposition, and one of these dtypes."""
+    return lambda node: node.target in module.DECOMPOSITIONS and has_dtype(node, frozenset(dtypes))
 
 
-# Forms, and whether a node wants one; where none does, a program stays as it is.
-_FORMS: tuple[tuple[dict[Any, Callable[..., Any]], Callable[[Any], bool]], ...] = (
-    (along.DECOMPOSITIONS, _of(along.DECOMPOSITIONS, *_REAL)),
-    (
-        others.DECOMPOSITIONS,
-        lambda node: _of(others.DECOMPOSITIONS, *_REAL)(node) and not others.is_known(node),
-    ),
-    (
-        wide.DECOMPOSITIONS,
-        lambda node: _of(wide.DECOMPOSITIONS, torch.float64)(node) or wide.projects(node),
-    ),
-    (complexes.DECOMPOSITIONS, _of(complexes.DECOMPOSITIONS, torch.complex64, torch.complex128)),
-    (spectra.DECOMPOSITIONS, spectra.loses_digits),
+# Modules of decompositions, each with a predicate for nodes that need them.
+_NEEDED: tuple[tuple[ModuleType, Callable[[Any], bool]], ...] = (
+    (scan_ops, _of(scan_ops, *_REAL)),
+    (misc_ops, lambda node: _of(misc_ops, *_REAL)(node) and not misc_ops.is_known(node)),
+    (float64_ops, lambda n: _of(float64_ops, torch.float64)(n) or float64_ops.projects(n)),
+    (complex_ops, _of(complex_ops, torch.complex64, torch.complex128)),
+    (fft_ops, fft_ops.loses_digits),
 )
 
 
 def decompose(program: ExportedProgram) -> ExportedProgram:
-    """Return a program in which no operator is left that has no kernel for its dtype."""
+    """Return a program in which every operator has a kernel for its dtype."""
     nodes = program.graph.nodes
-    if not any(is_wanted(node) for node in nodes for _, is_wanted in _FORMS):
+    if not any(is_needed(node) for node in nodes for _, is_needed in _NEEDED):
         return program
     table = torch.export.default_decompositions()
-    for forms, _ in _FORMS:
-        table.update(forms)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    for module, _ in _NEEDED:
+        table.update(module.DECOMPOSITIONS)
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         decomposed: ExportedProgram = program.run_decompositions(table)
     return decomposed

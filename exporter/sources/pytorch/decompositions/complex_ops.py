@@ -1,4 +1,4 @@
-"""Forms of operators on complex numbers, by operators on their parts."""
+"""Decomposes operators on complex numbers into operators on their real parts."""
 
 from __future__ import annotations
 
@@ -80,4 +80,4 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _ATEN.mm.default: _matmul,
     _ATEN.bmm.default: _matmul,
 }
-"""Forms by operator; each returns NotImplemented where the operator's own is right."""
+"""Decompositions by operator; each returns NotImplemented where the operator can stay."""

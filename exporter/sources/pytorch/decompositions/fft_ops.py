@@ -62,4 +62,4 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _ATEN._fft_c2r.default: _complex_to_real,  # noqa: SLF001
     _ATEN._fft_c2c.default: _complex_to_complex,  # noqa: SLF001
 }
-"""Forms by operator; each returns NotImplemented where the operator's own is right."""
+"""Decompositions by operator; each returns NotImplemented where the operator can stay."""

@@ -1,4 +1,4 @@
-"""Forms of operators that ONNX Runtime has no float64 kernel for.
+"""Decomposes operators for which ONNX Runtime has no float64 kernel.
 
 The error function follows W. J. Cody, "Rational Chebyshev approximations for the error function",
 Mathematics of Computation 23 (1969): good to some units in the last place up to 4, where what is
@@ -123,4 +123,4 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _ATEN.rnn_tanh.input: _unrolled(decompositions.rnn_tanh_input),
     _ATEN.rnn_relu.input: _unrolled(decompositions.rnn_relu_input),
 }
-"""Forms by operator; each returns NotImplemented where the operator's own is right."""
+"""Decompositions by operator; each returns NotImplemented where the operator can stay."""

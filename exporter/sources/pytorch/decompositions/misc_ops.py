@@ -1,4 +1,4 @@
-"""Forms of operators that have none in ONNX, or not of every size."""
+"""Decomposes operators that ONNX lacks, or has for some sizes only."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def _adaptive_mean(x: torch.Tensor, output_size: Sequence[int]) -> Any:
 
 
 def is_known(node: Any) -> bool:
-    """Whether a node is a mean over sizes that do not vary, which ONNX has a faster form of."""
+    """Whether a node is a mean over fixed sizes, which ONNX computes faster itself."""
     axes = _MEANS.get(node.target)
     return axes is not None and not _varies(node.args[0].meta["val"], axes)
 
 
 def _varies(x: torch.Tensor, axes: int) -> bool:
-    """Whether one of so many last sizes of a tensor is known when it is asked alone."""
+    """Whether one of the last sizes of a tensor is known at run time only."""
     return not all(isinstance(size, int) for size in x.shape[x.dim() - axes :])
 
 
@@ -122,4 +122,4 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _ATEN.adaptive_max_pool3d.default: _adaptive_max,
     **dict.fromkeys(_MEANS, _adaptive_mean),
 }
-"""Forms by operator; each returns NotImplemented where the operator's own is right."""
+"""Decompositions by operator; each returns NotImplemented where the operator can stay."""

@@ -1,4 +1,4 @@
-"""Forms of operators along one axis: step by step, or by sorting."""
+"""Decomposes operators along one axis: step by step, or by sorting."""
 
 from __future__ import annotations
 
@@ -89,4 +89,4 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _ATEN.prod.dim_int: _prod,
     _ATEN.sort.stable: _sort,
 }
-"""Forms by operator; each returns NotImplemented where the operator's own is right."""
+"""Decompositions by operator; each returns NotImplemented where the operator can stay."""

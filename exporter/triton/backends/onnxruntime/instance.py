@@ -1,0 +1,48 @@
+"""The class that Triton's python backend instantiates for every model instance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..shared.errors import BackendError
+from ..shared.instance import Instance, stub_arguments
+from .completion import complete, is_complete
+from .execution import OnnxExecutor
+from .interface import read_interface
+from .session import load_session, run_options
+from .stub import accelerate
+from .validation import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["TritonPythonModel"]
+
+
+class TritonPythonModel(Instance):
+    """One instance of an ONNX model."""
+
+    default_filename = "model.onnx"
+
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config: Any) -> Any:
+        """Complete a ``pb_utils.ModelConfig`` in place from the model, and return it."""
+        config = auto_complete_model_config.as_dict()
+        if not is_complete(config):
+            try:
+                # At this time only the stub's command line has the path of the model.
+                session = load_session(config, stub_arguments()[1], "CPU", 0)
+                complete(config, read_interface(session))
+            except BackendError as error:
+                raise error.with_traceback(None) from None
+        return auto_complete_model_config
+
+    def load(self, config: Mapping[str, Any], path: str, args: Mapping[str, str]) -> OnnxExecutor:
+        """Load the model and check the configuration against it; see `Instance.load`."""
+        kind, device = args["model_instance_kind"], int(args["model_instance_device_id"])
+        session = load_session(config, path, kind, device)
+        interface = read_interface(session)
+        options = run_options(config)
+        validate(config, interface)
+        accelerate()
+        return OnnxExecutor(config, session, interface, options)

@@ -1,0 +1,158 @@
+"""Bind the tensors of a configuration to the arguments and results of a script.
+
+A script has no names that clients use. For all inputs together, NVIDIA's backend uses the first of
+these that fits: the names of ``forward``'s arguments, a number after two underscores, the order in
+the configuration. For outputs it uses the latter two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..shared.errors import InternalError, InvalidArgumentError, UnsupportedError
+from .datatypes import is_supported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+__all__ = ["Binding", "bind"]
+
+_CONTROLS = (
+    "CONTROL_SEQUENCE_START",
+    "CONTROL_SEQUENCE_END",
+    "CONTROL_SEQUENCE_READY",
+    "CONTROL_SEQUENCE_CORRID",
+)
+
+
+@dataclass(frozen=True)
+class Binding:
+    """The positions of a configuration's tensors.
+
+    Attributes:
+        inputs: The position of every input among the arguments.
+        outputs: The position of every output among the results.
+        datatypes: The configured data type of every output, such as ``TYPE_FP32``.
+        as_dict: Whether the script takes one dict of tensors by their names.
+    """
+
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+    datatypes: Mapping[str, str]
+    as_dict: bool
+
+
+def bind(config: Mapping[str, Any], schema: Any) -> Binding:
+    """Check a configuration against a script.
+
+    Args:
+        config: The model configuration, as the server has it.
+        schema: The schema of the script's ``forward``.
+
+    Raises:
+        InvalidArgumentError: It does not fit.
+        InternalError: It needs something that torch does not have.
+        UnsupportedError: It fits, but only NVIDIA's backend supports it.
+    """
+    _reject_unsupported(config)
+    entries, results = config.get("input", []), config.get("output", [])
+    controls = list(_controls(config))
+    arguments = [a for a in schema.arguments if a.type.kind() not in {"ClassType", "InterfaceType"}]
+    as_dict = len(arguments) == 1 and arguments[0].type.kind() == "DictType"
+    if not as_dict:
+        _check_arguments(config, arguments, len(entries) + len(controls))
+    for side, given in (("input", entries), ("output", results)):
+        if not given:
+            raise InternalError(
+                f"model configuration must contain at least one {side}, none were specified."
+            )
+        for entry in given:
+            _check_datatype(config, entry, side)
+    names = [entry["name"] for entry in entries]
+    allowed = [] if as_dict else [argument.name for argument in arguments]
+    inputs = _positions(names, allowed) | {name: _number(name) or 0 for name in controls}
+    if not as_dict and sorted(inputs.values()) != list(range(len(arguments))):
+        raise InvalidArgumentError(
+            f"unable to load model '{config['name']}', the inputs {', '.join(inputs)} do not refer "
+            f"to the {len(arguments)} arguments of the model one by one"
+        )
+    outputs = _positions([entry["name"] for entry in results], ())
+    datatypes = {entry["name"]: entry["data_type"] for entry in results}
+    return Binding(inputs, outputs, datatypes, as_dict)
+
+
+def _reject_unsupported(config: Mapping[str, Any]) -> None:
+    sequence = config.get("sequence_batching") or {}
+    for needed, found in (
+        ("batch_input", config.get("batch_input")),
+        ("batch_output", config.get("batch_output")),
+        ("implicit state", sequence.get("state")),
+        (
+            "allow_ragged_batch",
+            any(entry.get("allow_ragged_batch") for entry in config.get("input", [])),
+        ),
+    ):
+        if found:
+            raise UnsupportedError(f"{needed} is not available outside of NVIDIA's backend")
+
+
+def _check_arguments(config: Mapping[str, Any], arguments: Sequence[Any], expected: int) -> None:
+    kinds = [argument.type.kind() for argument in arguments]
+    if "DictType" in kinds[1:]:
+        raise InternalError(
+            "Multiple inputs of kind DictType were detected. Only a single input of type "
+            "Dict(str, Tensor) is supported."
+        )
+    for argument, kind in zip(arguments, kinds, strict=True):
+        if kind not in {"TensorType", "ListType"}:
+            raise InternalError(
+                f"An input of type '{argument.type.str()}' was detected in the model. Only a "
+                "single input of type Dict(str, Tensor) or input(s) of type Tensor are supported."
+            )
+    if arguments and len(arguments) != expected:
+        raise InvalidArgumentError(
+            f"unable to load model '{config['name']}', configuration expects {expected} inputs, "
+            f"model provides {len(arguments)}"
+        )
+
+
+def _check_datatype(config: Mapping[str, Any], entry: Mapping[str, Any], side: str) -> None:
+    if entry["data_type"] == "TYPE_STRING":
+        raise UnsupportedError("lists of strings are not available outside of NVIDIA's backend")
+    if not is_supported(entry["data_type"]):
+        raise InternalError(
+            f"unsupported datatype {entry['data_type']} for {side} '{entry['name']}' for model "
+            f"'{config['name']}'"
+        )
+
+
+def _controls(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the controls of a sequence batcher that the model takes as inputs."""
+    sequence = config.get("sequence_batching") or {}
+    for entry in sequence.get("control_input", []):
+        for control in entry.get("control", []):
+            if control.get("kind") in _CONTROLS:
+                if _number(entry["name"]) is None:
+                    raise InternalError(
+                        f"input '{entry['name']}' does not follow <name>__<index> naming "
+                        "convention."
+                    )
+                yield entry["name"]
+
+
+def _positions(names: Sequence[str], allowed: Iterable[str]) -> dict[str, int]:
+    order = list(allowed)
+    if order and set(names) <= set(order):
+        return {name: order.index(name) for name in names}
+    numbers = {name: _number(name) for name in names}
+    if None in numbers.values():
+        return {name: index for index, name in enumerate(names)}
+    return {name: number or 0 for name, number in numbers.items()}
+
+
+def _number(name: str) -> int | None:
+    """Return the number after the first two underscores; 0 where nothing follows them."""
+    _, underscores, number = name.partition("__")
+    digits = number.isascii() and number.isdigit()
+    return int(number or 0) if underscores and (digits or not number) else None

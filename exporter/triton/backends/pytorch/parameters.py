@@ -1,0 +1,76 @@
+"""How torch runs a model, from the parameters of its configuration.
+
+Names and meanings: the backend's README, "Parameters". Numbers of threads count for a process,
+which here is one instance.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..shared.parameters import boolean_parameter, integer_parameter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Parameters"]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How a model is run.
+
+    Attributes:
+        optimized: Whether TorchScript optimises what it runs.
+        inference_mode: Whether autograd tracks nothing.
+        intra_threads: Threads inside one operator; 0 for torch's own choice.
+        inter_threads: Threads between operators; 0 for torch's own choice.
+        switches: Of the just-in-time compiler, by their names, where they are set.
+    """
+
+    optimized: bool
+    inference_mode: bool
+    intra_threads: int
+    inter_threads: int
+    switches: Mapping[str, bool]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Parameters:
+        """Read the parameters of a configuration.
+
+        Raises:
+            InvalidArgumentError: One has an invalid value.
+        """
+        names = ("ENABLE_TENSOR_FUSER", "ENABLE_JIT_PROFILING", "ENABLE_JIT_EXECUTOR")
+        switches = {name: boolean_parameter(config, name) for name in names}
+        # Checked, without effect: there is no GPU, and every instance is a process of its own.
+        for name in ("ENABLE_CACHE_CLEANING", "DISABLE_CUDNN", "ENABLE_WEIGHT_SHARING"):
+            boolean_parameter(config, name)
+        inference_mode = boolean_parameter(config, "INFERENCE_MODE")
+        return cls(
+            optimized=not boolean_parameter(config, "DISABLE_OPTIMIZED_EXECUTION"),
+            inference_mode=inference_mode is None or inference_mode,
+            intra_threads=max(integer_parameter(config, "INTRA_OP_THREAD_COUNT"), 0),
+            inter_threads=max(integer_parameter(config, "INTER_OP_THREAD_COUNT"), 0),
+            switches={name: value for name, value in switches.items() if value is not None},
+        )
+
+    def apply(self) -> None:
+        """Set what counts for the whole process."""
+        import torch
+
+        if self.intra_threads:
+            torch.set_num_threads(self.intra_threads)
+        if self.inter_threads:
+            with suppress(RuntimeError):  # set before, as NVIDIA's backend ignores too
+                torch.set_num_interop_threads(self.inter_threads)
+        own = torch._C  # noqa: SLF001
+        setters = {
+            "ENABLE_TENSOR_FUSER": own._jit_set_texpr_fuser_enabled,  # noqa: SLF001
+            "ENABLE_JIT_PROFILING": own._jit_set_profiling_mode,  # noqa: SLF001
+            "ENABLE_JIT_EXECUTOR": own._jit_set_profiling_executor,  # noqa: SLF001
+        }
+        for name, value in self.switches.items():
+            setters[name](value)

@@ -1,0 +1,1 @@
+"""What the stand-in backends have in common: instances, execution, parameters, types, errors."""
