@@ -222,7 +222,7 @@ class Registry:
             if getattr(error, "error_code", "") not in NOT_FOUND:
                 raise
             raise NotFoundError(
-                f"registered model '{model}' does not exist in {redact(self.uri)}; "
+                f"no registered model '{model}' in {redact(self.uri)}; "
                 f"registered models: {_join(self._models())}",
                 hint="Check the name and MLFLOW_TRACKING_URI.",
             ) from error
