@@ -8,6 +8,7 @@ A plug-in is a class without arguments, named by an entry point of the group
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,7 +28,8 @@ __all__ = ["GROUP", "PageContext", "PagePlugin", "draw_page", "load_page_plugins
 
 GROUP = "stlab_dashboard.pages"
 
-_RESERVED = (*PAGES, "/report", "/static", "/health", "/_nicegui")
+_PATH = re.compile(r"/[a-z][a-z0-9/_-]*")
+_RESERVED = {"report", "static", "health", *(path.strip("/") for path in PAGES)}
 _logger = logging.getLogger(__name__)
 
 
@@ -119,6 +121,5 @@ def _check(plugin: Any) -> None:
         if not isinstance(getattr(plugin, name, None), str):
             raise TypeError(f"{name} is not a string")
     check_signature(plugin, "draw", ("context",))
-    reserved = any(f"{plugin.path}/".startswith(f"{path.rstrip('/')}/") for path in _RESERVED[1:])
-    if reserved or len(plugin.path) < 2 or not plugin.path.startswith("/"):
+    if not _PATH.fullmatch(plugin.path) or plugin.path.split("/")[1] in _RESERVED:
         raise ValueError(f"the path {plugin.path!r} is not free: give one such as /loans")
