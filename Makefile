@@ -62,7 +62,8 @@ benchmarks/.rivals/.ready: benchmarks/rivals/requirements.txt
 	@touch $@
 
 api: .venv/.ready ## Serve the demo's model by HTTP on the loopback interface
-	@MLFLOW_MODEL_ALIAS=$${MLFLOW_MODEL_ALIAS:-staging} $(BIN)/stlab-api
+	@MLFLOW_MODEL_NAME=$${MLFLOW_MODEL_NAME:-income} MLFLOW_MODEL_ALIAS=$${MLFLOW_MODEL_ALIAS:-staging} \
+		$(BIN)/stlab-api
 
 dashboard: .venv/.ready ## Show models, answers and the server in a browser, on the loopback interface
 	@$(BIN)/stlab-dashboard
@@ -85,8 +86,7 @@ help: ## Show this help
 .venv/.ready: $(INPUTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing (once; a few minutes on a fresh machine) ..."
-	@$(INSTALL) -e ./triton_client -e ".[demo]"
-	@$(INSTALL) --no-deps -e examples/us_income
+	@$(INSTALL) -e ./triton_client -e ".[api,dashboard,tabular]" -e examples/us_income
 	@$(BIN)/python -c "import pathlib, exporter.triton.launcher as l; l.install_launcher(pathlib.Path('$(BIN)'))"
 	@touch $@
 

@@ -98,6 +98,15 @@ def test_nothing_imports_what_is_deployed() -> None:
     assert importers("stlab_web", set(MODULES)) <= below("stlab_web", *deployed)
 
 
+def test_the_product_knows_no_example() -> None:
+    """The demo comes in by entry points; nothing of the product mentions it."""
+    assert importers("examples", set(MODULES)) == set()
+    for folder in ("deployment", "exporter", "triton_client"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in {".py", ".Dockerfile", ".yaml", ".toml", ".example", ".sh"}:
+                assert "us_income" not in path.read_text(), path
+
+
 def test_the_service_asks_the_exporter_for_facts_and_not_for_steps() -> None:
     known = {name for module in below("stlab_api") for name in imports(module)}
     ours = {name for name in known if name.startswith("exporter.")}
@@ -198,7 +207,10 @@ def test_the_types_of_the_client_need_no_grpc() -> None:
 
 
 def test_the_service_starts_without_torch_and_tensorrt() -> None:
-    loaded = loaded_after("from stlab_api.app import create_app; create_app()")
+    loaded = loaded_after(
+        "import os; os.environ['MLFLOW_MODEL_NAME'] = 'm'\n"
+        "from stlab_api.app import create_app; create_app()"
+    )
     assert "fastapi" in loaded
     assert not loaded & {"torch", "tensorrt", "sklearn", "pandas"}
 

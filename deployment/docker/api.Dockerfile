@@ -3,7 +3,7 @@
 #   docker build -f deployment/docker/api.Dockerfile -t stlab-api:0.1.0 .
 #
 # PYTHON_DIGEST pins the base by digest: --build-arg PYTHON_DIGEST=@sha256:...
-# PLUGINS are further wheels, without what they require: --build-arg PLUGINS="./examples/us_income libpysal"
+# Plug-ins come in an image that is built FROM this one; docs/deployment.md shows how.
 ARG PYTHON_DIGEST=""
 
 FROM python:3.12.13-slim-trixie${PYTHON_DIGEST} AS wheels
@@ -18,12 +18,8 @@ COPY triton_client triton_client
 COPY deployment/api deployment/api
 COPY deployment/dashboards deployment/dashboards
 COPY deployment/web deployment/web
-COPY examples examples
-ARG PLUGINS=""
-# PLUGINS is a list of words.
-# hadolint ignore=SC2086
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip wheel --wheel-dir /wheels --no-deps --no-build-isolation --constraint constraints.txt ./triton_client . ${PLUGINS}
+    python -m pip wheel --wheel-dir /wheels --no-deps --no-build-isolation --constraint constraints.txt ./triton_client .
 
 FROM wheels AS installed
 # Bytecode is compiled here: at run time the root is read-only.

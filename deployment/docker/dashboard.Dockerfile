@@ -3,6 +3,7 @@
 #   docker build -f deployment/docker/dashboard.Dockerfile -t stlab-dashboard:0.1.0 .
 #
 # PYTHON_DIGEST pins the base by digest: --build-arg PYTHON_DIGEST=@sha256:...
+# Plug-ins come in an image that is built FROM this one; docs/deployment.md shows how.
 ARG PYTHON_DIGEST=""
 
 FROM python:3.12.13-slim-trixie${PYTHON_DIGEST} AS wheels

@@ -123,7 +123,7 @@ def _libpysal_folder() -> Path:
     spec = find_spec("libpysal")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(
-            "the data of this example lies in libpysal: pip install 'stlab[demo]'", name="libpysal"
+            "the data of this example is part of libpysal: pip install libpysal", name="libpysal"
         )
     return Path(next(iter(spec.submodule_search_locations)))
 

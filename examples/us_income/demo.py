@@ -1,8 +1,8 @@
-"""The whole way on real data: train, register, export with proofs, serve, ask.
+"""The demo on real data: train, register, export, serve, forecast.
 
     python -m examples.us_income.demo
 
-Run again, it finds everything done, and asks the server once more.
+Run again, every step is up to date, and only the forecast is computed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _READY_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where things lie.
+    """The registry and the repository.
 
     Attributes:
         tracking_uri: MLflow's runs and registry.
@@ -70,7 +70,7 @@ class Settings:
 
 
 def run(settings: Settings, console: Console) -> None:
-    """Do every step that is not done yet, ask the served model, and print the summary.
+    """Do every step that is not done yet, forecast with the served model, and print the summary.
 
     Raises:
         DemoError: A step failed.
@@ -78,7 +78,7 @@ def run(settings: Settings, console: Console) -> None:
     steps: list[Step] = []
     panel = load_panel()
     with ExitStack() as stack:
-        # Where a version is served already, the server starts while we look whether it is current.
+        # A published version is served at once, while the export checks that it is current.
         early = _server(settings) if _is_served(settings) else None
         server = stack.enter_context(early) if early else None
 
@@ -91,13 +91,13 @@ def run(settings: Settings, console: Console) -> None:
         if server is None or report["status"] != "unchanged":
             stack.close()
             server = stack.enter_context(_server(settings))
-        console.print("[bold]serve and ask[/bold]")
-        forecast = _ask(server, panel, steps)
+        console.print("[bold]serve and forecast[/bold]")
+        forecast = _forecast(server, panel, steps)
     picture = _draw(panel, forecast, steps)
 
     show(console, steps, panel, forecast)
     if not trained and report["status"] == "unchanged":
-        console.print("Nothing was to do: the model is registered, proven and published as it is.")
+        console.print("Everything is up to date: the model is registered, proven and published.")
     console.print(f"Picture: {picture}")
     console.print(f"Serve it: stlab serve --repository {settings.repository}")
     console.print("By HTTP:  make api        Look at it: make dashboard")
@@ -139,12 +139,12 @@ def _describe(report: dict[str, Any]) -> str:
     return f"{report['status']}, parity margin {margin:.2g} (1 allowed)"
 
 
-def _ask(server: Server, panel: IncomePanel, steps: list[Step]) -> NDArray[np.float32]:
+def _forecast(server: Server, panel: IncomePanel, steps: list[Step]) -> NDArray[np.float32]:
     """Forecast every held-out window in one request: float32 [windows, 48, 3], US dollars."""
     with _timed(steps, "start Triton") as result:
         server.wait_until_ready(_READY_SECONDS)
         result.append(f"ready at {server.url}")
-    with _timed(steps, "ask it") as result, TritonClient(server.url) as client:
+    with _timed(steps, "forecast") as result, TritonClient(server.url) as client:
         history = panel.held_out.history
         forecast: NDArray[np.float32] = client.model(MODEL_NAME).infer({"history": history})[
             "forecast"

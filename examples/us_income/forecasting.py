@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from examples.us_income.data import HISTORY_YEARS, HORIZON_YEARS, load_panel
-from stlab_api.transforms import ModelInfo
+from stlab_api.plugins import ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

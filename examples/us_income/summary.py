@@ -90,7 +90,7 @@ def forecast_table(panel: IncomePanel, forecast: NDArray[np.float32]) -> Table:
 
 
 def error_table(panel: IncomePanel, forecast: NDArray[np.float32]) -> Table:
-    """Return the mean error over all states and held-out windows, beside two rivals."""
+    """Return the mean error over all states and held-out windows, next to two baselines."""
     windows = panel.held_out
     table = _table(
         f"Error over {len(panel.states)} states, {len(windows.history)} windows, "

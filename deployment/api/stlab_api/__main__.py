@@ -16,12 +16,11 @@ from pydantic import ValidationError
 from exporter.errors import UsageError
 from exporter.system.environment import load_dotenv
 from exporter.system.standard_streams import secure_standard_streams
-from exporter.text.redaction import redact
-from exporter.text.terminal import block
 from stlab_api.app import create_app
 from stlab_api.connections import bounded_connections
 from stlab_api.logs import set_up
 from stlab_api.settings import Settings
+from stlab_web.startup import refuse_to_start
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -119,8 +118,7 @@ def main() -> int:
         set_up(settings.log_level, settings.log_format)
         app = create_app(settings)
     except (ValidationError, UsageError) as error:
-        print(f"stlab-api: {block(redact(str(error)))}", file=sys.stderr)  # noqa: T201
-        return 2
+        return refuse_to_start("stlab-api", error)
     logging.getLogger("stlab_api").info(
         "serving %s by '%s' in backend '%s'",
         ", ".join(settings.models),

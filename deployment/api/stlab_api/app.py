@@ -15,11 +15,11 @@ from stlab_api.docs_page import docs_routes
 from stlab_api.metrics import Metrics
 from stlab_api.openapi import document
 from stlab_api.operation import QUIET, Operation, as_problem, call_of
+from stlab_api.plugins import load_endpoint_plugins
 from stlab_api.problems import Problem
 from stlab_api.routes import direct_routes, routes
 from stlab_api.service import Service
 from stlab_api.settings import Settings
-from stlab_api.transforms import found_transforms
 from stlab_web.asgi import AllowedHosts, PathPrefix, path_prefix, trusted_networks
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     settings = settings or Settings()
     metrics = Metrics()
     service = Service(settings, backend or _backend(settings, metrics), metrics)
-    transforms = found_transforms(settings.models)
+    plugins = load_endpoint_plugins(settings.models)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,8 +62,8 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         exception_handlers={HTTPException: _problem},
     )
     guarded = "tokens" if settings.oidc_issuer else "keys" if settings.api_keys else ""
-    app.openapi = lambda: document(service, transforms, guarded=guarded)  # type: ignore[method-assign]
-    ours = routes(service, metrics, settings, transforms)
+    app.openapi = lambda: document(service, plugins, guarded=guarded)  # type: ignore[method-assign]
+    ours = routes(service, metrics, settings, plugins)
     app.router.routes.extend([*ours, *docs_routes(app.title)])
     app.add_middleware(
         Operation,

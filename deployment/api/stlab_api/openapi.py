@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from stlab_api.plugins import EndpointPlugin
     from stlab_api.service import Served, Service
-    from stlab_api.transforms import Transform
 
 __all__ = ["document"]
 
@@ -80,7 +80,7 @@ _NPZ = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in NPZ
 
 
 def document(
-    service: Service, transforms: Sequence[Transform[Any, Any]], *, guarded: str
+    service: Service, transforms: Sequence[EndpointPlugin[Any, Any]], *, guarded: str
 ) -> dict[str, Any]:
     """Return the document.
 
@@ -141,7 +141,7 @@ def _predicted(name: str, served: Served, schemas: dict[str, Any]) -> dict[str, 
     )
 
 
-def _business(transform: Transform[Any, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+def _business(transform: EndpointPlugin[Any, Any], schemas: dict[str, Any]) -> dict[str, Any]:
     given = {JSON: {"schema": _schema(transform.request, schemas)}}
     summary = (transform.__doc__ or transform.path).strip().split("\n")[0]
     return _posted(summary, given, {JSON: {"schema": _schema(transform.response, schemas)}})

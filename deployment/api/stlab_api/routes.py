@@ -15,10 +15,10 @@ from stlab_api import offload
 from stlab_api.finite import check_finite
 from stlab_api.npz import to_npz
 from stlab_api.operation import call_of
+from stlab_api.plugins import ModelInfo
 from stlab_api.problems import Problem
 from stlab_api.request_body import too_large
 from stlab_api.schemas import LARGE_ANSWER, invalid, to_json
-from stlab_api.transforms import ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from stlab_api.metrics import Metrics
     from stlab_api.operation import Direct
+    from stlab_api.plugins import EndpointPlugin
     from stlab_api.predictor import Array
     from stlab_api.service import Service
     from stlab_api.settings import Settings
-    from stlab_api.transforms import Transform
     from triton_client.types import ModelSpec
 
 __all__ = ["JSON", "NPZ", "PREDICT", "direct_routes", "routes"]
@@ -44,7 +44,7 @@ def routes(
     service: Service,
     metrics: Metrics,
     settings: Settings,
-    transforms: list[Transform[Any, Any]],
+    transforms: list[EndpointPlugin[Any, Any]],
 ) -> list[Route]:
     """Return the routes.
 
@@ -138,7 +138,7 @@ def direct_routes(found: Sequence[Route], models: Sequence[str]) -> dict[str, Di
 
 
 def _of_plugin(
-    service: Service, alias: str, transform: Transform[Any, Any], max_bytes: int
+    service: Service, alias: str, transform: EndpointPlugin[Any, Any], max_bytes: int
 ) -> Route:
     name = transform.model
 

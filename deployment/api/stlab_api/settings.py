@@ -1,4 +1,4 @@
-"""What the service is told by its environment, with the names that every part of stlab uses."""
+"""The service's settings, from environment variables that all of stlab shares."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from exporter.errors import UsageError
 from exporter.names import ALIAS_ORDER, model_name
 from stlab_web.asgi import host_names, is_loopback, known_hosts
 
@@ -31,7 +32,7 @@ class Settings(BaseSettings):
     tracking_uri: str = Field(
         "sqlite:///mlflow.db", validation_alias=_shared("MLFLOW_TRACKING_URI")
     )
-    model_names: str = Field("income", validation_alias=_shared("MLFLOW_MODEL_NAME"))
+    model_names: str = Field("", validation_alias=_shared("MLFLOW_MODEL_NAME"))
     alias: str = Field("prod", validation_alias=_shared("MLFLOW_MODEL_ALIAS"))
     triton_url: str = Field("127.0.0.1:8001", validation_alias=_shared("STLAB_TRITON_URL"))
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
@@ -77,10 +78,20 @@ class Settings(BaseSettings):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The registered models to serve; ``MLFLOW_MODEL_NAME`` may list several with commas."""
-        return tuple(
+        """The registered models to serve; ``MLFLOW_MODEL_NAME`` may list several with commas.
+
+        Raises:
+            UsageError: None is named, or a name is not valid.
+        """
+        names = tuple(
             model_name(name.strip()) for name in self.model_names.split(",") if name.strip()
         )
+        if not names:
+            raise UsageError(
+                "MLFLOW_MODEL_NAME is not set",
+                hint="Set it to the registered model to serve; several with commas.",
+            )
+        return names
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -1,3 +1,3 @@
-"""A read-only window on what the registry names, what is served and how fast it answers."""
+"""A read-only dashboard of the registry, the model repository and the servers."""
 
 __version__ = "0.1.0"

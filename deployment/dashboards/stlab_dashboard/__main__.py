@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 import uvicorn
 from pydantic import ValidationError
@@ -11,29 +12,39 @@ from pydantic import ValidationError
 from exporter.errors import UsageError
 from exporter.system.environment import load_dotenv
 from exporter.system.standard_streams import secure_standard_streams
-from exporter.text.redaction import redact
-from exporter.text.terminal import SafeFormatter, block
+from exporter.text.terminal import SafeFormatter
 from stlab_dashboard.app import create_app
 from stlab_dashboard.settings import Settings
+from stlab_web.startup import refuse_to_start
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 __all__ = ["main"]
 
 
+class _Server(uvicorn.Server):
+    """Ends with 0 on SIGTERM and SIGINT, where uvicorn raises the signal again at the end."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
 def main() -> int:
-    """Serve until SIGTERM or SIGINT; 2 where a setting makes no sense."""
+    """Serve until SIGTERM or SIGINT; 2 for a setting or a plug-in that is not valid."""
     secure_standard_streams()
     load_dotenv()
     try:
         settings = Settings()
         app = create_app(settings)
     except (ValidationError, UsageError, ValueError) as error:
-        print(f"stlab-dashboard: {block(redact(str(error)))}", file=sys.stderr)  # noqa: T201
-        return 2
+        return refuse_to_start("stlab-dashboard", error)
     print(f"The dashboard is at http://{settings.host}:{settings.port}", file=sys.stderr)  # noqa: T201
     handler = logging.StreamHandler()
     handler.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
             host=settings.host,

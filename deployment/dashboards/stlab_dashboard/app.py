@@ -1,4 +1,4 @@
-"""Puts the dashboard together."""
+"""Assembles the dashboard."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from exporter.errors import StlabError
+from exporter.text.redaction import redact
 from stlab_dashboard import __version__
+from stlab_dashboard.layout import PAGES, Layout
 from stlab_dashboard.monitor import Monitor
+from stlab_dashboard.plugins import PageContext, draw_page, load_page_plugins
 from stlab_dashboard.registry_page import registry_page, report_page
+from stlab_dashboard.registry_reader import RegistryReader
 from stlab_dashboard.server_page import server_page
 from stlab_dashboard.settings import Settings
-from stlab_dashboard.sources import Sources
 from stlab_dashboard.try_page import try_page
 from stlab_web.asgi import AllowedHosts, PathPrefix, path_prefix, trusted_networks
 
@@ -29,18 +32,19 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from exporter.commands.status.result import StatusResult
+    from stlab_dashboard.plugins import PagePlugin
 
 __all__ = ["create_app"]
 
 _STATIC = Path(__file__).parent / "static"
 _LIVE = "/health/live"
-# A browser loads nothing from anywhere else, and no other page shows this one within itself.
+# A browser loads nothing from other hosts, and no other site frames these pages.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' "
     "'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; connect-src 'self'; "
     "frame-ancestors 'self'; form-action 'self'; base-uri 'self'"
 )
-# A report is a page by itself: no script, no request.
+# A report is a static page: no script, no request.
 _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
 
 
@@ -49,10 +53,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     Args:
         settings: The settings; by default those of the environment.
+
+    Raises:
+        UsageError: A setting or a plug-in is not valid.
     """
     settings = settings or Settings()
-    sources, monitor = Sources(settings), Monitor(settings)
-    looking: list[asyncio.Task[StatusResult]] = []
+    registry, monitor = RegistryReader(settings), Monitor(settings)
+    plugins = load_page_plugins()
+    layout = Layout(
+        {**PAGES, **{plugin.path: plugin.title for plugin in plugins}},
+        f"Registry {redact(settings.tracking_uri)} · repository {redact(settings.repository)}. "
+        "This dashboard is read-only; models are promoted in CI.",
+    )
+    preload: list[asyncio.Task[StatusResult]] = []
     app = FastAPI(title="stlab dashboard", version=__version__, docs_url=None, redoc_url=None,
                   openapi_url=None)  # fmt: skip
     app.add_middleware(BaseHTTPMiddleware, dispatch=_guarded)
@@ -69,37 +82,44 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ui.add_head_html(f"<style>{style}</style>", shared=True)
 
     @ui.page("/", response_timeout=60)
-    async def registry() -> None:
-        await registry_page(settings, sources)
+    async def registry_() -> None:
+        with layout.page("Registry", "/"):
+            await registry_page(registry)
 
     @ui.page("/try", response_timeout=60)
-    async def trial(model: str = "", alias: str = "") -> None:
-        await try_page(settings, sources, model, alias)
+    async def try_(model: str = "", alias: str = "") -> None:
+        with layout.page("Try it", "/try"):
+            await try_page(settings, registry, model, alias)
 
     @ui.page("/server", response_timeout=60)
     async def server() -> None:
-        await server_page(settings, monitor)
+        with layout.page("Server", "/server"):
+            await server_page(monitor, settings.refresh_seconds)
 
     @app.get("/report/{model}/{alias}.html")
-    async def report(model: str, alias: str) -> Response:
+    async def report_html(model: str, alias: str) -> Response:
         try:
-            page = await sources.report(model, await sources.alias(model, alias))
+            page = await registry.report(model, await registry.alias(model, alias))
         except StlabError as error:
             return PlainTextResponse(error.message, 404)
         return HTMLResponse(page, headers={"Content-Security-Policy": _REPORT_POLICY})
 
     @ui.page("/report/{model}/{alias}", response_timeout=60)
-    async def reported(model: str, alias: str) -> None:
-        await report_page(settings, sources, model, alias)
+    async def report(model: str, alias: str) -> None:
+        with layout.page(f"Report of {model}, {alias}", "/"):
+            await report_page(registry, model, alias)
+
+    for plugin in plugins:
+        _add_plugin(plugin, layout, PageContext(settings, registry))
 
     @app.get(_LIVE)
     async def live() -> dict[str, str]:
         return {}
 
     @pages.on_startup
-    async def begin() -> None:
+    async def start() -> None:
         # MLflow takes seconds to import: before the first visitor comes.
-        looking.append(asyncio.create_task(sources.status()))
+        preload.append(asyncio.create_task(registry.status()))
 
     ui.run_with(
         app,
@@ -113,8 +133,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
+def _add_plugin(plugin: PagePlugin, layout: Layout, context: PageContext) -> None:
+    @ui.page(plugin.path, response_timeout=60)
+    async def page() -> None:
+        with layout.page(plugin.title, plugin.path):
+            await draw_page(plugin, context)
+
+
 async def _refused(why: str, scope: Any, receive: Any, send: Any) -> None:
-    hint = "Name the host in STLAB_DASHBOARD_ALLOWED_HOSTS if it is the dashboard's."
+    hint = "Add the host to STLAB_DASHBOARD_ALLOWED_HOSTS if it is the dashboard's."
     answer = PlainTextResponse(f"Refused: {why}. {hint}\n", 403)
     await answer(scope, receive, send)
 

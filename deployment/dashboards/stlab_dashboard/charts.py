@@ -1,4 +1,4 @@
-"""Line charts as SVG, drawn here: nothing is loaded, and colours follow the page's."""
+"""Line charts as SVG, in the colours of the style sheet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Line:
     """One line.
 
     Attributes:
-        kind: The class that the style sheet knows: ``actual``, ``forecast``, ``naive``, ``rate``.
+        kind: A class of the style sheet: ``series-1``, or ``series-2``, which is dashed.
         points: The points as (x, y).
     """
 
@@ -41,12 +41,12 @@ def chart(
     """Return a chart as SVG.
 
     Args:
-        lines: What is drawn, the topmost last.
-        label: What it shows, for those who do not see it.
-        x_text: Writes a value of the lower axis.
-        y_text: Writes a value of the left axis.
-        from_zero: Whether the left axis begins at zero, and reaches one at least.
-        width: The width in which text has its own size.
+        lines: The lines, the topmost last.
+        label: What it shows, for screen readers.
+        x_text: Formats a value of the x axis.
+        y_text: Formats a value of the y axis.
+        from_zero: Whether the y axis begins at zero, and reaches at least one.
+        width: The width at which text has its nominal size.
     """
     points = [point for line in lines for point in line.points]
     if not points:

@@ -1,4 +1,4 @@
-"""Plain HTML elements with their meaning: headings, tables, fields, states with words."""
+"""Plain semantic HTML elements: headings, tables, fields, states in words."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def text(tag: str, content: str, classes: str = "", **attributes: Any) -> TextEl
 
 
 def link(content: str, href: str, classes: str = "", **attributes: Any) -> TextElement:
-    """Return a link; one that begins with a slash leads to a page of the dashboard."""
+    """Return a link; a path that starts with a slash is a page of the dashboard."""
     request = context.client.request if href.startswith("/") else None
     prefix = request.scope.get("root_path", "") if request is not None else ""
     return text("a", content, classes, href=f"{prefix}{href}", **attributes)
@@ -50,17 +50,17 @@ def button(content: str, act: Callable[[], Any], classes: str = "", **attributes
 
 
 def state(kind: str, words: str) -> TextElement:
-    """Return a state: a mark and words, and a colour beside them.
+    """Return a state: a mark, words and a colour.
 
     Args:
         kind: ``good``, ``bad``, ``warn`` or ``none``.
-        words: What it is.
+        words: The state.
     """
     return text("span", f"{_MARKS[kind]} {words}", f"state {kind}")
 
 
 def command(line: str) -> None:
-    """Show a command, with a button that copies it."""
+    """Draw a command with a button that copies it."""
     with element("div", "command"):
         text("code", line)
         copy = (
@@ -74,14 +74,14 @@ def command(line: str) -> None:
 
 @contextmanager
 def table(caption: str, headers: Sequence[str], *, hidden: bool = False) -> Iterator[None]:
-    """Open a table's body; on a narrow screen every row becomes a block of its own.
+    """Open a table's body; on a narrow screen every row becomes a block.
 
-    Roles are given in full, since a table that is drawn as blocks loses its own.
+    Roles are explicit, since a table that is displayed as blocks loses its own.
 
     Args:
-        caption: What the table is of.
-        headers: The headers of its columns.
-        hidden: Whether the caption is for screen readers alone.
+        caption: The caption.
+        headers: The column headers.
+        hidden: Whether only screen readers get the caption.
     """
     with element("table", role="table"):
         text("caption", caption, "hidden" if hidden else "")
@@ -101,10 +101,10 @@ def cell(header: str, content: str | None = None, classes: str = "", *, first: b
     """Return a cell.
 
     Args:
-        header: The header of its column, shown beside it on a narrow screen.
-        content: Its text; None for a cell that is filled by others.
+        header: The header of its column, shown next to it on a narrow screen.
+        content: Its text; None for a cell that the caller fills.
         classes: Its classes.
-        first: Whether it is what the row is called.
+        first: Whether it is the header of its row.
     """
     tag = "th" if first else "td"
     about = {"role": "rowheader" if first else "cell", "data-label": header}
@@ -118,13 +118,13 @@ def cell(header: str, content: str | None = None, classes: str = "", *, first: b
 def choice(
     label: str, options: Mapping[str, str], chosen: str, act: Callable[[str], Any], *, name: str
 ) -> None:
-    """Show a field with a list to choose from.
+    """Draw a field with a list to choose from.
 
     Args:
-        label: What is chosen.
-        options: What is shown, by value.
-        chosen: The value chosen at first.
-        act: Told the value, once another is chosen.
+        label: The label.
+        options: The labels by value.
+        chosen: The value selected at first.
+        act: Called with the value when another is selected.
         name: The field's name.
     """
     with element("div", "field"):
@@ -140,7 +140,7 @@ def choice(
 def radios(
     legend: str, options: Mapping[str, str], chosen: str, act: Callable[[str], Any], *, name: str
 ) -> None:
-    """Show a group of buttons of which one is chosen; the arguments are those of `choice`."""
+    """Draw a group of radio buttons; the arguments are those of `choice`."""
     with element("fieldset", "field"):
         text("legend", legend)
         for value, shown in options.items():

@@ -1,9 +1,9 @@
-"""What Triton counts, as rates: parsed from its Prometheus page, or from its statistics by gRPC.
+"""Rates from Triton's counters: of its Prometheus page, or of its statistics by gRPC.
 
 Triton's counters are sums since the server started (``docs/user_guide/metrics.md`` of
 triton-inference-server/server): requests, rows ("inferences"), executions, and microseconds spent.
-A rate is the difference of two readings. Percentiles are there only where the server was started
-with ``--metrics-config summary_latencies=true``.
+A rate is the difference of two readings. Percentiles are present if the server was started with
+``--metrics-config summary_latencies=true``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from triton_client import ModelStatistics
 
-__all__ = ["Counters", "Key", "Rates", "Reading", "counters_of_page", "counters_of_statistics",
-           "rates", "total"]  # fmt: skip
+__all__ = ["Counters", "Key", "Rates", "rates", "read_metrics_page", "read_statistics"]
 
 Key = tuple[str, str]
 """A model and its version."""
@@ -32,18 +31,18 @@ _MICRO, _NANO = 1e-6, 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What a server has counted of one version since it was started.
+    """What a server has counted for one version since it started.
 
     Attributes:
         requests: Requests that were answered.
         failures: Requests that failed.
         rows: Rows that were computed.
-        executions: How often the model ran, which is seldom where requests are batched.
+        executions: How often the model ran; less than requests where these are batched.
         total: Seconds of all answered requests, from their arrival to their answer.
-        queue: Seconds of them spent waiting.
+        queue: Seconds of them spent in the queue.
         compute: Seconds of them spent in the model and its inputs and outputs.
-        waiting: Requests that wait now; None where the server does not say.
-        quantiles: Seconds below which a part of the latest requests were answered, by that part.
+        pending: Requests in the queue now; None where the server does not report it.
+        quantiles: Latency in seconds by quantile.
     """
 
     requests: float = 0.0
@@ -53,26 +52,13 @@ class Counters:
     total: float = 0.0
     queue: float = 0.0
     compute: float = 0.0
-    waiting: float | None = None
+    pending: float | None = None
     quantiles: Mapping[float, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """The counters of all versions at one moment.
-
-    Attributes:
-        at: Seconds on a monotonic clock.
-        models: By model and version.
-    """
-
-    at: float
-    models: Mapping[Key, Counters]
-
-
-@dataclass(frozen=True, slots=True)
 class Rates:
-    """What happened between two readings; times in seconds, None where nothing was answered."""
+    """Rates between two readings; times in seconds, None without any response."""
 
     requests: float
     failures: float
@@ -80,15 +66,13 @@ class Rates:
     queue: float | None
     compute: float | None
     batch: float | None
-    waiting: float | None
-    quantiles: Mapping[float, float]
 
 
-def counters_of_page(page: str) -> dict[Key, Counters]:
+def read_metrics_page(page: str) -> dict[Key, Counters]:
     """Read Triton's Prometheus page.
 
     Raises:
-        ValueError: It is no such page.
+        ValueError: The page cannot be parsed.
     """
     sums: dict[Key, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     quantiles: dict[Key, dict[float, float]] = defaultdict(dict)
@@ -103,10 +87,10 @@ def counters_of_page(page: str) -> dict[Key, Counters]:
                 sums[key][sample.name.removesuffix("_total")] += sample.value
             elif sample.name == "nv_inference_request_summary_us" and sample.value >= 0:
                 quantiles[key][float(labels["quantile"])] = sample.value * _MICRO
-    return {key: _of_page(found, quantiles[key]) for key, found in sums.items()}
+    return {key: _counters(found, quantiles[key]) for key, found in sums.items()}
 
 
-def _of_page(found: Mapping[str, float], quantiles: Mapping[float, float]) -> Counters:
+def _counters(found: Mapping[str, float], quantiles: Mapping[float, float]) -> Counters:
     def seconds(what: str) -> float:
         return found.get(f"nv_inference_{what}_duration_us", 0.0) * _MICRO
 
@@ -118,12 +102,12 @@ def _of_page(found: Mapping[str, float], quantiles: Mapping[float, float]) -> Co
         total=seconds("request"),
         queue=seconds("queue"),
         compute=sum(map(seconds, _COMPUTE)),
-        waiting=found.get("nv_inference_pending_request_count"),
+        pending=found.get("nv_inference_pending_request_count"),
         quantiles={part: value for part, value in sorted(quantiles.items()) if not isnan(value)},
     )
 
 
-def counters_of_statistics(statistics: Iterable[ModelStatistics]) -> dict[Key, Counters]:
+def read_statistics(statistics: Iterable[ModelStatistics]) -> dict[Key, Counters]:
     """Read the ``ModelStatistics`` that `triton_client` returns."""
     counters = {}
     for entry in statistics:
@@ -140,42 +124,35 @@ def counters_of_statistics(statistics: Iterable[ModelStatistics]) -> dict[Key, C
     return counters
 
 
-def rates(before: Reading, now: Reading) -> dict[Key, Rates]:
-    """Return what happened between two readings, by model and version.
+def rates(
+    before: Mapping[Key, Counters], now: Mapping[Key, Counters], seconds: float
+) -> dict[Key, Rates]:
+    """Return the rates between two readings, by model and version.
 
-    A counter that went back is that of a server that was started anew: it counts from zero. The
-    first reading of a version says nothing yet of its rates.
+    A counter that went back means that the server was restarted and counts from zero. The first
+    reading of a version gives no rates yet.
     """
-    seconds = now.at - before.at
     if seconds <= 0:
         return {}
     return {
-        key: _rates(before.models.get(key, counters), counters, seconds)
-        for key, counters in now.models.items()
+        key: _rates(before.get(key, counters), counters, seconds) for key, counters in now.items()
     }
 
 
 def _rates(before: Counters, now: Counters, seconds: float) -> Rates:
     if now.requests < before.requests or now.failures < before.failures:
         before = Counters()
-    answered = now.requests - before.requests
+    requests = now.requests - before.requests
     executions = now.executions - before.executions
 
-    def each(spent: float, count: float) -> float | None:
-        return spent / count if count > 0 else None
+    def mean(total: float, count: float) -> float | None:
+        return total / count if count > 0 else None
 
     return Rates(
-        requests=answered / seconds,
+        requests=requests / seconds,
         failures=(now.failures - before.failures) / seconds,
-        latency=each(now.total - before.total, answered),
-        queue=each(now.queue - before.queue, answered),
-        compute=each(now.compute - before.compute, answered),
-        batch=each(now.rows - before.rows, executions),
-        waiting=now.waiting,
-        quantiles=now.quantiles,
+        latency=mean(now.total - before.total, requests),
+        queue=mean(now.queue - before.queue, requests),
+        compute=mean(now.compute - before.compute, requests),
+        batch=mean(now.rows - before.rows, executions),
     )
-
-
-def total(found: Mapping[Key, Rates]) -> float:
-    """Return the requests a second of all versions together."""
-    return sum(entry.requests for entry in found.values())

@@ -1,4 +1,4 @@
-"""The ladder of every model: what each alias names, since when, how proven, and what drifts."""
+"""The page *Registry*: the aliases of every model, their evidence and their problems."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from nicegui import ui
 from exporter.errors import StlabError
 from exporter.names import ALIAS_ORDER
 from stlab_dashboard.elements import button, cell, command, element, link, row, state, table, text
-from stlab_dashboard.layout import frame, notice
+from stlab_dashboard.layout import notice
 
 if TYPE_CHECKING:
-    from exporter.commands.status.drift import Drift
     from exporter.commands.status.result import AliasState, ModelState, StatusResult
-    from stlab_dashboard.settings import Settings
-    from stlab_dashboard.sources import Sources
+    from stlab_dashboard.registry_reader import RegistryReader
 
 __all__ = ["registry_page", "report_page"]
 
@@ -25,78 +23,76 @@ _COLUMNS = ("Alias", "Version", "Bundle", "Margin", "When", "By", "Served", "Sta
 _REFRESH_SECONDS = 30.0
 
 
-async def registry_page(settings: Settings, sources: Sources) -> None:
-    """Show the page; it looks again every half minute, and draws what has changed."""
-    with frame(settings, "Registry", "/"):
-        with element("div", "bar"):
-            said = text("p", "Looking …", "quiet", role="status")
-            button("Look again", lambda: look(anew=True))
-        shown = element("div")
+async def registry_page(registry: RegistryReader) -> None:
+    """Draw the page; it refreshes every half minute, and draws again what has changed."""
+    with element("div", "bar"):
+        updated = text("p", "Loading …", "quiet", role="status")
+        button("Refresh", lambda: update(refresh=True))
+    content = element("div")
     drawn: StatusResult | None = None
 
-    async def look(*, anew: bool = False) -> None:
+    async def update(*, refresh: bool = False) -> None:
         nonlocal drawn
-        found = await sources.status(anew=anew)
-        said.text = f"Looked at {datetime.now(UTC):%H:%M:%S} UTC."
-        if found != drawn:
-            drawn = found
-            shown.clear()
-            with shown:
-                _draw(found)
+        result = await registry.status(refresh=refresh)
+        updated.text = f"Updated at {datetime.now(UTC):%H:%M:%S} UTC."
+        if result != drawn:
+            drawn = result
+            content.clear()
+            with content:
+                _draw(result)
 
-    await look()
-    ui.timer(_REFRESH_SECONDS, look, immediate=False)
-
-
-async def report_page(settings: Settings, sources: Sources, model: str, alias: str) -> None:
-    """Show the parity report of what an alias names."""
-    with frame(settings, f"Report of {model}, {alias}", "/"):
-        try:
-            named = await sources.alias(model, alias)
-            await sources.report(model, named)
-        except StlabError as error:
-            notice(error.as_dict(), "There is no report to show")
-            link("Back to the registry", "/")
-            return
-        with element("p", "links"):
-            link("Back to the registry", "/")
-            link("Try this version", _try(model, alias))
-            link("The report alone", _report(model, alias) + ".html")
-        element(
-            "iframe",
-            "report",
-            src=_report(model, alias) + ".html",
-            title=f"Parity report of {model}, version {named.version}",
-            sandbox="allow-same-origin",  # no script, no form
-        )
+    await update()
+    ui.timer(_REFRESH_SECONDS, update, immediate=False)
 
 
-def _draw(found: StatusResult) -> None:
-    if found.error is not None:
-        notice(found.error)
-    for model in found.models:
+async def report_page(registry: RegistryReader, model: str, alias: str) -> None:
+    """Draw the parity report of the version that an alias points to."""
+    try:
+        named = await registry.alias(model, alias)
+        await registry.report(model, named)
+    except StlabError as error:
+        notice(error.as_dict(), "The report is missing")
+        link("Back to the registry", "/")
+        return
+    with element("p", "links"):
+        link("Back to the registry", "/")
+        link("Try this version", _try(model, alias))
+        link("Only the report", _report(model, alias) + ".html")
+    element(
+        "iframe",
+        "report",
+        src=_report(model, alias) + ".html",
+        title=f"Parity report of {model}, version {named.version}",
+        sandbox="allow-same-origin",  # no script, no form
+    )
+
+
+def _draw(result: StatusResult) -> None:
+    if result.error is not None:
+        notice(result.error, "The registry's state cannot be read")
+    for model in result.models:
         _draw_model(model)
-    if not found.models and found.error is None:
-        text("p", "No model was exported yet. The first one: stlab-export MODEL --alias dev")
+    if not result.models and result.error is None:
+        text("p", "No model is exported yet. Export one: stlab-export MODEL --alias dev")
 
 
 def _draw_model(model: ModelState) -> None:
-    number = len(model.drifts)
+    problems = tuple(dict.fromkeys(model.drifts))
     with element("section", "model", aria_label=f"Model {model.model}"):
         with element("div", "bar"):
             text("h2", model.model)
-            if number:
-                state("bad", f"{number} {'thing' if number == 1 else 'things'} to mend")
+            if problems:
+                state("bad", f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}")
             else:
-                state("good", "as it should be")
-        named = {entry.alias: entry for entry in model.aliases}
-        with table(f"What the aliases of {model.model} name", _COLUMNS, hidden=True):
+                state("good", "no problems")
+        aliases = {entry.alias: entry for entry in model.aliases}
+        with table(f"Aliases of {model.model}", _COLUMNS, hidden=True):
             for alias in ALIAS_ORDER:
-                _draw_alias(model.model, alias, named.get(alias))
-        if number:
-            text("h3", "To mend")
+                _draw_alias(model.model, alias, aliases.get(alias))
+        if problems:
+            text("h3", "How to fix it")
             with element("ul", "drift"):
-                for drift in _once(model.drifts):
+                for drift in problems:
                     with element("li"):
                         text("p", f"✗ {drift.message[:1].upper()}{drift.message[1:]}.", "bad")
                         command(drift.fix)
@@ -107,7 +103,7 @@ def _draw_alias(model: str, alias: str, named: AliasState | None) -> None:
         with row("empty"):
             cell("Alias", alias, first=True)
             with cell("Version", classes="rest").props(f"colspan={len(_COLUMNS) - 1}"):
-                text("span", "names nothing")
+                text("span", "not set")
         return
     record = named.record
     with row("drifted" if named.drift else ""):
@@ -122,13 +118,13 @@ def _draw_alias(model: str, alias: str, named: AliasState | None) -> None:
         with cell("When"):
             _draw_time(record.at if record else "")
         with cell("By"):
-            _draw_mover(record.by if record else "")
+            _draw_triggered_by(record.by if record else "")
         cell("Served", _served(named))
         with cell("State"):
             if named.drift:
                 state("bad", "drift")
             else:
-                state("good", "in order")
+                state("good", "ok")
         with cell("Evidence", classes="links"):
             if record is not None:
                 about = f"{model}, {alias}, version {named.version}"
@@ -147,32 +143,24 @@ def _draw_time(at: str) -> None:
     text("time", f"{when:%Y-%m-%d %H:%M} UTC", datetime=at)
 
 
-def _draw_mover(by: str) -> None:
-    """Show who moved an alias; a pipeline's address is a link."""
+def _draw_triggered_by(by: str) -> None:
+    """Draw what moved an alias; a pipeline's address is a link."""
     if by.startswith(("https://", "http://")):
         link("pipeline", by, rel="noopener noreferrer", title=by)
     else:
-        text("span", {"manual": "by hand"}.get(by, by) or "—")
+        text("span", by or "—")
 
 
 def _served(named: AliasState) -> str:
-    """Say where a version is served, in a few words."""
+    """Return in a few words where a version is served."""
     if named.elsewhere:
         return "in another repository"
     ready = list(named.servers.values())
-    silent = ready.count(None)
-    if ready and silent == len(ready):
+    if all(state is None for state in ready):  # no server, or none that answers
         return "in the config" if named.in_config else "no"
-    if not ready:
-        return "in the config" if named.in_config else "no"
-    yes = ready.count(True)
     if len(ready) == 1:
-        return "yes" if yes else "no"
-    return f"on {yes} of {len(ready)} servers"
-
-
-def _once(drifts: tuple[Drift, ...]) -> tuple[Drift, ...]:
-    return tuple(dict.fromkeys(drifts))
+        return "yes" if ready[0] else "no"
+    return f"on {ready.count(True)} of {len(ready)} servers"
 
 
 def _report(model: str, alias: str) -> str:

@@ -1,4 +1,4 @@
-"""What the dashboard is told by its environment, with the names that every part of stlab uses."""
+"""The dashboard's settings, from environment variables that all of stlab shares."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Settings(BaseSettings):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The hosts to answer for: those that are named, localhost and its own address."""
+        """The accepted hosts: those in the setting, localhost and its own address."""
         return known_hosts(self.allowed_hosts, self.host)
 
     @property

@@ -33,7 +33,7 @@ PIPELINE = "https://ci.example/stlab/118"
 
 @dataclass(frozen=True)
 class World:
-    """Everything that the dashboard looks at."""
+    """Everything that the dashboard shows."""
 
     lab: Lab
     server: TritonServer
@@ -69,7 +69,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(scope="package")
 def world(lab: Lab) -> Iterator[World]:
-    """`double` on every rung; `income`, as the demo's; `crooked`, whose alias was moved by hand."""
+    """`double` with three aliases; `income`, as the demo's; `crooked`, whose alias has drifted."""
     runtime = ensure_runtime(release(DEFAULT_RELEASE))
     environment = pytest.MonkeyPatch()
     environment.delenv("CI", raising=False)
@@ -105,7 +105,7 @@ def world(lab: Lab) -> Iterator[World]:
 
 @pytest.fixture(scope="package")
 def shown(world: World) -> Iterator[Dashboard]:
-    """The dashboard of all that."""
+    """The dashboard of that world."""
     with dashboard(
         world.lab.folder,
         MLFLOW_TRACKING_URI=world.lab.uri,
@@ -119,9 +119,9 @@ def shown(world: World) -> Iterator[Dashboard]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium; there is no test of a page without one.
+    """A headless Chromium.
 
-    Playwright keeps an event loop running, beside which no other test could start one of its own.
+    Playwright keeps an event loop running, and no other test could start one meanwhile.
     """
     named = os.environ.get("STLAB_CHROMIUM", "")
     path = named or next(filter(None, map(shutil.which, BROWSERS)), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -29,14 +28,24 @@ class Dashboard:
 
 
 @contextmanager
-def dashboard(folder: Path, **settings: str) -> Iterator[Dashboard]:
-    """Run the command until the block ends; it answers when the block begins."""
+def dashboard(
+    folder: Path, *, plugins: str = "", errors: int = 0, **settings: str
+) -> Iterator[Dashboard]:
+    """Run the command until the block ends; it answers when the block begins.
+
+    Args:
+        folder: Where it runs.
+        plugins: A folder with an installed distribution.
+        errors: The tracebacks that its log has at the end.
+        settings: Its environment.
+    """
     port = free_port()
     log = folder / f"dashboard-{port}.log"
     given = {"STLAB_DASHBOARD_PORT": str(port), "STLAB_DASHBOARD_REFRESH_SECONDS": "0.5",
              "STLAB_DASHBOARD_CACHE_SECONDS": "1", **settings}  # fmt: skip
     log.touch()
-    main = "from stlab_dashboard.__main__ import main; raise SystemExit(main())"
+    path = f"import sys; sys.path.insert(0, {plugins!r}); " if plugins else ""
+    main = f"{path}from stlab_dashboard.__main__ import main; raise SystemExit(main())"
     process = Forked([], cwd=folder, env=environment(**given), code=main, log=log)
     running = Dashboard(f"http://127.0.0.1:{port}", log)
     try:
@@ -46,14 +55,12 @@ def dashboard(folder: Path, **settings: str) -> Iterator[Dashboard]:
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.05)
         yield running
-        assert "Traceback" not in log.read_text(), log.read_text()
-    finally:
         process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        assert process.wait(timeout=15) == 0
+        assert log.read_text().count("Traceback") == errors, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _live(url: str) -> bool:

@@ -15,11 +15,12 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from exporter.commands.status.command import StatusRequest, status
+from stlab_dashboard.inference import SERVERS
 from tests.integration.exporter.models import ROWS
 from triton_client import TritonClient
 
 from .conftest import PIPELINE, World
-from .dashboards import Dashboard
+from .dashboards import Dashboard, dashboard
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(120)]
 
@@ -39,12 +40,12 @@ def values(page: Page) -> object:
     return json.loads(page.locator("details pre").inner_text())
 
 
-def ask(page: Page) -> None:
-    page.get_by_role("button", name="Ask").click()
-    expect(page.get_by_role("status").filter(has_text="nswer")).to_be_visible()
+def send(page: Page) -> None:
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("status").filter(has_text="Done.")).to_be_visible()
 
 
-def test_the_ladder_is_that_of_stlab_status(page: Page, shown: Dashboard, world: World) -> None:
+def test_the_aliases_are_those_of_stlab_status(page: Page, shown: Dashboard, world: World) -> None:
     request = StatusRequest(
         "double", repository=str(world.lab.folder / "repository"), tracking_uri=world.lab.uri
     )
@@ -60,16 +61,16 @@ def test_the_ladder_is_that_of_stlab_status(page: Page, shown: Dashboard, world:
         assert bundle == state.record.bundle[:12]
         assert margin == f"{state.margin:.3g}"
         assert when == f"{state.record.at[:16].replace('T', ' ')} UTC"
-        assert by == ("pipeline" if state.alias == "prod" else "by hand")
-        assert (served, judged) == ("yes", "✓ in order")
+        assert by == ("pipeline" if state.alias == "prod" else "manual")
+        assert (served, judged) == ("yes", "✓ ok")
         assert "Report" in evidence
     assert [state.alias for state in model.aliases] == ["dev", "staging", "prod"]
-    expect(row(page, "double", "archived")).to_contain_text("names nothing")
+    expect(row(page, "double", "archived")).to_contain_text("not set")
     pipeline = row(page, "double", "prod").get_by_role("link", name="pipeline")
     expect(pipeline).to_have_attribute("href", PIPELINE)
 
 
-def test_drift_is_red_and_says_what_mends_it(page: Page, shown: Dashboard, world: World) -> None:
+def test_a_problem_is_red_and_has_a_fix(page: Page, shown: Dashboard, world: World) -> None:
     request = StatusRequest(
         "crooked",
         repository=str(world.lab.folder / "repository"),
@@ -80,7 +81,7 @@ def test_drift_is_red_and_says_what_mends_it(page: Page, shown: Dashboard, world
     assert model.drifts
     page.goto(shown.url)
     section = page.get_by_role("region", name="Model crooked")
-    expect(section).to_contain_text("to mend")
+    expect(section).to_contain_text(f"{len(set(model.drifts))} problems")
     for drift in model.drifts:
         expect(section.get_by_text(drift.message[1:])).to_be_visible()
         expect(section.locator("code", has_text=drift.fix).first).to_be_visible()
@@ -90,19 +91,17 @@ def test_drift_is_red_and_says_what_mends_it(page: Page, shown: Dashboard, world
     expect(row(page, "crooked", "staging")).to_contain_text("✗ drift")
 
 
-def test_what_changes_is_seen_when_looked_at_again(
-    page: Page, shown: Dashboard, world: World
-) -> None:
+def test_refresh_shows_what_has_changed(page: Page, shown: Dashboard, world: World) -> None:
     page.goto(shown.url)
-    expect(row(page, "double", "archived")).to_contain_text("names nothing")
+    expect(row(page, "double", "archived")).to_contain_text("not set")
     world.lab.client.set_registered_model_alias("double", "archived", "2")
     try:
-        page.get_by_role("button", name="Look again").click()
+        page.get_by_role("button", name="Refresh").click()
         expect(row(page, "double", "archived")).to_contain_text("✗ drift")
     finally:
         world.lab.client.delete_registered_model_alias("double", "archived")
-    page.get_by_role("button", name="Look again").click()
-    expect(row(page, "double", "archived")).to_contain_text("names nothing")
+    page.get_by_role("button", name="Refresh").click()
+    expect(row(page, "double", "archived")).to_contain_text("not set")
 
 
 def test_a_journey_from_the_registry_to_the_registrys_numbers(page: Page, shown: Dashboard) -> None:
@@ -114,13 +113,13 @@ def test_a_journey_from_the_registry_to_the_registrys_numbers(page: Page, shown:
     expect(report.get_by_text("Proven.")).to_be_visible()
     page.get_by_role("link", name="Try this version").click()
     expect(page.get_by_label("Model")).to_have_value("double:staging")
-    for way in ("the service", "Triton"):
-        page.get_by_label(f"{way} (").check()
-        ask(page)
-        answer = page.get_by_role("region", name="The answer")
-        expect(answer).to_contain_text(f"answered by version 1 through {way}")
-        expect(answer).to_contain_text(re.compile(r"\d+\.\d ms there and back"))
-        expect(answer).to_contain_text("✓ equals the registered model's answer")
+    for server in SERVERS.values():
+        page.get_by_label(server).check()
+        send(page)
+        response = page.get_by_role("region", name="Response")
+        expect(response).to_contain_text(re.compile(r"\d+\.\d ms round trip"))
+        expect(response).to_contain_text(f"{server}, version 1")
+        expect(response).to_contain_text("✓ equals the registered model's outputs")
         np.testing.assert_allclose(values(page), 2.0 * ROWS, rtol=1e-6)
 
 
@@ -128,62 +127,58 @@ def test_another_version_is_not_compared(page: Page, shown: Dashboard) -> None:
     """The service answers for `staging`, whatever is chosen here."""
     page.goto(f"{shown.url}/try?model=double&alias=dev")
     expect(page.get_by_label("Model")).to_have_value("double:dev")
-    ask(page)
-    answer = page.get_by_role("region", name="The answer")
-    expect(answer).to_contain_text("the service answers with version 1, and 'dev' names version 2")
+    send(page)
+    response = page.get_by_role("region", name="Response")
+    expect(response).to_contain_text("serves version 1, and 'dev' points to version 2")
     page.get_by_label("Triton (").check()
-    ask(page)
-    expect(answer).to_contain_text("✓ equals the registered model's answer")
+    send(page)
+    expect(response).to_contain_text("✓ equals the registered model's outputs")
     np.testing.assert_allclose(values(page), 3.0 * ROWS, rtol=1e-6)
 
 
-@pytest.mark.parametrize("suffix", ["npz", "json"])
-def test_a_file_of_ones_own(page: Page, shown: Dashboard, tmp_path: Path, suffix: str) -> None:
+def test_an_uploaded_file(page: Page, shown: Dashboard, tmp_path: Path) -> None:
     mine = np.arange(12, dtype=np.float32).reshape(2, 6)
-    file = tmp_path / f"mine.{suffix}"
-    if suffix == "npz":
-        np.savez(file, x=mine)
-    else:
-        file.write_text(json.dumps({"x": mine.tolist()}))
+    np.savez(tmp_path / "mine.npz", x=mine)
+    (tmp_path / "mine.json").write_text(json.dumps({"x": mine.tolist()}))
     page.goto(f"{shown.url}/try?model=double&alias=staging")
-    page.get_by_label("a file of yours").check()
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Choose a file").click()
-    chooser.value.set_files(file)
-    expect(page.get_by_text(f"mine.{suffix},")).to_be_visible()
-    for way in ("the service", "Triton"):
-        page.get_by_label(f"{way} (").check()
-        ask(page)
-        expect(page.get_by_role("region", name="The answer")).to_contain_text(f"through {way}")
-        np.testing.assert_array_equal(values(page), 2.0 * mine)
+    page.get_by_label("a file").check()
+    for file in (tmp_path / "mine.npz", tmp_path / "mine.json"):
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="Choose a file").click()
+        chooser.value.set_files(file)
+        expect(page.get_by_text(f"{file.name},")).to_be_visible()
+        for server in SERVERS.values():
+            page.get_by_label(server).check()
+            send(page)
+            expect(page.get_by_role("region", name="Response")).to_contain_text(server)
+            np.testing.assert_array_equal(values(page), 2.0 * mine)
 
 
-def test_inputs_that_do_not_fit_are_refused_by_name(
-    page: Page, shown: Dashboard, tmp_path: Path
-) -> None:
+def test_inputs_that_do_not_fit_are_named(page: Page, shown: Dashboard, tmp_path: Path) -> None:
     file = tmp_path / "wrong.json"
     file.write_text('{"y": [[1, 2]]}')
     page.goto(f"{shown.url}/try?model=double&alias=staging")
-    page.get_by_label("a file of yours").check()
-    ask(page)
-    expect(page.get_by_role("alert")).to_contain_text("There is no file yet")
+    page.get_by_label("a file").check()
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("alert")).to_contain_text("No file is chosen")
     page.locator("input[type=file]").set_input_files(file)
     expect(page.get_by_text("wrong.json,")).to_be_visible()
-    for way, name in (("the service", "/inputs/x: Field required"), ("Triton", "'y'")):
-        page.get_by_label(f"{way} (").check()
-        ask(page)
+    for server, name in (("the service", "/inputs/x: Field required"), ("Triton", "'y'")):
+        page.get_by_label(f"{server} (").check()
+        page.get_by_role("button", name="Send").click()
         expect(page.get_by_role("alert")).to_contain_text(name)
 
 
-def test_the_demos_forecasts_by_state(page: Page, shown: Dashboard) -> None:
-    page.goto(f"{shown.url}/try?model=income&alias=staging")
-    page.get_by_label("the years that the demo's model was not fitted on").check()
-    ask(page)
+def test_the_demos_page_is_a_plugin(page: Page, shown: Dashboard) -> None:
+    page.goto(shown.url)
+    page.get_by_role("link", name="Incomes").click()
+    expect(page.get_by_role("heading", name="Incomes", level=1)).to_be_visible()
+    page.get_by_role("button", name="Forecast").click()
     drawn = page.get_by_role("img", name=re.compile("income per head"))
     expect(drawn).to_have_count(6)
     expect(page.get_by_role("img", name=re.compile("^California"))).to_be_visible()
     # The model repeats the last value: the demo's own table has its mean error over all states.
-    expect(page.get_by_role("region", name="The answer")).to_contain_text("48 states is 7.1 %")
+    expect(page.get_by_role("region", name="Forecasts")).to_contain_text("48 states is 7.1 %")
     page.get_by_text("Choose states").click()
     page.get_by_role("checkbox", name="Ohio").check()
     expect(drawn).to_have_count(7)
@@ -191,9 +186,25 @@ def test_the_demos_forecasts_by_state(page: Page, shown: Dashboard) -> None:
     expect(page.get_by_role("img", name=re.compile("^California"))).to_have_count(0)
 
 
+def test_a_page_plugin_that_fails_is_a_notice_on_its_page(page: Page, tmp_path: Path) -> None:
+    plugin = "class Page:\n path, title = '/broken', 'Broken'\n async def draw(self, _): 1 / 0\n"
+    (tmp_path / "toyshop_page.py").write_text(plugin)
+    info = tmp_path / "toyshop-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toyshop\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[stlab_dashboard.pages]\ntoy = toyshop_page:Page\n")
+    with dashboard(tmp_path, errors=1, plugins=str(tmp_path)) as running:
+        page.goto(f"{running.url}/broken")
+        alert = page.get_by_role("alert")
+        expect(alert).to_contain_text("The page plug-in 'Broken' failed")
+        expect(alert).to_contain_text("ZeroDivisionError")
+        page.get_by_role("link", name="Registry").click()
+        expect(page.get_by_role("heading", name="Registry", level=1)).to_be_visible()
+
+
 @contextmanager
-def asking(url: str, model: str) -> Iterator[None]:
-    """Ask a model all the time, four at once."""
+def load(url: str, model: str) -> Iterator[None]:
+    """Run a model all the time, four requests at once."""
     over = threading.Event()
 
     def run() -> None:
@@ -220,7 +231,7 @@ def numbers(page: Page, model: str) -> list[str]:
 
 
 def numbers_once(page: Page, model: str, so: Callable[[float], bool]) -> list[str]:
-    """The same, once requests a second are so."""
+    """The same, once the request rate is so."""
     end = time.monotonic() + 30
     # A dash is what is not known yet.
     while not so(float((found := numbers(page, model))[0].replace("—", "nan"))):
@@ -233,7 +244,7 @@ def test_the_server_under_load_and_at_rest(page: Page, shown: Dashboard, world: 
     page.goto(f"{shown.url}/server")
     expect(page.get_by_role("status")).to_contain_text(f"at {world.server.grpc_url}")
     expect(page.get_by_role("status")).to_contain_text("its metrics page")
-    with asking(world.server.grpc_url, "double"):
+    with load(world.server.grpc_url, "double"):
         _, failed, latency, *parts, queue, compute, batch, _, so_far = numbers_once(
             page, "double 1", lambda requests: requests > 20
         )
@@ -244,6 +255,6 @@ def test_the_server_under_load_and_at_rest(page: Page, shown: Dashboard, world: 
         expect(page.get_by_role("columnheader", name=part, exact=True)).to_be_visible()
     assert float(batch) >= 2
     assert int(so_far.replace(",", "")) > 20
-    expect(page.get_by_role("img", name=re.compile("^Requests a second"))).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("^Requests per second"))).to_be_visible()
     _, _, latency, *_ = numbers_once(page, "double 1", lambda requests: requests == 0)
     assert latency == "—"

@@ -33,7 +33,8 @@ EXAMPLE = ForecastRequest.model_config["json_schema_extra"]["examples"][0]  # ty
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Stack.open(tmp_path_factory.mktemp("stack"), MLFLOW_MODEL_ALIAS="prod") as stack:
+    folder = tmp_path_factory.mktemp("stack")
+    with Stack.open(folder, MLFLOW_MODEL_NAME="income", MLFLOW_MODEL_ALIAS="prod") as stack:
         made = stack.run("buckets")
         assert made.returncode == 0, made.stderr
         stack.start("mlflow")

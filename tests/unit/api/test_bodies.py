@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from stlab_api.transforms import ModelInfo
+from stlab_api.plugins import ModelInfo
 from tests.unit.api.fakes import FakeBackend, Running, finished, model_spec, running
 from triton_client.types import TensorSpec
 
@@ -227,7 +227,7 @@ class Risk:
 
 
 def test_a_business_endpoint_has_the_same_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stlab_api.app.found_transforms", lambda _: [Risk()])
+    monkeypatch.setattr("stlab_api.app.load_endpoint_plugins", lambda _: [Risk()])
 
     def judged(body: bytes, **limits: Any) -> httpx.Response:
         return asked(body, JSON, Risk.path, **limits)

@@ -7,11 +7,9 @@ from tritonclient.grpc import service_pb2
 
 from stlab_dashboard.metrics import (
     Counters,
-    Reading,
-    counters_of_page,
-    counters_of_statistics,
     rates,
-    total,
+    read_metrics_page,
+    read_statistics,
 )
 
 PAGE = """\
@@ -55,11 +53,11 @@ KEY = ("income", "1")
 
 
 def test_a_page_as_triton_prints_it() -> None:
-    found = counters_of_page(PAGE)
+    found = read_metrics_page(PAGE)
     assert set(found) == {KEY}
     counters = found[KEY]
     assert (counters.requests, counters.failures, counters.rows) == (33, 3, 66)
-    assert (counters.executions, counters.waiting) == (11, 4)
+    assert (counters.executions, counters.pending) == (11, 4)
     assert counters.total == pytest.approx(0.109151)
     assert counters.queue == pytest.approx(0.000229)
     assert counters.compute == pytest.approx(0.10857)
@@ -67,23 +65,23 @@ def test_a_page_as_triton_prints_it() -> None:
 
 
 def test_percentiles_where_the_server_has_them() -> None:
-    quantiles = counters_of_page(PAGE + SUMMARY)[KEY].quantiles
+    quantiles = read_metrics_page(PAGE + SUMMARY)[KEY].quantiles
     assert list(quantiles) == [0.5, 0.99]  # in order, without what is no number
     assert quantiles[0.5] == pytest.approx(0.003)
 
 
 def test_a_page_of_no_model() -> None:
-    assert counters_of_page("# TYPE nv_cpu_utilization gauge\nnv_cpu_utilization 0.5\n") == {}
+    assert read_metrics_page("# TYPE nv_cpu_utilization gauge\nnv_cpu_utilization 0.5\n") == {}
 
 
-def test_what_is_no_page_is_refused() -> None:
+def test_another_page_is_rejected() -> None:
     with pytest.raises(ValueError, match=r".+"):
-        counters_of_page('<!doctype html><p class="x">hello</p>\n')
+        read_metrics_page('<!doctype html><p class="x">hello</p>\n')
 
 
-def test_names_are_read_as_they_are_quoted() -> None:
+def test_quoted_names() -> None:
     line = r'nv_inference_count{model="a\"b,c=}",version="2"} 5'
-    assert counters_of_page(f"{line}\n")['a"b,c=}', "2"].rows == 5
+    assert read_metrics_page(f"{line}\n")['a"b,c=}', "2"].rows == 5
 
 
 def test_statistics_by_grpc_are_the_same_counters() -> None:
@@ -96,55 +94,45 @@ def test_statistics_by_grpc_are_the_same_counters() -> None:
     spent.queue.ns = 229_000
     spent.compute_input.ns, spent.compute_infer.ns = 6_379_000, 98_536_000
     spent.compute_output.ns = 3_655_000
-    (found,) = counters_of_statistics([entry]).values()
-    page = counters_of_page(PAGE)[KEY]
+    (found,) = read_statistics([entry]).values()
+    page = read_metrics_page(PAGE)[KEY]
     for name in ("requests", "failures", "rows", "executions", "total", "queue", "compute"):
         assert getattr(found, name) == pytest.approx(getattr(page, name)), name
-    assert found.waiting is None
+    assert found.pending is None
 
 
 BEFORE = Counters(requests=100, failures=1, rows=100, executions=50, total=1.0, queue=0.1,
                   compute=0.8)  # fmt: skip
 NOW = Counters(requests=120, failures=2, rows=140, executions=60, total=1.5, queue=0.2,
-               compute=1.1, waiting=3)  # fmt: skip
+               compute=1.1, pending=3)  # fmt: skip
 
 
 def test_rates_are_the_difference_of_two_readings() -> None:
-    (rate,) = rates(Reading(10.0, {KEY: BEFORE}), Reading(12.0, {KEY: NOW})).values()
+    (rate,) = rates({KEY: BEFORE}, {KEY: NOW}, 2.0).values()
     assert rate.requests == pytest.approx(10.0)
     assert rate.failures == pytest.approx(0.5)
     assert rate.latency == pytest.approx(0.025)
     assert rate.queue == pytest.approx(0.005)
     assert rate.compute == pytest.approx(0.015)
     assert rate.batch == pytest.approx(4.0)
-    assert rate.waiting == 3
 
 
-def test_nothing_answered_has_no_latency() -> None:
-    (rate,) = rates(Reading(10.0, {KEY: NOW}), Reading(12.0, {KEY: NOW})).values()
+def test_without_responses_there_is_no_latency() -> None:
+    (rate,) = rates({KEY: NOW}, {KEY: NOW}, 2.0).values()
     assert rate.requests == 0
     assert rate.latency is None
     assert rate.batch is None
+    assert rates({KEY: BEFORE}, {KEY: NOW}, 0.0) == {}
 
 
-def test_a_server_that_was_started_anew_counts_from_zero() -> None:
+def test_a_restarted_server_counts_from_zero() -> None:
     again = Counters(requests=4, rows=4, executions=4, total=0.2)
-    (rate,) = rates(Reading(10.0, {KEY: BEFORE}), Reading(12.0, {KEY: again})).values()
+    (rate,) = rates({KEY: BEFORE}, {KEY: again}, 2.0).values()
     assert rate.requests == pytest.approx(2.0)
     assert rate.latency == pytest.approx(0.05)
 
 
-def test_a_version_seen_first_has_no_rate_yet() -> None:
-    """It may have answered for hours before anybody looked."""
-    (rate,) = rates(Reading(10.0, {}), Reading(12.0, {KEY: NOW})).values()
+def test_a_new_version_has_no_rate_yet() -> None:
+    """It may have answered for hours before the first reading."""
+    (rate,) = rates({}, {KEY: NOW}, 2.0).values()
     assert rate.requests == 0
-
-
-def test_two_readings_at_one_moment_tell_nothing() -> None:
-    assert rates(Reading(10.0, {KEY: BEFORE}), Reading(10.0, {KEY: NOW})) == {}
-
-
-def test_all_versions_together() -> None:
-    other = ("income", "2")
-    before = Reading(0.0, {KEY: BEFORE, other: BEFORE})
-    assert total(rates(before, Reading(2.0, {KEY: NOW, other: NOW}))) == pytest.approx(20.0)

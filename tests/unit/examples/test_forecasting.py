@@ -11,7 +11,7 @@ import pytest
 
 from examples.us_income.data import IncomePanel, load_panel
 from examples.us_income.forecasting import ForecastRequest, IncomeForecast
-from stlab_api.transforms import ModelInfo, found_transforms
+from stlab_api.plugins import ModelInfo, load_endpoint_plugins
 from tests.unit.api.fakes import FakeBackend, FakePredictor, Running, model_spec, running
 from triton_client.types import TensorSpec
 
@@ -53,8 +53,8 @@ def without(given: Incomes, state: str, *years: int) -> Incomes:
 
 
 def test_it_is_found_for_its_model_only() -> None:
-    assert [type(t) for t in found_transforms(("toy", "income"))] == [IncomeForecast]
-    assert found_transforms(("toy",)) == []
+    assert [type(t) for t in load_endpoint_plugins(("toy", "income"))] == [IncomeForecast]
+    assert load_endpoint_plugins(("toy",)) == []
 
 
 def test_a_history_is_in_the_order_of_the_model() -> None:

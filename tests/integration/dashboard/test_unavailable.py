@@ -1,4 +1,4 @@
-"""What the dashboard says when what it looks at is away, and that no secret is shown then."""
+"""The dashboard without registry, service or server: it says so, and shows no secret."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, triton_port: int) -> Iterato
 def test_every_page_says_so_and_shows_no_secret(page: Page, alone: Dashboard, path: str) -> None:
     page.goto(alone.url + path)
     said = page.get_by_role("status" if path == "/server" else "alert").locator("visible=true")
-    expected = "The server is away" if path == "/server" else "No MLflow registry answers"
+    expected = "The server does not answer" if path == "/server" else "No MLflow registry answers"
     expect(said.filter(has_text=expected).first).to_be_visible()
     assert SECRET not in page.content()
     assert SECRET not in alone.log.read_text()
@@ -55,7 +55,7 @@ def test_a_server_that_comes_and_goes(
 ) -> None:
     page.goto(f"{alone.url}/server")
     said = page.get_by_role("status")
-    expect(said).to_contain_text("The server is away")
+    expect(said).to_contain_text("The server does not answer")
     runtime = ensure_runtime(release(DEFAULT_RELEASE))
     with TritonServer.start(runtime, str(tmp_path), grpc_port=triton_port) as server:
         server.wait_live()
@@ -63,7 +63,7 @@ def test_a_server_that_comes_and_goes(
         # Its metrics page is elsewhere than the settings say.
         expect(said).to_contain_text("statistics by gRPC")
         expect(page.get_by_text("No model is loaded.")).to_be_visible()
-    expect(said).to_contain_text("The server is away")
+    expect(said).to_contain_text("The server does not answer")
 
 
 def test_the_service_alone_is_away(page: Page, lab: Lab, world: World) -> None:
@@ -76,10 +76,10 @@ def test_the_service_alone_is_away(page: Page, lab: Lab, world: World) -> None:
     ) as running:
         # The repository has no bundle; samples and report come from the registry.
         page.goto(f"{running.url}/try?model=double&alias=staging")
-        page.get_by_role("button", name="Ask").click()
-        expect(page.get_by_role("alert")).to_contain_text("The service does not answer at")
+        page.get_by_role("button", name="Send").click()
+        expect(page.get_by_role("alert")).to_contain_text("does not answer")
         page.get_by_label("Triton (").check()
-        page.get_by_role("button", name="Ask").click()
-        expect(page.get_by_text("✓ equals the registered model's answer")).to_be_visible()
+        page.get_by_role("button", name="Send").click()
+        expect(page.get_by_text("✓ equals the registered model's outputs")).to_be_visible()
         page.goto(f"{running.url}/report/double/staging.html")
         expect(page.get_by_text("Proven.")).to_be_visible()

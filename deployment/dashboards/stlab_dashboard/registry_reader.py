@@ -1,11 +1,16 @@
-"""What the registry and the repository say: status, samples and reports, by the exporter's code."""
+"""Reads status, samples and reports from the registry and the repository."""
 
 from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Condition
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from cachetools import TTLCache, cached
+from starlette.concurrency import run_in_threadpool
 
 from exporter.bundle import SAMPLES
 from exporter.commands.export.report import Report, write_html
@@ -17,7 +22,6 @@ from exporter.proven_bundle import BundleRef, fetch_proven, find_published
 from exporter.registry import Registry
 from exporter.repository import open_repository
 from exporter.triton.addresses import expand_addresses
-from stlab_dashboard.kept import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,14 +29,14 @@ if TYPE_CHECKING:
     from exporter.bundle import Bundle
     from exporter.commands.status.result import AliasState, StatusResult
     from exporter.interface import Tensor
-    from exporter.parity.reference_set import ReferenceSet
+    from exporter.parity.reference_set import ReferenceCase, ReferenceSet
     from stlab_dashboard.settings import Settings
 
-__all__ = ["Samples", "Sources"]
+__all__ = ["RegistryReader", "Samples"]
 
 T = TypeVar("T")
 
-# What a digest names never changes; it is forgotten for the memory that it takes.
+# A bundle never changes; the limit is for the memory that it takes.
 _BUNDLE_SECONDS = 600.0
 
 
@@ -41,36 +45,21 @@ class Samples:
     """The samples of one bundle.
 
     Attributes:
-        model: The registered model.
-        version: The version that they are of.
-        truth: The inputs with the registry model's answers, and the budgets.
+        references: The inputs with the registered model's outputs, and the tolerances.
         outputs: The outputs of the model.
     """
 
-    model: str
-    version: int
     references: ReferenceSet
     outputs: tuple[Tensor, ...]
 
     @property
-    def cases(self) -> tuple[str, ...]:
-        """The names of the samples."""
-        return tuple(answer.case.name for answer in self.references.cases)
-
-    def inputs(self, case: str) -> dict[str, Any]:
-        """Return the inputs of one sample by name, as arrays."""
-        return dict(self._answer(case).case.inputs)
-
-    def expected(self, case: str) -> dict[str, Any]:
-        """Return what the registry model answers to a sample, as arrays."""
-        return dict(self._answer(case).outputs)
-
-    def _answer(self, case: str) -> Any:
-        return next(answer for answer in self.references.cases if answer.case.name == case)
+    def cases(self) -> dict[str, ReferenceCase]:
+        """The samples by name."""
+        return {answer.case.name: answer for answer in self.references.cases}
 
 
-class Sources:
-    """Everything that is read of the registry and the repository, in threads, kept for seconds.
+class RegistryReader:
+    """Reads the registry and the repository in threads, and caches what it read for seconds.
 
     Args:
         settings: Where they are.
@@ -78,12 +67,23 @@ class Sources:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._status: Kept[StatusResult] = Kept(settings.cache_seconds)
-        self._samples: Kept[Samples] = Kept(_BUNDLE_SECONDS, most=4)
-        self._reports: Kept[str] = Kept(_BUNDLE_SECONDS)
+        # The condition lets visitors who come together wait for one read.
+        self._status: Any = cached(TTLCache(1, settings.cache_seconds), condition=Condition())(
+            status
+        )
+        self._samples: Any = cached(
+            TTLCache(4, _BUNDLE_SECONDS), key=_digest, condition=Condition()
+        )(partial(self._with_bundle, _read_samples))
+        self._report: Any = cached(
+            TTLCache(16, _BUNDLE_SECONDS), key=_digest, condition=Condition()
+        )(partial(self._with_bundle, _render_report))
 
-    async def status(self, *, anew: bool = False) -> StatusResult:
-        """Return what ``stlab status`` says; what could not be looked at is in it."""
+    async def status(self, *, refresh: bool = False) -> StatusResult:
+        """Return what ``stlab status`` reports; an error is in it.
+
+        Args:
+            refresh: Whether to read it even if a cached one is recent.
+        """
         settings = self._settings
         request = StatusRequest(
             repository=settings.repository,
@@ -91,13 +91,16 @@ class Sources:
             triton_urls=expand_addresses(settings.triton_urls),
             quick=settings.quick,
         )
-        return await self._status.get("status", lambda: status(request), anew=anew)
+        if refresh:
+            self._status.cache_clear()
+        result: StatusResult = await run_in_threadpool(self._status, request)
+        return result
 
     async def alias(self, model: str, alias: str) -> AliasState:
-        """Return what an alias of a model names.
+        """Return the state of an alias.
 
         Raises:
-            NotFoundError: It names nothing, or the registry does not answer.
+            NotFoundError: It is not set, or the registry does not answer.
         """
         result = await self.status()
         for entry in result.models:
@@ -106,41 +109,32 @@ class Sources:
                     return state
         if result.error is not None:
             raise NotFoundError(result.error["message"], hint=result.error["hint"])
-        raise NotFoundError(
-            f"'{alias}' of '{model}' names no version", hint="See the Registry page."
-        )
+        raise NotFoundError(f"'{alias}' of '{model}' is not set", hint="See the Registry page.")
 
     async def samples(self, model: str, state: AliasState) -> Samples:
-        """Return the samples of the bundle that an alias took.
+        """Return the samples of an alias's bundle.
 
         Raises:
-            StlabError: There is no proven bundle, or it cannot be read.
+            StlabError: There is no bundle with passed evidence, or it cannot be read.
         """
-
-        def read(bundle: Bundle) -> Samples:
-            references = load_samples(bundle.path / SAMPLES, Batching(bundle.max_batch_size))
-            return Samples(model, bundle.version, references, bundle.outputs)
-
-        recorded = _recorded(model, state)
-        return await self._samples.get(
-            recorded.sha256, lambda: self._with_bundle(model, state.version, recorded, read)
-        )
+        bundle = _recorded_bundle(model, state)
+        samples: Samples = await run_in_threadpool(self._samples, model, state.version, bundle)
+        return samples
 
     async def report(self, model: str, state: AliasState) -> str:
-        """Return the parity report of the bundle that an alias took, as a page.
+        """Return the parity report of an alias's bundle, as a page.
 
         Raises:
-            StlabError: There is no proven bundle, or it cannot be read.
+            StlabError: There is no bundle with passed evidence, or it cannot be read.
         """
-        recorded = _recorded(model, state)
-        return await self._reports.get(
-            recorded.sha256, lambda: self._with_bundle(model, state.version, recorded, _page)
-        )
+        bundle = _recorded_bundle(model, state)
+        page: str = await run_in_threadpool(self._report, model, state.version, bundle)
+        return page
 
     def _with_bundle(
-        self, model: str, version: int, recorded: BundleRef, read: Callable[[Bundle], T]
+        self, read: Callable[[Bundle], T], model: str, version: int, recorded: BundleRef
     ) -> T:
-        """Read the bundle where it lies whole: in the repository, else in the registry."""
+        """Read the bundle from the repository where its files are intact, else the registry."""
         try:
             repository = open_repository(self._settings.repository)
             published = find_published(repository, model, version, recorded)
@@ -153,18 +147,26 @@ class Sources:
             return read(fetch_proven(registry, model, version, recorded, Path(folder)).bundle)
 
 
-def _recorded(model: str, state: AliasState) -> BundleRef:
+def _digest(_model: str, _version: int, recorded: BundleRef) -> str:
+    return recorded.sha256
+
+
+def _recorded_bundle(model: str, state: AliasState) -> BundleRef:
     if state.record is None:
         raise ConflictError(
-            f"nothing says that version {state.version} of '{model}' was proven for "
-            f"'{state.alias}'",
+            f"version {state.version} of '{model}' has no passing evidence for '{state.alias}'",
             hint=next((drift.fix for drift in state.drift), ""),
             kind="evidence",
         )
     return BundleRef(state.record.bundle, state.record.uri)
 
 
-def _page(bundle: Bundle) -> str:
+def _read_samples(bundle: Bundle) -> Samples:
+    references = load_samples(bundle.path / SAMPLES, Batching(bundle.max_batch_size))
+    return Samples(references, bundle.outputs)
+
+
+def _render_report(bundle: Bundle) -> str:
     content = bundle.passed_report() or {}
     with tempfile.TemporaryDirectory(prefix="stlab-dashboard-") as folder:
         path = Path(folder, "report.html")
@@ -172,7 +174,7 @@ def _page(bundle: Bundle) -> str:
             write_html(Report(content), path)
         except Exception as error:  # a report of other fields than the template knows
             raise ValidationFailedError(
-                f"the report of version {bundle.version} cannot be shown: {error}",
+                f"the report of version {bundle.version} cannot be rendered: {error}",
                 hint="Export the version again with this release.",
                 kind="report",
             ) from error

@@ -98,8 +98,8 @@ def test_pages_of_other_sites_get_nothing_from_the_service(api: Service) -> None
 def test_the_dashboard_works_below_a_prefix(
     page: Page, bare: Dashboard, prefix: str, tmp_path: Path
 ) -> None:
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     failed: list[str] = []
     page.on("requestfailed", lambda request: failed.append(request.url))
     page.on("response", lambda answer: failed.append(answer.url) if answer.status > 399 else None)
@@ -117,15 +117,15 @@ def test_the_dashboard_works_below_a_prefix(
         expect(page.get_by_role("heading", name="Server", level=1)).to_be_visible()
         page.wait_for_function("window.socket && window.socket.connected")
         assert failed == []
-        assert all(url.startswith((f"{base}/", "data:")) for url in asked), asked
+        assert all(url.startswith((f"{base}/", "data:")) for url in requested), requested
 
 
 @pytest.mark.parametrize("prefix", ["", "/stripped", "/kept", "/named"])
 def test_the_documentation_works_below_a_prefix_and_without_internet(
     page: Page, api: Service, named_api: Service, prefix: str, tmp_path: Path
 ) -> None:
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     complaints: list[str] = []
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
     with http_nginx(named_api.port if prefix == "/named" else api.port, tmp_path) as proxy:
@@ -133,17 +133,17 @@ def test_the_documentation_works_below_a_prefix_and_without_internet(
         page.goto(f"{base}/docs")
         expect(page.get_by_text("/v1/models/toy/predict").first).to_be_visible()
         assert complaints == []
-        outside = [u for u in asked if not u.startswith((f"{base}/", "data:", "blob:"))]
+        outside = [u for u in requested if not u.startswith((f"{base}/", "data:", "blob:"))]
         assert outside == []
         with urllib.request.urlopen(f"{base}/openapi.json", timeout=60) as answer:
             document = json.load(answer)
         assert document.get("servers", [{"url": ""}])[0]["url"] == prefix
-        # What it offers to try is really asked there.
+        # "Try it out" sends its request there.
         page.get_by_role("button", name="get /v1/models/toy", exact=False).first.click()
         page.get_by_role("button", name="Try it out").first.click()
         page.get_by_role("button", name="Execute").first.click()
         expect(page.get_by_text("max_batch_size").first).to_be_visible()
-        assert f"{base}/v1/models/toy" in asked
+        assert f"{base}/v1/models/toy" in requested
 
 
 def test_a_report_is_linked_below_the_prefix(bare: Dashboard) -> None:
