@@ -1,180 +1,99 @@
-"""The OpenAPI document: fixed paths, and the requests of the models that answer right now."""
+"""The OpenAPI document, which shows the requests of the versions that answer at the moment."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stlab_api import __version__
-from stlab_api.problems import MEDIA_TYPE
-from stlab_api.routes import JSON, NPZ
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRouter
+from pydantic.json_schema import models_json_schema
+
+from stlab_api.problems import PROBLEM_SCHEMA, problem_responses
+from stlab_api.routes import (
+    JSON,
+    NPZ,
+    POST_PROBLEMS,
+    SCHEMA_REF,
+    ModelDescription,
+    Prediction,
+    json_body,
+)
 from stlab_api.schemas import to_lists
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pydantic import BaseModel
+    from fastapi import FastAPI
 
-    from stlab_api.service import Served, Service
-    from stlab_api.transforms import Transform
+    from stlab_api.service import LoadedModel, Service
+    from stlab_api.transforms import EndpointPlugin
 
-__all__ = ["document"]
+__all__ = ["SECURITY_SCHEMES", "document"]
 
-_REF = "#/components/schemas/{model}"
-# An example that fills screens helps nobody.
+SECURITY_SCHEMES = {
+    "keys": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "tokens": {"type": "http", "scheme": "bearer"},
+}
+# A larger example fills screens.
 _MOST_NUMBERS = 4096
-_PROBLEM = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string", "examples": ["urn:stlab:problem:invalid-input"]},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "request_id": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
-            },
-        },
-    },
-}
-_TENSORS = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "required": ["name", "datatype", "shape"],
-        "properties": {
-            "name": {"type": "string"},
-            "datatype": {"type": "string"},
-            "shape": {"type": "array", "items": {"type": "integer"}},
-        },
-    },
-}
-_INFO = {
-    "type": "object",
-    "required": ["name", "version", "alias"],
-    "properties": {
-        "name": {"type": "string"},
-        "version": {"type": "integer"},
-        "alias": {"type": "string"},
-    },
-}
-_MODEL = {
-    "type": "object",
-    "required": ["name", "alias", "version", "max_batch_size", "inputs", "outputs"],
-    "properties": {
-        **_INFO["properties"],  # type: ignore[dict-item]
-        "max_batch_size": {"type": "integer"},
-        "inputs": _TENSORS,
-        "outputs": _TENSORS,
-    },
-}
-_PREDICTION = {
-    "type": "object",
-    "required": ["model", "outputs"],
-    "properties": {"model": _INFO, "outputs": {"type": "object"}},
-}
 _NPZ = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in NPZ}
 
 
 def document(
-    service: Service, transforms: Sequence[Transform[Any, Any]], *, guarded: str
+    app: FastAPI, service: Service, plugins: Sequence[EndpointPlugin[Any, Any]], *, security: str
 ) -> dict[str, Any]:
-    """Return the document.
+    """Return the document: what the application's routes declare, and paths for each model.
 
     Args:
-        service: What answers now.
-        transforms: The plug-ins.
-        guarded: ``keys``, ``tokens``, or empty where everybody may ask.
+        app: The application.
+        service: The models that answer.
+        plugins: The plug-ins.
+        security: A name of `SECURITY_SCHEMES`; empty without authentication.
     """
-    schemas: dict[str, Any] = {"Problem": _PROBLEM}
-    paths: dict[str, Any] = {
-        "/health/live": {"get": _got("Whether the process runs", {"type": "object"})},
-        "/health/ready": {
-            "get": _got("Whether it should get requests", {"type": "object"}, problems=(503,))
-        },
-        "/metrics": {
-            "get": {
-                "summary": "Prometheus metrics",
-                "responses": {
-                    "200": {
-                        "description": "OK",
-                        "content": {"text/plain": {"schema": {"type": "string"}}},
-                    }
-                },
-            }
-        },
-    }
-    for name, served in sorted(service.models.items()):
-        paths[f"/v1/models/{name}"] = {
-            "get": _got(f"What '{name}' takes and gives", _MODEL, problems=(401, 503))
-        }
-        paths[f"/v1/models/{name}/predict"] = {"post": _predicted(name, served, schemas)}
-    for transform in transforms:
-        paths[transform.path] = {"post": _business(transform, schemas)}
-    whole: dict[str, Any] = {
-        "openapi": "3.1.0",
-        "info": {"title": "stlab models", "version": __version__},
-        "paths": paths,
-        "components": {"schemas": schemas},
-    }
-    if guarded:
-        scheme = (
-            {"type": "apiKey", "in": "header", "name": "X-API-Key"}
-            if guarded == "keys"
-            else {"type": "http", "scheme": "bearer"}
-        )
-        whole["components"]["securitySchemes"] = {guarded: scheme}
-        whole["security"] = [{guarded: []}]
+    models = APIRouter()
+    for name, model in sorted(service.models.items()):
+        _describe(models, name, model)
+    whole = get_openapi(
+        title=app.title, version=app.version, routes=[*app.routes, *models.routes],
+        separate_input_output_schemas=False,
+    )  # fmt: skip
+    # FastAPI would round the limits of 64-bit integers.
+    requests = [model.schema.request for model in service.models.values()]
+    requests += [plugin.request for plugin in plugins]
+    _, definitions = models_json_schema(
+        [(request, "validation") for request in requests], ref_template=SCHEMA_REF
+    )
+    whole["components"]["schemas"] |= {"Problem": PROBLEM_SCHEMA, **definitions.get("$defs", {})}
+    if security:
+        whole["components"]["securitySchemes"] = {security: SECURITY_SCHEMES[security]}
+        whole["security"] = [{security: []}]
     return whole
 
 
-def _predicted(name: str, served: Served, schemas: dict[str, Any]) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": _schema(served.codec.request, schemas)}
-    examples = served.predictor.examples
+def _describe(router: APIRouter, name: str, model: LoadedModel) -> None:
+    router.add_api_route(
+        f"/v1/models/{name}",
+        _endpoint,
+        operation_id=f"describe {name}",
+        summary=f"What '{name}' takes and gives",
+        response_model=ModelDescription,
+        responses=problem_responses(401, 503),
+    )
+    body = json_body(model.schema.request)
+    body["content"] |= _NPZ
+    examples = model.predictor.examples
     if sum(array.size for array in examples.values()) <= _MOST_NUMBERS:
-        content["example"] = {"inputs": to_lists(examples)}
-    return _posted(
-        f"Ask '{name}'", {JSON: content, **_NPZ}, {JSON: {"schema": _PREDICTION}, **_NPZ}
+        body["content"][JSON]["example"] = {"inputs": to_lists(examples)}
+    router.add_api_route(
+        f"/v1/models/{name}/predict",
+        _endpoint,
+        methods=["POST"],
+        operation_id=f"predict {name}",
+        summary=f"Predict with '{name}'",
+        response_model=Prediction,
+        responses={200: {"content": _NPZ}, **POST_PROBLEMS},
+        openapi_extra={"requestBody": body},
     )
 
 
-def _business(transform: Transform[Any, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    given = {JSON: {"schema": _schema(transform.request, schemas)}}
-    summary = (transform.__doc__ or transform.path).strip().split("\n")[0]
-    return _posted(summary, given, {JSON: {"schema": _schema(transform.response, schemas)}})
-
-
-def _schema(model: type[BaseModel], schemas: dict[str, Any]) -> dict[str, str]:
-    made = model.model_json_schema(ref_template=_REF)
-    schemas.update(made.pop("$defs", {}))
-    schemas[model.__name__] = made
-    return {"$ref": _REF.format(model=model.__name__)}
-
-
-def _posted(summary: str, given: dict[str, Any], answered: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "summary": summary,
-        "requestBody": {"required": True, "content": given},
-        "responses": {
-            "200": {"description": "OK", "content": answered},
-            **_problems((400, 401, 408, 413, 415, 422, 503, 504)),
-        },
-    }
-
-
-def _got(summary: str, schema: dict[str, Any], problems: tuple[int, ...] = ()) -> dict[str, Any]:
-    return {
-        "summary": summary,
-        "responses": {
-            "200": {"description": "OK", "content": {JSON: {"schema": schema}}},
-            **_problems(problems),
-        },
-    }
-
-
-def _problems(statuses: tuple[int, ...]) -> dict[str, Any]:
-    content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
-    return {str(status): {"description": "Problem", "content": content} for status in statuses}
+async def _endpoint() -> None: ...  # stands in the document alone

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stlab_api.predictor import Array
     from triton_client.types import ModelSpec, TensorSpec
 
-__all__ = ["LARGE_ANSWER", "Codec", "invalid", "to_json", "to_lists"]
+__all__ = ["LARGE_ANSWER", "RequestSchema", "invalid", "to_json", "to_lists"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, populate_by_name=False)
 # What is reported of a wrong request; a caller corrects one at a time.
@@ -38,7 +38,7 @@ LARGE_ANSWER = 16 * 1024
 """Elements of an answer that are written in a millisecond or two."""
 
 
-class Codec:
+class RequestSchema:
     """Reads requests for one model, and writes its answers.
 
     Args:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from exporter.errors import UsageError
-from stlab_api.auth import guard_of
+from stlab_api.auth import make_authenticator
 from stlab_api.problems import Problem
 from tests.unit.api.fakes import finished, running, settings_of
 
@@ -272,7 +272,7 @@ def test_algorithms_that_the_issuer_does_not_use_are_refused(issuer: Issuer) -> 
 )
 def test_keys_never_come_over_an_open_network(settings: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="https://"):
-        guard_of(settings_of(**settings))
+        make_authenticator(settings_of(**settings))
 
 
 def test_clocks_may_differ_a_little(issuer: Issuer) -> None:
@@ -281,7 +281,7 @@ def test_clocks_may_differ_a_little(issuer: Issuer) -> None:
 
 
 def test_keys_may_be_exchanged(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    guard = guard_of(
+    guard = make_authenticator(
         settings_of(oidc_issuer=ISSUER, oidc_audience=AUDIENCE, oidc_jwks_url=issuer.jwks)
     )
     assert guard is not None
@@ -469,7 +469,7 @@ def test_keys_are_fetched_once_for_many_requests(issuer: Issuer) -> None:
 def test_keys_that_were_withdrawn_are_forgotten(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guard = guard_of(
+    guard = make_authenticator(
         settings_of(oidc_issuer=ISSUER, oidc_audience=AUDIENCE, oidc_jwks_url=issuer.jwks)
     )
     assert guard is not None

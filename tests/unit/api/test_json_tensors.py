@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stlab_api.problems import Problem
-from stlab_api.schemas import Codec
+from stlab_api.schemas import RequestSchema
 from tests.unit.api.fakes import model_spec
 from triton_client.types import TensorSpec
 
@@ -31,8 +31,10 @@ SPECS = {
 }
 
 
-def codec(*inputs: TensorSpec, max_bytes: int = 16 * MIB) -> Codec:
-    return Codec(model_spec(inputs=inputs, max_batch_size=0), max_rows=1024, max_bytes=max_bytes)
+def codec(*inputs: TensorSpec, max_bytes: int = 16 * MIB) -> RequestSchema:
+    return RequestSchema(
+        model_spec(inputs=inputs, max_batch_size=0), max_rows=1024, max_bytes=max_bytes
+    )
 
 
 def result(read: Any) -> Any:
@@ -42,7 +44,7 @@ def result(read: Any) -> Any:
         return problem.status, problem.kind
 
 
-def both(reader: Codec, body: bytes) -> tuple[Any, Any]:
+def both(reader: RequestSchema, body: bytes) -> tuple[Any, Any]:
     until = time.monotonic() + 60
     return (
         result(lambda: reader.from_json(body)),

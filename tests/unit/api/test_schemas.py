@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stlab_api.problems import Problem
-from stlab_api.schemas import Codec, to_json, to_lists
+from stlab_api.schemas import RequestSchema, to_json, to_lists
 from tests.unit.api.fakes import finished, model_spec, running
 from triton_client.types import ModelSpec, TensorSpec
 
@@ -25,8 +25,8 @@ FLOATS = ("FP16", "FP32", "FP64", "BF16")
 examples = settings(max_examples=50, derandomize=True, deadline=None, database=None)
 
 
-def codec(*inputs: TensorSpec, max_batch_size: int = 8, max_rows: int = 16) -> Codec:
-    return Codec(
+def codec(*inputs: TensorSpec, max_batch_size: int = 8, max_rows: int = 16) -> RequestSchema:
+    return RequestSchema(
         model_spec(inputs=inputs, max_batch_size=max_batch_size),
         max_rows=max_rows,
         max_bytes=10**6,
@@ -38,7 +38,7 @@ def read(datatype: str, values: Any, shape: tuple[int, ...] = (-1,)) -> Any:
     return codec(TensorSpec("x", datatype, shape)).from_json(body)["x"]
 
 
-def refused(reader: Codec, body: Any) -> Problem:
+def refused(reader: RequestSchema, body: Any) -> Problem:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     with pytest.raises(Problem) as caught:
         reader.from_json(raw)

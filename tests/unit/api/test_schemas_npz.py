@@ -14,7 +14,7 @@ import pytest
 
 from stlab_api.npz import to_npz
 from stlab_api.problems import Problem
-from stlab_api.schemas import Codec
+from stlab_api.schemas import RequestSchema
 from tests.unit.api.fakes import FakeBackend, FakePredictor, finished, model_spec, running
 from triton_client.types import TensorSpec
 
@@ -42,11 +42,11 @@ def npy(header: str, data: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(raw)) + raw + data
 
 
-def codec(*inputs: TensorSpec, max_bytes: int = 10**6, max_rows: int = 16) -> Codec:
-    return Codec(model_spec(inputs=inputs or (X,)), max_rows=max_rows, max_bytes=max_bytes)
+def codec(*inputs: TensorSpec, max_bytes: int = 10**6, max_rows: int = 16) -> RequestSchema:
+    return RequestSchema(model_spec(inputs=inputs or (X,)), max_rows=max_rows, max_bytes=max_bytes)
 
 
-def refused(reader: Codec, body: bytes) -> Problem:
+def refused(reader: RequestSchema, body: bytes) -> Problem:
     with pytest.raises(Problem) as caught:
         reader.from_npz(body)
     return caught.value
