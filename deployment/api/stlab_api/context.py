@@ -69,7 +69,7 @@ class RequestContext:
         request_id: The caller's ``X-Request-ID``, or a generated one.
         seconds: The deadline, from the request's begin.
         budget: The memory that all large bodies and answers share.
-        model: The model that the request names, once it is known to be served.
+        model: The requested model, once it is known to be served.
         version: The version that answered.
         body: The body of a POST, whole and decompressed.
         held: The bytes that the request holds of the budget.

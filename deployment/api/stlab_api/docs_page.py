@@ -1,4 +1,4 @@
-"""The page ``/docs``: Swagger UI, whose files come with a package and not from the internet."""
+"""The page ``/docs``: Swagger UI, with files from a package instead of the internet."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ SwaggerUIBundle({
 """
 _FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
 DOCS_PATHS = frozenset({"/docs", "/docs/start.js", *(f"/docs/{name}" for name in _FILES)})
-"""What a browser loads for the page."""
+"""The paths of the page and its files."""
 
 
 def docs_routes(title: str) -> list[Route]:
-    """Return the page and what it loads."""
+    """Return the routes of the page and its files."""
 
     async def page(request: Request) -> Response:
         root = escape(request.scope.get("root_path", ""))

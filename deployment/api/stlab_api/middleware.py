@@ -161,7 +161,7 @@ class RequestMiddleware:
                     await send({**message, "body": part, "more_body": more or not last})
 
     def _record(self, method: str, route: str, context: RequestContext) -> None:
-        """Count a request and log it, by names that no caller can make up."""
+        """Count a request and log it, by labels that no caller can make up."""
         seconds = context.seconds_taken()
         status = context.status or 500
         label = method if route != "unknown" and method in _METHODS else "other"

@@ -100,11 +100,11 @@ class Tokens:
             head = jwt.get_unverified_header(token)
             key_id, algorithm = head.get("kid"), head.get("alg")
             if not isinstance(key_id, str):
-                raise jwt.InvalidTokenError("it names no key")
+                raise jwt.InvalidTokenError("it has no key id")
             keys = [key for key in await self._known(key_id) if key.key_id == key_id]
             if not keys:
                 raise jwt.InvalidTokenError("the issuer has no such key")
-            # An algorithm counts only where it fits the key, whatever the token says.
+            # The key decides which algorithms are allowed, not the token.
             fitting = next((key for key in keys if algorithm in key.algorithms), None)
             if fitting is None:
                 raise jwt.InvalidAlgorithmError("the key is not for its algorithm")
