@@ -15,7 +15,7 @@ from stlab_api.context import context_in
 from stlab_api.docs_page import docs_routes
 from stlab_api.metrics import Metrics
 from stlab_api.middleware import MONITORING_PATHS, RequestMiddleware
-from stlab_api.openapi import document
+from stlab_api.openapi import OpenAPIDocument
 from stlab_api.problems import Problem
 from stlab_api.routes import add_routes, post_routes
 from stlab_api.service import Service
@@ -64,7 +64,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         exception_handlers={HTTPException: _problem},
     )
     security = "tokens" if settings.oidc_issuer else "keys" if settings.api_keys else ""
-    app.openapi = lambda: document(app, service, plugins, security=security)  # type: ignore[method-assign]
+    app.openapi = OpenAPIDocument(app, service, plugins, security)  # type: ignore[method-assign]
     add_routes(app, service, metrics, settings, plugins)
     app.router.routes.extend(docs_routes(app.title))
     # The middleware that is added last sees a request first.

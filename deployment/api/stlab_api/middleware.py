@@ -11,6 +11,7 @@ import asyncio
 import re
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect
@@ -40,37 +41,32 @@ _METHODS = frozenset({"GET", "HEAD", "POST"})
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status for a caller that left before the answer
 
 
+@dataclass
 class RequestMiddleware:
     """The middleware.
 
-    Args:
+    Attributes:
         app: The application.
         settings: The limits.
-        service: Says whether the process is about to stop.
+        service: Tells whether the process is about to stop.
         metrics: Counts requests.
         authenticator: Checks callers; None lets everyone in.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        settings: Settings,
-        service: Service,
-        metrics: Metrics,
-        authenticator: Authenticator | None,
-    ) -> None:
-        self._app = app
-        self._settings = settings
-        self._service = service
-        self._metrics = metrics
-        self._authenticator = authenticator
-        self._under_way = 0
-        self._budget = BufferBudget(settings.max_buffered_bytes)
+    app: ASGIApp
+    settings: Settings
+    service: Service
+    metrics: Metrics
+    authenticator: Authenticator | None
+    _under_way: int = 0
+
+    def __post_init__(self) -> None:
+        self._budget = BufferBudget(self.settings.max_buffered_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         context = self._context(scope)
         path = path_of(scope)
@@ -83,7 +79,7 @@ class RequestMiddleware:
                 context.status = message["status"]
                 message["headers"] = [
                     *message["headers"], (b"x-request-id", context.request_id.encode()),
-                    *([(b"connection", b"close")] if self._service.draining else []),
+                    *([(b"connection", b"close")] if self.service.draining else []),
                 ]  # fmt: skip
                 self._leave(context)
             if len(message.get("body", b"")) > SMALL:
@@ -94,7 +90,7 @@ class RequestMiddleware:
         try:
             if path not in MONITORING_PATHS:
                 await self._enter(scope, path, receive, context)
-            await self._app(inner, receive, answer)
+            await self.app(inner, receive, answer)
         except ClientDisconnect:
             context.status = _CLIENT_CLOSED_REQUEST
         except Exception as error:
@@ -111,22 +107,22 @@ class RequestMiddleware:
         headers = dict(scope["headers"])
         given = bytes(headers.get(b"x-request-id", b"")).decode("latin-1")
         request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
-        return RequestContext(headers, request_id, self._settings.timeout_seconds, self._budget)
+        return RequestContext(headers, request_id, self.settings.timeout_seconds, self._budget)
 
     async def _enter(
         self, scope: Scope, path: str, receive: Receive, context: RequestContext
     ) -> None:
         """Check the caller and the head, read the body, then take a place."""
         self._check_places()
-        if self._authenticator is not None and path not in _OPEN_PATHS:
-            await self._authenticator(context.header)
+        if self.authenticator is not None and path not in _OPEN_PATHS:
+            await self.authenticator(context.header)
         if wanted := context.header(b"x-timeout-seconds"):
             context.seconds = min(context.seconds, _seconds(wanted))
         length = context.header(b"content-length")
-        if length.isdigit() and int(length) > self._settings.max_body_bytes:
-            raise too_large(self._settings.max_body_bytes)
+        if length.isdigit() and int(length) > self.settings.max_body_bytes:
+            raise too_large(self.settings.max_body_bytes)
         if scope["method"] == "POST":
-            await read_body(receive, context, self._settings.max_body_bytes)
+            await read_body(receive, context, self.settings.max_body_bytes)
         self._check_places()
         context.has_place = True
         self._count(1)
@@ -138,15 +134,15 @@ class RequestMiddleware:
 
     def _count(self, change: int) -> None:
         self._under_way += change
-        self._metrics.in_flight.set(self._under_way)
+        self.metrics.in_flight.set(self._under_way)
 
     def _check_places(self) -> None:
-        if self._under_way >= self._settings.max_concurrency:
-            self._metrics.refused.inc()
+        if self._under_way >= self.settings.max_concurrency:
+            self.metrics.refused.inc()
             raise Problem(
                 503,
                 "overloaded",
-                f"{self._settings.max_concurrency} requests are under way; try again in a second",
+                f"{self.settings.max_concurrency} requests are under way; try again in a second",
             )
 
     async def _send_slowly(self, message: Message, send: Send) -> None:
@@ -154,7 +150,7 @@ class RequestMiddleware:
         body = memoryview(message["body"])
         more = message.get("more_body", False)
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.send_seconds):
+            async with asyncio.timeout(self.settings.send_seconds):
                 for start in range(0, len(body), SMALL):
                     part = bytes(body[start : start + SMALL])
                     last = start + SMALL >= len(body)
@@ -165,7 +161,7 @@ class RequestMiddleware:
         seconds = context.seconds_taken()
         status = context.status or 500
         label = method if route != "unknown" and method in _METHODS else "other"
-        self._metrics.answered(label, route, status, context.model, context.version, seconds)
+        self.metrics.answered(label, route, status, context.model, context.version, seconds)
         if access.isEnabledFor(20):
             model = {"model": context.model, "version": context.version} if context.model else {}
             fields = {"request_id": context.request_id, "seconds": round(seconds, 6), **model}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastapi.openapi.utils import get_openapi
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from stlab_api.service import LoadedModel, Service
     from stlab_api.transforms import EndpointPlugin
 
-__all__ = ["SECURITY_SCHEMES", "document"]
+__all__ = ["SECURITY_SCHEMES", "OpenAPIDocument"]
 
 SECURITY_SCHEMES = {
     "keys": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -39,35 +40,53 @@ _MOST_NUMBERS = 4096
 _NPZ = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in NPZ}
 
 
-def document(
-    app: FastAPI, service: Service, plugins: Sequence[EndpointPlugin[Any, Any]], *, security: str
-) -> dict[str, Any]:
-    """Return the document: what the application's routes declare, and paths for each model.
+@dataclass
+class OpenAPIDocument:
+    """FastAPI's document of the application's routes, with paths for each model that answers.
 
-    Args:
+    Attributes:
         app: The application.
-        service: The models that answer.
+        service: The models.
         plugins: The plug-ins.
         security: A name of `SECURITY_SCHEMES`; empty without authentication.
     """
-    models = APIRouter()
-    for name, model in sorted(service.models.items()):
-        _describe(models, name, model)
-    whole = get_openapi(
-        title=app.title, version=app.version, routes=[*app.routes, *models.routes],
-        separate_input_output_schemas=False,
-    )  # fmt: skip
-    # FastAPI would round the limits of 64-bit integers.
-    requests = [model.schema.request for model in service.models.values()]
-    requests += [plugin.request for plugin in plugins]
-    _, definitions = models_json_schema(
-        [(request, "validation") for request in requests], ref_template=SCHEMA_REF
-    )
-    whole["components"]["schemas"] |= {"Problem": PROBLEM_SCHEMA, **definitions.get("$defs", {})}
-    if security:
-        whole["components"]["securitySchemes"] = {security: SECURITY_SCHEMES[security]}
-        whole["security"] = [{security: []}]
-    return whole
+
+    app: FastAPI
+    service: Service
+    plugins: Sequence[EndpointPlugin[Any, Any]]
+    security: str
+    _versions: dict[str, int] | None = None
+    _document: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the document, which is made again only after a change of versions."""
+        versions = {name: model.version for name, model in self.service.models.items()}
+        if versions != self._versions:
+            self._document, self._versions = self._make(), versions
+        return self._document
+
+    def _make(self) -> dict[str, Any]:
+        models = APIRouter()
+        for name, model in sorted(self.service.models.items()):
+            _describe(models, name, model)
+        whole = get_openapi(
+            title=self.app.title,
+            version=self.app.version,
+            routes=[*self.app.routes, *models.routes],
+            separate_input_output_schemas=False,
+        )
+        # FastAPI would round the limits of 64-bit integers.
+        requests = [model.schema.request for model in self.service.models.values()]
+        requests += [plugin.request for plugin in self.plugins]
+        _, definitions = models_json_schema(
+            [(request, "validation") for request in requests], ref_template=SCHEMA_REF
+        )
+        components = whole["components"]
+        components["schemas"] |= {"Problem": PROBLEM_SCHEMA, **definitions.get("$defs", {})}
+        if name := self.security:
+            components["securitySchemes"] = {name: SECURITY_SCHEMES[name]}
+            whole["security"] = [{name: []}]
+        return whole
 
 
 def _describe(router: APIRouter, name: str, model: LoadedModel) -> None:
