@@ -17,10 +17,9 @@ from stlab_api.metrics import Metrics
 from stlab_api.middleware import MONITORING_PATHS, RequestMiddleware
 from stlab_api.openapi import OpenAPIDocument
 from stlab_api.problems import Problem
-from stlab_api.routes import add_routes, post_routes
+from stlab_api.routes import add_routes
 from stlab_api.service import Service
 from stlab_api.settings import Settings
-from stlab_api.shortcut import PostShortcut
 from stlab_api.transforms import found_transforms
 from stlab_web.asgi import AllowedHosts, PathPrefix, path_prefix, trusted_networks
 
@@ -68,7 +67,6 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     add_routes(app, service, metrics, settings, plugins)
     app.router.routes.extend(docs_routes(app.title))
     # The middleware that is added last sees a request first.
-    app.add_middleware(PostShortcut, routes=post_routes(app), models=settings.models)
     app.add_middleware(
         RequestMiddleware,
         settings=settings,

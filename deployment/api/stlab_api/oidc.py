@@ -98,7 +98,7 @@ class Tokens:
             raise _unauthorized("give a bearer token")
         try:
             head = jwt.get_unverified_header(token)
-            key_id, algorithm = head.get("kid"), head.get("alg")
+            key_id, algorithm = head.get("kid"), str(head.get("alg"))
             if not isinstance(key_id, str):
                 raise jwt.InvalidTokenError("it has no key id")
             keys = [key for key in await self._known(key_id) if key.key_id == key_id]

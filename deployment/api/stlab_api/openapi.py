@@ -7,19 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRouter
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from stlab_api.problems import PROBLEM_SCHEMA, problem_responses
-from stlab_api.routes import (
-    JSON,
-    NPZ,
-    POST_PROBLEMS,
-    SCHEMA_REF,
-    ModelDescription,
-    Prediction,
-    json_body,
-)
+from stlab_api.routes import JSON, NPZ, ModelDescription
 from stlab_api.schemas import to_lists
+from stlab_api.transforms import ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +31,16 @@ SECURITY_SCHEMES = {
 }
 # A larger example fills screens.
 _MOST_NUMBERS = 4096
+_REF = "#/components/schemas/{model}"
 _NPZ = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in NPZ}
+_POST_PROBLEMS = problem_responses(400, 401, 408, 413, 415, 422, 503, 504)
+
+
+class Prediction(BaseModel):
+    """A model's outputs."""
+
+    model: ModelInfo
+    outputs: dict[str, Any]
 
 
 @dataclass
@@ -66,20 +69,22 @@ class OpenAPIDocument:
         return self._document
 
     def _make(self) -> dict[str, Any]:
-        models = APIRouter()
+        described = APIRouter()
         for name, model in sorted(self.service.models.items()):
-            _describe(models, name, model)
+            _describe_model(described, name, model)
+        for plugin in self.plugins:
+            _describe_plugin(described, plugin)
         whole = get_openapi(
             title=self.app.title,
             version=self.app.version,
-            routes=[*self.app.routes, *models.routes],
+            routes=[*self.app.routes, *described.routes],
             separate_input_output_schemas=False,
         )
         # FastAPI would round the limits of 64-bit integers.
         requests = [model.schema.request for model in self.service.models.values()]
         requests += [plugin.request for plugin in self.plugins]
         _, definitions = models_json_schema(
-            [(request, "validation") for request in requests], ref_template=SCHEMA_REF
+            [(request, "validation") for request in requests], ref_template=_REF
         )
         components = whole["components"]
         components["schemas"] |= {"Problem": PROBLEM_SCHEMA, **definitions.get("$defs", {})}
@@ -89,7 +94,7 @@ class OpenAPIDocument:
         return whole
 
 
-def _describe(router: APIRouter, name: str, model: LoadedModel) -> None:
+def _describe_model(router: APIRouter, name: str, model: LoadedModel) -> None:
     router.add_api_route(
         f"/v1/models/{name}",
         _endpoint,
@@ -98,7 +103,7 @@ def _describe(router: APIRouter, name: str, model: LoadedModel) -> None:
         response_model=ModelDescription,
         responses=problem_responses(401, 503),
     )
-    body = json_body(model.schema.request)
+    body = _json_body(model.schema.request)
     body["content"] |= _NPZ
     examples = model.predictor.examples
     if sum(array.size for array in examples.values()) <= _MOST_NUMBERS:
@@ -110,9 +115,27 @@ def _describe(router: APIRouter, name: str, model: LoadedModel) -> None:
         operation_id=f"predict {name}",
         summary=f"Predict with '{name}'",
         response_model=Prediction,
-        responses={200: {"content": _NPZ}, **POST_PROBLEMS},
+        responses={200: {"content": _NPZ}, **_POST_PROBLEMS},
         openapi_extra={"requestBody": body},
     )
 
 
-async def _endpoint() -> None: ...  # stands in the document alone
+def _describe_plugin(router: APIRouter, plugin: EndpointPlugin[Any, Any]) -> None:
+    router.add_api_route(
+        plugin.path,
+        _endpoint,
+        methods=["POST"],
+        operation_id=plugin.path,
+        summary=(plugin.__doc__ or plugin.path).strip().split("\n")[0],
+        response_model=plugin.response,
+        responses=_POST_PROBLEMS,
+        openapi_extra={"requestBody": _json_body(plugin.request)},
+    )
+
+
+def _json_body(model: type[BaseModel]) -> dict[str, Any]:
+    schema = {"$ref": _REF.format(model=model.__name__)}
+    return {"required": True, "content": {JSON: {"schema": schema}}}
+
+
+async def _endpoint() -> None: ...  # stands for the real one in the document

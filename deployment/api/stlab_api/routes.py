@@ -7,12 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Match, Route
 
 from stlab_api import offload
-from stlab_api.context import SMALL, RequestContext, request_context
+from stlab_api.context import SMALL, RequestContext, context_in, request_context
 from stlab_api.finite import check_finite
 from stlab_api.npz import to_npz
 from stlab_api.problems import Problem, problem_responses
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fastapi import FastAPI
+    from starlette.requests import Request
+    from starlette.types import Scope
 
     from stlab_api.metrics import Metrics
     from stlab_api.predictor import Array
@@ -32,22 +34,10 @@ if TYPE_CHECKING:
     from stlab_api.transforms import EndpointPlugin
     from triton_client.types import ModelSpec
 
-__all__ = [
-    "JSON",
-    "NPZ",
-    "POST_PROBLEMS",
-    "SCHEMA_REF",
-    "ModelDescription",
-    "Prediction",
-    "add_routes",
-    "json_body",
-    "post_routes",
-]
+__all__ = ["JSON", "NPZ", "ModelDescription", "add_routes"]
 
 JSON = "application/json"
 NPZ = ("application/octet-stream", "application/x-npz")
-POST_PROBLEMS = problem_responses(400, 401, 408, 413, 415, 422, 503, 504)
-SCHEMA_REF = "#/components/schemas/{model}"
 
 Context = Annotated[RequestContext, Depends(request_context)]
 
@@ -77,11 +67,17 @@ class ModelDescription(BaseModel):
     outputs: list[Tensor]
 
 
-class Prediction(BaseModel):
-    """A model's outputs."""
+class _PlainRoute(Route):
+    """Starlette's route without FastAPI's validation and dependencies, for POST requests.
 
-    model: ModelInfo
-    outputs: dict[str, Any]
+    Those would take as long as all else that the service does for a request; docs/api.md has the
+    figures.
+    """
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match as Starlette does, and put the route into the scope as FastAPI does."""
+        match, found = super().matches(scope)
+        return match, {**found, "route": self}
 
 
 def add_routes(
@@ -93,7 +89,7 @@ def add_routes(
 ) -> None:
     """Add the endpoints to an application.
 
-    Those of models are documented by `stlab_api.openapi`, as the versions that answer change.
+    Those of models and plug-ins are documented by `stlab_api.openapi`.
 
     Args:
         app: The application.
@@ -102,22 +98,11 @@ def add_routes(
         settings: Whose alias's versions answer, and the limits.
         plugins: The plug-ins.
     """
+    # Predictions first: the router tries the routes in their order.
+    app.router.routes.append(_prediction_route(service, settings.alias))
+    app.router.routes += [_plugin_route(service, settings, plugin) for plugin in plugins]
     _add_monitoring(app, service, metrics)
-    _add_models(app, service, settings.alias)
-    for plugin in plugins:
-        _add_plugin(app, service, settings, plugin)
-
-
-def post_routes(app: FastAPI) -> list[APIRoute]:
-    """Return the routes of predictions and plug-ins."""
-    routes = [route for route in app.routes if isinstance(route, APIRoute)]
-    return [route for route in routes if "POST" in route.methods]
-
-
-def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the ``requestBody`` of an endpoint that reads JSON itself."""
-    schema = {"$ref": SCHEMA_REF.format(model=model.__name__)}
-    return {"required": True, "content": {JSON: {"schema": schema}}}
+    _add_description(app, service, settings.alias)
 
 
 def _add_monitoring(app: FastAPI, service: Service, metrics: Metrics) -> None:
@@ -143,7 +128,7 @@ def _add_monitoring(app: FastAPI, service: Service, metrics: Metrics) -> None:
         return Response(page, media_type="text/plain; version=0.0.4")
 
 
-def _add_models(app: FastAPI, service: Service, alias: str) -> None:
+def _add_description(app: FastAPI, service: Service, alias: str) -> None:
     @app.get("/v1/models/{name}", response_model=ModelDescription, include_in_schema=False)
     async def describe(name: str, context: Context) -> dict[str, Any]:
         model = service.model(name)
@@ -158,8 +143,10 @@ def _add_models(app: FastAPI, service: Service, alias: str) -> None:
             "outputs": spec.outputs,
         }
 
-    @app.post("/v1/models/{name}/predict", include_in_schema=False)
-    async def predict(name: str, context: Context) -> Response:
+
+def _prediction_route(service: Service, alias: str) -> Route:
+    async def predict(request: Request) -> Response:
+        name, context = request.path_params["name"], context_in(request.scope)
         model = service.model(name)
         context.model, context.version = name, str(model.version)
         given = context.header(b"content-type", JSON).partition(";")[0].strip().lower()
@@ -182,6 +169,8 @@ def _add_models(app: FastAPI, service: Service, alias: str) -> None:
         headers = None if wanted == JSON else {"x-model-version": context.version}
         return Response(content, headers=headers, media_type=wanted)
 
+    return _PlainRoute("/v1/models/{name}/predict", predict, methods=["POST"])
+
 
 async def _predict(
     service: Service, name: str, inputs: Mapping[str, Array], context: RequestContext
@@ -193,29 +182,28 @@ async def _predict(
     return answer
 
 
-def _add_plugin(
-    app: FastAPI, service: Service, settings: Settings, plugin: EndpointPlugin[Any, Any]
-) -> None:
+def _plugin_route(service: Service, settings: Settings, plugin: EndpointPlugin[Any, Any]) -> Route:
     name = plugin.model
 
     def read(body: bytes, spec: ModelSpec) -> tuple[Any, Mapping[str, Array]]:
         try:
-            request = plugin.request.model_validate_json(body)
+            question = plugin.request.model_validate_json(body)
             check_finite(body)
-            return request, plugin.to_tensors(request, spec)
+            return question, plugin.to_tensors(question, spec)
         except ValidationError as error:
             raise invalid(error) from error
         except ValueError as error:
             raise Problem(422, "invalid-input", str(error)) from error
 
-    async def predict(context: Context) -> Response:
+    async def predict(request: Request) -> Response:
+        context = context_in(request.scope)
         model = service.model(name)
         context.model, context.version = name, str(model.version)
         # pydantic reads the whole body in one call, which delays other requests.
         if len(context.body) > settings.max_plugin_bytes:
             raise too_large(settings.max_plugin_bytes)
         small = len(context.body) <= offload.SMALL_BODY
-        request, inputs = await offload.run(
+        question, inputs = await offload.run(
             partial(read, context.body, model.predictor.spec),
             small=small,
             seconds=context.seconds_left(),
@@ -223,22 +211,14 @@ def _add_plugin(
         answer = await _predict(service, name, inputs, context)
         info = ModelInfo(name=name, version=answer.model.version, alias=settings.alias)
         content = await offload.run(
-            lambda: plugin.to_response(request, answer.outputs, info).model_dump_json().encode(),
+            lambda: plugin.to_response(question, answer.outputs, info).model_dump_json().encode(),
             small=small,
             seconds=context.seconds_left(),
         )
         context.hold(len(content) - SMALL)
         return Response(content, media_type=JSON)
 
-    app.add_api_route(
-        plugin.path,
-        predict,
-        methods=["POST"],
-        summary=(plugin.__doc__ or plugin.path).strip().split("\n")[0],
-        response_model=plugin.response,
-        responses=POST_PROBLEMS,
-        openapi_extra={"requestBody": json_body(plugin.request)},
-    )
+    return _PlainRoute(plugin.path, predict, methods=["POST"])
 
 
 def _media_type(accepted: str, given: str) -> str:

@@ -357,27 +357,6 @@ def test_the_frameworks_own_errors_are_problems() -> None:
     finished(run())
 
 
-def test_the_shortcut_answers_as_the_router_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = "/v1/models/toy/predict"
-    asked = [(path, BODY, JSON), (path, b"{}", JSON), (path, BODY, {"content-type": "x/y"}),
-             (f"{path}?q=1", BODY, {**JSON, "accept": "application/x-npz"}),
-             ("/v1/models/other/predict", BODY, JSON), (f"{path}/", BODY, JSON)]  # fmt: skip
-
-    async def run() -> list[Any]:
-        async with running() as toy:
-            answers = []
-            for path, content, headers in asked:
-                given = {**headers, "x-request-id": "one"}
-                answer = await toy.client.post(path, content=content, headers=given)
-                answers.append((answer.status_code, dict(answer.headers), answer.content))
-            return [*answers, requests(await toy.metrics())]
-
-    short = finished(run())
-    assert [answer[0] for answer in short[:3]] == [200, 422, 415]
-    monkeypatch.setattr("stlab_api.app.post_routes", lambda _: [])
-    assert finished(run()) == short
-
-
 def test_head_is_answered_as_get() -> None:
     async def run() -> None:
         async with running() as toy:
