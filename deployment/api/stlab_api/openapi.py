@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from stlab_api.service import LoadedModel, Service
-    from stlab_api.transforms import EndpointPlugin
+    from stlab_api.transforms import Transform as EndpointPlugin
 
 __all__ = ["SECURITY_SCHEMES", "OpenAPIDocument"]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from stlab_api.predictor import Array
     from stlab_api.service import Answer, Service
     from stlab_api.settings import Settings
-    from stlab_api.transforms import EndpointPlugin
+    from stlab_api.transforms import Transform as EndpointPlugin
     from triton_client.types import ModelSpec
 
 __all__ = ["JSON", "NPZ", "ModelDescription", "add_routes"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stlab_api.predictor import Array
     from triton_client.types import ModelSpec
 
-__all__ = ["GROUP", "EndpointPlugin", "ModelInfo", "found_transforms"]
+__all__ = ["GROUP", "ModelInfo", "Transform", "found_transforms"]
 
 GROUP = "stlab_api.transforms"
 
@@ -32,7 +32,7 @@ class ModelInfo(BaseModel):
     alias: str
 
 
-class EndpointPlugin(Protocol, Generic[Request, Response]):
+class Transform(Protocol, Generic[Request, Response]):
     """One business endpoint.
 
     Attributes:
@@ -60,7 +60,7 @@ class EndpointPlugin(Protocol, Generic[Request, Response]):
         """Return the answer in people's words."""
 
 
-def found_transforms(models: tuple[str, ...]) -> list[EndpointPlugin[Any, Any]]:
+def found_transforms(models: tuple[str, ...]) -> list[Transform[Any, Any]]:
     """Return the installed plug-ins of the models that are served, by path."""
     found = [entry.load()() for entry in entry_points(group=GROUP)]
     return sorted((t for t in found if t.model in models), key=lambda t: t.path)
