@@ -70,8 +70,7 @@ class ModelDescription(BaseModel):
 class _PlainRoute(Route):
     """Starlette's route without FastAPI's validation and dependencies, for POST requests.
 
-    Those would take as long as all else that the service does for a request; docs/api.md has the
-    figures.
+    Those cost a request half as much again as all else in the service; docs/api.md has the figures.
     """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
