@@ -62,6 +62,7 @@ class RequestMiddleware:
 
     def __post_init__(self) -> None:
         self._budget = BufferBudget(self.settings.max_buffered_bytes)
+        self.metrics.in_flight.set_function(lambda: self._under_way)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -125,16 +126,12 @@ class RequestMiddleware:
             await read_body(receive, context, self.settings.max_body_bytes)
         self._check_places()
         context.has_place = True
-        self._count(1)
+        self._under_way += 1
 
     def _leave(self, context: RequestContext) -> None:
         if context.has_place:
             context.has_place = False
-            self._count(-1)
-
-    def _count(self, change: int) -> None:
-        self._under_way += change
-        self.metrics.in_flight.set(self._under_way)
+            self._under_way -= 1
 
     def _check_places(self) -> None:
         if self._under_way >= self.settings.max_concurrency:
