@@ -10,14 +10,15 @@ from starlette.exceptions import HTTPException
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from stlab_api import __version__, tracing
-from stlab_api.auth import guard_of
+from stlab_api.auth import make_authenticator
+from stlab_api.context import context_in
 from stlab_api.docs_page import docs_routes
 from stlab_api.metrics import Metrics
-from stlab_api.openapi import document
-from stlab_api.operation import QUIET, Operation, as_problem, call_of
+from stlab_api.middleware import MONITORING_PATHS, RequestMiddleware
+from stlab_api.openapi import OpenAPIDocument
 from stlab_api.plugins import load_endpoint_plugins
 from stlab_api.problems import Problem
-from stlab_api.routes import direct_routes, routes
+from stlab_api.routes import add_routes
 from stlab_api.service import Service
 from stlab_api.settings import Settings
 from stlab_web.asgi import AllowedHosts, PathPrefix, path_prefix, trusted_networks
@@ -61,27 +62,28 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         redoc_url=None,
         exception_handlers={HTTPException: _problem},
     )
-    guarded = "tokens" if settings.oidc_issuer else "keys" if settings.api_keys else ""
-    app.openapi = lambda: document(service, plugins, guarded=guarded)  # type: ignore[method-assign]
-    ours = routes(service, metrics, settings, plugins)
-    app.router.routes.extend([*ours, *docs_routes(app.title)])
+    security = "tokens" if settings.oidc_issuer else "keys" if settings.api_keys else ""
+    app.openapi = OpenAPIDocument(app, service, plugins, security)  # type: ignore[method-assign]
+    add_routes(app, service, metrics, settings, plugins)
+    app.router.routes.extend(docs_routes(app.title))
+    # The middleware that is added last sees a request first.
     app.add_middleware(
-        Operation,
+        RequestMiddleware,
         settings=settings,
         service=service,
         metrics=metrics,
-        guard=guard_of(settings),
-        direct=direct_routes(ours, settings.models),
+        authenticator=make_authenticator(settings),
     )
-    # The last one is the first to see a request.
-    app.add_middleware(AllowedHosts, hosts=settings.hosts, refuse=_refused_host, always=QUIET)
+    app.add_middleware(
+        AllowedHosts, hosts=settings.hosts, refuse=_refuse_host, always=MONITORING_PATHS
+    )
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.forwarded_allow_ips)
     app.add_middleware(
         PathPrefix,
         prefix=path_prefix(settings.root_path),
         trusted=trusted_networks(settings.forwarded_allow_ips),
     )
-    tracing.instrument(app)  # outermost, where FastAPI looks for it before it traces by itself
+    tracing.instrument(app)  # outermost: FastAPI looks for it there before it traces by itself
     app.state.service = service
     return app
 
@@ -97,9 +99,12 @@ def _backend(settings: Settings, metrics: Metrics) -> Backend:
     return LocalBackend(settings, metrics.ran)
 
 
-async def _refused_host(why: str, scope: Any, receive: Any, send: Any) -> None:
+async def _refuse_host(why: str, scope: Any, receive: Any, send: Any) -> None:
     await Problem(403, "refused-host", why).response()(scope, receive, send)
 
 
 async def _problem(request: Request, error: Any) -> Response:
-    return as_problem(error).response(call_of(request.scope).request_id)
+    """Return an error of the framework, such as 404 and 405, as a problem."""
+    kind = {404: "no-such-path", 405: "no-such-method"}.get(error.status_code, "refused")
+    problem = Problem(error.status_code, kind, str(error.detail), headers=error.headers)
+    return problem.response(context_in(request.scope).request_id)

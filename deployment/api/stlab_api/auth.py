@@ -1,4 +1,4 @@
-"""Who may ask: callers with a key, or with a bearer token of an OpenID Connect issuer."""
+"""Authentication: by a key, or by a bearer token of an OpenID Connect issuer."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
 
     from stlab_api.settings import Settings
 
-__all__ = ["Guard", "guard_of"]
+__all__ = ["Authenticator", "make_authenticator"]
 
 
-class Guard(Protocol):
-    """Lets a request in, or does not."""
+class Authenticator(Protocol):
+    """Accepts or rejects a request."""
 
     async def __call__(self, header: Callable[[bytes], str]) -> None:
-        """Look at a request's headers.
+        """Check a request's headers.
 
         Args:
-            header: Returns a header by its lowercase name; empty where there is none.
+            header: Returns a header by its lowercase name; empty if it is missing.
 
         Raises:
-            Problem: 401: it may not.
+            Problem: 401: the credentials are missing or wrong.
         """
 
 
-def guard_of(settings: Settings) -> Guard | None:
-    """Return what the settings ask for; None where everybody may ask."""
+def make_authenticator(settings: Settings) -> Authenticator | None:
+    """Return what the settings require; None without authentication."""
     if settings.oidc_issuer:
         from stlab_api.oidc import Tokens
 
@@ -44,6 +44,6 @@ class _Keys:
 
     async def __call__(self, header: Callable[[bytes], str]) -> None:
         given = header(b"x-api-key").encode()
-        # All of them, so that the time tells nothing.
+        # Compares all keys, so that the time reveals nothing.
         if not sum(hmac.compare_digest(given, key) for key in self._keys):
             raise Problem(401, "unauthorized", "give a known key in the header X-API-Key")

@@ -1,6 +1,6 @@
-"""Puts requests that wait into one run: what came while the last run was under way is the next one.
+"""Batches requests: those that arrive during a run form the next run.
 
-No request waits for others: a free model begins at once. Under load batches grow by themselves.
+An idle model runs at once, so no request waits for others. Under load batches grow by themselves.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class _Waiting:
 
 
 class Batcher:
-    """Runs a function of batches, one batch at a time, in a thread of its own.
+    """Runs a function on batches, one at a time, in its own thread.
 
     Args:
         run: Takes and returns arrays by name.
-        max_rows: The most rows in one run; 0 where rows must not be put together.
-        observe: Told the rows of every run.
+        max_rows: The most rows in one run; 0 if rows must not be batched.
+        observe: Called with the rows of every run.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     async def submit(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what the function makes of some inputs.
+        """Return the outputs for some inputs.
 
         Args:
-            inputs: Arrays by name, all with the same number of rows where rows are batched.
+            inputs: Arrays by name, all with the same number of rows if rows are batched.
         """
         if not self._most:
             return await self._enqueue(inputs, 0, ())
@@ -82,7 +82,7 @@ class Batcher:
         self._waiting.append(waiting)
         if not self._running:
             self._running = True
-            loop.call_soon(self._begin, loop)  # with what else came in this turn of the loop
+            loop.call_soon(self._begin, loop)  # with all others of this turn of the loop
         return waiting.answer
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -102,7 +102,7 @@ class Batcher:
         rows = 0
         while self._waiting:
             first = self._waiting[0]
-            if first.answer.done():  # nobody waits any more
+            if first.answer.done():  # cancelled
                 self._waiting.popleft()
                 continue
             if batch and (

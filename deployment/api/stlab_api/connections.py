@@ -1,7 +1,7 @@
-"""HTTP connections that cannot be held open for nothing.
+"""HTTP connections with deadlines and limits, for uvicorn's setting ``http``.
 
-uvicorn closes a connection that is idle after an answer. It waits for ever for one that sends its
-request's head slowly or not at all, and for one that does not take its answer.
+uvicorn closes a connection that is idle after an answer. It has no limit for a request's head that
+arrives slowly or never ends, nor for a peer that does not read its answer.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
     from stlab_api.settings import Settings
 
-__all__ = ["bounded_connections", "descriptors_for"]
+__all__ = ["Connection", "bounded_connections", "descriptors_for"]
 
-# nginx takes 32 KiB, Apache 8 KiB a line.
+# nginx accepts 32 KiB, Apache 8 KiB a line.
 _MOST_HEAD_BYTES = 64 * 1024
 # For files, the registry and Triton.
 _OTHER_DESCRIPTORS = 256
 
 
 def descriptors_for(connections: int) -> int:
-    """Raise the limit of open files as far as is allowed, and return how many connections fit."""
+    """Raise the limit of open files as far as allowed, and return how many connections fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _OTHER_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -46,28 +46,30 @@ def descriptors_for(connections: int) -> int:
     return max(1, min(connections, soft - min(_OTHER_DESCRIPTORS, soft // 2)))
 
 
-def bounded_connections(settings: Settings) -> type[HttpToolsProtocol]:
+def bounded_connections(settings: Settings) -> type[Connection]:
     """Return uvicorn's protocol with the limits of the settings."""
-    most = descriptors_for(settings.max_connections)
-    head_seconds, send_seconds = settings.header_seconds, settings.send_seconds
-
-    class Connection(_Connection):
-        most_connections = most
-        header_seconds = head_seconds
-        write_seconds = send_seconds
-
-    return Connection
+    limits = {
+        "most_connections": descriptors_for(settings.max_connections),
+        "header_seconds": settings.header_seconds,
+        "write_seconds": settings.send_seconds,
+    }
+    return type("BoundedConnection", (Connection,), limits)
 
 
-class _Connection(HttpToolsProtocol):
-    """uvicorn's protocol, with a deadline for a request's head and for taking an answer.
+class Connection(HttpToolsProtocol):
+    """uvicorn's protocol with limits.
+
+    It keeps its own account of requests, by the callbacks of asyncio and of the HTTP parser. Of
+    uvicorn's state it reads one thing: whether the application has begun to answer.
 
     Attributes:
-        most_connections: The most connections; beyond them the one that has waited longest for its
-            peer goes.
+        most_connections: The most connections; beyond them the one is closed that has waited
+            longest for its peer.
         header_seconds: How long a request's head may take, from the connection's begin.
-        write_seconds: How long the peer may take nothing of an answer, and may take to send the
-            rest of a body that was answered before its end.
+        write_seconds: How long the peer may read nothing of an answer, and how long it may take to
+            send the rest of a body that was answered before its end.
+        requests: The number of requests so far.
+        since: When it last began to wait for its peer, on the monotonic clock.
     """
 
     most_connections: int
@@ -82,21 +84,24 @@ class _Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.requests = 0
+        self._answered = 0
         self.since = monotonic()
         self._in_head = False
         self._in_body = False
-        # Heads, trailers and what stands between the chunks of a body; the last piece had others.
+        self._write_paused = False
+        # Bytes of heads, trailers and between chunks, unless the last piece held anything else.
         self._head_bytes = 0
         self._past_head = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin; make room where too many are connected."""
+        """Begin; close another connection if there are too many."""
         super().connection_made(transport)
         self._await_head(self.header_seconds)
         if len(self.connections) > self.most_connections:
-            others = [c for c in self.connections if isinstance(c, _Connection) and c is not self]
+            others = [c for c in self.connections if isinstance(c, Connection) and c is not self]
             waiting = [other for other in others if other.waits]
             (min(waiting, key=lambda c: c.since) if waiting else self).transport.abort()
 
@@ -108,7 +113,7 @@ class _Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read; give a head that is not whole its time, and heads and trailers their room."""
+        """Read; limit the time of an incomplete head, and the bytes of heads and trailers."""
         self._past_head = False
         super().data_received(data)
         if self.transport.is_closing():
@@ -127,12 +132,12 @@ class _Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request: the last answer has arrived, unless writing is paused."""
         self._in_head = True
-        if not self.flow.write_paused:
+        if not self._write_paused:
             self._stop_write_timer()
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, and leave out what a trailer says."""
+        """Read a header; ignore those of a trailer."""
         if self._in_head:
             super().on_header(name, value)
 
@@ -141,21 +146,23 @@ class _Connection(HttpToolsProtocol):
         self._in_head, self._in_body, self._past_head = False, True, True
         self.since = monotonic()
         super().on_headers_complete()
+        self.requests += 1
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
+        """Read a part of the body."""
         self._past_head = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End a request's body; the next head has its own time."""
+        """End a request's body; the next head has its own deadline."""
         self._in_body, self._past_head = False, True
         if not self.busy:
             self._stop_head_timer()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """End a request; what the peer has not sent or taken yet has its time."""
+        """End a request; limit the time for what the peer has not sent or read yet."""
+        self._answered += 1
         super().on_response_complete()
         self.since = monotonic()
         if self._in_body and not self.busy and not self.transport.is_closing():
@@ -164,28 +171,30 @@ class _Connection(HttpToolsProtocol):
             self._await_writing()
 
     def pause_writing(self) -> None:
-        """Wait for the peer to take what was written, and not for ever."""
+        """Wait for the peer to read, within a deadline."""
+        self._write_paused = True
         super().pause_writing()
         self._await_writing()
 
     def resume_writing(self) -> None:
-        """Go on: the peer has taken it."""
+        """Go on: the peer has read."""
+        self._write_paused = False
         super().resume_writing()
         self._stop_write_timer()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP as every other refusal is written."""
+        """Refuse what is not HTTP with a problem."""
         self._refuse(400, "malformed", msg)
 
     @property
     def busy(self) -> bool:
         """Whether a request is being answered."""
-        return self.cycle is not None and not self.cycle.response_complete
+        return self.requests > self._answered
 
     @property
     def waits(self) -> bool:
-        """Whether the peer is to send or to take something."""
-        return not self.busy or self.cycle.more_body or self.flow.write_paused
+        """Whether the peer is to send or to read something."""
+        return not self.busy or self._in_body or self._write_paused
 
     def _await_head(self, seconds: float) -> None:
         if self._head_timer is None:
@@ -222,7 +231,7 @@ class _Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def _refuse(self, status: int, kind: str, detail: str) -> None:
-        if self.busy and self.cycle.response_started:  # its answer is not to be mixed with another
+        if self.busy and self.cycle.response_started:  # do not mix two answers
             self._close()
             return
         response = Problem(status, kind, detail, headers={"Connection": "close"}).response()

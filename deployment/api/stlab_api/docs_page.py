@@ -1,12 +1,15 @@
-"""The page ``/docs``: Swagger UI, whose files come with a package and not from the internet."""
+"""The page ``/docs``: FastAPI's Swagger UI, with files from a package instead of the internet."""
 
 from __future__ import annotations
 
-from html import escape
+import base64
+import re
+from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from starlette.responses import HTMLResponse, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.responses import Response
 from starlette.routing import Route
 
 if TYPE_CHECKING:
@@ -14,61 +17,47 @@ if TYPE_CHECKING:
 
 __all__ = ["DOCS_PATHS", "docs_routes"]
 
+# The page's own script is allowed by its digest.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "default-src 'none'; script-src 'self' 'sha256-{digest}'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<link rel="icon" href="data:,">
-<link rel="stylesheet" href="{root}/docs/swagger-ui.css">
-</head>
-<body>
-<div id="swagger-ui"></div>
-<script src="{root}/docs/swagger-ui-bundle.js"></script>
-<script src="{root}/docs/start.js"></script>
-</body>
-</html>
-"""
-_START = """"use strict";
-SwaggerUIBundle({
-  url: new URL("../openapi.json", document.currentScript.src).href,
-  dom_id: "#swagger-ui",
-  deepLinking: true,
-  validatorUrl: null,
-});
-"""
 _FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
-DOCS_PATHS = frozenset({"/docs", "/docs/start.js", *(f"/docs/{name}" for name in _FILES)})
-"""What a browser loads for the page."""
+DOCS_PATHS = frozenset({"/docs", *(f"/docs/{name}" for name in _FILES)})
+"""The paths of the page and its files."""
 
 
 def docs_routes(title: str) -> list[Route]:
-    """Return the page and what it loads."""
+    """Return the routes of the page and its files."""
+    script, style = (f"docs/{name}" for name in _FILES)
+    page = get_swagger_ui_html(
+        openapi_url="openapi.json",  # relative, as all addresses: a proxy may add a prefix
+        title=title,
+        swagger_js_url=script,
+        swagger_css_url=style,
+        swagger_favicon_url="data:,",
+        swagger_ui_parameters={"validatorUrl": None},
+    )
+    (own_script,) = re.findall(rb"<script>(.*?)</script>", bytes(page.body), re.DOTALL)
+    digest = base64.b64encode(sha256(own_script).digest()).decode()
+    policy = {
+        "Content-Security-Policy": _POLICY.format(digest=digest),
+        "Referrer-Policy": "no-referrer",
+    }
+    cached = {"Cache-Control": "max-age=3600", "X-Content-Type-Options": "nosniff"}
+    static = files("fastapi_offline") / "static"
+    return [
+        _route("/docs", bytes(page.body), "text/html", policy),
+        *(
+            _route(f"/docs/{name}", (static / name).read_bytes(), kind, cached)
+            for name, kind in _FILES.items()
+        ),
+    ]
 
-    async def page(request: Request) -> Response:
-        root = escape(request.scope.get("root_path", ""))
-        return HTMLResponse(
-            _PAGE.format(title=escape(title), root=root),
-            headers={"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer"},
-        )
 
-    contents = {name: files("fastapi_offline").joinpath("static", name).read_bytes()
-                for name in _FILES}  # fmt: skip
-    parts = [_file("/docs/start.js", _START.encode(), "text/javascript")]
-    parts += [_file(f"/docs/{name}", contents[name], kind) for name, kind in _FILES.items()]
-    return [Route("/docs", page), *parts]
+def _route(path: str, content: bytes, media_type: str, headers: dict[str, str]) -> Route:
+    async def send(_: Request) -> Response:
+        return Response(content, media_type=media_type, headers=headers)
 
-
-def _file(path: str, content: bytes, kind: str) -> Route:
-    headers = {"Cache-Control": "max-age=3600", "X-Content-Type-Options": "nosniff"}
-
-    async def sent(_: Request) -> Response:
-        return Response(content, media_type=kind, headers=headers)
-
-    return Route(path, sent)
+    return Route(path, send)

@@ -1,4 +1,4 @@
-"""Finds numbers that are not finite in JSON: NaN, the infinities, and what is read as one."""
+"""Finds non-finite numbers in JSON: NaN, the infinities, and numbers that are read as one."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from stlab_api.problems import invalid_at
 
 __all__ = ["check_finite"]
 
-# Most bodies have nothing like it, and are not read again.
+# Most bodies do not match, and are not read again.
 _SUSPECT = re.compile(rb"\d[eE]\+?\d{3}|NaN|Infinity|\d{300}")
 _WHAT = "Input should be a finite number"
 
 
 def check_finite(body: bytes) -> None:
-    """Refuse a body with a number that is not finite.
+    """Refuse a body with a non-finite number.
 
     Args:
-        body: JSON that was read already.
+        body: Valid JSON.
 
     Raises:
         Problem: 422, with its place.

@@ -1,7 +1,7 @@
 """Reads a large JSON request piece by piece, straight into arrays.
 
-A parser that reads a whole body in one call holds up every other request meanwhile, and makes a
-Python object of every number first. This one stops at the first thing that does not fit the model.
+A parser that reads a whole body in one call blocks all other requests, and makes a Python object of
+every number first. This one stops at the first value that does not fit the model.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["read_json"]
 
 _PIECE = 16 * 1024
-# The parser looks at a value that is not whole yet from its start again with every piece, so
-# pieces grow while nothing is whole. Only a text may be so long.
+# With every piece the parser reads an incomplete value again from its start, so pieces grow until
+# it is complete. Only a text may be so long.
 _LONGEST_PIECE = 2 * 1024 * 1024
 _LONGEST_TOKEN = 128 * 1024
 _BACKEND = ijson.get_backend("yajl2_c")
@@ -44,26 +44,26 @@ def read_json(
         tensors: The model's inputs.
         max_rows: The most rows.
         max_bytes: The most bytes of all arrays together.
-        until: When to give up, on the monotonic clock.
+        until: The deadline, on the monotonic clock.
 
     Raises:
         Problem: It is not JSON (400), too large (413), or does not fit the model (422).
-        TimeoutError: It is late.
+        TimeoutError: The deadline passed.
     """
     if any(t.datatype == "BYTES" for t in tensors) and any(
         found[1] for found in _ESCAPES.finditer(body)
     ):
-        # The parser would put a question mark in its place.
+        # The parser would replace it by a question mark.
         raise Problem(400, "malformed", "the body is not JSON: a text has half a surrogate pair")
     try:
         return _read(body, _Request(tensors, max_rows, max_bytes), until, use_float=True)
     except _BeyondMachineTypes:
-        # Decimals tell what is too large from what only has many digits, and take longer.
+        # Decimals, which are slower, tell a number that is too large from one with many digits.
         return _read(body, _Request(tensors, max_rows, max_bytes), until, use_float=False)
 
 
 class _BeyondMachineTypes(Exception):  # noqa: N818 - it never leaves this module
-    """A number is no 64-bit integer and no double."""
+    """A number is neither a 64-bit integer nor a double."""
 
 
 def _read(body: bytes, request: _Request, until: float, *, use_float: bool) -> dict[str, Array]:
@@ -97,7 +97,7 @@ def _read(body: bytes, request: _Request, until: float, *, use_float: bool) -> d
 
 
 class _Request:
-    """What was read of a request so far."""
+    """The part of a request that was read so far."""
 
     def __init__(self, tensors: Sequence[TensorSpec], max_rows: int, max_bytes: int) -> None:
         self._tensors = {tensor.name: tensor for tensor in tensors}
@@ -116,7 +116,7 @@ class _Request:
         return self._reader is not None and self._reader.takes_text
 
     def take(self, events: Iterator[tuple[str, Any]]) -> None:
-        """Read what the parser saw."""
+        """Read the parser's events."""
         while True:
             if self._reader is not None and not self._read(self._reader, events):
                 return
@@ -135,7 +135,7 @@ class _Request:
         return {name: self._found[name] for name in self._tensors if name in self._found}
 
     def broken(self, failure: Exception) -> Problem:
-        """Return what is wrong with text that is no JSON, or has a number beyond every type."""
+        """Return the problem of text that is not JSON, or of a number beyond every type."""
         why = str(failure)
         text = isinstance(failure, ijson.JSONError | UnicodeDecodeError)
         if self._reader is not None and (not text or _NOT_FINITE.search(why)):

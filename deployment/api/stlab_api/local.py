@@ -1,4 +1,4 @@
-"""A version in this process: its proven bundle from the registry, run by ONNX Runtime."""
+"""The backend ``local``: a version's proven bundle, run by ONNX Runtime in this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from exporter.bundle import Bundle
     from exporter.interface import TensorEntry
-    from stlab_api.predictor import Array, Found
+    from stlab_api.predictor import AliasTarget, Array
     from stlab_api.settings import Settings
 
 __all__ = ["LocalBackend", "LocalPredictor"]
@@ -37,7 +37,7 @@ class LocalBackend:
 
     Args:
         settings: Where the registry is, and how many threads a model may use.
-        observe: Told the model and the rows of every run.
+        observe: Called with the model and the rows of every run.
     """
 
     def __init__(
@@ -47,24 +47,24 @@ class LocalBackend:
         self._observe = observe
         self._folder = Path(tempfile.mkdtemp(prefix="stlab-api-"))
 
-    async def choose(self, name: str, found: Found) -> int:  # noqa: ARG002 - of a Protocol
+    async def choose(self, name: str, target: AliasTarget) -> int:  # noqa: ARG002 - of a Protocol
         """Return the alias's version; see `Backend`."""
-        return found.version
+        return target.version
 
-    async def open(self, name: str, version: int, found: Found) -> LocalPredictor:
+    async def open(self, name: str, version: int, target: AliasTarget) -> LocalPredictor:
         """Fetch a version's bundle, check its files and load the model; see `Backend`."""
-        return await asyncio.to_thread(self._open, name, version, found)
+        return await asyncio.to_thread(self._open, name, version, target)
 
     async def close(self) -> None:
-        """Remove what was fetched."""
+        """Remove the fetched files."""
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
-    def _open(self, name: str, version: int, found: Found) -> LocalPredictor:
+    def _open(self, name: str, version: int, target: AliasTarget) -> LocalPredictor:
         alias = self._settings.alias
-        recorded = recorded_bundle(found.tags, "prod" if alias == ARCHIVED else alias)
+        recorded = recorded_bundle(target.tags, "prod" if alias == ARCHIVED else alias)
         if recorded is None:
             raise ConflictError(
-                f"'{alias}' of '{name}' names version {version}, which has no passed evidence",
+                f"'{alias}' of '{name}' points to version {version}, which has no passing evidence",
                 hint=f"Promote it by a pipeline: stlab-export {name} --alias {alias}",
             )
         registry = Registry.connect(self._settings.tracking_uri)
@@ -79,7 +79,7 @@ class LocalBackend:
                 observe=lambda rows: self._observe(name, rows),
             )
         finally:
-            # A loaded model needs no file any more.
+            # A loaded model needs its files no more.
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -89,10 +89,10 @@ class LocalPredictor:
     Args:
         bundle: A verified bundle.
         threads: How many threads one run may use.
-        observe: Told the rows of every run.
+        observe: Called with the rows of every run.
 
     Raises:
-        UsageError: Its format is none for this process.
+        UsageError: This process cannot run its format.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class LocalPredictor:
             return await self._batcher.submit(inputs)
 
     async def ready(self) -> bool:
-        """Return True: what is loaded answers."""
+        """Return True: a loaded model always answers."""
         return True
 
     async def close(self) -> None:
@@ -166,7 +166,7 @@ def _spec(bundle: Bundle) -> ModelSpec:
 
 
 def _examples(bundle: Bundle) -> dict[str, Any]:
-    """Return the inputs of the first case that lies with a bundle, one row of them."""
+    """Return one row of the inputs of a bundle's first case."""
     rows = bundle.max_batch_size
     first = load_samples(bundle.path / SAMPLES, Batching(rows)).cases[0].case.inputs
     return {name: array[:1] if rows else array for name, array in first.items()}

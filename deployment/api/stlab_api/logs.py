@@ -1,4 +1,4 @@
-"""Logs as text for people or JSON lines for machines; never what a request holds."""
+"""Logs as text or as JSON lines; never a request's content."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import logging
 import sys
 from typing import Any
 
-from exporter.text.redaction import redact, redact_each
-from exporter.text.terminal import block, one_line
+from exporter.text.redaction import redact_each
+from exporter.text.terminal import SafeFormatter, one_line
 
 __all__ = ["access", "set_up"]
 
 access = logging.getLogger("stlab_api.access")
+
+_LINE = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 class _Json(logging.Formatter):
@@ -28,19 +30,15 @@ class _Json(logging.Formatter):
             entry["error"] = self.formatException(record.exc_info)
         texts = {key: value for key, value in entry.items() if isinstance(value, str)}
         entry |= zip(texts, redact_each(tuple(texts.values())), strict=True)
-        # In ASCII: a terminal would obey what orjson leaves as it is.
+        # ASCII alone: a terminal obeys escape sequences that orjson would leave in.
         return json.dumps(entry, default=str)
 
 
-class _Text(logging.Formatter):
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", {})
-        line, *rest = super().format(record).split("\n", 1)
-        pairs = (one_line(f"{key}={value}") for key, value in fields.items())
-        return block(redact("\n".join([" ".join([line, *pairs]), *rest])))
+class _Text(SafeFormatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the library
+        pairs = getattr(record, "fields", {}).items()
+        fields = (one_line(f"{name}={value}") for name, value in pairs)
+        return " ".join([super().formatMessage(record), *fields])
 
 
 def set_up(level: str, form: str) -> None:
@@ -51,7 +49,7 @@ def set_up(level: str, form: str) -> None:
         form: ``text`` or ``json``.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else _Text())
+    handler.setFormatter(_Json() if form == "json" else _Text(_LINE))
     for name in ("stlab_api", "uvicorn", "triton_client"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]

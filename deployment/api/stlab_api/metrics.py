@@ -1,4 +1,4 @@
-"""What Prometheus reads, by route template and model version; never by what a caller sends."""
+"""Prometheus metrics, labelled by route template and model version, never by a caller's input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """The metrics of one service, in a registry of their own."""
+    """The metrics of one service, in their own registry."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -36,7 +36,7 @@ class Metrics:
         )
         self.ready = Gauge(
             "stlab_api_ready",
-            "1 where /health/ready would say yes at this moment.",
+            "1 if /health/ready would answer 200 at this moment.",
             registry=self._registry,
         )
         self._rows = Histogram(
@@ -73,11 +73,11 @@ class Metrics:
         self._rows.labels(model).observe(rows)
 
     def serves(self, model: str, alias: str, version: int, before: int | None) -> None:
-        """Say which version of a model answers."""
+        """Show which version of a model answers."""
         if before is not None and before != version:
             self._served.remove(model, alias, str(before))
         self._served.labels(model, alias, str(version)).set(1)
 
     def page(self) -> bytes:
-        """Return everything in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

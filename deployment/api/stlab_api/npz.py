@@ -39,7 +39,7 @@ def read_npz(body: bytes, tensors: Sequence[TensorSpec], *, max_bytes: int) -> d
     Raises:
         Problem: It is no npz (400), too large (413), or does not fit the model (422).
     """
-    # Reading a directory takes far longer than its entries are long.
+    # Reading a zip directory takes far longer than its size suggests.
     if body.count(_ENTRY) > _MOST_ENTRIES:
         raise Problem(400, "malformed", f"the body has more than {_MOST_ENTRIES} entries")
     try:
@@ -51,8 +51,8 @@ def read_npz(body: bytes, tensors: Sequence[TensorSpec], *, max_bytes: int) -> d
                 if size <= max_bytes
                 else {}
             )
-    except Exception as error:  # numpy and zipfile raise whatever they stumble on
-        # Their words would show what is in it.
+    except Exception as error:  # numpy and zipfile raise errors of many types
+        # Their messages would repeat its content.
         raise Problem(400, "malformed", "the body is no npz of plain arrays") from error
     if size > max_bytes:
         raise arrays_too_large(max_bytes)
@@ -64,7 +64,7 @@ def read_npz(body: bytes, tensors: Sequence[TensorSpec], *, max_bytes: int) -> d
             _check(found[name], tensor)
         elif not tensor.optional:
             raise misfit(name, "it is missing")
-    # Strings take much more room as objects, so only what fits becomes any.
+    # Strings take much more memory as objects, so they become objects only if they fit.
     texts = sum(array.size for array in found.values() if array.dtype.kind in "SU")
     if texts * _TEXT_BYTES > max_bytes:
         raise arrays_too_large(max_bytes)
@@ -78,7 +78,7 @@ def to_npz(outputs: Mapping[str, Any]) -> bytes:
         Problem: Strings end with a zero byte, which that dtype cuts off.
     """
     content = io.BytesIO()
-    # Not np.savez, which has arguments of its own by name.
+    # Not np.savez, whose own arguments clash with names of arrays.
     write_npz(content, {name: _plain(name, array) for name, array in outputs.items()})
     return content.getvalue()
 
@@ -91,13 +91,13 @@ def _plain(name: str, array: Array) -> Array:
             406,
             "not-acceptable",
             f"output '{name}' has strings that end with a zero byte, which a npz cannot hold; "
-            "ask for JSON with Accept",
+            "request JSON with Accept",
         )
     return array.astype("S")
 
 
 def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Return whether an array's shape is one that a model takes."""
+    """Return whether a shape fits a model's."""
     return len(found) == len(wanted) and all(
         want in {-1, have} for have, want in zip(found, wanted, strict=True)
     )
@@ -119,7 +119,7 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
         else np.lib.format.read_array_header_2_0
     )
     shape, by_column, dtype = read_header(file)
-    # What the header claims is allocated only where the bytes are there.
+    # The size that the header claims is allocated only if the bytes exist.
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
         raise ValueError("an entry of the npz is no plain array")
     flat = (

@@ -1,6 +1,6 @@
-"""Runs what is small at once, and what is large in threads, so that no request holds up others.
+"""Runs small work at once and large work in threads, so that no request blocks others.
 
-What runs there gives way often: no single call into C takes more than some milliseconds.
+Work in threads must release the interpreter often: no call into C takes more than milliseconds.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 __all__ = ["SMALL_BODY", "run"]
 
 SMALL_BODY = 32 * 1024
-"""The bytes of a body that are read in milliseconds, whatever they are."""
+"""Bytes of a body that are read in milliseconds, whatever its content."""
 
 T = TypeVar("T")
-# Threads of their own: those of the loop look at the registry.
+# Not the event loop's threads, which read the registry.
 _THREADS = ThreadPoolExecutor(4, thread_name_prefix="codec")
 
 
 async def run(function: Callable[[], T], *, small: bool, seconds: float) -> T:
-    """Return what a function returns.
+    """Run a function and return its result.
 
     Args:
-        function: What to run.
+        function: The function.
         small: Whether it takes milliseconds at most.
         seconds: The deadline.
 

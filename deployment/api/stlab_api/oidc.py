@@ -1,7 +1,8 @@
-"""Bearer tokens of an OpenID Connect issuer, checked with the keys that it publishes.
+"""Bearer tokens of an OpenID Connect issuer, verified with the keys that it publishes.
 
-Where they are is read from the issuer's ``/.well-known/openid-configuration`` (OpenID Connect
-Discovery 1.0, section 4).
+Their address comes from the issuer's ``/.well-known/openid-configuration`` (OpenID Connect
+Discovery 1.0, section 4). PyJWT verifies tokens. Its `PyJWKClient` is not used: it blocks, reads
+answers of any size for any time, and fetches keys for every unknown key id.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from stlab_api.problems import Problem
 from stlab_web.asgi import LOOPBACK_HOSTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 __all__ = ["Tokens"]
 
@@ -34,39 +35,35 @@ _ALGORITHMS = {
 }
 _FETCH_SECONDS = 5.0
 _MOST_BYTES = 1024 * 1024
-# How long keys are used before they are looked for again, and how long while the issuer is away.
+# How long keys are used before they are fetched again, and how long if that fails.
 _FRESH_SECONDS = 600.0
 _STALE_SECONDS = 3600.0
-# How long the issuer is left alone after it failed, and between tokens of unknown keys.
+# The least time between fetches after a failure, and for tokens of unknown keys.
 _FAILED_SECONDS = 2.0
 _UNKNOWN_SECONDS = 10.0
 _SKEW_SECONDS = 30
 
 
 class _UnusableError(Exception):
-    """What an issuer answers cannot be used."""
+    """An issuer's answer cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Keys:
-    """What an issuer published.
+class _Key:
+    """A key for signatures, with the algorithms that fit it."""
 
-    Attributes:
-        by_id: Its keys for signatures, by their id, each with the algorithms that fit it.
-        since: When it was read, on the monotonic clock.
-    """
-
-    by_id: dict[str, list[tuple[Any, tuple[str, ...]]]]
-    since: float
+    key_id: str
+    key: Any
+    algorithms: tuple[str, ...]
 
 
 class Tokens:
-    """Lets in who has a token of an issuer; see `stlab_api.auth.Guard`.
+    """Accepts requests with a token of an issuer; see `stlab_api.auth.Authenticator`.
 
     Args:
-        issuer: The issuer, exactly as its tokens and its configuration name it.
-        audience: What a token must be for; empty for anything.
-        jwks_url: Where its keys are; read from its configuration by default.
+        issuer: The issuer, exactly as its tokens and its configuration write it.
+        audience: The audience that a token must have; empty for any.
+        jwks_url: The address of its keys; by default from its configuration.
 
     Raises:
         UsageError: An address is neither https nor on this machine.
@@ -86,99 +83,86 @@ class Tokens:
                 issuer,
             )
         self._issuer, self._audience, self._jwks_url = issuer, audience, jwks_url
-        self._keys: _Keys | None = None
-        self._asked = self._failed = float("-inf")
+        self._keys: list[_Key] = []
+        self._read = self._tried = self._failed = float("-inf")
         self._lock = asyncio.Lock()
 
     async def __call__(self, header: Callable[[bytes], str]) -> None:
-        """Check a request's token.
+        """Verify a request's token.
 
         Raises:
-            Problem: 401: it has none that is good. 503: the issuer's keys are not known.
+            Problem: 401: the token is missing or not valid. 503: the issuer's keys are unknown.
         """
         scheme, _, token = header(b"authorization").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise _unauthorized("give a bearer token")
         try:
-            about = jwt.get_unverified_header(token)
-            key_id = about.get("kid")
+            head = jwt.get_unverified_header(token)
+            key_id, algorithm = head.get("kid"), str(head.get("alg"))
             if not isinstance(key_id, str):
-                raise jwt.InvalidTokenError("it names no key")
-            self._check(token, await self._fitting(key_id, str(about.get("alg"))))
+                raise jwt.InvalidTokenError("it has no key id")
+            keys = [key for key in await self._known(key_id) if key.key_id == key_id]
+            if not keys:
+                raise jwt.InvalidTokenError("the issuer has no such key")
+            # The key decides which algorithms are allowed, not the token.
+            fitting = next((key for key in keys if algorithm in key.algorithms), None)
+            if fitting is None:
+                raise jwt.InvalidAlgorithmError("the key is not for its algorithm")
+            jwt.decode(
+                token,
+                fitting.key,
+                algorithms=[algorithm],
+                issuer=self._issuer,
+                audience=self._audience or None,
+                leeway=_SKEW_SECONDS,
+                options={"require": ["exp", "iss"], "verify_aud": bool(self._audience)},
+            )
         except (jwt.PyJWTError, ValueError) as error:
             raise _unauthorized(f"the token is refused: {error}") from error
 
-    def _check(self, token: str, fitting: tuple[Any, str]) -> None:
-        key, algorithm = fitting
-        jwt.decode(
-            token,
-            key,
-            algorithms=[algorithm],
-            issuer=self._issuer,
-            audience=self._audience or None,
-            leeway=_SKEW_SECONDS,
-            options={"require": ["exp", "iss"], "verify_aud": bool(self._audience)},
-        )
-
-    async def _fitting(self, key_id: str, algorithm: str) -> tuple[Any, str]:
-        """Return the key of an id, for an algorithm that it is made for."""
-        keys = await self._known(key_id)
-        found = keys.by_id.get(key_id)
-        if found is None:
-            raise jwt.InvalidTokenError("the issuer has no such key")
-        for key, algorithms in found:
-            if algorithm in algorithms:
-                return key, algorithm
-        raise jwt.InvalidAlgorithmError("the key is not for its algorithm")
-
-    async def _known(self, key_id: str) -> _Keys:
-        """Return the issuer's keys, read anew where they are old, or lack one."""
-        if self._keys is not None and not self._is_due(self._keys, key_id):
-            return self._keys
-        async with self._lock:  # one asks, and the others wait for what it gets
-            if self._keys is None or self._is_due(self._keys, key_id):
-                await self._refresh()
-        if self._keys is None or monotonic() - self._keys.since > _STALE_SECONDS:
-            raise Problem(
-                503,
-                "unavailable",
-                "the issuer of tokens does not answer with its keys",
-                headers={"Retry-After": "1"},
-            )
+    async def _known(self, key_id: str) -> list[_Key]:
+        """Return the issuer's keys, fetched again if they are old or lack this one."""
+        if self._is_due(key_id):
+            async with self._lock:  # one request fetches, the others wait for its result
+                if self._is_due(key_id):
+                    await self._fetch_keys()
+        if monotonic() - self._read > _STALE_SECONDS:
+            raise Problem(503, "unavailable", "the issuer of tokens does not answer with its keys")
         return self._keys
 
-    def _is_due(self, keys: _Keys, key_id: str) -> bool:
+    def _is_due(self, key_id: str) -> bool:
         now = monotonic()
-        if key_id not in keys.by_id and now - self._asked > _UNKNOWN_SECONDS:
-            return True
-        return now - keys.since > _FRESH_SECONDS
+        known = any(key.key_id == key_id for key in self._keys)
+        return now - self._read > _FRESH_SECONDS or (
+            not known and now - self._tried > _UNKNOWN_SECONDS
+        )
 
-    async def _refresh(self) -> None:
+    async def _fetch_keys(self) -> None:
         if monotonic() - self._failed < _FAILED_SECONDS:
             return
-        self._asked = monotonic()
+        self._tried = monotonic()
         try:
-            async with asyncio.timeout(_FETCH_SECONDS):
-                self._keys = await self._read()
+            async with (
+                asyncio.timeout(_FETCH_SECONDS),
+                httpx.AsyncClient(follow_redirects=False) as client,
+            ):
+                url, supported = self._jwks_url, None
+                if not url:
+                    url, supported = await self._discover(client)
+                self._keys = _signing_keys(await _fetch(client, url), supported)
+                self._read = monotonic()
         except (httpx.HTTPError, httpx.InvalidURL, _UnusableError, TimeoutError) as error:
             self._failed = monotonic()
             _log.warning("no keys of the issuer '%s': %s", self._issuer, error or "no answer")
 
-    async def _read(self) -> _Keys:
-        supported: Iterable[str] | None = None
-        async with httpx.AsyncClient(follow_redirects=False) as client:
-            url = self._jwks_url
-            if not url:
-                base = self._issuer.rstrip("/")
-                found = await _fetch(client, f"{base}/.well-known/openid-configuration")
-                url, supported = self._configured(found)
-            return _Keys(_by_id(await _fetch(client, url), supported), monotonic())
-
-    def _configured(self, found: dict[str, Any]) -> tuple[str, Iterable[str] | None]:
-        named, url = found.get("issuer"), found.get("jwks_uri")
-        if named != self._issuer:
+    async def _discover(self, client: httpx.AsyncClient) -> tuple[str, list[str] | None]:
+        """Return the address of the keys, and the algorithms that the issuer uses."""
+        base = self._issuer.rstrip("/")
+        found = await _fetch(client, f"{base}/.well-known/openid-configuration")
+        issuer, url = found.get("issuer"), found.get("jwks_uri")
+        if issuer != self._issuer:
             raise _UnusableError(
-                f"it calls itself {str(named)[:200]!r}; STLAB_API_OIDC_ISSUER must be the same"
+                f"it calls itself {str(issuer)[:200]!r}; STLAB_API_OIDC_ISSUER must be the same"
             )
         if not isinstance(url, str) or not _is_private(url):
             raise _UnusableError("its jwks_uri does not begin with https://")
@@ -186,26 +170,24 @@ class Tokens:
         return url, supported if isinstance(supported, list) else None
 
 
-def _by_id(
-    found: dict[str, Any], supported: Iterable[str] | None
-) -> dict[str, list[tuple[Any, tuple[str, ...]]]]:
-    keys: dict[str, list[tuple[Any, tuple[str, ...]]]] = {}
-    listed = found.get("keys")
-    for entry in listed if isinstance(listed, list) else ():
+def _signing_keys(published: dict[str, Any], supported: list[str] | None) -> list[_Key]:
+    """Return the keys of a JSON Web Key Set that can verify signatures; skip all others."""
+    keys = []
+    entries = published.get("keys")
+    for entry in entries if isinstance(entries, list) else ():
         if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
             continue
         try:
             key = jwt.PyJWK(entry)
         except (jwt.PyJWTError, ValueError, TypeError):
-            continue  # of a kind that is not known here
-        allowed = _ALGORITHMS.get(str(entry.get("kty")), ())
+            continue
         algorithms = tuple(
             name
-            for name in allowed
+            for name in _ALGORITHMS.get(str(key.key_type), ())
             if entry.get("alg", name) == name and (supported is None or name in supported)
         )
         if algorithms and isinstance(key.key_id, str):
-            keys.setdefault(key.key_id, []).append((key.key, algorithms))
+            keys.append(_Key(key.key_id, key.key, algorithms))
     if not keys:
         raise _UnusableError("it has no key for signatures that can be used")
     return keys

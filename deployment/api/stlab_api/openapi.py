@@ -1,180 +1,141 @@
-"""The OpenAPI document: fixed paths, and the requests of the models that answer right now."""
+"""The OpenAPI document, which shows the requests of the versions that answer at the moment."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stlab_api import __version__
-from stlab_api.problems import MEDIA_TYPE
-from stlab_api.routes import JSON, NPZ
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRouter
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from stlab_api.plugins import ModelInfo
+from stlab_api.problems import PROBLEM_SCHEMA, problem_responses
+from stlab_api.routes import JSON, NPZ, ModelDescription
 from stlab_api.schemas import to_lists
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pydantic import BaseModel
+    from fastapi import FastAPI
 
     from stlab_api.plugins import EndpointPlugin
-    from stlab_api.service import Served, Service
+    from stlab_api.service import LoadedModel, Service
 
-__all__ = ["document"]
+__all__ = ["SECURITY_SCHEMES", "OpenAPIDocument"]
 
-_REF = "#/components/schemas/{model}"
-# An example that fills screens helps nobody.
+SECURITY_SCHEMES = {
+    "keys": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "tokens": {"type": "http", "scheme": "bearer"},
+}
+# A larger example fills screens.
 _MOST_NUMBERS = 4096
-_PROBLEM = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string", "examples": ["urn:stlab:problem:invalid-input"]},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "request_id": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
-            },
-        },
-    },
-}
-_TENSORS = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "required": ["name", "datatype", "shape"],
-        "properties": {
-            "name": {"type": "string"},
-            "datatype": {"type": "string"},
-            "shape": {"type": "array", "items": {"type": "integer"}},
-        },
-    },
-}
-_INFO = {
-    "type": "object",
-    "required": ["name", "version", "alias"],
-    "properties": {
-        "name": {"type": "string"},
-        "version": {"type": "integer"},
-        "alias": {"type": "string"},
-    },
-}
-_MODEL = {
-    "type": "object",
-    "required": ["name", "alias", "version", "max_batch_size", "inputs", "outputs"],
-    "properties": {
-        **_INFO["properties"],  # type: ignore[dict-item]
-        "max_batch_size": {"type": "integer"},
-        "inputs": _TENSORS,
-        "outputs": _TENSORS,
-    },
-}
-_PREDICTION = {
-    "type": "object",
-    "required": ["model", "outputs"],
-    "properties": {"model": _INFO, "outputs": {"type": "object"}},
-}
+_REF = "#/components/schemas/{model}"
 _NPZ = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in NPZ}
+_POST_PROBLEMS = problem_responses(400, 401, 408, 413, 415, 422, 503, 504)
 
 
-def document(
-    service: Service, transforms: Sequence[EndpointPlugin[Any, Any]], *, guarded: str
-) -> dict[str, Any]:
-    """Return the document.
+class Prediction(BaseModel):
+    """A model's outputs."""
 
-    Args:
-        service: What answers now.
-        transforms: The plug-ins.
-        guarded: ``keys``, ``tokens``, or empty where everybody may ask.
+    model: ModelInfo
+    outputs: dict[str, Any]
+
+
+@dataclass
+class OpenAPIDocument:
+    """FastAPI's document of the application's routes, with paths for each model that answers.
+
+    Attributes:
+        app: The application.
+        service: The models.
+        plugins: The plug-ins.
+        security: A name of `SECURITY_SCHEMES`; empty without authentication.
     """
-    schemas: dict[str, Any] = {"Problem": _PROBLEM}
-    paths: dict[str, Any] = {
-        "/health/live": {"get": _got("Whether the process runs", {"type": "object"})},
-        "/health/ready": {
-            "get": _got("Whether it should get requests", {"type": "object"}, problems=(503,))
-        },
-        "/metrics": {
-            "get": {
-                "summary": "Prometheus metrics",
-                "responses": {
-                    "200": {
-                        "description": "OK",
-                        "content": {"text/plain": {"schema": {"type": "string"}}},
-                    }
-                },
-            }
-        },
-    }
-    for name, served in sorted(service.models.items()):
-        paths[f"/v1/models/{name}"] = {
-            "get": _got(f"What '{name}' takes and gives", _MODEL, problems=(401, 503))
-        }
-        paths[f"/v1/models/{name}/predict"] = {"post": _predicted(name, served, schemas)}
-    for transform in transforms:
-        paths[transform.path] = {"post": _business(transform, schemas)}
-    whole: dict[str, Any] = {
-        "openapi": "3.1.0",
-        "info": {"title": "stlab models", "version": __version__},
-        "paths": paths,
-        "components": {"schemas": schemas},
-    }
-    if guarded:
-        scheme = (
-            {"type": "apiKey", "in": "header", "name": "X-API-Key"}
-            if guarded == "keys"
-            else {"type": "http", "scheme": "bearer"}
+
+    app: FastAPI
+    service: Service
+    plugins: Sequence[EndpointPlugin[Any, Any]]
+    security: str
+    _versions: dict[str, int] | None = None
+    _document: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the document, which is made again only after a change of versions."""
+        versions = {name: model.version for name, model in self.service.models.items()}
+        if versions != self._versions:
+            self._document, self._versions = self._make(), versions
+        return self._document
+
+    def _make(self) -> dict[str, Any]:
+        described = APIRouter()
+        for name, model in sorted(self.service.models.items()):
+            _describe_model(described, name, model)
+        for plugin in self.plugins:
+            _describe_plugin(described, plugin)
+        whole = get_openapi(
+            title=self.app.title,
+            version=self.app.version,
+            routes=[*self.app.routes, *described.routes],
+            separate_input_output_schemas=False,
         )
-        whole["components"]["securitySchemes"] = {guarded: scheme}
-        whole["security"] = [{guarded: []}]
-    return whole
+        # FastAPI would round the limits of 64-bit integers.
+        requests = [model.schema.request for model in self.service.models.values()]
+        requests += [plugin.request for plugin in self.plugins]
+        _, definitions = models_json_schema(
+            [(request, "validation") for request in requests], ref_template=_REF
+        )
+        components = whole["components"]
+        components["schemas"] |= {"Problem": PROBLEM_SCHEMA, **definitions.get("$defs", {})}
+        if name := self.security:
+            components["securitySchemes"] = {name: SECURITY_SCHEMES[name]}
+            whole["security"] = [{name: []}]
+        return whole
 
 
-def _predicted(name: str, served: Served, schemas: dict[str, Any]) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": _schema(served.codec.request, schemas)}
-    examples = served.predictor.examples
+def _describe_model(router: APIRouter, name: str, model: LoadedModel) -> None:
+    router.add_api_route(
+        f"/v1/models/{name}",
+        _endpoint,
+        operation_id=f"describe {name}",
+        summary=f"What '{name}' takes and gives",
+        response_model=ModelDescription,
+        responses=problem_responses(401, 503),
+    )
+    body = _json_body(model.schema.request)
+    body["content"] |= _NPZ
+    examples = model.predictor.examples
     if sum(array.size for array in examples.values()) <= _MOST_NUMBERS:
-        content["example"] = {"inputs": to_lists(examples)}
-    return _posted(
-        f"Ask '{name}'", {JSON: content, **_NPZ}, {JSON: {"schema": _PREDICTION}, **_NPZ}
+        body["content"][JSON]["example"] = {"inputs": to_lists(examples)}
+    router.add_api_route(
+        f"/v1/models/{name}/predict",
+        _endpoint,
+        methods=["POST"],
+        operation_id=f"predict {name}",
+        summary=f"Predict with '{name}'",
+        response_model=Prediction,
+        responses={200: {"content": _NPZ}, **_POST_PROBLEMS},
+        openapi_extra={"requestBody": body},
     )
 
 
-def _business(transform: EndpointPlugin[Any, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    given = {JSON: {"schema": _schema(transform.request, schemas)}}
-    summary = (transform.__doc__ or transform.path).strip().split("\n")[0]
-    return _posted(summary, given, {JSON: {"schema": _schema(transform.response, schemas)}})
+def _describe_plugin(router: APIRouter, plugin: EndpointPlugin[Any, Any]) -> None:
+    router.add_api_route(
+        plugin.path,
+        _endpoint,
+        methods=["POST"],
+        operation_id=plugin.path,
+        summary=(plugin.__doc__ or plugin.path).strip().split("\n")[0],
+        response_model=plugin.response,
+        responses=_POST_PROBLEMS,
+        openapi_extra={"requestBody": _json_body(plugin.request)},
+    )
 
 
-def _schema(model: type[BaseModel], schemas: dict[str, Any]) -> dict[str, str]:
-    made = model.model_json_schema(ref_template=_REF)
-    schemas.update(made.pop("$defs", {}))
-    schemas[model.__name__] = made
-    return {"$ref": _REF.format(model=model.__name__)}
+def _json_body(model: type[BaseModel]) -> dict[str, Any]:
+    schema = {"$ref": _REF.format(model=model.__name__)}
+    return {"required": True, "content": {JSON: {"schema": schema}}}
 
 
-def _posted(summary: str, given: dict[str, Any], answered: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "summary": summary,
-        "requestBody": {"required": True, "content": given},
-        "responses": {
-            "200": {"description": "OK", "content": answered},
-            **_problems((400, 401, 408, 413, 415, 422, 503, 504)),
-        },
-    }
-
-
-def _got(summary: str, schema: dict[str, Any], problems: tuple[int, ...] = ()) -> dict[str, Any]:
-    return {
-        "summary": summary,
-        "responses": {
-            "200": {"description": "OK", "content": {JSON: {"schema": schema}}},
-            **_problems(problems),
-        },
-    }
-
-
-def _problems(statuses: tuple[int, ...]) -> dict[str, Any]:
-    content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
-    return {str(status): {"description": "Problem", "content": content} for status in statuses}
+async def _endpoint() -> None: ...  # stands for the real one in the document

@@ -1,4 +1,4 @@
-"""What answers: one model version, wherever it runs."""
+"""What a backend provides: model versions that answer, wherever they run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ if TYPE_CHECKING:
 
     from triton_client.types import ModelSpec
 
-__all__ = ["Array", "Arrays", "Backend", "Found", "Predictor"]
+__all__ = ["AliasTarget", "Array", "Backend", "Predictor"]
 
 Array = npt.NDArray[Any]
-Arrays = "Mapping[str, Array]"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What an alias names.
+class AliasTarget:
+    """The version that an alias points to.
 
     Attributes:
         version: The version.
@@ -36,9 +35,9 @@ class Predictor(Protocol):
     """One version of a model.
 
     Attributes:
-        spec: What it takes and gives; a first axis of -1 is one of rows.
-        version: The version that answers.
-        examples: Inputs that are known to be answered, for warming up and for documentation.
+        spec: Its inputs and outputs; a first axis of -1 counts rows.
+        version: The version.
+        examples: Valid inputs, for the warm-up and the documentation.
     """
 
     spec: ModelSpec
@@ -61,30 +60,30 @@ class Predictor(Protocol):
         """
 
     async def ready(self) -> bool:
-        """Tell whether it can answer now."""
+        """Return whether it can answer now."""
 
     async def close(self) -> None:
-        """Finish what is under way, and let go of everything."""
+        """Finish the runs under way, and free its resources."""
 
 
 class Backend(Protocol):
     """Opens predictors."""
 
-    async def choose(self, name: str, found: Found) -> int:
-        """Return the version that is to answer where an alias names one.
+    async def choose(self, name: str, target: AliasTarget) -> int:
+        """Return the version to serve for an alias.
 
         Raises:
-            StlabError: None can.
-            TritonClientError: The server cannot say.
+            StlabError: No version can be served.
+            TritonClientError: The server failed or is unavailable.
         """
 
-    async def open(self, name: str, version: int, found: Found) -> Predictor:
-        """Open a version and have it ready to answer.
+    async def open(self, name: str, version: int, target: AliasTarget) -> Predictor:
+        """Open a version.
 
         Raises:
             StlabError: It cannot be served.
-            TritonClientError: The server cannot say.
+            TritonClientError: The server failed or is unavailable.
         """
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Free its resources."""

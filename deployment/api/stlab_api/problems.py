@@ -24,17 +24,37 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
-    "MEDIA_TYPE",
+    "PROBLEM_SCHEMA",
     "Problem",
     "arrays_too_large",
     "invalid_at",
     "misfit",
     "pointer_of",
     "problem_of",
+    "problem_responses",
 ]
 
 MEDIA_TYPE = "application/problem+json"
-# A caller's own words come back in these; a name of megabytes does not.
+PROBLEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "examples": ["urn:stlab:problem:invalid-input"]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "request_id": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+            },
+        },
+    },
+}
+"""What `Problem.response` writes, as the component ``Problem`` of the OpenAPI document."""
+# Texts repeat what a caller sent, such as a name, up to this length.
 _LONGEST = 500
 
 
@@ -46,7 +66,7 @@ class Problem(Exception):  # noqa: N818 - the standard's word
         kind: The last part of the problem's type, ``urn:stlab:problem:<kind>``.
         detail: One sentence for the caller: what is wrong and what to do.
         errors: Where in the request, each with ``pointer`` (RFC 6901) and ``detail``.
-        headers: Further headers of the response.
+        headers: Further headers of the response; a 503 always has ``Retry-After``.
     """
 
     def __init__(
@@ -63,10 +83,10 @@ class Problem(Exception):  # noqa: N818 - the standard's word
         self.kind = kind
         self.detail = detail
         self.errors = tuple(errors)
-        self.headers = dict(headers or {})
+        self.headers = {**({"Retry-After": "1"} if status == 503 else {}), **(headers or {})}
 
     def response(self, request_id: str = "") -> Response:
-        """Return the response that tells of it."""
+        """Return the response."""
         body: dict[str, Any] = {
             "type": f"urn:stlab:problem:{self.kind}",
             "title": HTTPStatus(self.status).phrase,
@@ -100,17 +120,22 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (UnavailableError, 503, "unavailable"),
     (StlabError, 503, "not-ready"),
 )
-_RETRY = {"Retry-After": "1"}
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the ``responses`` of an endpoint that may answer with these problems."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": "Problem", "content": content} for status in statuses}
 
 
 def problem_of(error: Exception) -> Problem:
-    """Return what a caller is told of an error; of an unexpected one nothing of its text."""
+    """Return the problem of an error; of an unexpected one the caller sees no text."""
     if isinstance(error, Problem):
         return error
     for kind, status, word in _STATUS:
         if isinstance(error, kind):
             detail = redact(str(error)) or "no answer within the deadline"
-            return Problem(status, word, detail, headers=_RETRY if status == 503 else None)
+            return Problem(status, word, detail)
     return Problem(500, "unexpected", "the service failed; its log has the request's id")
 
 

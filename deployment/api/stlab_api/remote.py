@@ -1,4 +1,4 @@
-"""A version on a Triton server."""
+"""The backend ``triton``: a version on a Triton server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exporter.triton.credentials import Credentials
-    from stlab_api.predictor import Array, Found
+    from stlab_api.predictor import AliasTarget, Array
     from triton_client import AsyncModel
 
 __all__ = ["TritonBackend", "TritonPredictor"]
@@ -25,30 +25,30 @@ class TritonBackend:
 
     Args:
         url: The server's gRPC address; see `AsyncTritonClient`.
-        credentials: What the server is shown.
+        credentials: Credentials for the server.
     """
 
     def __init__(self, url: str, credentials: Credentials) -> None:
         learn(url)
         self._client = AsyncTritonClient(**credentials.for_server(url))
 
-    async def choose(self, name: str, found: Found) -> int:
-        """Return the alias's version where the server has it ready, else what it has.
+    async def choose(self, name: str, target: AliasTarget) -> int:
+        """Return the alias's version if the server has it ready, else the newest ready one.
 
-        A promotion is served before its alias moves: the version that an alias still names may be
-        gone, and the one that is there has been proven.
+        A promotion is served before its alias moves: the version that the alias still points to
+        may be unloaded, and the one that is loaded has been proven.
         """
         index = await self._client.repository.index(ready=True)
         ready = {int(e.version) for e in index if e.name == name and e.version.isdecimal()}
         if not ready:
             raise NotFoundError(
                 f"the server at {self._client.url} has no version of '{name}' ready",
-                hint="Look at stlab status --triton-url.",
+                hint="Run stlab status --triton-url.",
             )
-        return found.version if found.version in ready else max(ready)
+        return target.version if target.version in ready else max(ready)
 
-    async def open(self, name: str, version: int, found: Found) -> TritonPredictor:  # noqa: ARG002
-        """Ask what a version takes; see `Backend`."""
+    async def open(self, name: str, version: int, target: AliasTarget) -> TritonPredictor:  # noqa: ARG002
+        """Fetch a version's metadata; see `Backend`."""
         return TritonPredictor(await self._client.model(name, version), version)
 
     async def close(self) -> None:
@@ -72,11 +72,11 @@ class TritonPredictor:
         return await self._model.infer(inputs, deadline=seconds, request_id=request_id)
 
     async def ready(self) -> bool:
-        """Ask the server."""
+        """Check it on the server."""
         return await self._model.ready(deadline=1.0)
 
     async def close(self) -> None:
-        """Do nothing: the connections are the backend's."""
+        """Do nothing: the backend owns the connections."""
 
 
 def _blank(tensor: Any) -> Array:

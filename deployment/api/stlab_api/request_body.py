@@ -1,4 +1,4 @@
-"""Reads a request's body whole: within its deadline, a size and a share of memory, unzipped."""
+"""Reads a request's body whole: within its deadline, a size and a share of memory, decompressed."""
 
 from __future__ import annotations
 
@@ -8,102 +8,62 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 
+from stlab_api.context import SMALL
 from stlab_api.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from starlette.types import Receive
 
-    from starlette.types import Message, Receive
+    from stlab_api.context import RequestContext
 
-__all__ = ["SMALL", "BufferBudget", "read_body", "replayed", "too_large"]
-
-SMALL = 64 * 1024
-"""Bytes that every connection may hold: the number of connections bounds their sum."""
+__all__ = ["read_body", "too_large"]
 
 _GZIP = frozenset({"gzip", "x-gzip"})
 _WINDOW = 16 + zlib.MAX_WBITS  # gzip's header alone is accepted
 _INFLATED_AT_ONCE = 1024 * 1024
 
 
-class BufferBudget:
-    """The bytes of large bodies and answers that all connections together may hold.
-
-    Args:
-        limit: The most bytes.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.held = 0
-
-    def take(self, size: int) -> int:
-        """Reserve bytes, and return how many `give` must get back.
-
-        Raises:
-            Problem: 503: too much is held.
-        """
-        if self.held + size > self._limit:
-            raise Problem(
-                503,
-                "overloaded",
-                "large requests and answers under way fill the memory they may; try again",
-                headers={"Retry-After": "1"},
-            )
-        self.held += size
-        return size
-
-    def give(self, size: int) -> None:
-        """Return reserved bytes."""
-        self.held -= size
-
-
 class _Buffer:
-    """The parts of one body, with what they hold of the budget."""
+    """The parts of one body, with what they hold of the memory budget."""
 
-    def __init__(self, budget: BufferBudget, limit: int) -> None:
-        self._budget = budget
+    def __init__(self, context: RequestContext, limit: int) -> None:
+        self._context = context
         self._limit = limit
         self._size = 0
-        self.parts: list[bytes] = []
-        self.held = 0
+        self._held = 0
+        self._parts: list[bytes] = []
 
     def add(self, part: bytes) -> None:
         self._size += len(part)
         if self._size > self._limit:
             raise too_large(self._limit)
-        beyond = self._size - SMALL - self.held
+        beyond = self._size - SMALL - self._held
         if beyond > 0:
-            self.held += self._budget.take(beyond)
-        self.parts.append(part)
+            self._context.hold(beyond)
+            self._held += beyond
+        self._parts.append(part)
+
+    def content(self) -> bytes:
+        return b"".join(self._parts)
 
     def release(self) -> None:
-        self._budget.give(self.held)
-        self.parts, self.held = [], 0
+        self._context.release(self._held)
 
 
-async def read_body(
-    receive: Receive,
-    header: Callable[[bytes], str],
-    *,
-    seconds: float,
-    limit: int,
-    budget: BufferBudget,
-) -> tuple[bytes, int]:
-    """Return a body as it was before compression, and the bytes that it holds of the budget.
+async def read_body(receive: Receive, context: RequestContext, limit: int) -> None:
+    """Read the body into the context, which holds its bytes of the memory budget, also on failure.
 
     Args:
-        receive: Where it comes from.
-        header: Returns a header by its lowercase name; empty if it is missing.
-        seconds: The deadline.
-        limit: The most bytes, both compressed and not.
-        budget: What all connections share.
+        receive: The ASGI channel.
+        context: The request.
+        limit: The most bytes, both compressed and decompressed.
 
     Raises:
-        Problem: 400: it is no gzip. 408: it is late. 413: it is too large. 415: its encoding is
+        Problem: 400: it is not gzip. 408: it is late. 413: it is too large. 415: its encoding is
             unknown. 503: other bodies fill the memory.
-        ClientDisconnect: The caller went away.
+        ClientDisconnect: The caller disconnected.
     """
-    encoding = header(b"content-encoding").strip().lower()
+    encoding = context.header(b"content-encoding").strip().lower()
     if encoding not in _GZIP and encoding not in {"", "identity"}:
         raise Problem(
             415,
@@ -111,45 +71,23 @@ async def read_body(
             "a body is sent as it is or with Content-Encoding: gzip",
             headers={"Accept-Encoding": "gzip, identity"},
         )
-    received = _Buffer(budget, limit)
+    received = _Buffer(context, limit)
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(context.seconds_left()):
             await _receive(receive, received)
-        if encoding not in _GZIP:
-            return b"".join(received.parts), received.held
-        inflated = _Buffer(budget, limit)
-        try:
-            await _inflate(received, inflated)
-        except BaseException:
-            inflated.release()
-            raise
     except TimeoutError as error:
-        received.release()
         raise Problem(
             408,
             "request-timeout",
             "the body did not arrive within the deadline",
             headers={"Connection": "close"},
         ) from error
-    except BaseException:
+    if encoding in _GZIP:
+        inflated = _Buffer(context, limit)
+        await _inflate(received.content(), inflated)
         received.release()
-        raise
-    received.release()
-    return b"".join(inflated.parts), inflated.held
-
-
-def replayed(body: bytes, receive: Receive) -> Receive:
-    """Return a channel that gives the whole body once, then what the server says."""
-    given = False
-
-    async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
+        received = inflated
+    context.body = received.content()
 
 
 def too_large(limit: int) -> Problem:
@@ -168,9 +106,8 @@ async def _receive(receive: Receive, into: _Buffer) -> None:
         more = message.get("more_body", False)
 
 
-async def _inflate(received: _Buffer, into: _Buffer) -> None:
-    """Unzip step by step, so that neither a bomb nor a large body holds up other requests."""
-    rest = b"".join(received.parts)
+async def _inflate(rest: bytes, into: _Buffer) -> None:
+    """Decompress step by step, so that neither a bomb nor a large body delays other requests."""
     inflater = zlib.decompressobj(_WINDOW)
     while not inflater.eof:
         try:

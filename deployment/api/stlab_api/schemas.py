@@ -1,4 +1,4 @@
-"""Turns a model's interface into what JSON may hold, and JSON into arrays and back.
+"""Derives the schema of requests from a model's interface; turns JSON into arrays and back.
 
 A request is parsed and checked in one pass, by a pydantic model made of the interface: element
 types with their ranges, fixed sizes, and no names that the model does not have.
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from stlab_api.predictor import Array
     from triton_client.types import ModelSpec, TensorSpec
 
-__all__ = ["LARGE_ANSWER", "Codec", "invalid", "to_json", "to_lists"]
+__all__ = ["LARGE_ANSWER", "RequestSchema", "invalid", "to_json", "to_lists"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, populate_by_name=False)
-# What is reported of a wrong request; a caller corrects one at a time.
+# The errors that an answer lists; a caller corrects one at a time.
 _MOST_ERRORS = 20
-# Beyond these, even listing them takes long.
+# Beyond these, even listing them is slow.
 _COUNTED_ERRORS = 2000
 LARGE_ANSWER = 16 * 1024
-"""Elements of an answer that are written in a millisecond or two."""
+"""Elements of an answer that are encoded in a millisecond or two."""
 
 
-class Codec:
-    """Reads requests for one model, and writes its answers.
+class RequestSchema:
+    """Reads requests for one model.
 
     Args:
         spec: The model's interface.
@@ -172,7 +172,7 @@ def to_json(spec: ModelSpec, outputs: Mapping[str, Any], about: Mapping[str, Any
 
 
 def to_lists(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arrays as JSON holds them."""
+    """Return arrays as nested lists for JSON."""
     plain: dict[str, Any] = orjson.loads(
         orjson.dumps({n: _plain(a) for n, a in arrays.items()}, option=orjson.OPT_SERIALIZE_NUMPY)
     )
@@ -206,7 +206,7 @@ def _plain(array: Any) -> Any:
 
 
 def invalid(error: ValidationError) -> Problem:
-    """Return what a caller is told of a request that does not fit; never what was in it."""
+    """Return the problem of a request that does not fit, without the request's values."""
     count = error.error_count()
     if count > _COUNTED_ERRORS:
         return Problem(422, "invalid-input", f"the request has {count} errors; see /docs")
@@ -252,5 +252,5 @@ def _overflow_in(values: Any, dtype: Any) -> tuple[int, ...]:
 
 
 def _title(name: str) -> str:
-    # No two names share one: the document has all of them side by side.
+    # Unique by name: the OpenAPI document shows all models.
     return name.capitalize() if name.isalnum() and name.islower() else f"{name}_"

@@ -1,4 +1,4 @@
-"""Keeps the version that an alias names ready to answer, and follows the alias where it moves."""
+"""Serves the version that an alias points to, and switches versions when the alias moves."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import StlabError
 from exporter.registry import Registry
-from stlab_api.predictor import Found
+from stlab_api.predictor import AliasTarget
 from stlab_api.problems import Problem
-from stlab_api.schemas import Codec
+from stlab_api.schemas import RequestSchema
 from triton_client.errors import ModelNotFound, NotReady, TritonClientError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stlab_api.predictor import Array, Backend, Predictor
     from stlab_api.settings import Settings
 
-__all__ = ["Answer", "Served", "Service"]
+__all__ = ["Answer", "LoadedModel", "Service"]
 
 _log = logging.getLogger("stlab_api.service")
 _CLOSE_SECONDS = 30.0
@@ -31,23 +31,23 @@ _CLOSE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a version answered.
+    """A prediction.
 
     Attributes:
         outputs: The outputs by name.
-        served: What answered.
+        model: The version that computed them.
     """
 
     outputs: Mapping[str, Array]
-    served: Served
+    model: LoadedModel
 
 
-class Served:
-    """One version that answers, with the requests that it still owes answers to."""
+class LoadedModel:
+    """A version that answers, and how many requests it is answering."""
 
-    def __init__(self, predictor: Predictor, codec: Codec) -> None:
+    def __init__(self, predictor: Predictor, schema: RequestSchema) -> None:
         self.predictor = predictor
-        self.codec = codec
+        self.schema = schema
         self.version = predictor.version
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -66,7 +66,7 @@ class Served:
         return Answer(outputs, self)
 
     async def retire(self) -> None:
-        """Close it once it owes no answer."""
+        """Close it once its last request is answered."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._idle.wait()
@@ -74,13 +74,17 @@ class Served:
 
 
 class Service:
-    """The models of one service.
+    """The models of one process.
 
     Args:
-        settings: What to serve.
-        backend: Where it runs.
-        metrics: Told which version answers.
-        look: Returns what the alias of a model names, asked in a thread; the registry by default.
+        settings: Which models and which alias.
+        backend: Where the models run.
+        metrics: Shows which version answers.
+        look_up: Returns what the alias of a model points to, in a thread; by default from the
+            registry.
+
+    Attributes:
+        draining: Whether the process is about to stop.
     """
 
     def __init__(
@@ -88,32 +92,32 @@ class Service:
         settings: Settings,
         backend: Backend,
         metrics: Metrics,
-        look: Callable[[str], Found] | None = None,
+        look_up: Callable[[str], AliasTarget] | None = None,
     ) -> None:
         self._settings = settings
         self._backend = backend
         self._metrics = metrics
-        self._look = look or self._ask_registry
+        self._look_up = look_up or self._from_registry
         self._registry: Registry | None = None
-        self._served: dict[str, Served] = {}
+        self._models: dict[str, LoadedModel] = {}
         self._locks = {name: asyncio.Lock() for name in settings.models}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._following: asyncio.Task[None] | None = None
+        self._polling: asyncio.Task[None] | None = None
         self._problems: dict[str, str] = {}
         self.draining = False
 
     @property
-    def models(self) -> Mapping[str, Served]:
-        """What answers, by model."""
-        return self._served
+    def models(self) -> Mapping[str, LoadedModel]:
+        """The versions that answer, by model."""
+        return self._models
 
-    def served(self, name: str) -> Served:
-        """Return what answers for a model.
+    def model(self, name: str) -> LoadedModel:
+        """Return the version of a model that answers.
 
         Raises:
-            Problem: 404: it is not served here. 503: it is not loaded yet.
+            Problem: 404: the model is not served here. 503: it is not loaded yet.
         """
-        found = self._served.get(name)
+        found = self._models.get(name)
         if found is not None:
             return found
         if name not in self._locks:
@@ -121,26 +125,23 @@ class Service:
             raise Problem(
                 404, "unknown-model", f"this service has no model '{name}'; it has {known}"
             )
-        why = self._problems.get(name, "it is being loaded")
-        raise Problem(
-            503, "not-ready", f"'{name}' is not ready: {why}", headers={"Retry-After": "1"}
-        )
+        raise Problem(503, "not-ready", f"'{name}' is not ready: {self._reason(name)}")
 
     async def predict(
         self, name: str, inputs: Mapping[str, Array], *, seconds: float, request_id: str = ""
     ) -> Answer:
-        """Ask a model.
+        """Run a model.
 
-        A version that went while it was asked is asked for again once: promotions and rollbacks
-        take the old version from the server.
+        Promotions and rollbacks unload the old version from a server: where that happens during a
+        request, the request is repeated once with the new version.
 
         Raises:
-            Problem: See `served`.
+            Problem: See `model`.
             TimeoutError: The deadline passed.
             TritonClientError: The server refused or failed.
         """
         end = monotonic() + seconds
-        first = self.served(name)
+        first = self.model(name)
         try:
             return await first.predict(inputs, seconds, request_id)
         except (ModelNotFound, NotReady):
@@ -148,108 +149,109 @@ class Service:
             if left <= 0:
                 raise
         async with asyncio.timeout(left):
-            await self._follow(name, past=first)
-        return await self.served(name).predict(inputs, max(end - monotonic(), 0.001), request_id)
+            await self._refresh(name, missing=first)
+        return await self.model(name).predict(inputs, max(end - monotonic(), 0.001), request_id)
 
     async def start(self) -> None:
-        """Load what can be loaded, and keep following; what cannot be loaded is tried again."""
-        await asyncio.gather(*(self._tried(name) for name in self._settings.models))
-        self._following = asyncio.create_task(self._keep_following())
+        """Load the models and start to poll the alias, which also retries what failed to load."""
+        await asyncio.gather(*(self._try_refresh(name) for name in self._settings.models))
+        self._polling = asyncio.create_task(self._poll())
 
     async def stop(self) -> None:
-        """Stop following, and let go of everything."""
+        """Stop to poll, and close all models."""
         self.draining = True
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
-        last = (served.retire() for served in self._served.values())
-        await asyncio.gather(*self._tasks, *last)
-        self._served.clear()
+        if self._polling is not None:
+            self._polling.cancel()
+            await asyncio.gather(self._polling, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *(model.retire() for model in self._models.values()))
+        self._models.clear()
         await self._backend.close()
 
     async def not_ready(self) -> str:
-        """Return why the service should get no requests; empty where it should."""
+        """Return why the service should get no requests; empty if it should."""
         if self.draining:
             return "it is about to stop"
         for name in self._settings.models:
-            served = self._served.get(name)
-            if served is None:
-                return f"'{name}' is not loaded: {self._problems.get(name, 'it is being loaded')}"
+            model = self._models.get(name)
+            if model is None:
+                return f"'{name}' is not loaded: {self._reason(name)}"
             try:
-                if not await served.predictor.ready():
-                    await self._tried(name)
-                    served = self._served[name]
-                    if not await served.predictor.ready():
-                        return f"version {served.version} of '{name}' is not ready"
+                if not await model.predictor.ready():
+                    await self._try_refresh(name)
+                    model = self._models[name]
+                    if not await model.predictor.ready():
+                        return f"version {model.version} of '{name}' is not ready"
             except TritonClientError as error:
                 return str(error)
         return ""
 
-    async def _keep_following(self) -> None:
+    def _reason(self, name: str) -> str:
+        return self._problems.get(name, "it is being loaded")
+
+    async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self._settings.refresh_seconds)
             for name in self._settings.models:
-                await self._tried(name)
+                await self._try_refresh(name)
 
-    async def _tried(self, name: str) -> None:
+    async def _try_refresh(self, name: str) -> None:
+        """Refresh a model; if that fails, log it once and keep the version that answers."""
         try:
-            await self._follow(name)
-        except Exception as error:  # noqa: BLE001 - what answers goes on answering
-            told = str(error) if isinstance(error, StlabError | TritonClientError) else repr(error)
-            if self._problems.get(name) != told:
-                _log.warning("cannot follow '%s' of '%s': %s", self._settings.alias, name, told)
-            self._problems[name] = told
+            await self._refresh(name)
+        except Exception as error:  # noqa: BLE001 - the version that answers stays
+            known = isinstance(error, StlabError | TritonClientError)
+            reason = str(error) if known else repr(error)
+            if self._problems.get(name) != reason:
+                _log.warning("cannot follow '%s' of '%s': %s", self._settings.alias, name, reason)
+            self._problems[name] = reason
         else:
             self._problems.pop(name, None)
 
-    async def _follow(self, name: str, past: Served | None = None) -> None:
-        """Have the version answer that the alias names, or that the server has.
+    async def _refresh(self, name: str, missing: LoadedModel | None = None) -> None:
+        """Load the version that the alias points to, if it does not answer already.
 
         Args:
             name: The model.
-            past: What the caller found gone; nothing is done where another one answers already.
+            missing: The version that the caller found unloaded; if another one answers by now,
+                nothing is done.
         """
         async with self._locks[name]:
-            current = self._served.get(name)
-            if past is not None and current is not past:
+            current = self._models.get(name)
+            if missing is not None and current is not missing:
                 return
-            found = await asyncio.to_thread(self._look, name)
-            version = await self._backend.choose(name, found)
+            target = await asyncio.to_thread(self._look_up, name)
+            version = await self._backend.choose(name, target)
             if current is not None and current.version == version:
                 return
-            predictor = await self._backend.open(name, version, found)
-            limits = self._settings
-            try:
-                codec = Codec(
-                    predictor.spec, max_rows=limits.max_rows, max_bytes=limits.max_body_bytes
-                )
-                fresh = Served(predictor, codec)
-                await self._warm(fresh)
-            except BaseException:
-                await predictor.close()
-                raise
-            self._served[name] = fresh
+            self._models[name] = await self._load(name, version, target)
             before = None if current is None else current.version
-            self._metrics.serves(name, limits.alias, version, before)
+            self._metrics.serves(name, self._settings.alias, version, before)
             _log.info("version %d of '%s' answers (before: %s)", version, name, before or "none")
             if current is not None:
-                self._spawn(current.retire())
+                task = asyncio.create_task(current.retire())
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
-    async def _warm(self, served: Served) -> None:
+    async def _load(self, name: str, version: int, target: AliasTarget) -> LoadedModel:
+        """Open a version and warm it up."""
+        predictor = await self._backend.open(name, version, target)
+        limits = self._settings
         try:
-            await served.predict(
-                served.predictor.examples, self._settings.timeout_seconds, "warm-up"
+            schema = RequestSchema(
+                predictor.spec, max_rows=limits.max_rows, max_bytes=limits.max_body_bytes
             )
-        except TritonClientError as error:
-            # An example of zeros need not make sense to a model; a server has warmed it up itself.
-            _log.debug("the warm-up was refused: %s", error)
+            model = LoadedModel(predictor, schema)
+            try:
+                await model.predict(predictor.examples, limits.timeout_seconds, "warm-up")
+            except TritonClientError as error:
+                # A model may reject an example of zeros; the server has warmed it up itself.
+                _log.debug("the warm-up was refused: %s", error)
+        except BaseException:
+            await predictor.close()
+            raise
+        return model
 
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _ask_registry(self, name: str) -> Found:
+    def _from_registry(self, name: str) -> AliasTarget:
         if self._registry is None:
             self._registry = Registry.connect(self._settings.tracking_uri)
-        return Found(*self._registry.version_by_alias(name, self._settings.alias))
+        return AliasTarget(*self._registry.version_by_alias(name, self._settings.alias))

@@ -1,4 +1,4 @@
-"""The service's settings, from environment variables that all of stlab shares."""
+"""The service's settings, with the environment variables that every part of stlab uses."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ class Settings(BaseSettings):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The hosts to answer for; any where none is named and other machines reach it."""
+        """The hosts to answer for; any if none is set and other machines can connect."""
         if host_names(self.allowed_hosts) or is_loopback(self.host):
             return known_hosts(self.allowed_hosts, self.host)
         return ("*",)
 
     @property
     def api_keys(self) -> tuple[str, ...]:
-        """The keys of which a caller must give one; none for no keys."""
+        """The keys of which a caller must send one; empty without authentication by key."""
         given = self.keys.get_secret_value().split(",")
         return tuple(key.strip() for key in given if key.strip())

@@ -83,7 +83,7 @@ class TensorReader:
         return complete
 
     def array(self) -> Array | None:
-        """Return the whole array; None where it was null."""
+        """Return the whole array; None if it was null."""
         if self._missing:
             return None
         pieces = self._pieces or [np.empty(0, self._tensor.dtype)]
@@ -91,7 +91,7 @@ class TensorReader:
         return np.concatenate(pieces).reshape(lengths)
 
     def misfit(self, what: str, offset: int | None = None) -> Problem:
-        """Return what is wrong with an element; by default with the one that comes next."""
+        """Return the problem of an element; by default of the next one."""
         return invalid_at(("inputs", self.name, *self._place(offset)), what)
 
     def _begin(self) -> None:
@@ -129,7 +129,7 @@ class TensorReader:
         return self._kept + len(self._values)
 
     def _keep(self) -> None:
-        """Turn what was collected into a piece of the array."""
+        """Turn the collected values into a piece of the array."""
         values = self._values
         length = self._lengths[-1] if self._rank else None
         if self._depth == self._rank > 0 and length is not None and self._read - self._run > length:
@@ -183,7 +183,7 @@ class TensorReader:
         return self.misfit("Input should be a valid list")
 
     def _place(self, offset: int | None) -> list[int]:
-        """Return the indices of an element that was collected, or of what comes next."""
+        """Return the indices of a collected element, or of the next one."""
         if offset is None:
             outer = [count - 1 for count in self._counts[: max(self._depth - 1, 0)]]
             if not self._depth:

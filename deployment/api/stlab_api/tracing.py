@@ -1,4 +1,4 @@
-"""OpenTelemetry, where it is installed and set up: ``pip install 'stlab[otel]'``."""
+"""OpenTelemetry, if it is installed and configured: ``pip install 'stlab[otel]'``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["instrument"]
 
 
 def instrument(app: FastAPI) -> None:
-    """Trace requests where ``OTEL_EXPORTER_OTLP_ENDPOINT`` names a collector.
+    """Trace requests if ``OTEL_EXPORTER_OTLP_ENDPOINT`` is set.
 
-    `triton_client` hands the trace on to Triton by itself.
+    `triton_client` propagates the trace to Triton by itself.
     """
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         return

@@ -1,1 +1,1 @@
-"""What the service and the dashboard share."""
+"""ASGI middleware that the service and the dashboard share."""

@@ -1,7 +1,4 @@
-"""What both web applications have in front of them: which hosts they answer for, and proxies.
-
-Layers of ASGI without any framework.
-"""
+"""ASGI middleware of both web applications: allowed hosts and path prefixes behind proxies."""
 
 from __future__ import annotations
 
@@ -49,7 +46,7 @@ def path_prefix(given: str) -> str:
     """Return a path prefix such as ``/ml``; empty for none.
 
     Raises:
-        UsageError: It is no plain path.
+        UsageError: It is not a plain path.
     """
     prefix = given.strip().rstrip("/")
     if not _PREFIX.fullmatch(prefix) or "/." in prefix:
@@ -61,7 +58,7 @@ def trusted_networks(given: str) -> tuple[Network, ...]:
     """Return the networks of a list with commas; all of them for ``*``.
 
     Raises:
-        UsageError: An entry is no address and no network.
+        UsageError: An entry is neither an address nor a network.
     """
     names = ("0.0.0.0/0", "::/0") if given.strip() == "*" else host_names(given)
     try:
@@ -74,24 +71,24 @@ def trusted_networks(given: str) -> tuple[Network, ...]:
 
 
 def known_hosts(named: str, listens: str) -> tuple[str, ...]:
-    """Return the hosts to answer for: what is named, localhost and the address listened on."""
-    every = ("0.0.0.0", "::")  # noqa: S104 - these are no names that a browser should use
+    """Return the hosts to answer for: the given names, localhost and the address listened on."""
+    every = ("0.0.0.0", "::")  # noqa: S104 - not names that a browser should use
     own = () if listens in every else host_names(listens)
     return (*host_names(named), *LOOPBACK_HOSTS, *own)
 
 
 class AllowedHosts:
-    """Refuses requests for other hosts, and those that pages of other sites make.
+    """Refuses requests for other hosts, and requests of other sites' pages.
 
-    A page of another site reaches what listens on this machine: by a name of its own that it lets
-    point here (DNS rebinding), and by requests and WebSockets that a browser sends for it. Its
-    requests show the name in ``Host``, and the site in ``Origin``.
+    Another site's page can reach this machine by a name of its own that it points here (DNS
+    rebinding), and by requests and WebSockets that a browser sends for it. Such requests show the
+    name in ``Host`` and the site in ``Origin``.
 
     Args:
         app: The application.
-        hosts: The names that are answered for; ``*`` answers for all.
-        refuse: Answers an HTTP request that is refused; its first argument says why.
-        always: Paths that are answered for any host, such as those of health checks.
+        hosts: The allowed names; ``*`` allows all.
+        refuse: Answers a refused HTTP request; its first argument is the reason.
+        always: Paths that are open to any host, such as those of health checks.
     """
 
     def __init__(
@@ -129,9 +126,9 @@ class AllowedHosts:
             return "this host is not among those that are answered for"
         for origin in origins:
             site = origin.decode("latin-1").lower()
-            # Where a proxy puts its own name into Host, the site is one that was listed.
+            # If a proxy puts its own name into Host, the site must be a listed one.
             if site.partition("://")[2] != host and _name_of(site) not in self._sites:
-                return "pages of another site may not ask"
+                return "pages of other sites may not send requests"
         return ""
 
 
@@ -140,8 +137,8 @@ class PathPrefix:
 
     Args:
         app: The application.
-        prefix: The prefix; empty for the one that a proxy names in ``X-Forwarded-Prefix``.
-        trusted: The networks of proxies that are believed.
+        prefix: The prefix; empty for the one in a proxy's ``X-Forwarded-Prefix``.
+        trusted: The networks of trusted proxies.
     """
 
     def __init__(self, app: App, prefix: str, trusted: Iterable[Network]) -> None:
@@ -159,7 +156,7 @@ class PathPrefix:
         named = [value for name, value in scope["headers"] if name == _FORWARDED_PREFIX]
         prefix = self._prefix
         if named:
-            # NiceGUI would take it from every caller.
+            # NiceGUI would accept it from every caller.
             rest = [pair for pair in scope["headers"] if pair[0] != _FORWARDED_PREFIX]
             scope = {**scope, "headers": rest}
             if not prefix and self._trusts(scope):

@@ -55,14 +55,14 @@ def answer(predictor: FakePredictor) -> None:
 
 
 def main() -> int:
-    from stlab_api.__main__ import serve
+    from stlab_api.server import serve
 
     settings = Settings(_env_file=None)
     backend = FakeBackend(
         specs=SPECS, alias=dict.fromkeys(SPECS, 1), make=answer
     )  # fmt: skip
     app = create_app(settings, backend)
-    app.state.service._look = backend.look
+    app.state.service._look_up = backend.look
     return serve(settings, app)
 
 

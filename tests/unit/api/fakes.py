@@ -13,7 +13,7 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from stlab_api.app import create_app
-from stlab_api.predictor import Found
+from stlab_api.predictor import AliasTarget
 from stlab_api.service import Service
 from stlab_api.settings import Settings
 from triton_client.types import ModelSpec, TensorSpec
@@ -144,16 +144,16 @@ class FakeBackend:
     look_error: Exception | None = None
     closed: bool = False
 
-    def look(self, name: str) -> Found:
+    def look(self, name: str) -> AliasTarget:
         self.looks += 1
         if self.look_error is not None:
             raise self.look_error
-        return Found(self.alias[name], {})
+        return AliasTarget(self.alias[name], {})
 
-    async def choose(self, name: str, found: Found) -> int:
+    async def choose(self, name: str, found: AliasTarget) -> int:
         return found.version if self.chosen is None else self.chosen
 
-    async def open(self, name: str, version: int, found: Found) -> FakePredictor:
+    async def open(self, name: str, version: int, found: AliasTarget) -> FakePredictor:
         if version in self.failing:
             raise self.failing[version]
         spec = self.specs[name]
@@ -197,7 +197,7 @@ class Running:
 
     async def follow(self, name: str = "toy") -> None:
         """Do at once what is done every few seconds."""
-        await self.service._tried(name)
+        await self.service._try_refresh(name)
 
     async def metrics(self) -> str:
         return (await self.client.get("/metrics")).text
@@ -217,7 +217,7 @@ async def running(backend: FakeBackend | None = None, **changed: Any) -> AsyncIt
     """Start the real application with a fake backend, and stop it."""
     backend = backend or FakeBackend()
     app = create_app(settings_of(**changed), backend)
-    app.state.service._look = backend.look
+    app.state.service._look_up = backend.look
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

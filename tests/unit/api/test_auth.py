@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from exporter.errors import UsageError
-from stlab_api.auth import guard_of
+from stlab_api.auth import make_authenticator
 from stlab_api.problems import Problem
 from tests.unit.api.fakes import finished, running, settings_of
 
@@ -152,22 +152,22 @@ def test_without_a_setting_everybody_may_ask() -> None:
     assert asked({}).status_code == 200
 
 
-@pytest.mark.parametrize("key", ["one", "two"])
-def test_a_known_key_lets_in(key: str) -> None:
-    assert asked({"x-api-key": key}, keys="one, two,").status_code == 200
+def test_a_known_key_lets_in() -> None:
+    for key in ("one", "two"):
+        assert asked({"x-api-key": key}, keys="one, two,").status_code == 200
 
 
-@pytest.mark.parametrize("key", [None, "", "on", "onee", "ONE", "one, two", "one,", "é"])
-def test_another_key_does_not(key: str | None) -> None:
-    async def ask() -> httpx.Response:
+def test_another_key_does_not() -> None:
+    async def ask() -> None:
         async with running(keys="one, two") as toy:
-            headers = {} if key is None else {"x-api-key": key.encode()}
-            return await toy.client.get("/v1/models/toy", headers=headers)
+            for key in (None, "", "on", "onee", "ONE", "one, two", "one,", "é"):
+                headers = {} if key is None else {"x-api-key": key.encode()}
+                answer = await toy.client.get("/v1/models/toy", headers=headers)
+                refused(answer)
+                assert "X-API-Key" in answer.json()["detail"]
+                assert "one" not in answer.text.replace("known", "")
 
-    answer = finished(ask())
-    refused(answer)
-    assert "X-API-Key" in answer.json()["detail"]
-    assert "one" not in answer.text.replace("known", "")
+    finished(ask())
 
 
 def test_a_refused_request_reaches_no_model() -> None:
@@ -180,16 +180,14 @@ def test_a_refused_request_reaches_no_model() -> None:
     finished(ask())
 
 
-@pytest.mark.parametrize(
-    "path", ["/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs"]
-)
-def test_health_and_documents_are_open(path: str) -> None:
-    assert asked({}, path, keys="one").status_code == 200
+def test_health_and_documents_are_open() -> None:
+    for path in ("/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs"):
+        assert asked({}, path, keys="one").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/docs/x", "/health", "/v1/models/other"])
-def test_everything_else_is_not(path: str) -> None:
-    refused(asked({}, path, keys="one"))
+def test_everything_else_is_not() -> None:
+    for path in ("/nowhere", "/docs/x", "/health", "/v1/models/other"):
+        refused(asked({}, path, keys="one"))
 
 
 @pytest.mark.parametrize(
@@ -261,18 +259,15 @@ def test_algorithms_that_the_issuer_does_not_use_are_refused(issuer: Issuer) -> 
     assert with_token(issuer, token()).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
+def test_keys_never_come_over_an_open_network() -> None:
+    for settings in (
         {"oidc_issuer": "http://issuer.example"},
         {"oidc_issuer": "issuer.example"},
         {"oidc_issuer": ISSUER, "oidc_jwks_url": "http://issuer.example/keys"},
         {"oidc_issuer": ISSUER, "oidc_jwks_url": "file:///keys"},
-    ],
-)
-def test_keys_never_come_over_an_open_network(settings: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match="https://"):
-        guard_of(settings_of(**settings))
+    ):
+        with pytest.raises(UsageError, match="https://"):
+            make_authenticator(settings_of(**settings))
 
 
 def test_clocks_may_differ_a_little(issuer: Issuer) -> None:
@@ -281,7 +276,7 @@ def test_clocks_may_differ_a_little(issuer: Issuer) -> None:
 
 
 def test_keys_may_be_exchanged(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    guard = guard_of(
+    guard = make_authenticator(
         settings_of(oidc_issuer=ISSUER, oidc_audience=AUDIENCE, oidc_jwks_url=issuer.jwks)
     )
     assert guard is not None
@@ -339,9 +334,8 @@ def test_one_audience_of_several_is_enough(issuer: Issuer) -> None:
     assert with_token(issuer, token(aud=["others", AUDIENCE])).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
+def test_a_token_for_something_else_is_refused(issuer: Issuer) -> None:
+    for changed in (
         {"exp": int(time.time()) - 60},
         {"exp": None},
         {"nbf": int(time.time()) + 600},
@@ -349,14 +343,11 @@ def test_one_audience_of_several_is_enough(issuer: Issuer) -> None:
         {"iss": None},
         {"aud": "others"},
         {"aud": None},
-    ],
-    ids=["expired", "no end", "not yet", "issuer", "no issuer", "audience", "no audience"],
-)
-def test_a_token_for_something_else_is_refused(issuer: Issuer, changed: dict[str, Any]) -> None:
-    answer = with_token(issuer, token(**changed))
-    refused(answer)
-    assert answer.headers["www-authenticate"] == "Bearer"
-    assert "the token is refused" in answer.json()["detail"]
+    ):
+        answer = with_token(issuer, token(**changed))
+        refused(answer)
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert "the token is refused" in answer.json()["detail"]
 
 
 def test_a_token_of_another_key_is_refused(issuer: Issuer) -> None:
@@ -382,30 +373,24 @@ def test_the_public_key_is_no_secret_to_sign_with(issuer: Issuer) -> None:
         refused(with_token(issuer, forged(header, secret)))
 
 
-@pytest.mark.parametrize(
-    ("key", "kid", "algorithm"),
-    [(EC, "rsa-1", "ES256"), (RSA, "ec-1", "RS256")],
-    ids=["EC for RSA", "RSA for EC"],
-)
-def test_an_algorithm_that_is_not_the_keys_is_refused(
-    issuer: Issuer, key: Any, kid: str, algorithm: str
-) -> None:
-    refused(with_token(issuer, token(key, kid, algorithm)))
+def test_an_algorithm_that_is_not_the_keys_is_refused(issuer: Issuer) -> None:
+    for key, kid, algorithm in ((EC, "rsa-1", "ES256"), (RSA, "ec-1", "RS256")):
+        refused(with_token(issuer, token(key, kid, algorithm)))
 
 
-@pytest.mark.parametrize("given", ["", "x", "a.b.c", "a.b", "ä", "." * 10_000, "e30.e30.e30"])
-def test_what_is_no_token_is_refused(issuer: Issuer, given: str) -> None:
-    async def ask() -> httpx.Response:
+def test_what_is_no_token_is_refused(issuer: Issuer) -> None:
+    async def ask() -> None:
         async with running(oidc_issuer=ISSUER, oidc_jwks_url=issuer.jwks) as toy:
-            headers = {"authorization": f"Bearer {given}".encode()}
-            return await toy.client.get("/v1/models/toy", headers=headers)
+            for given in ("", "x", "a.b.c", "a.b", "ä", "." * 10_000, "e30.e30.e30"):
+                headers = {"authorization": f"Bearer {given}".encode()}
+                refused(await toy.client.get("/v1/models/toy", headers=headers))
 
-    refused(finished(ask()))
+    finished(ask())
 
 
-@pytest.mark.parametrize("kid", [1, None, [], {"a": 1}, ["rsa-1"]])
-def test_a_key_id_that_is_no_text_is_refused(issuer: Issuer, kid: Any) -> None:
-    refused(with_token(issuer, forged({"alg": "RS256", "kid": kid}, b"secret")))
+def test_a_key_id_that_is_no_text_is_refused(issuer: Issuer) -> None:
+    for kid in (1, None, [], {"a": 1}, ["rsa-1"]):
+        refused(with_token(issuer, forged({"alg": "RS256", "kid": kid}, b"secret")))
 
 
 @pytest.mark.parametrize("scheme", ["", "Basic ", "Token "])
@@ -438,16 +423,17 @@ def test_an_issuer_that_is_away_is_no_fault_of_the_token(issuer: Issuer) -> None
     unavailable(with_token(issuer, token()))
 
 
-@pytest.mark.parametrize(
-    ("status", "page"),
-    [(500, b"{}"), (404, b""), (200, b"<html>sorry</html>"), (200, b"[]"), (200, b'{"keys": []}')],
-    ids=["500", "404", "html", "list", "no keys"],
-)
-def test_an_issuer_that_answers_nonsense_is_no_fault_of_the_token(
-    issuer: Issuer, status: int, page: bytes
-) -> None:
-    issuer.status, issuer.page = status, page
-    unavailable(with_token(issuer, token()))
+def test_an_issuer_that_answers_nonsense_is_no_fault_of_the_token(issuer: Issuer) -> None:
+    for status, page in (
+        (500, b"{}"),
+        (404, b""),
+        (200, b"<html>sorry</html>"),
+        (200, b"[]"),
+        (200, b'{"keys": []}'),
+        (200, b'{"keys": [1, {"kty": "RSA", "kid": "rsa-1", "n": 1}]}'),
+    ):
+        issuer.status, issuer.page = status, page
+        unavailable(with_token(issuer, token()))
 
 
 def test_keys_are_fetched_once_for_many_requests(issuer: Issuer) -> None:
@@ -469,7 +455,7 @@ def test_keys_are_fetched_once_for_many_requests(issuer: Issuer) -> None:
 def test_keys_that_were_withdrawn_are_forgotten(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guard = guard_of(
+    guard = make_authenticator(
         settings_of(oidc_issuer=ISSUER, oidc_audience=AUDIENCE, oidc_jwks_url=issuer.jwks)
     )
     assert guard is not None

@@ -254,20 +254,24 @@ def test_a_business_endpoint_has_the_same_limits(monkeypatch: pytest.MonkeyPatch
     assert len(judged(long).content) < 4096
 
 
-@pytest.mark.parametrize("shape", [(0,), (), (70_000,), (3, 30_000), (30_000, 3), (2, 2, 20_000)])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "bool", "object"])
-def test_large_answers_are_written_as_small_ones(shape: tuple[int, ...], dtype: str) -> None:
-    from stlab_api.schemas import to_json
+def test_large_answers_are_written_as_small_ones() -> None:
+    for shape in ((0,), (), (70_000,), (3, 30_000), (30_000, 3), (2, 2, 20_000)):
+        for dtype in ("float32", "float16", "int64", "bool", "object"):
+            from stlab_api.schemas import to_json
 
-    flat = np.arange(int(np.prod(shape))) % 7
-    values = np.array([b"%d\x00\xff" % n for n in flat], object) if dtype == "object" else flat
-    array = values.astype(dtype).reshape(shape)
-    if dtype.startswith("float") and array.size:
-        array.ravel()[0] = np.nan
-    spec = model_spec(outputs=(TensorSpec("y", "FP32", (-1,)),))
-    found = json.loads(to_json(spec, {"y": array}, {"name": "toy"}))
-    if dtype == "object":
-        expected = np.vectorize(lambda v: v.decode(errors="replace"), [object])(array).tolist()
-    else:
-        expected = array.tolist()
-    assert json.dumps(found["outputs"]["y"]) == json.dumps(expected).replace("NaN", "null")
+            flat = np.arange(int(np.prod(shape))) % 7
+            values = (
+                np.array([b"%d\x00\xff" % n for n in flat], object) if dtype == "object" else flat
+            )
+            array = values.astype(dtype).reshape(shape)
+            if dtype.startswith("float") and array.size:
+                array.ravel()[0] = np.nan
+            spec = model_spec(outputs=(TensorSpec("y", "FP32", (-1,)),))
+            found = json.loads(to_json(spec, {"y": array}, {"name": "toy"}))
+            if dtype == "object":
+                expected = np.vectorize(lambda v: v.decode(errors="replace"), [object])(
+                    array
+                ).tolist()
+            else:
+                expected = array.tolist()
+            assert json.dumps(found["outputs"]["y"]) == json.dumps(expected).replace("NaN", "null")

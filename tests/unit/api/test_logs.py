@@ -22,6 +22,7 @@ def test_text_from_outside(form: str, capsys: pytest.CaptureFixture[str]) -> Non
     finally:
         logging.getLogger("stlab_api").handlers = []
         logging.getLogger("stlab_api").propagate = True
+        logging.getLogger("stlab_api").setLevel(logging.NOTSET)
     said = capsys.readouterr().err
     assert "s3cret" not in said
     assert not set("\x1b\x9b\u202e") & set(said)

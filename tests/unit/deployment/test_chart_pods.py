@@ -222,7 +222,7 @@ def test_the_grace_period_follows_the_flag() -> None:
 
 def _routes() -> set[str]:
     text = (ROOT / "deployment/api/stlab_api/routes.py").read_text()
-    return set(re.findall(r"Route\(\s*\"([^\"]+)\"", text))
+    return set(re.findall(r"@app\.get\(\s*\"([^\"]+)\"", text))
 
 
 @every_case

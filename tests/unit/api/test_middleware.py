@@ -34,36 +34,36 @@ def requests(page: str) -> list[dict[str, str]]:
     return [dict(labels) for labels in metric(page, "stlab_api_requests_total")]
 
 
-@pytest.mark.parametrize("given", ["a", "trace/1:2", "!~" * 64])
-def test_a_request_id_is_kept(given: str) -> None:
+def test_a_request_id_is_kept() -> None:
     async def run() -> None:
         async with running() as toy:
-            answer = await toy.predict(headers={"x-request-id": given})
-            assert answer.headers.get_list("x-request-id") == [given]
-            assert toy.backend.opened[0].asked[0][1] == given
-            wrong = await toy.predict("no", headers={"x-request-id": given})
-            assert wrong.headers["x-request-id"] == wrong.json()["request_id"] == given
+            for given in ("a", "trace/1:2", "!~" * 64):
+                answer = await toy.predict(headers={"x-request-id": given})
+                assert answer.headers.get_list("x-request-id") == [given]
+                assert toy.backend.opened[0].asked[-1][1] == given
+                wrong = await toy.predict("no", headers={"x-request-id": given})
+                assert wrong.headers["x-request-id"] == wrong.json()["request_id"] == given
 
     finished(run())
 
 
-@pytest.mark.parametrize("given", [None, "", "a" * 129, "a b", "a\tb", "é", "a\x7fb"])
-def test_without_a_good_request_id_one_is_made(given: str | None) -> None:
+def test_without_a_good_request_id_one_is_made() -> None:
     async def run() -> None:
         async with running() as toy:
-            headers = {} if given is None else {"x-request-id": given.encode("latin-1")}
+            given = (None, "", "a" * 129, "a b", "a\tb", "é", "a\x7fb")
             ids = set()
-            for _ in range(3):
+            for one in given * 2:
+                headers = {} if one is None else {"x-request-id": one.encode("latin-1")}
                 request = toy.client.build_request(
                     "POST", "/v1/models/toy/predict", content=BODY, headers={**JSON, **headers}
                 )
                 answer = await toy.client.send(request)
                 assert answer.status_code == 200
                 ids.add(answer.headers["x-request-id"])
-            assert len(ids) == 3
-            assert given not in ids
+            assert len(ids) == 2 * len(given)
+            assert not ids & set(given)
             assert all(made.isalnum() for made in ids)
-            assert [request_id for _, request_id in toy.backend.opened[0].asked][-1] in ids
+            assert {request_id for _, request_id in toy.backend.opened[0].asked} == ids
 
     finished(run())
 
@@ -174,13 +174,13 @@ def test_a_caller_may_shorten_the_deadline_and_not_lengthen_it() -> None:
     finished(run())
 
 
-@pytest.mark.parametrize("wanted", ["0", "-1", "nan", "inf", "-inf", "1e999", "soon", "1s"])
-def test_a_deadline_that_makes_no_sense_is_refused(wanted: str) -> None:
+def test_a_deadline_that_makes_no_sense_is_refused() -> None:
     async def run() -> None:
         async with running() as toy:
-            answer = await toy.predict(headers={"x-timeout-seconds": wanted})
-            assert answer.status_code == 400
-            assert "X-Timeout-Seconds" in answer.json()["detail"]
+            for wanted in ("0", "-1", "nan", "inf", "-inf", "1e999", "soon", "1s"):
+                answer = await toy.predict(headers={"x-timeout-seconds": wanted})
+                assert answer.status_code == 400, wanted
+                assert "X-Timeout-Seconds" in answer.json()["detail"]
             assert not toy.backend.opened[0].asked
 
     finished(run())
@@ -335,25 +335,37 @@ def test_what_watches_is_neither_counted_nor_logged(caplog: pytest.LogCaptureFix
     finished(run())
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status", "kind"),
-    [
-        ("GET", "/nowhere", 404, "no-such-path"),
-        ("GET", "/v1/models/toy/predict", 405, "no-such-method"),
-    ],
-)
-def test_the_frameworks_own_errors_are_problems(
-    method: str, path: str, status: int, kind: str
-) -> None:
+def test_the_frameworks_own_errors_are_problems() -> None:
     async def run() -> None:
         async with running() as toy:
-            answer = await toy.client.request(method, path)
-            assert answer.status_code == status
-            assert answer.headers["content-type"] == "application/problem+json"
-            assert answer.json()["type"] == f"urn:stlab:problem:{kind}"
-            assert answer.json()["status"] == status
-            assert answer.json()["request_id"] == answer.headers["x-request-id"]
-            assert ("allow" in answer.headers) == (status == 405)
+            for method, path, status, kind in (
+                ("GET", "/nowhere", 404, "no-such-path"),
+                ("POST", "/nowhere", 404, "no-such-path"),
+                ("GET", "/v1/models/toy/predict", 405, "no-such-method"),
+                ("DELETE", "/v1/models/toy", 405, "no-such-method"),
+            ):
+                answer = await toy.client.request(method, path)
+                assert answer.status_code == status
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert answer.json()["type"] == f"urn:stlab:problem:{kind}"
+                assert answer.json()["status"] == status
+                assert answer.json()["request_id"] == answer.headers["x-request-id"]
+                assert ("allow" in answer.headers) == (status == 405)
+            labels = requests(await toy.metrics())
+            assert {(one["route"], one["method"]) for one in labels} == {("unknown", "other")}
+
+    finished(run())
+
+
+def test_head_is_answered_as_get() -> None:
+    async def run() -> None:
+        async with running() as toy:
+            for path in ("/health/live", "/health/ready", "/v1/models/toy", "/docs"):
+                answer = await toy.client.head(path)
+                assert answer.status_code == 200, path
+                assert answer.headers["content-type"].startswith(("application/json", "text/html"))
+            labels = requests(await toy.metrics())
+            assert {one["method"] for one in labels} == {"HEAD"}
 
     finished(run())
 
