@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from exporter.commands.status.command import StatusRequest, status
-from tests.integration.exporter.models import ROWS
+from tests.support.models import ROWS
 from triton_client import TritonClient
 
 from .conftest import PIPELINE, World
