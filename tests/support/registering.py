@@ -23,10 +23,8 @@ from exporter.commands.export.pipeline import export
 from exporter.commands.export.request import ExportRequest
 from exporter.commands.export.result import ExportResult
 from tests.support.empty_registry import copy_empty_registry
-from tests.support.torchlib import keep_registry
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)
-keep_registry()
 
 
 @dataclass(frozen=True)
