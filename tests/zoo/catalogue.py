@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Protocol
 
-from . import modules, onnx_files, tabular, transformer_models
+from tests.zoo import modules, onnx_files, tabular, transformer_models
+
 from .comparing import Array, Near
 
 __all__ = ["KINDS", "ROWS", "ZOO", "Model"]

@@ -15,7 +15,8 @@ from mlflow.types import Schema, TensorSpec
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from . import layers, spatiotemporal
+from tests.zoo import layers, spatiotemporal
+
 from .comparing import Near
 
 __all__ = ["ZOO", "Module"]

@@ -17,7 +17,7 @@ import skl2onnx
 from onnx import TensorProto, helper
 from sklearn.linear_model import LogisticRegression
 
-from tests.unit.exporter.onnx_files import Dims, graph_of, model_of
+from tests.support.onnx_files import Dims, graph_of, model_of
 
 from .comparing import Array, Near, RefusedError
 

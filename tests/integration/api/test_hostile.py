@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from .fake_service import fake_service
-from .services import Service
+from tests.support.fake_service import fake_service
+from tests.support.services import Service
 
 PREDICT = "/v1/models/toy/predict"
 LARGE_ANSWER = "/v1/models/large/predict"

@@ -24,19 +24,19 @@ from torch import nn
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from tests.integration.exporter.models import ROWS, times
-from tests.integration.exporter.registering import Lab
-from tests.integration.ports import free_port
+from tests.support.models import ROWS, times
+from tests.support.ports import free_port
+from tests.support.registering import RegistryFixture
+from tests.support.services import Service, service
 
 from .asking import LOST, NOT_SENT, asking
-from .services import Service, service
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(300)]
 ASKED = {"inputs": {"x": ROWS.tolist()}}
 
 
 @contextmanager
-def triton(lab: Lab, grpc_port: int = 0) -> Iterator[TritonServer]:
+def triton(lab: RegistryFixture, grpc_port: int = 0) -> Iterator[TritonServer]:
     repository = lab.folder / "repository"
     repository.mkdir(exist_ok=True)
     runtime = ensure_runtime(release(DEFAULT_RELEASE))
@@ -49,7 +49,7 @@ def triton(lab: Lab, grpc_port: int = 0) -> Iterator[TritonServer]:
 
 @contextmanager
 def either(
-    backend: str, lab: Lab, model: str, server: TritonServer, **more: object
+    backend: str, lab: RegistryFixture, model: str, server: TritonServer, **more: object
 ) -> Iterator[Service]:
     with service(
         lab, model, STLAB_API_BACKEND=backend, STLAB_TRITON_URL=server.grpc_url, **more
@@ -58,12 +58,12 @@ def either(
 
 
 @pytest.fixture(scope="module")
-def server(lab: Lab) -> Iterator[TritonServer]:
+def server(lab: RegistryFixture) -> Iterator[TritonServer]:
     with triton(lab) as server:
         yield server
 
 
-def promote(lab: Lab, server: TritonServer, name: str) -> None:
+def promote(lab: RegistryFixture, server: TritonServer, name: str) -> None:
     urls = (server.grpc_url,)
     result = lab.export(name, triton_urls=urls, prove_on=server.grpc_url)
     assert result.status == "promoted", result.error
@@ -80,7 +80,9 @@ class Several(nn.Module):
 
 
 @pytest.mark.parametrize("backend", ["local", "triton"])
-def test_the_registered_models_numbers(lab: Lab, server: TritonServer, backend: str) -> None:
+def test_the_registered_models_numbers(
+    lab: RegistryFixture, server: TritonServer, backend: str
+) -> None:
     name = f"several-{backend}"
     tokens = np.arange(12, dtype=np.int64).reshape(3, 4)
     scale = np.array([[0.5], [1.5], [-2.0]])
@@ -124,7 +126,9 @@ def test_the_registered_models_numbers(lab: Lab, server: TritonServer, backend: 
 
 
 @pytest.mark.parametrize("backend", ["local", "triton"])
-def test_an_alias_moves_under_load(lab: Lab, server: TritonServer, backend: str) -> None:
+def test_an_alias_moves_under_load(
+    lab: RegistryFixture, server: TritonServer, backend: str
+) -> None:
     name = f"moves-{backend}"
     lab.register_onnx(name, times(1.0), example=ROWS)
     promote(lab, server, name)
@@ -151,7 +155,7 @@ def test_an_alias_moves_under_load(lab: Lab, server: TritonServer, backend: str)
     assert load.asked[-1].sent - load.asked[0].sent > 2
 
 
-def test_it_finishes_what_it_has_begun(lab: Lab, server: TritonServer) -> None:
+def test_it_finishes_what_it_has_begun(lab: RegistryFixture, server: TritonServer) -> None:
     lab.register_onnx("stops", times(3.0), example=ROWS)
     promote(lab, server, "stops")
     path = "/v1/models/stops/predict"
@@ -181,7 +185,7 @@ class Slow(nn.Module):
         return hidden.mean((1, 2))
 
 
-def test_more_than_it_can_carry(lab: Lab, server: TritonServer) -> None:
+def test_more_than_it_can_carry(lab: RegistryFixture, server: TritonServer) -> None:
     lab.register_torch("heavy", Slow(), ROWS)
     promote(lab, server, "heavy")
     path = "/v1/models/heavy/predict"
@@ -215,7 +219,7 @@ def _rate(load: Any) -> float:
     return len(times) / (max(times) - min(times))
 
 
-def test_the_server_goes_and_comes_back(lab: Lab, server: TritonServer) -> None:
+def test_the_server_goes_and_comes_back(lab: RegistryFixture, server: TritonServer) -> None:
     lab.register_onnx("comes-back", times(4.0), example=ROWS)
     promote(lab, server, "comes-back")
     port = free_port()
@@ -244,7 +248,7 @@ def test_the_server_goes_and_comes_back(lab: Lab, server: TritonServer) -> None:
 
 
 def test_nothing_that_a_caller_sends_breaks_it(
-    lab: Lab, server: TritonServer, tmp_path: Path
+    lab: RegistryFixture, server: TritonServer, tmp_path: Path
 ) -> None:
     name = "fuzzed"
     lab.register_torch(name, Several(), np.arange(8, dtype=np.int64).reshape(2, 4), np.ones((2, 1)))
@@ -269,7 +273,7 @@ def test_nothing_that_a_caller_sends_breaks_it(
         assert "Traceback" not in running.log.read_text()
 
 
-def test_traces_reach_a_collector(lab: Lab, server: TritonServer) -> None:
+def test_traces_reach_a_collector(lab: RegistryFixture, server: TritonServer) -> None:
     lab.register_onnx("traced", times(5.0), example=ROWS)
     promote(lab, server, "traced")
     sent: list[tuple[str, bytes]] = []

@@ -17,9 +17,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from tests.integration.api.services import Service, service
-from tests.integration.exporter.models import ROWS, times
-from tests.integration.exporter.registering import Lab
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
+from tests.support.services import Service, service
 
 from .dashboards import Dashboard, dashboard
 
@@ -35,7 +35,7 @@ PIPELINE = "https://ci.example/stlab/118"
 class World:
     """Everything that the dashboard shows."""
 
-    lab: Lab
+    lab: RegistryFixture
     server: TritonServer
     service: Service
 
@@ -61,14 +61,14 @@ def naive_income() -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="package")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with Lab.open(tmp_path_factory.mktemp("dashboard")) as lab:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryFixture]:
+    with RegistryFixture.open(tmp_path_factory.mktemp("dashboard")) as lab:
         (lab.folder / "repository").mkdir()
         yield lab
 
 
 @pytest.fixture(scope="package")
-def world(lab: Lab) -> Iterator[World]:
+def world(lab: RegistryFixture) -> Iterator[World]:
     """`double` with three aliases; `income`, as the demo's; `crooked`, whose alias has drifted."""
     runtime = ensure_runtime(release(DEFAULT_RELEASE))
     environment = pytest.MonkeyPatch()

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.exporter.running import environment
-from tests.integration.ports import free_port
 from tests.support.forked import Forked
+from tests.support.ports import free_port
+from tests.support.running import environment
 
 __all__ = ["Dashboard", "dashboard"]
 

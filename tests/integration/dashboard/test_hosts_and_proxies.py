@@ -14,9 +14,9 @@ from playwright.sync_api import Page, expect
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from tests.integration.api.fake_service import fake_service
-from tests.integration.api.services import Service
+from tests.support.fake_service import fake_service
 from tests.support.proxies import http_nginx
+from tests.support.services import Service
 
 from .dashboards import Dashboard, dashboard
 

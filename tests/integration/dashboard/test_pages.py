@@ -16,7 +16,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from exporter.commands.status.command import StatusRequest, status
 from stlab_dashboard.inference import SERVERS
-from tests.integration.exporter.models import ROWS
+from tests.support.models import ROWS
 from triton_client import TritonClient
 
 from .conftest import PIPELINE, World

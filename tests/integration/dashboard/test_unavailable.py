@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from tests.integration.exporter.registering import Lab
-from tests.integration.ports import free_port
+from tests.support.ports import free_port
+from tests.support.registering import RegistryFixture
 
 from .conftest import World
 from .dashboards import Dashboard, dashboard
@@ -66,7 +66,7 @@ def test_a_server_that_comes_and_goes(
     expect(said).to_contain_text("The server does not answer")
 
 
-def test_the_service_alone_is_away(page: Page, lab: Lab, world: World) -> None:
+def test_the_service_alone_is_away(page: Page, lab: RegistryFixture, world: World) -> None:
     with dashboard(
         lab.folder,
         MLFLOW_TRACKING_URI=lab.uri,

@@ -25,7 +25,9 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from exporter.triton.installation import cache_directory
-from tests.integration.ports import free_port
+from tests.support.embedded import embedded_tritonserver
+from tests.support.object_stores import serving
+from tests.support.ports import free_port
 from tests.unit.deployment.deploy_files import (
     DOCKER,
     MONITORING,
@@ -35,8 +37,6 @@ from tests.unit.deployment.deploy_files import (
     example,
     interpolated,
 )
-from tests.unit.deployment.embedded import embedded_tritonserver
-from tests.unit.exporter.stores import serving
 
 from .containers import contained, possible
 from .parts import SCRIPTS, postgres, program, running

@@ -17,11 +17,11 @@ from mlflow import MlflowClient
 from examples.us_income.forecasting import ForecastRequest
 from exporter.errors import ConflictError
 from exporter.triton.connection import connect
-from tests.integration.exporter.running import environment as bare
-from tests.integration.ports import free_port
+from tests.support.embedded import loopback_flags
+from tests.support.ports import free_port
+from tests.support.running import environment as bare
 from tests.unit.deployment.chart_files import pods, rendered, way
 from tests.unit.deployment.deploy_files import ROOT
-from tests.unit.deployment.embedded import loopback_flags
 
 from .containers import possible
 from .parts import answers, running

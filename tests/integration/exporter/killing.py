@@ -24,12 +24,11 @@ from exporter.registry.promotion_record import open_records, promotion
 from exporter.repository import open_repository
 from exporter.triton.server import TritonServer
 from tests.support.forked import Forked
-from tests.unit.exporter.stores import BUCKET, S3
+from tests.support.models import ROWS, times
+from tests.support.object_stores import BUCKET, S3
+from tests.support.registering import RegistryFixture
+from tests.support.running import start
 from triton_client import TritonClient
-
-from .models import ROWS, times
-from .registering import Lab
-from .running import start
 
 # Counts every write on the way, and every beginning and end of a step; ends the process at one.
 DRIVER = """
@@ -133,7 +132,7 @@ def watching(
 class Stage:
     """A model, its registry, the repository and the server that serves it."""
 
-    lab: Lab
+    lab: RegistryFixture
     model: str
     repository: str
     server: TritonServer
@@ -248,7 +247,7 @@ class Stage:
         return list(map(str, left))
 
 
-def wait_for_servers(lab: Lab, seconds: float = 10) -> None:
+def wait_for_servers(lab: RegistryFixture, seconds: float = 10) -> None:
     """Wait until no private server of a killed command runs any more."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

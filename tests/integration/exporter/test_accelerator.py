@@ -11,10 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from exporter.triton.model_config import parse
-
-from .models import ROWS, times
-from .registering import Lab
-from .running import command
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
+from tests.support.running import command
 
 pytestmark = pytest.mark.triton
 
@@ -30,7 +29,7 @@ def summed() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=8)
 
 
-def told(lab: Lab, name: str) -> Mapping[str, str]:
+def told(lab: RegistryFixture, name: str) -> Mapping[str, str]:
     """What the published config tells the accelerator."""
     text = (lab.folder / "repository" / name / "config.pbtxt").read_text()
     config = parse(text, where=name)
@@ -42,12 +41,12 @@ def told(lab: Lab, name: str) -> Mapping[str, str]:
     return dict(entry.parameters)
 
 
-def notes(lab: Lab, name: str) -> str:
+def notes(lab: RegistryFixture, name: str) -> str:
     report = lab.folder / "repository" / name / "1" / "report.json"
     return " ".join(json.loads(report.read_text())["parity"]["notes"])
 
 
-def test_a_model_with_the_accelerator_is_proven_and_published(lab: Lab) -> None:
+def test_a_model_with_the_accelerator_is_proven_and_published(lab: RegistryFixture) -> None:
     values = np.random.default_rng(3).normal(size=(3, 4, 2)).astype(np.float32)
     lab.register_onnx("summed", summed(), example=values)
     result = lab.export("summed", accelerator="tensorrt", max_batch_size=8)
@@ -66,7 +65,7 @@ def test_a_model_with_the_accelerator_is_proven_and_published(lab: Lab) -> None:
     assert "refuses other sizes" in notes(lab, "summed")
 
 
-def test_a_plan_is_refused_before_anything_is_done(lab: Lab) -> None:
+def test_a_plan_is_refused_before_anything_is_done(lab: RegistryFixture) -> None:
     lab.register_onnx("planned", times(2.0), example=ROWS)
     before = lab.repository_bytes()
     ran = command(
@@ -90,7 +89,7 @@ def test_a_plan_is_refused_before_anything_is_done(lab: Lab) -> None:
     assert lab.repository_bytes() == before
 
 
-def test_a_dry_run_says_so_too(lab: Lab) -> None:
+def test_a_dry_run_says_so_too(lab: RegistryFixture) -> None:
     lab.register_onnx("ancient", times(2.0), example=ROWS)
     result = lab.export("ancient", format="tensorrt", triton_release="24.02", dry_run=True)
     assert result.exit_code == 3

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from .models import ROWS, Layers
-from .registering import Lab
-from .running import STARTED, command, files
+from tests.support.models import ROWS, Layers
+from tests.support.registering import RegistryFixture
+from tests.support.running import STARTED, command, files
 
 CLOSED = "http://127.0.0.1:9"
 
@@ -132,12 +132,12 @@ def test_something_else_than_a_registry_answers(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def net(lab: Lab) -> Lab:
+def net(lab: RegistryFixture) -> RegistryFixture:
     lab.register_torch("net", Layers().eval(), ROWS)
     return lab
 
 
-def test_unknown_names_come_with_the_known_ones(net: Lab) -> None:
+def test_unknown_names_come_with_the_known_ones(net: RegistryFixture) -> None:
     uri = {"MLFLOW_TRACKING_URI": net.uri}
     model = command(net.folder, "nought", "--alias", "dev", "--json", **uri)
     assert (model.code, model.result["error"]["kind"]) == (4, "not_found")
@@ -148,7 +148,7 @@ def test_unknown_names_come_with_the_known_ones(net: Lab) -> None:
 
 
 @pytest.mark.triton
-def test_from_plan_to_promotion_to_nothing_to_do(net: Lab) -> None:
+def test_from_plan_to_promotion_to_nothing_to_do(net: RegistryFixture) -> None:
     """One story, since every command takes its seconds."""
     uri = {"MLFLOW_TRACKING_URI": net.uri}
     asked = ["net", "--alias", "dev", "--repository", "here", "--json"]
@@ -198,7 +198,7 @@ def test_from_plan_to_promotion_to_nothing_to_do(net: Lab) -> None:
 
 
 @pytest.mark.triton
-def test_a_refused_model_as_people_see_it(net: Lab) -> None:
+def test_a_refused_model_as_people_see_it(net: RegistryFixture) -> None:
     class Mean(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x - x.mean(0)
@@ -218,7 +218,7 @@ def test_a_refused_model_as_people_see_it(net: Lab) -> None:
 
 
 @pytest.mark.triton
-def test_the_same_version_gives_the_same_bundle_elsewhere(lab: Lab) -> None:
+def test_the_same_version_gives_the_same_bundle_elsewhere(lab: RegistryFixture) -> None:
     lab.register_torch("same", Layers(3).eval(), ROWS)
     first = lab.export("same", "dev")
     assert first.bundle is not None

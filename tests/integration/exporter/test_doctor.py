@@ -12,10 +12,9 @@ from exporter.commands.doctor.command import DoctorRequest, doctor
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-
-from .models import ROWS, times
-from .registering import Lab
-from .running import Ran, command, files
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
+from tests.support.running import Ran, command, files
 
 pytestmark = pytest.mark.triton
 
@@ -24,7 +23,7 @@ def stlab(folder: Path, *arguments: str, **settings: str) -> Ran:
     return command(folder, *arguments, verb="doctor", **settings)
 
 
-def test_a_machine_with_everything_for_the_default_way(lab: Lab) -> None:
+def test_a_machine_with_everything_for_the_default_way(lab: RegistryFixture) -> None:
     lab.register_onnx("times", times(2.0), example=ROWS)
     before = files(lab.folder)
     ran = stlab(lab.folder, "--json", MLFLOW_TRACKING_URI=lab.uri)
@@ -43,7 +42,7 @@ def test_a_machine_with_everything_for_the_default_way(lab: Lab) -> None:
     assert files(lab.folder) == before
 
 
-def test_what_was_named_and_does_not_answer(lab: Lab) -> None:
+def test_what_was_named_and_does_not_answer(lab: RegistryFixture) -> None:
     ran = stlab(
         lab.folder,
         *["--triton-url", "127.0.0.1:9", "--triton-release", "27.01"],
@@ -66,7 +65,7 @@ def test_what_was_named_and_does_not_answer(lab: Lab) -> None:
     assert "is not a Triton release" in told["error"]["message"]
 
 
-def test_servers_say_their_version_and_mode(lab: Lab, tmp_path: Path) -> None:
+def test_servers_say_their_version_and_mode(lab: RegistryFixture, tmp_path: Path) -> None:
     runtime = ensure_runtime(release(DEFAULT_RELEASE))
     (tmp_path / "models").mkdir()
     with (

@@ -14,8 +14,9 @@ from mlflow.models import infer_signature
 from onnx import helper, numpy_helper
 from torch import nn
 
-from .models import ROWS
-from .registering import Lab
+from tests.support.models import ROWS
+from tests.support.registering import RegistryFixture
+
 from .test_never_batched import Applied, unbatched
 from .test_refused import Linear, model_of, refused
 
@@ -46,14 +47,14 @@ class Embedded(nn.Module):
     ],
 )
 def test_mixing_is_seen_though_the_example_s_rows_are_equal(
-    lab: Lab, example: np.ndarray, request: pytest.FixtureRequest
+    lab: RegistryFixture, example: np.ndarray, request: pytest.FixtureRequest
 ) -> None:
     name = f"equal-{request.node.callspec.id}"
     lab.register_torch(name, Embedded().eval(), example)
     assert "rows depend on each other" in unbatched(lab, name)
 
 
-def test_rows_that_cannot_be_made_to_differ_are_not_batched(lab: Lab) -> None:
+def test_rows_that_cannot_be_made_to_differ_are_not_batched(lab: RegistryFixture) -> None:
     class OneValue(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -66,7 +67,7 @@ def test_rows_that_cannot_be_made_to_differ_are_not_batched(lab: Lab) -> None:
     assert "--samples" in unbatched(lab, "one-value")
 
 
-def test_columns_of_very_different_size(lab: Lab) -> None:
+def test_columns_of_very_different_size(lab: RegistryFixture) -> None:
     class Standardised(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             scaled = (x - torch.tensor([55_000.0, 0.035])) / torch.tensor([20_000.0, 0.015])
@@ -78,7 +79,7 @@ def test_columns_of_very_different_size(lab: Lab) -> None:
     assert "rows depend on each other" in unbatched(lab, "columns")
 
 
-def test_channels_of_very_different_size_of_any_length(lab: Lab) -> None:
+def test_channels_of_very_different_size_of_any_length(lab: RegistryFixture) -> None:
     class TwoScales(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.stack([1e6 * x.tanh(), x.tanh() - x.tanh().mean(0)], -1)
@@ -91,7 +92,7 @@ def test_channels_of_very_different_size_of_any_length(lab: Lab) -> None:
     assert "rows depend on each other" in unbatched(lab, "two-scales")
 
 
-def test_an_exponential(lab: Lab) -> None:
+def test_an_exponential(lab: RegistryFixture) -> None:
     function = Applied(lambda x: (3 * x).exp() + 1e-2 * x.mean(0))
     lab.register_torch("exp", function.eval(), ROWS)
     assert "rows depend on each other" in unbatched(lab, "exp")
@@ -105,7 +106,7 @@ class Quotient(nn.Module):
 PRICE, QUANTITY = (RANDOM.uniform(1, 9, size=(4, 1)).astype(np.float32) for _ in range(2))
 
 
-def test_names_in_another_order_are_names_all_the_same(lab: Lab) -> None:
+def test_names_in_another_order_are_names_all_the_same(lab: RegistryFixture) -> None:
     signature = infer_signature({"quantity": QUANTITY, "price": PRICE}, PRICE / QUANTITY)
     lab.register_torch("swapped", Quotient().eval(), PRICE, QUANTITY, signature=signature)
     result = lab.export("swapped")
@@ -115,7 +116,7 @@ def test_names_in_another_order_are_names_all_the_same(lab: Lab) -> None:
     np.testing.assert_allclose(samples["example/output/output"], PRICE / QUANTITY, rtol=1e-6)
 
 
-def test_names_of_which_some_have_moved_are_refused(lab: Lab) -> None:
+def test_names_of_which_some_have_moved_are_refused(lab: RegistryFixture) -> None:
     signature = infer_signature({"quantity": QUANTITY, "cost": PRICE}, PRICE / QUANTITY)
     lab.register_torch("moved", Quotient().eval(), PRICE, QUANTITY, signature=signature)
     refused(lab, "moved", "'quantity' stands in another place")
@@ -136,7 +137,7 @@ def test_names_of_which_some_have_moved_are_refused(lab: Lab) -> None:
     ],
 )
 def test_noise_that_no_input_shows(
-    lab: Lab, name: str, function: Callable[[torch.Tensor], torch.Tensor]
+    lab: RegistryFixture, name: str, function: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
     module = Applied(function).eval()
     with torch.no_grad():
@@ -145,7 +146,7 @@ def test_noise_that_no_input_shows(
     refused(lab, name, "")
 
 
-def test_attention_that_draws_nothing_is_served(lab: Lab) -> None:
+def test_attention_that_draws_nothing_is_served(lab: RegistryFixture) -> None:
     layer = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True, dropout=0.1).eval()
     example = RANDOM.normal(size=(3, 4, 6)).astype(np.float32)
     lab.register_torch("encoder", layer, example)
@@ -154,7 +155,7 @@ def test_attention_that_draws_nothing_is_served(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("switch", [True, False])
-def test_dropout_in_an_onnx_file(lab: Lab, switch: bool) -> None:
+def test_dropout_in_an_onnx_file(lab: RegistryFixture, switch: bool) -> None:
     constants = [
         numpy_helper.from_array(np.array(0.0, np.float32), "ratio"),
         numpy_helper.from_array(np.array(switch), "training"),
@@ -170,7 +171,7 @@ def test_dropout_in_an_onnx_file(lab: Lab, switch: bool) -> None:
         assert lab.export(name).status == "promoted"
 
 
-def test_noise_inside_a_condition_of_an_onnx_file(lab: Lab) -> None:
+def test_noise_inside_a_condition_of_an_onnx_file(lab: RegistryFixture) -> None:
     def arm(operator: str) -> object:
         return helper.make_graph(
             [helper.make_node(operator, ["x"], ["out"])],
@@ -193,7 +194,7 @@ def test_noise_inside_a_condition_of_an_onnx_file(lab: Lab) -> None:
     refused(lab, "onnx-hidden-noise", "draws numbers")
 
 
-def test_the_example_of_an_onnx_model_is_asked(lab: Lab) -> None:
+def test_the_example_of_an_onnx_model_is_asked(lab: RegistryFixture) -> None:
     """A convolution needs the example's length; inputs of length two would be refused."""
     weight = numpy_helper.from_array(RANDOM.normal(size=(1, 1, 7)).astype(np.float32), "w")
     nodes = [helper.make_node("Conv", ["x", "w"], ["y"])]
@@ -208,7 +209,7 @@ def test_the_example_of_an_onnx_model_is_asked(lab: Lab) -> None:
     np.testing.assert_array_equal(samples["example/input/x"], example)
 
 
-def test_masks_are_the_example_s(lab: Lab) -> None:
+def test_masks_are_the_example_s(lab: RegistryFixture) -> None:
     """A row that is masked whole has no answer, and nobody asks it."""
 
     class Attention(nn.Module):
@@ -227,7 +228,7 @@ def test_masks_are_the_example_s(lab: Lab) -> None:
     assert (result.parity or {}).get("batching") == "dynamic", result.error
 
 
-def test_pt2_that_writes_files(lab: Lab, tmp_path: Path) -> None:
+def test_pt2_that_writes_files(lab: RegistryFixture, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     lab.register_torch("writer", Linear().eval(), ROWS)

@@ -22,10 +22,9 @@ from exporter.registry.artifacts import download
 from exporter.registry.errors import translate_errors
 from exporter.registry.locations import check_location
 from exporter.registry.transport import install
-from tests.integration.empty_registry import copy_empty_registry
-
-from .listening import ARTIFACTS, Listener, listening, one_file
-from .running import command
+from tests.support.empty_registry import copy_empty_registry
+from tests.support.listening import ARTIFACTS, Listener, listening, one_file
+from tests.support.running import command
 
 TOKEN = "the-registrys-own-token"
 

@@ -14,9 +14,8 @@ import pytest
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-
-from .models import ROWS, times
-from .running import Ran, command
+from tests.support.models import ROWS, times
+from tests.support.running import Ran, command
 
 pytestmark = pytest.mark.triton
 

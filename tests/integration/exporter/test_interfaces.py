@@ -13,20 +13,19 @@ from torch import nn
 
 from exporter.commands.export.result import ExportResult
 from exporter.triton.model_config import parse
-
-from .models import ROWS, times
-from .registering import Lab
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
 
 pytestmark = pytest.mark.triton
 
 
-def proven(lab: Lab, name: str, **options: object) -> ExportResult:
+def proven(lab: RegistryFixture, name: str, **options: object) -> ExportResult:
     result = lab.export(name, **options)
     assert result.status == "promoted", result.error
     return result
 
 
-def declared(lab: Lab, name: str) -> Mapping[str, tuple[str, list[int]]]:
+def declared(lab: RegistryFixture, name: str) -> Mapping[str, tuple[str, list[int]]]:
     """What the repository's config says of every tensor."""
     config = parse((lab.folder / "repository" / name / "config.pbtxt").read_text(), where=name)
     types = config.input[0].DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number
@@ -36,7 +35,7 @@ def declared(lab: Lab, name: str) -> Mapping[str, tuple[str, list[int]]]:
     }
 
 
-def test_several_tensors_in_and_a_tuple_out(lab: Lab) -> None:
+def test_several_tensors_in_and_a_tuple_out(lab: RegistryFixture) -> None:
     class Gate(nn.Module):
         def forward(self, x: torch.Tensor, gate: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return x * gate.sigmoid(), gate.exp()
@@ -48,7 +47,7 @@ def test_several_tensors_in_and_a_tuple_out(lab: Lab) -> None:
     assert shapes == [[6]] * 4
 
 
-def test_a_dict_out(lab: Lab) -> None:
+def test_a_dict_out(lab: RegistryFixture) -> None:
     class Named(nn.Module):
         def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
             return {"total": x.sum(1, keepdim=True), "best": x.argmax(1, keepdim=True)}
@@ -60,7 +59,7 @@ def test_a_dict_out(lab: Lab) -> None:
     assert told["best"] == ("INT64", [1])
 
 
-def test_tokens_and_a_mask_of_varying_length(lab: Lab) -> None:
+def test_tokens_and_a_mask_of_varying_length(lab: RegistryFixture) -> None:
     class Pooled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -80,7 +79,7 @@ def test_tokens_and_a_mask_of_varying_length(lab: Lab) -> None:
     assert kinds == ["BOOL", "FP32", "INT64"]
 
 
-def test_a_scalar_per_row(lab: Lab) -> None:
+def test_a_scalar_per_row(lab: RegistryFixture) -> None:
     class Score(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.sum(1)
@@ -93,7 +92,7 @@ def test_a_scalar_per_row(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.STRING])
-def test_scalars_in_and_out(lab: Lab, kind: int) -> None:
+def test_scalars_in_and_out(lab: RegistryFixture, kind: int) -> None:
     name = f"scalars-{kind}"
     words = np.array(["north", "east", "", "west"], dtype=object)
     example = words if kind == TensorProto.STRING else ROWS[:, 0]
@@ -102,7 +101,7 @@ def test_scalars_in_and_out(lab: Lab, kind: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [[1], []])
-def test_one_number_for_all_rows(lab: Lab, shape: list[int]) -> None:
+def test_one_number_for_all_rows(lab: RegistryFixture, shape: list[int]) -> None:
     class Loss(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.square().mean().reshape(shape)
@@ -112,7 +111,7 @@ def test_one_number_for_all_rows(lab: Lab, shape: list[int]) -> None:
     assert (proven(lab, name).parity or {})["batching"] == "off"
 
 
-def test_another_axis_that_varies(lab: Lab) -> None:
+def test_another_axis_that_varies(lab: RegistryFixture) -> None:
     class Smooth(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.avg_pool1d(x[:, None], 3, 1, 1)[:, 0]
@@ -123,7 +122,7 @@ def test_another_axis_that_varies(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
-def test_other_floats(lab: Lab, dtype: str) -> None:
+def test_other_floats(lab: RegistryFixture, dtype: str) -> None:
     class Layer(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -140,7 +139,7 @@ def test_other_floats(lab: Lab, dtype: str) -> None:
     assert {kind for kind, _ in declared(lab, dtype).values()} == {expected}
 
 
-def test_onnx_with_external_data(lab: Lab) -> None:
+def test_onnx_with_external_data(lab: RegistryFixture) -> None:
     import mlflow
 
     with lab._logging():
@@ -171,7 +170,7 @@ def single(kind: int, dims: list[int | str]) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def test_strings(lab: Lab) -> None:
+def test_strings(lab: RegistryFixture) -> None:
     words = np.array([["north", "süd"], ["", "east"], ["west", "x"]], dtype=object)
     lab.register_onnx("strings", single(TensorProto.STRING, ["n", 2]), example=words)
     result = proven(lab, "strings")
@@ -180,7 +179,7 @@ def test_strings(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("kind", [TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32])
-def test_whole_numbers(lab: Lab, kind: int) -> None:
+def test_whole_numbers(lab: RegistryFixture, kind: int) -> None:
     name = f"whole-{kind}"
     dtype = helper.tensor_dtype_to_np_dtype(kind)
     example = np.array([[1, 2, 3], [4, 5, 6]], dtype=dtype)
@@ -188,7 +187,7 @@ def test_whole_numbers(lab: Lab, kind: int) -> None:
     assert (proven(lab, name).parity or {})["margin"] == 0
 
 
-def test_further_samples(lab: Lab) -> None:
+def test_further_samples(lab: RegistryFixture) -> None:
     lab.register_onnx("sampled", times(2.0), example=ROWS)
     path = lab.folder / "samples.npz"
     np.savez(path, **{"large/x": ROWS * 1e6, "nan/x": np.full((1, 6), np.nan, np.float32)})

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from exporter.repository import Workspace
-
-from .models import ROWS, times
-from .registering import Lab
-from .running import command, small_disk, start
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
+from tests.support.running import command, small_disk, start
 
 pytestmark = pytest.mark.triton
 
@@ -41,7 +40,7 @@ ACTIVATED = "exporter.registry.promote:_promote"
 MOVED = "exporter.registry.promote:close_records"
 
 
-def stop(lab: Lab, name: str, point: str, how: signal.Signals) -> tuple[int, str]:
+def stop(lab: RegistryFixture, name: str, point: str, how: signal.Signals) -> tuple[int, str]:
     """Export version 2, and send a signal at one point; returns exit code and stdout."""
     arguments = [name, "--alias", "staging", "--version", "2", "--repository", "repository"]
     process = start(
@@ -58,7 +57,7 @@ def stop(lab: Lab, name: str, point: str, how: signal.Signals) -> tuple[int, str
     return process.wait(), output
 
 
-def servers(lab: Lab) -> list[str]:
+def servers(lab: RegistryFixture) -> list[str]:
     """The command lines of servers on a folder of this lab."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -71,13 +70,13 @@ def servers(lab: Lab) -> list[str]:
     return found
 
 
-def workspaces(lab: Lab, name: str) -> list[str]:
+def workspaces(lab: RegistryFixture, name: str) -> list[str]:
     folder = lab.folder / ".repository.stlab" / name
     return [path.name for path in folder.glob("*") if path.name != "lock"]
 
 
 @pytest.fixture
-def two_versions(lab: Lab, request: pytest.FixtureRequest) -> str:
+def two_versions(lab: RegistryFixture, request: pytest.FixtureRequest) -> str:
     """A model whose first version is served and whose second is to come."""
     name = str(request.node.callspec.id)
     for factor in (1.0, 2.0):
@@ -94,7 +93,9 @@ def two_versions(lab: Lab, request: pytest.FixtureRequest) -> str:
         pytest.param(ACTIVATED, id="killed-once-activated"),
     ],
 )
-def test_a_killed_run_is_finished_by_the_next(lab: Lab, two_versions: str, point: str) -> None:
+def test_a_killed_run_is_finished_by_the_next(
+    lab: RegistryFixture, two_versions: str, point: str
+) -> None:
     name = two_versions
     config = lab.folder / "repository" / name / "config.pbtxt"
     before = config.read_bytes()
@@ -118,7 +119,9 @@ def test_a_killed_run_is_finished_by_the_next(lab: Lab, two_versions: str, point
 
 
 @pytest.mark.parametrize("point", [pytest.param(MOVED, id="killed-once-moved")])
-def test_what_is_done_is_only_tidied_up(lab: Lab, two_versions: str, point: str) -> None:
+def test_what_is_done_is_only_tidied_up(
+    lab: RegistryFixture, two_versions: str, point: str
+) -> None:
     name = two_versions
     stop(lab, name, point, signal.SIGKILL)
     assert lab.alias(name) == 2
@@ -138,7 +141,9 @@ def test_what_is_done_is_only_tidied_up(lab: Lab, two_versions: str, point: str)
         pytest.param(ACTIVATED, id="stopped-once-activated"),
     ],
 )
-def test_a_stopped_run_undoes_what_it_did(lab: Lab, two_versions: str, point: str) -> None:
+def test_a_stopped_run_undoes_what_it_did(
+    lab: RegistryFixture, two_versions: str, point: str
+) -> None:
     name = two_versions
     before = lab.repository_bytes()
     code, output = stop(lab, name, point, signal.SIGTERM)
@@ -151,7 +156,7 @@ def test_a_stopped_run_undoes_what_it_did(lab: Lab, two_versions: str, point: st
         assert lab.client.get_run(run_id).info.status == "FAILED"
 
 
-def test_a_second_exporter_is_told_who_is_first(lab: Lab) -> None:
+def test_a_second_exporter_is_told_who_is_first(lab: RegistryFixture) -> None:
     lab.register_onnx("busy", times(1.0), example=ROWS)
     with Workspace.open(lab.folder / "repository", "busy"):
         result = lab.export("busy")
@@ -164,7 +169,7 @@ def test_a_second_exporter_is_told_who_is_first(lab: Lab) -> None:
 
 # The artifact takes 1,000 KiB, and so does what is made of it.
 @pytest.mark.parametrize("kilobytes", [500, 1100, 2000])
-def test_a_full_disk(lab: Lab, tmp_path: Path, kilobytes: int) -> None:
+def test_a_full_disk(lab: RegistryFixture, tmp_path: Path, kilobytes: int) -> None:
     name = f"full-{kilobytes}"
     lab.register_onnx(name, times(1.0, weights=250_000), example=ROWS)
     with small_disk(tmp_path / "disk", kilobytes) as disk:
@@ -177,7 +182,7 @@ def test_a_full_disk(lab: Lab, tmp_path: Path, kilobytes: int) -> None:
         assert list(disk.glob(".*/*/work-*")) == []
 
 
-def test_a_file_that_may_not_grow(lab: Lab) -> None:
+def test_a_file_that_may_not_grow(lab: RegistryFixture) -> None:
     """The same without root: the process may write no file beyond a size."""
     lab.register_onnx("grown", times(1.0, weights=2_000_000), example=ROWS)
     limit = (

@@ -19,10 +19,10 @@ from exporter.repository import StoreUrl
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from tests.unit.exporter.stores import CREDENTIALS, serving, set_credentials
+from tests.support.object_stores import CREDENTIALS, serving, set_credentials
+from tests.support.registering import RegistryFixture
 
 from .killing import Stage, Watch, wait_for_servers, watching
-from .registering import Lab
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(7200)]
 
@@ -66,7 +66,7 @@ SCENES: dict[str, Scene] = {"export": staged, "prod": sold, "rollback": taken_ba
 
 
 @pytest.fixture(scope="module", params=["local", "s3"] if KILLS else ["local"])
-def stages(lab: Lab, request: pytest.FixtureRequest) -> Iterator[dict[str, Stage]]:
+def stages(lab: RegistryFixture, request: pytest.FixtureRequest) -> Iterator[dict[str, Stage]]:
     """A model for each scene, with a version in place and another one before it."""
     with ExitStack() as ending:
         s3, repository, environment = None, "repository", dict(os.environ)

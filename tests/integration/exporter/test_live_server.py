@@ -17,12 +17,11 @@ from exporter.triton.addresses import expand_addresses
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
+from tests.support.running import command
+from tests.support.serving import factor, ready
 from triton_client import TritonClient
-
-from .models import ROWS, times
-from .registering import Lab
-from .running import command
-from .serving import factor, ready
 
 pytestmark = pytest.mark.triton
 
@@ -30,7 +29,7 @@ Start = Callable[..., TritonServer]
 
 
 @pytest.fixture(scope="module")
-def start(lab: Lab) -> Iterator[Start]:
+def start(lab: RegistryFixture) -> Iterator[Start]:
     """Starts servers that end with the tests."""
     (lab.folder / "repository").mkdir()
     runtime = ensure_runtime(release(DEFAULT_RELEASE))
@@ -48,17 +47,19 @@ def start(lab: Lab) -> Iterator[Start]:
 
 
 @pytest.fixture(scope="module")
-def server(lab: Lab, start: Start) -> TritonServer:
+def server(lab: RegistryFixture, start: Start) -> TritonServer:
     """A live server on the repository, in explicit mode."""
     return start(lab.folder / "repository")
 
 
-def register(lab: Lab, name: str, *factors: float) -> None:
+def register(lab: RegistryFixture, name: str, *factors: float) -> None:
     for number in factors:
         lab.register_onnx(name, times(number), example=ROWS)
 
 
-def export(lab: Lab, name: str, *servers: TritonServer, **options: object) -> ExportResult:
+def export(
+    lab: RegistryFixture, name: str, *servers: TritonServer, **options: object
+) -> ExportResult:
     urls = tuple(server.grpc_url for server in servers)
     return lab.export(name, triton_urls=urls, **options)
 
@@ -68,7 +69,7 @@ def undone(result: ExportResult, code: int, words: str) -> None:
     assert (result.exit_code, words in result.error["message"]) == (code, True), result.error
 
 
-def test_versions_are_switched(lab: Lab, server: TritonServer) -> None:
+def test_versions_are_switched(lab: RegistryFixture, server: TritonServer) -> None:
     register(lab, "switched", 1.0, 2.0)
     first = export(lab, "switched", server, version=1)
     assert first.status == "promoted", first.error
@@ -80,7 +81,7 @@ def test_versions_are_switched(lab: Lab, server: TritonServer) -> None:
     assert export(lab, "switched", server, version=2).status == "unchanged"
 
 
-def test_the_address_comes_from_the_environment(lab: Lab, server: TritonServer) -> None:
+def test_the_address_comes_from_the_environment(lab: RegistryFixture, server: TritonServer) -> None:
     register(lab, "by-environment", 4.0)
     asked = ["by-environment", "--alias", "staging", "--repository", "repository", "--json"]
     settings = {"MLFLOW_TRACKING_URI": lab.uri, "STLAB_TRITON_URL": server.grpc_url}
@@ -91,7 +92,9 @@ def test_the_address_comes_from_the_environment(lab: Lab, server: TritonServer) 
     assert factor(server, "by-environment") == 4.0
 
 
-def test_a_server_that_lost_the_model_gets_it_again(lab: Lab, server: TritonServer) -> None:
+def test_a_server_that_lost_the_model_gets_it_again(
+    lab: RegistryFixture, server: TritonServer
+) -> None:
     register(lab, "unloaded", 3.0)
     assert export(lab, "unloaded", server).status == "promoted"
     with server.client() as client:
@@ -100,7 +103,7 @@ def test_a_server_that_lost_the_model_gets_it_again(lab: Lab, server: TritonServ
     assert factor(server, "unloaded") == 3.0
 
 
-def test_two_servers(lab: Lab, server: TritonServer, start: Start) -> None:
+def test_two_servers(lab: RegistryFixture, server: TritonServer, start: Start) -> None:
     register(lab, "twice", 3.0)
     other = start(lab.folder / "repository")
     assert export(lab, "twice", server, other).status == "promoted"
@@ -108,7 +111,7 @@ def test_two_servers(lab: Lab, server: TritonServer, start: Start) -> None:
 
 
 @pytest.fixture
-def promoted(lab: Lab, server: TritonServer, request: pytest.FixtureRequest) -> str:
+def promoted(lab: RegistryFixture, server: TritonServer, request: pytest.FixtureRequest) -> str:
     """A model whose first version is served live, and whose second is to come."""
     words = "".join(c if c.isalnum() else "-" for c in request.node.name)
     name = words.removeprefix("test-").strip("-")
@@ -120,7 +123,7 @@ def promoted(lab: Lab, server: TritonServer, request: pytest.FixtureRequest) -> 
 
 @pytest.mark.parametrize("mode", ["none", "poll"])
 def test_a_server_that_takes_no_commands_is_found_before_anything_is_done(
-    lab: Lab, start: Start, promoted: str, mode: str
+    lab: RegistryFixture, start: Start, promoted: str, mode: str
 ) -> None:
     before = lab.repository_bytes()
     fixed = start(lab.folder / "repository", control_mode=mode)
@@ -133,7 +136,7 @@ def test_a_server_that_takes_no_commands_is_found_before_anything_is_done(
 
 @pytest.mark.parametrize("knows", [False, True])
 def test_another_repository(
-    lab: Lab, start: Start, promoted: str, tmp_path: Path, knows: bool
+    lab: RegistryFixture, start: Start, promoted: str, tmp_path: Path, knows: bool
 ) -> None:
     before = lab.repository_bytes()
     if knows:  # the model, but not this version
@@ -143,7 +146,9 @@ def test_another_repository(
     assert (lab.alias(promoted), lab.repository_bytes()) == (1, before)
 
 
-def test_a_dead_server_is_found_before_anything_is_done(lab: Lab, promoted: str) -> None:
+def test_a_dead_server_is_found_before_anything_is_done(
+    lab: RegistryFixture, promoted: str
+) -> None:
     before = lab.repository_bytes()
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -158,7 +163,7 @@ def test_a_dead_server_is_found_before_anything_is_done(lab: Lab, promoted: str)
 
 
 def test_a_server_that_cannot_load_it(
-    lab: Lab, start: Start, promoted: str, tmp_path: Path
+    lab: RegistryFixture, start: Start, promoted: str, tmp_path: Path
 ) -> None:
     before = lab.repository_bytes()
     # Serves nothing that needs a backend, as a server of another build may.
@@ -168,7 +173,7 @@ def test_a_server_that_cannot_load_it(
 
 
 def test_one_of_two_servers_refuses(
-    lab: Lab, server: TritonServer, start: Start, promoted: str, tmp_path: Path
+    lab: RegistryFixture, server: TritonServer, start: Start, promoted: str, tmp_path: Path
 ) -> None:
     before = lab.repository_bytes()
     poor = start(lab.folder / "repository", extra_args=[f"--backend-directory={tmp_path}"])
@@ -178,7 +183,7 @@ def test_one_of_two_servers_refuses(
 
 
 def test_every_server_behind_a_name_is_switched(
-    lab: Lab, start: Start, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As replicas behind a headless Service: one port, an address each."""
     monkeypatch.setenv("STLAB_TRITON_KEY", "of all replicas")
@@ -206,7 +211,7 @@ def answers_otherwise(*_: object) -> None:
 
 
 def test_an_answer_out_of_budget(
-    lab: Lab, server: TritonServer, promoted: str, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, server: TritonServer, promoted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = lab.repository_bytes()
     monkeypatch.setattr("exporter.rollout.rollout.verify", answers_otherwise)
@@ -217,7 +222,7 @@ def test_an_answer_out_of_budget(
 
 
 def test_a_new_model_out_of_budget_is_served_no_longer(
-    lab: Lab, server: TritonServer, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, server: TritonServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(lab, "never", 1.0)
     before = lab.repository_bytes()
@@ -228,7 +233,7 @@ def test_a_new_model_out_of_budget_is_served_no_longer(
 
 
 def test_a_server_that_dies_while_it_is_told(
-    lab: Lab, start: Start, promoted: str, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, start: Start, promoted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = lab.repository_bytes()
     mortal = start(lab.folder / "repository")

@@ -13,16 +13,15 @@ import pytest
 from exporter.commands.export.result import ExportResult
 from exporter.proving import control_model, prove, server
 from exporter.triton.runtime import Runtime, ensure_runtime
-
-from .models import ROWS, times
-from .registering import Lab
-from .running import command
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
+from tests.support.running import command
 
 pytestmark = pytest.mark.triton
 
 
 @pytest.fixture(scope="module")
-def model(lab: Lab) -> str:
+def model(lab: RegistryFixture) -> str:
     lab.register_onnx("poor", times(2.0), example=ROWS)
     return "poor"
 
@@ -50,7 +49,7 @@ def failed(result: ExportResult) -> str:
 
 
 def test_limits_of_the_machine(
-    lab: Lab, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prove, "_SUSPECT_SECONDS", 5.0)
     monkeypatch.setattr(control_model, "CONTROL_SECONDS", 10.0)
@@ -69,7 +68,7 @@ def test_limits_of_the_machine(
         assert result.exit_code in (0, 6), result.error
 
 
-def test_limits_of_the_whole_command(lab: Lab, model: str) -> None:
+def test_limits_of_the_whole_command(lab: RegistryFixture, model: str) -> None:
     """Wherever a descriptor or memory is missing, in whichever process, it is not the model."""
     codes = []
     for limit, most in (("NOFILE", 12), ("NOFILE", 16), ("NOFILE", 22), ("AS", 600_000_000)):
@@ -89,7 +88,7 @@ def test_limits_of_the_whole_command(lab: Lab, model: str) -> None:
 
 
 def test_a_model_that_the_server_refuses_is_at_fault(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same server loads the model that is known to be good."""
     lab.register_onnx("cut", times(2.0), example=ROWS)

@@ -22,18 +22,18 @@ from exporter.commands.status.command import StatusRequest, status
 from exporter.commands.status.result import StatusResult
 from exporter.repository import LocalRepository
 from exporter.triton.server import TritonServer
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
+from tests.support.running import start
+from tests.support.serving import factor, ready
 
-from .models import ROWS, times
-from .registering import Lab
-from .running import start
-from .serving import factor, ready
 from .test_interrupted import DRIVER
 
 pytestmark = pytest.mark.triton
 
 
 @pytest.fixture(autouse=True)
-def settings(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def settings(lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What the commands find when they are run in this process."""
     monkeypatch.setenv("CI", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", lab.uri)
@@ -45,7 +45,7 @@ def settings(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def model(lab: Lab, server: TritonServer, request: pytest.FixtureRequest) -> str:
+def model(lab: RegistryFixture, server: TritonServer, request: pytest.FixtureRequest) -> str:
     """A model of three versions, of which the second is in staging, and was after the first."""
     name = str(request.node.name).removeprefix("test_").replace("_", "-")
     made(lab, server, name)
@@ -53,13 +53,13 @@ def model(lab: Lab, server: TritonServer, request: pytest.FixtureRequest) -> str
 
 
 @pytest.fixture(scope="module")
-def shared_model(lab: Lab, server: TritonServer) -> str:
+def shared_model(lab: RegistryFixture, server: TritonServer) -> str:
     """The same, for tests that leave no drift."""
     made(lab, server, "shared")
     return "shared"
 
 
-def made(lab: Lab, server: TritonServer, name: str) -> None:
+def made(lab: RegistryFixture, server: TritonServer, name: str) -> None:
     for number in (1.0, 2.0, 3.0):
         lab.register_onnx(name, times(number), example=ROWS)
     for version in (1, 2):
@@ -67,7 +67,7 @@ def made(lab: Lab, server: TritonServer, name: str) -> None:
 
 
 def promoted(
-    lab: Lab, server: TritonServer, model: str, alias: str = "staging", **more: object
+    lab: RegistryFixture, server: TritonServer, model: str, alias: str = "staging", **more: object
 ) -> None:
     result = lab.export(
         model, alias, repository="repository", triton_urls=(server.grpc_url,), **more
@@ -75,7 +75,7 @@ def promoted(
     assert result.status == "promoted", result.error
 
 
-def looked(lab: Lab, server: TritonServer, model: str, **more: object) -> StatusResult:
+def looked(lab: RegistryFixture, server: TritonServer, model: str, **more: object) -> StatusResult:
     return status(
         StatusRequest(
             model,
@@ -105,7 +105,7 @@ def run(line: str) -> int:
     return 0
 
 
-def mended(lab: Lab, server: TritonServer, model: str, *expected: str) -> None:
+def mended(lab: RegistryFixture, server: TritonServer, model: str, *expected: str) -> None:
     """Run the first fix that is named until nothing drifts; no round is in vain."""
     found = drifts(looked(lab, server, model))
     assert set(expected) <= set(found), found
@@ -118,33 +118,33 @@ def mended(lab: Lab, server: TritonServer, model: str, *expected: str) -> None:
         found = drifts(looked(lab, server, model))
 
 
-def folder(lab: Lab, model: str, *names: str) -> Path:
+def folder(lab: RegistryFixture, model: str, *names: str) -> Path:
     return lab.folder.joinpath("repository", model, *names)
 
 
-def unproven(lab: Lab, model: str) -> None:
+def unproven(lab: RegistryFixture, model: str) -> None:
     lab.client.set_registered_model_alias(model, "staging", "3")
 
 
-def moved_back(lab: Lab, model: str) -> None:
+def moved_back(lab: RegistryFixture, model: str) -> None:
     lab.client.set_registered_model_alias(model, "staging", "1")
 
 
-def alias_deleted(lab: Lab, model: str) -> None:
+def alias_deleted(lab: RegistryFixture, model: str) -> None:
     lab.client.delete_registered_model_alias(model, "staging")
 
 
-def manifest_harmed(lab: Lab, model: str) -> None:
+def manifest_harmed(lab: RegistryFixture, model: str) -> None:
     file = folder(lab, model, "2", "manifest.json")
     file.write_bytes(file.read_bytes()[:-20])
 
 
-def report_harmed(lab: Lab, model: str) -> None:
+def report_harmed(lab: RegistryFixture, model: str) -> None:
     file = folder(lab, model, "2", "report.json")
     file.write_bytes(file.read_bytes().replace(b'"passed": true', b'"passed": null'))
 
 
-def another_bundle(lab: Lab, model: str) -> None:
+def another_bundle(lab: RegistryFixture, model: str) -> None:
     """The same version, exported otherwise to somewhere else, was copied here."""
     result = lab.export(model, "dev", version=2, repository="elsewhere", batching="off")
     assert result.status == "promoted", result.error
@@ -154,25 +154,25 @@ def another_bundle(lab: Lab, model: str) -> None:
     lab.client.delete_model_version_tag(model, "2", "stlab.promoted.dev")
 
 
-def config_harmed(lab: Lab, model: str) -> None:
+def config_harmed(lab: RegistryFixture, model: str) -> None:
     folder(lab, model, "config.pbtxt").write_text("name: {{ model }}")
 
 
-def config_removed(lab: Lab, model: str) -> None:
+def config_removed(lab: RegistryFixture, model: str) -> None:
     folder(lab, model, "config.pbtxt").unlink()
 
 
-def config_of_another(lab: Lab, model: str) -> None:
+def config_of_another(lab: RegistryFixture, model: str) -> None:
     file = folder(lab, model, "config.pbtxt")
     file.write_text(file.read_text().replace("versions: 2", "versions: 1"))
 
 
-def one_more_served(lab: Lab, model: str) -> None:
+def one_more_served(lab: RegistryFixture, model: str) -> None:
     file = folder(lab, model, "config.pbtxt")
     file.write_text(file.read_text().replace("versions: 2", "versions: 1\n    versions: 2"))
 
 
-def gone(lab: Lab, model: str, alias: str = "staging") -> None:
+def gone(lab: RegistryFixture, model: str, alias: str = "staging") -> None:
     """As in a registry that keeps aliases of versions that it deletes."""
     with sqlite3.connect(lab.folder / "mlflow.db") as database:
         database.execute(
@@ -181,7 +181,7 @@ def gone(lab: Lab, model: str, alias: str = "staging") -> None:
         )
 
 
-def untagged(lab: Lab, model: str) -> None:
+def untagged(lab: RegistryFixture, model: str) -> None:
     lab.client.delete_model_version_tag(model, "2", "stlab.parity")
 
 
@@ -203,10 +203,10 @@ def untagged(lab: Lab, model: str) -> None:
     ],
 )
 def test_the_command_that_is_named_mends_it(
-    lab: Lab,
+    lab: RegistryFixture,
     server: TritonServer,
     shared_model: str,
-    harm: Callable[[Lab, str], None],
+    harm: Callable[[RegistryFixture, str], None],
     kind: str,
     version: int,
 ) -> None:
@@ -221,7 +221,7 @@ def test_the_command_that_is_named_mends_it(
 
 
 def test_the_same_export_heals_a_published_file_that_is_cut(
-    lab: Lab, server: TritonServer, model: str
+    lab: RegistryFixture, server: TritonServer, model: str
 ) -> None:
     root = folder(lab, model)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -236,7 +236,9 @@ def test_the_same_export_heals_a_published_file_that_is_cut(
     assert factor(server, model) == 2
 
 
-def test_a_promotion_to_prod_that_was_killed(lab: Lab, server: TritonServer, model: str) -> None:
+def test_a_promotion_to_prod_that_was_killed(
+    lab: RegistryFixture, server: TritonServer, model: str
+) -> None:
     """Killed once 'archived' was moved, and the config as well, and before 'prod' was."""
     promoted(lab, server, model, "prod")
     promoted(lab, server, model, version=3)
@@ -267,7 +269,7 @@ _SECOND = """def standing_still(*given, **named):
 
 
 def test_prod_moved_by_hand_to_a_version_that_was_never_proven(
-    lab: Lab, server: TritonServer, model: str
+    lab: RegistryFixture, server: TritonServer, model: str
 ) -> None:
     promoted(lab, server, model, "prod")
     lab.client.set_registered_model_alias(model, "prod", "3")
@@ -275,7 +277,7 @@ def test_prod_moved_by_hand_to_a_version_that_was_never_proven(
     assert lab.alias(model, "prod") == 2
 
 
-def test_a_server_that_was_not_told(lab: Lab, server: TritonServer, model: str) -> None:
+def test_a_server_that_was_not_told(lab: RegistryFixture, server: TritonServer, model: str) -> None:
     result = lab.export(model, version=3, repository="repository")
     assert result.status == "promoted", result.error
     assert ready(server, model) == [2]
@@ -285,7 +287,9 @@ def test_a_server_that_was_not_told(lab: Lab, server: TritonServer, model: str) 
     assert factor(server, model) == 3.0
 
 
-def test_every_model_that_was_exported(lab: Lab, server: TritonServer, shared_model: str) -> None:
+def test_every_model_that_was_exported(
+    lab: RegistryFixture, server: TritonServer, shared_model: str
+) -> None:
     lab.register_onnx("never-exported", times(1.0), example=ROWS)
     lab.client.create_registered_model("hollow")
     lab.client.create_registered_model("not a name of ours")
@@ -295,7 +299,9 @@ def test_every_model_that_was_exported(lab: Lab, server: TritonServer, shared_mo
     assert not {"never-exported", "hollow", "not a name of ours"} & set(names)
 
 
-def test_quick_reads_no_model(lab: Lab, server: TritonServer, shared_model: str) -> None:
+def test_quick_reads_no_model(
+    lab: RegistryFixture, server: TritonServer, shared_model: str
+) -> None:
     file = folder(lab, shared_model, "2", "model.onnx")
     before = drifts(looked(lab, server, shared_model))
     content = file.read_bytes()
@@ -305,7 +311,9 @@ def test_quick_reads_no_model(lab: Lab, server: TritonServer, shared_model: str)
     file.write_bytes(content)
 
 
-def test_the_exit_code_is_for_checks(lab: Lab, server: TritonServer, shared_model: str) -> None:
+def test_the_exit_code_is_for_checks(
+    lab: RegistryFixture, server: TritonServer, shared_model: str
+) -> None:
     config_removed(lab, shared_model)
     asked = f"stlab status {shared_model} --repository repository"
     assert run(asked) == 0
@@ -316,7 +324,7 @@ def test_the_exit_code_is_for_checks(lab: Lab, server: TritonServer, shared_mode
 
 
 def test_a_server_that_still_has_what_lost_its_name(
-    lab: Lab, server: TritonServer, model: str
+    lab: RegistryFixture, server: TritonServer, model: str
 ) -> None:
     promoted(lab, server, model, "dev", version=3)
     lab.client.delete_registered_model_alias(model, "dev")
@@ -329,13 +337,15 @@ def test_a_server_that_still_has_what_lost_its_name(
     assert factor(server, model) == 2.0
 
 
-def prune(lab: Lab, model: str, **more: object) -> PruneResult:
+def prune(lab: RegistryFixture, model: str, **more: object) -> PruneResult:
     return pruned(
         PruneRequest(model, repository="repository", tracking_uri=lab.uri, **more)  # type: ignore[arg-type]
     )
 
 
-def test_what_cannot_be_read_is_not_pruned(lab: Lab, server: TritonServer, model: str) -> None:
+def test_what_cannot_be_read_is_not_pruned(
+    lab: RegistryFixture, server: TritonServer, model: str
+) -> None:
     for version in (3, 2, 3):
         promoted(lab, server, model, version=version)
     file = folder(lab, model, "1", "manifest.json")
@@ -349,7 +359,7 @@ def test_what_cannot_be_read_is_not_pruned(lab: Lab, server: TritonServer, model
 
 
 def test_nothing_is_pruned_where_nobody_can_tell_what_is_served(
-    lab: Lab, server: TritonServer, model: str
+    lab: RegistryFixture, server: TritonServer, model: str
 ) -> None:
     file = folder(lab, model, "config.pbtxt")
     content = file.read_text()
@@ -364,7 +374,7 @@ def test_nothing_is_pruned_where_nobody_can_tell_what_is_served(
 
 
 def test_what_an_interrupted_promotion_needs_is_not_pruned(
-    lab: Lab, server: TritonServer, model: str
+    lab: RegistryFixture, server: TritonServer, model: str
 ) -> None:
     promoted(lab, server, model, version=3)
     promoted(lab, server, model, version=2)
@@ -379,7 +389,7 @@ def test_what_an_interrupted_promotion_needs_is_not_pruned(
 
 
 def test_pruning_that_is_stopped_says_what_is_gone(
-    lab: Lab, server: TritonServer, model: str, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, server: TritonServer, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in (3, 1, 2):
         promoted(lab, server, model, version=version)
@@ -402,7 +412,7 @@ def test_pruning_that_is_stopped_says_what_is_gone(
     ]  # fmt: skip
 
 
-def served_by_two(lab: Lab, server: TritonServer, model: str) -> None:
+def served_by_two(lab: RegistryFixture, server: TritonServer, model: str) -> None:
     """Version 3 is in dev, and somebody moves staging there by hand."""
     promoted(lab, server, model, "dev", version=3)
     lab.client.set_registered_model_alias(model, "staging", "3")
@@ -410,7 +420,7 @@ def served_by_two(lab: Lab, server: TritonServer, model: str) -> None:
 
 
 def test_moved_by_hand_to_what_another_alias_serves(
-    lab: Lab, server: TritonServer, model: str
+    lab: RegistryFixture, server: TritonServer, model: str
 ) -> None:
     served_by_two(lab, server, model)
     mended(lab, server, model)
@@ -422,7 +432,7 @@ def test_moved_by_hand_to_what_another_alias_serves(
 
 
 def test_prod_where_the_registry_has_lost_its_version(
-    lab: Lab, server: TritonServer, model: str
+    lab: RegistryFixture, server: TritonServer, model: str
 ) -> None:
     promoted(lab, server, model, "prod")
     gone(lab, model, "prod")

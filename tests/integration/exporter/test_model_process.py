@@ -22,9 +22,9 @@ from exporter.commands.export.pipeline import export
 from exporter.commands.export.request import ExportRequest
 from exporter.commands.export.result import ExportResult
 from exporter.system.sandbox import Confinement
+from tests.support.models import ROWS
+from tests.support.registering import RegistryFixture
 
-from .models import ROWS
-from .registering import Lab
 from .test_refused import model_of
 
 pytestmark = pytest.mark.triton
@@ -110,7 +110,7 @@ def leaves_nonsense() -> None:
     os._exit(0)
 
 
-def register(lab: Lab, name: str, action: Callable[[], None]) -> None:
+def register(lab: RegistryFixture, name: str, action: Callable[[], None]) -> None:
     """Log a module that acts when it is loaded, but not here."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     mlflow.set_tracking_uri(lab.uri)
@@ -129,7 +129,7 @@ def register(lab: Lab, name: str, action: Callable[[], None]) -> None:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
-def exported(lab: Lab, name: str, **options: object) -> ExportResult:
+def exported(lab: RegistryFixture, name: str, **options: object) -> ExportResult:
     """Export with a process of its own for the model."""
     repository = str(lab.folder / "repository")
     given = {"timeout": 600.0, **options}
@@ -149,7 +149,7 @@ def exported(lab: Lab, name: str, **options: object) -> ExportResult:
     ],
 )
 def test_pickles(
-    lab: Lab,
+    lab: RegistryFixture,
     action: Callable[[], None],
     options: dict[str, object],
     kind: str | None,
@@ -171,7 +171,7 @@ def test_pickles(
     assert [path.name for path in workspace.iterdir()] == ["lock"]
 
 
-def test_a_loop_that_does_not_end(lab: Lab) -> None:
+def test_a_loop_that_does_not_end(lab: RegistryFixture) -> None:
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["on"], ["still"]),
@@ -200,7 +200,7 @@ def test_a_loop_that_does_not_end(lab: Lab) -> None:
     assert (result.exit_code, (result.error or {})["kind"]) == (3, "timeout"), result.error
 
 
-def test_more_features_than_there_is_memory(lab: Lab) -> None:
+def test_more_features_than_there_is_memory(lab: RegistryFixture) -> None:
     xgboost = pytest.importorskip("xgboost")
     model = xgboost.XGBRegressor(n_estimators=2, max_depth=2).fit(ROWS, ROWS[:, 0])
     with warnings.catch_warnings():
@@ -231,7 +231,9 @@ def nothing() -> None:
     """A pickle that does no harm."""
 
 
-def test_what_cannot_be_confined(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_cannot_be_confined(
+    lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     register(lab, "harmless", nothing)
     lab.register_torch("plain", nn.Linear(6, 2).eval(), ROWS)
     offers(monkeypatch, Confinement(seccomp=True))
@@ -254,7 +256,9 @@ def test_what_cannot_be_confined(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_
         assert any("confine" in note for note in report["parity"]["notes"])
 
 
-def test_without_bubblewrap_landlock_is_enough(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bubblewrap_landlock_is_enough(
+    lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = isolated.confinement()
     if not here.landlock:
         pytest.skip("this kernel has no Landlock")

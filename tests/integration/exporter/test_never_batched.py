@@ -11,7 +11,8 @@ import torch
 from onnx import helper
 from torch import nn
 
-from .registering import Lab
+from tests.support.registering import RegistryFixture
+
 from .test_refused import model_of
 
 pytestmark = pytest.mark.triton
@@ -47,7 +48,7 @@ FIXED = {
 }
 
 
-def unbatched(lab: Lab, name: str) -> str:
+def unbatched(lab: RegistryFixture, name: str) -> str:
     result = lab.export(name)
     assert result.status == "promoted", result.error
     assert result.parity is not None
@@ -61,12 +62,12 @@ def unbatched(lab: Lab, name: str) -> str:
 
 
 @pytest.mark.parametrize("name", MIXING)
-def test_rows_that_mix(lab: Lab, name: str) -> None:
+def test_rows_that_mix(lab: RegistryFixture, name: str) -> None:
     lab.register_torch(name, Applied(MIXING[name]).eval(), ROWS)
     assert "rows depend on each other" in unbatched(lab, name)
 
 
-def test_rows_that_are_filtered(lab: Lab) -> None:
+def test_rows_that_are_filtered(lab: RegistryFixture) -> None:
     nodes = [
         helper.make_node("ReduceSum", ["x", "axis"], ["sums"], keepdims=0),
         helper.make_node("Greater", ["sums", "zero"], ["kept"]),
@@ -83,20 +84,20 @@ def test_rows_that_are_filtered(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("name", FIXED)
-def test_rows_that_export_fixed(lab: Lab, name: str) -> None:
+def test_rows_that_export_fixed(lab: RegistryFixture, name: str) -> None:
     function, example = FIXED[name]
     lab.register_torch(name, Applied(function).eval(), example)
     assert "fixed at" in unbatched(lab, name) or "no other number" in unbatched(lab, name)
 
 
-def test_fixed_onnx(lab: Lab) -> None:
+def test_fixed_onnx(lab: RegistryFixture) -> None:
     lab.register_onnx(
         "fixed", model_of([helper.make_node("Tanh", ["x"], ["y"])], [4, 6], [4, 6]), example=ROWS
     )
     assert "fixed at 4" in unbatched(lab, "fixed")
 
 
-def test_a_bounded_queue_is_proven_or_said_to_be_missing(lab: Lab) -> None:
+def test_a_bounded_queue_is_proven_or_said_to_be_missing(lab: RegistryFixture) -> None:
     lab.register_torch("bounded", Applied(lambda x: x.tanh()).eval(), ROWS)
     result = lab.export("bounded", max_queue_size=8)
     assert result.status == "promoted", result.error

@@ -20,10 +20,9 @@ from exporter.cli.output import redact_stderr
 from exporter.registry import ExportRun, Registry
 from exporter.text import redaction
 from exporter.text.redaction import learn
-
-from .listening import listening
-from .models import ROWS, times
-from .registering import Lab
+from tests.support.listening import listening
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
 
 SECRET = "tr0ub4dor-and-3"
 CLOSED = "127.0.0.1:9"
@@ -94,7 +93,10 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("command", OPTIONS)
 def test_no_option(
-    command: str, lab: Lab, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    command: str,
+    lab: RegistryFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", lab.uri)
     Path("inputs.json").write_text('{"x": [[1.0]]}')
@@ -112,7 +114,10 @@ def test_no_option(
 
 @pytest.mark.parametrize("uri", REGISTRIES)
 def test_no_registry(
-    uri: str, lab: Lab, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    uri: str,
+    lab: RegistryFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     for command in ("export", "status", "doctor", "pull"):
@@ -123,7 +128,7 @@ def test_no_registry(
 
 
 def test_no_registry_that_repeats_what_it_is_told(
-    lab: Lab, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server's error may hold the token that came, and escape sequences."""
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SECRET)
@@ -162,7 +167,7 @@ def test_no_library_that_warns_by_itself(
 
 @pytest.mark.triton
 def test_nothing_that_is_kept(
-    lab: Lab, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY",
                  "AWS_SESSION_TOKEN", "STLAB_TRITON_KEY", "STLAB_API_KEYS"):  # fmt: skip
@@ -192,7 +197,7 @@ def test_nothing_that_is_kept(
 
 
 @pytest.mark.parametrize("password", ["pass", "mlflow", "123", "prod", "income", "promoted"])
-def test_a_password_that_is_a_word_changes_no_record(password: str, lab: Lab) -> None:
+def test_a_password_that_is_a_word_changes_no_record(password: str, lab: RegistryFixture) -> None:
     model, digest = f"{password}-net", "123" * 21
     lab.client.create_registered_model(model)
     lab.client.create_model_version(model, source="/nowhere")
@@ -208,7 +213,7 @@ def test_a_password_that_is_a_word_changes_no_record(password: str, lab: Lab) ->
 
 
 @pytest.mark.triton
-def test_nothing_of_a_server_to_prove_on(lab: Lab) -> None:
+def test_nothing_of_a_server_to_prove_on(lab: RegistryFixture) -> None:
     """The report of an export names the server that it was proven on."""
     from exporter.commands.export.report import report_of
     from exporter.parity.evidence import Evidence

@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.integration.ports import free_port
-from tests.unit.exporter.stores import BUCKET, CREDENTIALS, S3, serving
+from tests.support.load import under_load
+from tests.support.models import ROWS, times
+from tests.support.object_stores import BUCKET, CREDENTIALS, S3, serving
+from tests.support.ports import free_port
+from tests.support.registering import RegistryFixture
+from tests.support.running import Ran, command, environment
 from triton_client import TritonClient
 from triton_client.errors import TritonClientError
-
-from .load import under_load
-from .models import ROWS, times
-from .registering import Lab
-from .running import Ran, command, environment
 
 pytestmark = pytest.mark.triton
 
@@ -65,7 +64,7 @@ class Served:
         return "\n".join(found)
 
 
-def export(lab: Lab, s3: S3, *options: str, **settings: str) -> Ran:
+def export(lab: RegistryFixture, s3: S3, *options: str, **settings: str) -> Ran:
     told = {"MLFLOW_TRACKING_URI": lab.uri, **s3.settings, **settings}
     arguments = ["times", "--alias", "staging", "--repository", URL, *options, "--json"]
     ran = command(lab.folder, *arguments, **told)
@@ -79,7 +78,7 @@ def promoted(ran: Ran) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def served(lab: Lab, s3: S3) -> Iterator[Served]:
+def served(lab: RegistryFixture, s3: S3) -> Iterator[Served]:
     """A server on what a first export published."""
     for factor in (1.0, 2.0):
         lab.register_onnx("times", times(factor), example=ROWS)
@@ -134,7 +133,9 @@ def test_the_server_is_told_the_endpoint_and_no_secret(s3: S3, served: Served) -
     assert not [secret for secret in SECRETS if secret in lines]
 
 
-def test_the_samples_in_the_store_are_replayed(lab: Lab, s3: S3, served: Served) -> None:
+def test_the_samples_in_the_store_are_replayed(
+    lab: RegistryFixture, s3: S3, served: Served
+) -> None:
     done = command(
         lab.folder,
         *("times", "--alias", "staging", "--repository", URL, "--triton-url", served.url, "--json"),
@@ -148,14 +149,14 @@ def test_the_samples_in_the_store_are_replayed(lab: Lab, s3: S3, served: Served)
     assert result["servers"][0]["cases"] > 3
 
 
-def test_the_same_again_changes_nothing(lab: Lab, s3: S3, served: Served) -> None:
+def test_the_same_again_changes_nothing(lab: RegistryFixture, s3: S3, served: Served) -> None:
     before = s3.objects()
     result = promoted(export(lab, s3, "--version", "1", "--triton-url", served.url))
     assert result["status"] == "unchanged"
     assert s3.objects() == before
 
 
-def test_another_version_is_switched_to(lab: Lab, s3: S3, served: Served) -> None:
+def test_another_version_is_switched_to(lab: RegistryFixture, s3: S3, served: Served) -> None:
     result = promoted(export(lab, s3, "--version", "2", "--triton-url", served.url))
     assert (result["status"], result["served_version"]) == ("promoted", 2)
     assert served.factor() == 2.0
@@ -165,7 +166,9 @@ def test_another_version_is_switched_to(lab: Lab, s3: S3, served: Served) -> Non
     assert [name.rpartition("/")[2][:5] for name in left] == ["lock-"]
 
 
-def test_to_and_fro_under_load(lab: Lab, s3: S3, served: Served, tmp_path: Path) -> None:
+def test_to_and_fro_under_load(
+    lab: RegistryFixture, s3: S3, served: Served, tmp_path: Path
+) -> None:
     where = ("--triton-url", served.url)
     with under_load(served.url, "times", tmp_path / "load.npz") as loads:
         spans = []
@@ -191,7 +194,7 @@ def test_to_and_fro_under_load(lab: Lab, s3: S3, served: Served, tmp_path: Path)
     log.info("%d calls, %.0f a second", len(load.sent), load.rate)
 
 
-def test_a_store_that_is_not_there(lab: Lab, s3: S3, served: Served) -> None:
+def test_a_store_that_is_not_there(lab: RegistryFixture, s3: S3, served: Served) -> None:
     before = lab.alias("times")
     begin = time.monotonic()
     gone = export(lab, s3, "--version", "1", AWS_ENDPOINT_URL="http://127.0.0.1:9")

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from exporter.sources.pytorch import program_source
+from tests.support.registering import RegistryFixture
 
-from .registering import Lab
 from .test_refused import Linear
 
 pytestmark = pytest.mark.triton
 
 
-def test_is_used_and_recorded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_used_and_recorded(lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     def unable(*_: object, **__: object) -> None:
         raise RuntimeError("no decomposition for this operator")
 

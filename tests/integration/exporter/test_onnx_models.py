@@ -12,8 +12,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from exporter.commands.export.result import ExportResult
 from exporter.triton.model_config import parse
-
-from .registering import Lab
+from tests.support.registering import RegistryFixture
 
 pytestmark = pytest.mark.triton
 
@@ -43,14 +42,18 @@ def model(
     return helper.make_model(graph, opset_imports=opsets, ir_version=ir)
 
 
-def proven(lab: Lab, name: str, batching: str = "dynamic", **options: object) -> ExportResult:
+def proven(
+    lab: RegistryFixture, name: str, batching: str = "dynamic", **options: object
+) -> ExportResult:
     result = lab.export(name, **options)
     assert result.status == "promoted", result.error
     assert (result.parity or {})["batching"] == batching, result.parity
     return result
 
 
-def declared(lab: Lab, name: str, root: str = "repository") -> Mapping[str, tuple[str, list[int]]]:
+def declared(
+    lab: RegistryFixture, name: str, root: str = "repository"
+) -> Mapping[str, tuple[str, list[int]]]:
     config = parse((lab.folder / root / name / "config.pbtxt").read_text(), where=name)
     types = config.input[0].DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number
     return {
@@ -59,14 +62,14 @@ def declared(lab: Lab, name: str, root: str = "repository") -> Mapping[str, tupl
     }
 
 
-def samples(lab: Lab, name: str) -> Any:
+def samples(lab: RegistryFixture, name: str) -> Any:
     return np.load(lab.folder / "repository" / name / "1" / "samples.npz")
 
 
 FLOATS = TensorProto.FLOAT
 
 
-def test_a_newer_opset_for_an_older_release(lab: Lab) -> None:
+def test_a_newer_opset_for_an_older_release(lab: RegistryFixture) -> None:
     nodes = [
         helper.make_node("RMSNormalization", ["x", "scale"], ["r"]),
         helper.make_node("Swish", ["r"], ["y"]),
@@ -90,7 +93,7 @@ def test_a_newer_opset_for_an_older_release(lab: Lab) -> None:
     assert np.allclose(kept["example/output/y"], normal / (1 + np.exp(-normal)), atol=1e-5)
 
 
-def test_a_newer_opset_that_has_no_older_form(lab: Lab) -> None:
+def test_a_newer_opset_that_has_no_older_form(lab: RegistryFixture) -> None:
     nodes = [helper.make_node("TensorScatter", ["x", "update"], ["y"], axis=1)]
     update = np.ones((4, 2, 3), np.float32)
     shape = (FLOATS, [4, 5, 3])
@@ -103,7 +106,7 @@ def test_a_newer_opset_that_has_no_older_form(lab: Lab) -> None:
     assert lab.alias("no-older") is None
 
 
-def test_names_that_no_server_has(lab: Lab) -> None:
+def test_names_that_no_server_has(lab: RegistryFixture) -> None:
     nodes = [
         helper.make_node("MatMul", ["house size (m²)", "w"], ["inner"]),
         helper.make_node("Sigmoid", ["inner"], ["the price"]),
@@ -127,7 +130,7 @@ def test_names_that_no_server_has(lab: Lab) -> None:
     assert np.array_equal(kept["example/input/house_size_m"], ROWS)
 
 
-def test_a_classifier_that_answers_with_dictionaries(lab: Lab) -> None:
+def test_a_classifier_that_answers_with_dictionaries(lab: RegistryFixture) -> None:
     import skl2onnx
     from sklearn.linear_model import LogisticRegression
 
@@ -151,7 +154,7 @@ def test_a_classifier_that_answers_with_dictionaries(lab: Lab) -> None:
     assert "by class: fair, good, poor" in report
 
 
-def test_texts(lab: Lab) -> None:
+def test_texts(lab: RegistryFixture) -> None:
     import skl2onnx
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -171,7 +174,7 @@ def test_texts(lab: Lab) -> None:
     assert np.allclose(found, estimator.predict_proba(texts), atol=1e-5)
 
 
-def test_rows_of_texts(lab: Lab) -> None:
+def test_rows_of_texts(lab: RegistryFixture) -> None:
     proto = model(
         [
             helper.make_node(
@@ -194,7 +197,7 @@ def test_rows_of_texts(lab: Lab) -> None:
     assert samples(lab, "regions")["example/output/code"].tolist() == [[3], [7], [-1]]
 
 
-def test_two_sizes_that_vary(lab: Lab) -> None:
+def test_two_sizes_that_vary(lab: RegistryFixture) -> None:
     varying = (TensorProto.DOUBLE, ["batch", "time"])
     nodes = [
         helper.make_node("Mul", ["values", "mask"], ["kept"]),
@@ -216,7 +219,7 @@ def test_two_sizes_that_vary(lab: Lab) -> None:
     assert len(widths) > 2
 
 
-def test_a_fixed_batch(lab: Lab) -> None:
+def test_a_fixed_batch(lab: RegistryFixture) -> None:
     shape = (TensorProto.UINT8, [1, 6])
     proto = model(
         [
@@ -241,7 +244,9 @@ def test_a_fixed_batch(lab: Lab) -> None:
         ("twice", helper.make_node("Concat", ["moved", "x"], ["y"], axis=0), ["both", 4]),
     ],
 )
-def test_one_number_of_rows(lab: Lab, name: str, last: NodeProto, sizes: list[Any]) -> None:
+def test_one_number_of_rows(
+    lab: RegistryFixture, name: str, last: NodeProto, sizes: list[Any]
+) -> None:
     """A file that promises any number of rows, and takes six: what follows from them is fixed."""
     mixing = np.random.default_rng(1).normal(size=(6, 6)).astype(np.float32)
     proto = model(

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from .mlflow_server import Served, mlflow_server
-from .models import ROWS, Layers, times
-from .running import command
+from tests.support.mlflow_server import Served, mlflow_server
+from tests.support.models import ROWS, Layers, times
+from tests.support.running import command
 
 pytestmark = pytest.mark.triton
 

@@ -14,9 +14,9 @@ import torch
 from mlflow.models import infer_signature
 from torch import nn
 
-from .models import ROWS
-from .registering import Lab
-from .running import command
+from tests.support.models import ROWS
+from tests.support.registering import RegistryFixture
+from tests.support.running import command
 
 pytestmark = pytest.mark.triton
 SECRET = "much-guarded"
@@ -76,7 +76,7 @@ class Doubled(nn.Module):
 
 
 @pytest.fixture
-def notes(lab: Lab) -> Path:
+def notes(lab: RegistryFixture) -> Path:
     """A file that the registered model looks for."""
     path = lab.folder / ".env"
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -98,7 +98,7 @@ def notes(lab: Lab) -> Path:
     return path
 
 
-def test_nothing_runs_unless_it_is_allowed(lab: Lab, notes: Path) -> None:
+def test_nothing_runs_unless_it_is_allowed(lab: RegistryFixture, notes: Path) -> None:
     ran = command(lab.folder, "pickled", "--alias=dev", "--json", MLFLOW_TRACKING_URI=lab.uri)
     assert (ran.code, ran.result["error"]["kind"]) == (3, "unsafe")
     assert "--allow-pickle" in ran.result["error"]["hint"]
@@ -109,7 +109,9 @@ def test_nothing_runs_unless_it_is_allowed(lab: Lab, notes: Path) -> None:
 
 @pytest.mark.usefixtures("notes")
 @pytest.mark.parametrize("with_bubblewrap", [True, False])
-def test_what_is_allowed_runs_alone(lab: Lab, tmp_path: Path, with_bubblewrap: bool) -> None:
+def test_what_is_allowed_runs_alone(
+    lab: RegistryFixture, tmp_path: Path, with_bubblewrap: bool
+) -> None:
     ran = command(
         lab.folder,
         *(
@@ -130,7 +132,9 @@ def test_what_is_allowed_runs_alone(lab: Lab, tmp_path: Path, with_bubblewrap: b
 
 
 @pytest.mark.usefixtures("notes")
-def test_what_runs_unconfined_reaches_what_the_user_does(lab: Lab, tmp_path: Path) -> None:
+def test_what_runs_unconfined_reaches_what_the_user_does(
+    lab: RegistryFixture, tmp_path: Path
+) -> None:
     """What the test above finds nothing of would be seen."""
     ran = command(
         lab.folder,

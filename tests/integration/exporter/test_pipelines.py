@@ -9,8 +9,8 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from .models import ROWS, times
-from .registering import Lab
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
 
 pytestmark = pytest.mark.triton
 
@@ -43,7 +43,7 @@ def labels() -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def chain(lab: Lab) -> str:
+def chain(lab: RegistryFixture) -> str:
     """A scaler that gives `y`, a torch head that takes it, and names for the best score."""
     lab.register_onnx("scaler", times(0.5), example=ROWS)
     lab.register_onnx("labels", labels(), example=np.zeros((2, 3), np.float32))
@@ -53,7 +53,7 @@ def chain(lab: Lab) -> str:
     return "head"
 
 
-def test_three_models_are_served_as_one(lab: Lab, chain: str) -> None:
+def test_three_models_are_served_as_one(lab: RegistryFixture, chain: str) -> None:
     result = lab.export(chain)
     assert result.status == "promoted", result.error
     assert (result.parity or {})["batching"] == "dynamic"
@@ -72,7 +72,7 @@ def test_three_models_are_served_as_one(lab: Lab, chain: str) -> None:
     assert found.tolist() == [("low", "middle", "high")[place] for place in best]
 
 
-def test_another_version_of_a_part_is_another_bundle(lab: Lab, chain: str) -> None:
+def test_another_version_of_a_part_is_another_bundle(lab: RegistryFixture, chain: str) -> None:
     before = lab.export(chain)
     assert before.status == "unchanged", before.error
     lab.register_onnx("scaler", times(-0.5), example=ROWS)
@@ -92,7 +92,9 @@ def test_another_version_of_a_part_is_another_bundle(lab: Lab, chain: str) -> No
         ("models:/labels/1", 3, "do not fit together"),
     ],
 )
-def test_a_part_that_is_none(lab: Lab, chain: str, value: str, code: int, word: str) -> None:
+def test_a_part_that_is_none(
+    lab: RegistryFixture, chain: str, value: str, code: int, word: str
+) -> None:
     version = lab.register_torch(chain, Head().eval(), ROWS)
     lab.client.set_model_version_tag(chain, str(version), "stlab.preprocessing", value)
     before = lab.alias(chain)

@@ -15,8 +15,7 @@ from torch import nn
 from exporter.commands.export.result import ExportResult
 from exporter.errors import UsageError
 from exporter.triton.model_config import parse
-
-from .registering import Lab
+from tests.support.registering import RegistryFixture
 
 pytestmark = pytest.mark.triton
 
@@ -71,21 +70,23 @@ class TwoScales(nn.Module):
         return self.layer(x)
 
 
-def promoted(lab: Lab, name: str, alias: str = "staging", **options: Any) -> ExportResult:
+def promoted(
+    lab: RegistryFixture, name: str, alias: str = "staging", **options: Any
+) -> ExportResult:
     result = lab.export(name, alias, **options)
     assert result.status == "promoted", result.error
     return result
 
 
-def read(lab: Lab, name: str, file: str, where: str = "repository") -> Any:
+def read(lab: RegistryFixture, name: str, file: str, where: str = "repository") -> Any:
     return json.loads((lab.folder / where / name / "1" / file).read_text())
 
 
-def graph_of(lab: Lab, name: str) -> onnx.GraphProto:
+def graph_of(lab: RegistryFixture, name: str) -> onnx.GraphProto:
     return onnx.load(lab.folder / "repository" / name / "1" / "model.onnx").graph
 
 
-def test_float16_has_half_of_the_size_and_float32_at_its_borders(lab: Lab) -> None:
+def test_float16_has_half_of_the_size_and_float32_at_its_borders(lab: RegistryFixture) -> None:
     lab.register_torch("half", mlp(), X)
     whole = promoted(lab, "half", "dev", repository="whole")
     result = promoted(lab, "half", precision="fp16")
@@ -106,7 +107,7 @@ def test_float16_has_half_of_the_size_and_float32_at_its_borders(lab: Lab) -> No
     assert set(measured["milliseconds"]) == {"fp32", "fp16"}
 
 
-def test_what_overflows_keeps_float32_and_is_named(lab: Lab) -> None:
+def test_what_overflows_keeps_float32_and_is_named(lab: RegistryFixture) -> None:
     lab.register_torch("overflowing", Overflowing().eval(), X)
     promoted(lab, "overflowing", precision="fp16")
     kept = read(lab, "overflowing", "manifest.json")["reduced"]["kept_float32"]
@@ -118,7 +119,7 @@ def test_what_overflows_keeps_float32_and_is_named(lab: Lab) -> None:
     assert kept[0] in notes
 
 
-def test_int8_of_a_classifier_agrees_on_the_class(lab: Lab) -> None:
+def test_int8_of_a_classifier_agrees_on_the_class(lab: RegistryFixture) -> None:
     lab.register_torch("images", Classifier().eval(), IMAGES)
     first = promoted(lab, "images", precision="int8")
     assert (first.parity or {})["batching"] == "dynamic"
@@ -142,7 +143,7 @@ def test_int8_of_a_classifier_agrees_on_the_class(lab: Lab) -> None:
     assert (to_prod.bundle or {})["reused"] is True
 
 
-def test_int8_that_ruins_a_model_is_refused(lab: Lab) -> None:
+def test_int8_that_ruins_a_model_is_refused(lab: RegistryFixture) -> None:
     rows = np.random.default_rng(0).normal(size=(8, 2)) * [1e6, 1e-2]
     lab.register_torch("scales", TwoScales().eval(), rows.astype(np.float32))
     before = lab.repository_bytes()
@@ -159,6 +160,6 @@ def test_int8_that_ruins_a_model_is_refused(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_torchscript_has_the_model_s_own_types(lab: Lab, precision: str) -> None:
+def test_torchscript_has_the_model_s_own_types(lab: RegistryFixture, precision: str) -> None:
     with pytest.raises(UsageError, match="torchscript"):
         lab.export("half", format="torchscript", precision=precision)

@@ -13,11 +13,10 @@ from exporter.commands.pull import PullRequest, pull
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-
-from .models import ROWS, times
-from .registering import Lab
-from .running import command, files, small_disk
-from .serving import factor, ready
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
+from tests.support.running import command, files, small_disk
+from tests.support.serving import factor, ready
 
 pytestmark = pytest.mark.triton
 
@@ -27,25 +26,25 @@ def in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
 
 
-def pulled(lab: Lab, name: str, alias: str, folder: Path) -> ExportResult:
+def pulled(lab: RegistryFixture, name: str, alias: str, folder: Path) -> ExportResult:
     return pull(PullRequest(name, alias, repository=str(folder), tracking_uri=lab.uri))
 
 
-def staged(lab: Lab, name: str, *factors: float) -> None:
+def staged(lab: RegistryFixture, name: str, *factors: float) -> None:
     """Register versions, and take the last one to staging."""
     for number in factors:
         lab.register_onnx(name, times(number), example=ROWS)
     assert lab.export(name, "staging").status == "promoted"
 
 
-def known(lab: Lab, name: str) -> object:
+def known(lab: RegistryFixture, name: str) -> object:
     """Everything that the registry says of a model."""
     model = lab.client.get_registered_model(name)
     versions = lab.client.search_model_versions(f"name='{name}'")
     return model.aliases, {version.version: version.tags for version in versions}
 
 
-def test_a_repository_is_made_anew(lab: Lab, tmp_path: Path) -> None:
+def test_a_repository_is_made_anew(lab: RegistryFixture, tmp_path: Path) -> None:
     staged(lab, "anew", 2.0)
     assert lab.export("anew", "prod").status == "promoted"
     staged(lab, "anew", 3.0)
@@ -69,7 +68,7 @@ def test_a_repository_is_made_anew(lab: Lab, tmp_path: Path) -> None:
     assert pulled(lab, "anew", "prod", folder).status == "unchanged"
 
 
-def test_a_moved_alias_is_followed(lab: Lab, tmp_path: Path) -> None:
+def test_a_moved_alias_is_followed(lab: RegistryFixture, tmp_path: Path) -> None:
     staged(lab, "followed", 2.0)
     assert pulled(lab, "followed", "staging", tmp_path).status == "pulled"
     staged(lab, "followed", 3.0)
@@ -79,7 +78,7 @@ def test_a_moved_alias_is_followed(lab: Lab, tmp_path: Path) -> None:
     assert "versions: 1" not in config
 
 
-def test_what_is_not_proven_is_not_pulled(lab: Lab, tmp_path: Path) -> None:
+def test_what_is_not_proven_is_not_pulled(lab: RegistryFixture, tmp_path: Path) -> None:
     staged(lab, "unproven", 2.0)
     lab.client.set_registered_model_alias("unproven", "dev", "1")
     for name, alias, code, words in (
@@ -93,7 +92,7 @@ def test_what_is_not_proven_is_not_pulled(lab: Lab, tmp_path: Path) -> None:
     assert files(tmp_path) == {}
 
 
-def test_a_tampered_bundle_is_not_pulled(lab: Lab, tmp_path: Path) -> None:
+def test_a_tampered_bundle_is_not_pulled(lab: RegistryFixture, tmp_path: Path) -> None:
     staged(lab, "spoilt", 2.0)
     run = lab.client.get_run(
         lab.client.get_model_version("spoilt", "1").tags["stlab.export.run_id"]
@@ -106,7 +105,9 @@ def test_a_tampered_bundle_is_not_pulled(lab: Lab, tmp_path: Path) -> None:
     assert files(tmp_path) == {}
 
 
-def test_a_disk_that_is_too_small_is_not_a_bundle_that_is_missing(lab: Lab, tmp_path: Path) -> None:
+def test_a_disk_that_is_too_small_is_not_a_bundle_that_is_missing(
+    lab: RegistryFixture, tmp_path: Path
+) -> None:
     lab.register_onnx("large", times(2.0, weights=250_000), example=ROWS)
     assert lab.export("large", "staging").status == "promoted"
     for kilobytes in (40, 500, 900):
@@ -119,7 +120,7 @@ def test_a_disk_that_is_too_small_is_not_a_bundle_that_is_missing(lab: Lab, tmp_
             assert not (disk / "models").exists(), "no half of a bundle"
 
 
-def test_a_bundle_that_is_missing_is_said_to_be(lab: Lab, tmp_path: Path) -> None:
+def test_a_bundle_that_is_missing_is_said_to_be(lab: RegistryFixture, tmp_path: Path) -> None:
     staged(lab, "missing", 2.0)
     tags = lab.client.get_model_version("missing", "1").tags
     run = lab.client.get_run(tags["stlab.export.run_id"])
@@ -129,7 +130,7 @@ def test_a_bundle_that_is_missing_is_said_to_be(lab: Lab, tmp_path: Path) -> Non
     assert (result.exit_code, "is gone" in result.error["message"]) == (4, True), result.error
 
 
-def test_a_limit_of_the_process_is_named(lab: Lab, tmp_path: Path) -> None:
+def test_a_limit_of_the_process_is_named(lab: RegistryFixture, tmp_path: Path) -> None:
     lab.register_onnx("limited", times(2.0, weights=2_000_000), example=ROWS)
     assert lab.export("limited", "staging").status == "promoted"
     limit = (
@@ -142,7 +143,7 @@ def test_a_limit_of_the_process_is_named(lab: Lab, tmp_path: Path) -> None:
     assert "File too large" in done.result["error"]["message"]
 
 
-def test_the_command(lab: Lab, tmp_path: Path) -> None:
+def test_the_command(lab: RegistryFixture, tmp_path: Path) -> None:
     staged(lab, "ordered", 2.0)
     asked = ["ordered", "--alias", "staging", "--json"]
     settings = {"MLFLOW_TRACKING_URI": lab.uri, "STLAB_MODEL_REPOSITORY": str(tmp_path / "models")}

@@ -11,11 +11,10 @@ import pytest
 
 from exporter.registry.promotion_record import open_records, promotion
 from exporter.repository import LocalRepository, Repository, open_repository
-from tests.unit.exporter.stores import serving, set_credentials
-
-from .models import ROWS, times
-from .registering import Lab
-from .running import start
+from tests.support.models import ROWS, times
+from tests.support.object_stores import serving, set_credentials
+from tests.support.registering import RegistryFixture
+from tests.support.running import start
 
 pytestmark = pytest.mark.triton
 
@@ -41,7 +40,7 @@ AT_THE_LEASE = ("exporter.repository.object_repository", "ObjectRepository", "wo
 
 
 def race(
-    lab: Lab,
+    lab: RegistryFixture,
     folder: Path,
     point: tuple[str, str, str] | None,
     runs: Sequence[Sequence[str]],
@@ -64,7 +63,7 @@ def race(
     return results
 
 
-def register(lab: Lab, name: str) -> None:
+def register(lab: RegistryFixture, name: str) -> None:
     for number in range(1, MANY + 1):
         lab.register_onnx(name, times(float(number)), example=ROWS)
 
@@ -77,7 +76,7 @@ def winners(results: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
     return [(entry["alias"], entry["version"]) for entry in results if entry["code"] == 0]
 
 
-def check_state(lab: Lab, name: str, kept: Repository) -> None:
+def check_state(lab: RegistryFixture, name: str, kept: Repository) -> None:
     """Check that aliases, records and what is served agree."""
     registered = lab.client.get_registered_model(name)
     aliases = {alias: int(version) for alias, version in registered.aliases.items()}
@@ -92,7 +91,7 @@ def check_state(lab: Lab, name: str, kept: Repository) -> None:
         kept.verify(bundle)
 
 
-def check_one_won(lab: Lab, name: str, results: Sequence[dict[str, Any]]) -> None:
+def check_one_won(lab: RegistryFixture, name: str, results: Sequence[dict[str, Any]]) -> None:
     """Check that one promoted, and that the others say who was in their way."""
     ((alias, version),) = winners(results)
     assert lab.alias(name, alias) == version
@@ -101,7 +100,9 @@ def check_one_won(lab: Lab, name: str, results: Sequence[dict[str, Any]]) -> Non
 
 
 @pytest.mark.parametrize("aliases", [("staging",), ("dev", "staging")])
-def test_all_at_the_lock_at_once(lab: Lab, tmp_path: Path, aliases: tuple[str, ...]) -> None:
+def test_all_at_the_lock_at_once(
+    lab: RegistryFixture, tmp_path: Path, aliases: tuple[str, ...]
+) -> None:
     name = f"locked-{len(aliases)}"
     register(lab, name)
     runs = [
@@ -112,7 +113,7 @@ def test_all_at_the_lock_at_once(lab: Lab, tmp_path: Path, aliases: tuple[str, .
 
 
 def test_all_at_the_lease_of_an_object_store(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "leased"
     register(lab, name)
@@ -128,7 +129,7 @@ def test_all_at_the_lease_of_an_object_store(
         check_state(lab, name, open_repository(s3.url()))
 
 
-def test_as_they_come(lab: Lab, tmp_path: Path) -> None:
+def test_as_they_come(lab: RegistryFixture, tmp_path: Path) -> None:
     """Who comes late may go on from where the one before ended, and from nowhere else."""
     name = "free"
     register(lab, name)

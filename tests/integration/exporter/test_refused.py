@@ -16,9 +16,8 @@ from mlflow.models import infer_signature
 from onnx import TensorProto, helper
 from torch import nn
 
-from tests.unit.exporter.pt2_archives import MODEL, mixed_program, save, write
-
-from .registering import Lab
+from tests.support.pt2_archives import MODEL, mixed_program, save, write
+from tests.support.registering import RegistryFixture
 
 pytestmark = pytest.mark.triton
 
@@ -72,14 +71,14 @@ class HidesNaN(nn.Module):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def promoted(lab: Lab) -> None:
+def promoted(lab: RegistryFixture) -> None:
     """A good version that is served throughout."""
     lab.register_torch("good", Linear().eval(), ROWS)
     result = lab.export("good")
     assert result.status == "promoted", result.error
 
 
-def refused(lab: Lab, name: str, words: str, **options: object) -> None:
+def refused(lab: RegistryFixture, name: str, words: str, **options: object) -> None:
     before = lab.repository_bytes()
     result = lab.export(name, **options)
     assert result.status == "failed"
@@ -104,14 +103,14 @@ def refused(lab: Lab, name: str, words: str, **options: object) -> None:
     ],
 )
 def test_torch_model_that_is_no_function(
-    lab: Lab, name: str, make: Callable[[], nn.Module], words: str
+    lab: RegistryFixture, name: str, make: Callable[[], nn.Module], words: str
 ) -> None:
     module = make()
     lab.register_torch(name, module, ROWS, signature=infer_signature(ROWS, ROWS[:, :3]))
     refused(lab, name, words)
 
 
-def test_nan_that_conversion_hides(lab: Lab) -> None:
+def test_nan_that_conversion_hides(lab: RegistryFixture) -> None:
     lab.register_torch("hides-nan", HidesNaN().eval(), ROWS)
     refused(lab, "hides-nan", "NaN")
 
@@ -128,12 +127,14 @@ def test_nan_that_conversion_hides(lab: Lab) -> None:
         ),
     ],
 )
-def test_signature_that_does_not_fit(lab: Lab, name: str, signature: object, words: str) -> None:
+def test_signature_that_does_not_fit(
+    lab: RegistryFixture, name: str, signature: object, words: str
+) -> None:
     lab.register_torch(name, Linear().eval(), ROWS, signature=signature)
     refused(lab, name, words)
 
 
-def test_renamed_output_of_a_dict(lab: Lab) -> None:
+def test_renamed_output_of_a_dict(lab: RegistryFixture) -> None:
     class Named(Linear):
         def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
             return {"score": self.layer(x)}
@@ -143,7 +144,7 @@ def test_renamed_output_of_a_dict(lab: Lab) -> None:
     refused(lab, "renamed", "probability")
 
 
-def test_pt2_with_code_in_its_sample_inputs(lab: Lab, tmp_path: Path) -> None:
+def test_pt2_with_code_in_its_sample_inputs(lab: RegistryFixture, tmp_path: Path) -> None:
     lab.register_torch("trap", Linear().eval(), ROWS)
     archive = lab.artifact("trap") / "data" / "model.pt2"
     fired = tmp_path / "fired"
@@ -152,7 +153,7 @@ def test_pt2_with_code_in_its_sample_inputs(lab: Lab, tmp_path: Path) -> None:
     assert not fired.exists()
 
 
-def test_pt2_with_code_in_a_constant_input(lab: Lab, tmp_path: Path) -> None:
+def test_pt2_with_code_in_a_constant_input(lab: RegistryFixture, tmp_path: Path) -> None:
     """Torch prints it into the source of a guard, and executes that."""
     lab.register_torch("constant", Linear().eval(), ROWS)
     archive = lab.artifact("constant") / "data" / "model.pt2"
@@ -165,7 +166,7 @@ def test_pt2_with_code_in_a_constant_input(lab: Lab, tmp_path: Path) -> None:
     assert not fired.exists()
 
 
-def test_truncated_pt2(lab: Lab) -> None:
+def test_truncated_pt2(lab: RegistryFixture) -> None:
     lab.register_torch("cut", Linear().eval(), ROWS)
     archive = lab.artifact("cut") / "data" / "model.pt2"
     archive.write_bytes(archive.read_bytes()[:-200])
@@ -173,7 +174,7 @@ def test_truncated_pt2(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
-def test_damaged_onnx(lab: Lab, damage: str) -> None:
+def test_damaged_onnx(lab: RegistryFixture, damage: str) -> None:
     name = f"onnx-{damage}"
     lab.register_onnx(name, linear_onnx(), example=ROWS)
     path = lab.artifact(name) / "model.onnx"
@@ -182,7 +183,7 @@ def test_damaged_onnx(lab: Lab, damage: str) -> None:
     refused(lab, name, "ONNX file")
 
 
-def test_onnx_newer_than_the_release_is_lowered(lab: Lab) -> None:
+def test_onnx_newer_than_the_release_is_lowered(lab: RegistryFixture) -> None:
     lab.register_onnx("newer", linear_onnx(opset=21, ir=10), example=ROWS)
     result = lab.export("newer", triton_release="23.11", repository="lowered")
     assert result.status == "promoted", result.error
@@ -191,7 +192,7 @@ def test_onnx_newer_than_the_release_is_lowered(lab: Lab) -> None:
     assert opset <= 19
 
 
-def test_onnx_outputs_against_the_signature(lab: Lab) -> None:
+def test_onnx_outputs_against_the_signature(lab: RegistryFixture) -> None:
     signature = infer_signature({"x": ROWS}, {"y": ROWS[:, :3], "z": ROWS[:, :3]})
     lab.register_onnx("onnx-missing", linear_onnx(), signature=signature)
     refused(lab, "onnx-missing", "promises 2 output")
@@ -200,7 +201,7 @@ def test_onnx_outputs_against_the_signature(lab: Lab) -> None:
     refused(lab, "onnx-renamed", "renamed")
 
 
-def test_random_onnx(lab: Lab) -> None:
+def test_random_onnx(lab: RegistryFixture) -> None:
     nodes = [
         helper.make_node("RandomUniformLike", ["x"], ["noise"], low=0.0, high=0.01),
         helper.make_node("Add", ["x", "noise"], ["y"]),
@@ -209,7 +210,7 @@ def test_random_onnx(lab: Lab) -> None:
     refused(lab, "onnx-noise", "not deterministic")
 
 
-def test_batching_required_of_rows_that_mix(lab: Lab) -> None:
+def test_batching_required_of_rows_that_mix(lab: RegistryFixture) -> None:
     class Mean(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x - x.mean(0)
@@ -218,7 +219,7 @@ def test_batching_required_of_rows_that_mix(lab: Lab) -> None:
     refused(lab, "must-batch", "cannot be batched", batching="require")
 
 
-def test_failure_leaves_a_run_with_the_reason(lab: Lab) -> None:
+def test_failure_leaves_a_run_with_the_reason(lab: RegistryFixture) -> None:
     client = lab.client
     experiment = client.get_experiment_by_name("stlab-export")
     runs = client.search_runs([experiment.experiment_id], "params.model = 'noise'")
@@ -273,7 +274,7 @@ def _poison(archive: Path, fired: Path) -> None:
             new.writestr(name, trap if name.endswith("sample_inputs/model.pt") else content)
 
 
-def test_clock_that_logging_froze(lab: Lab) -> None:
+def test_clock_that_logging_froze(lab: RegistryFixture) -> None:
     class Clock(Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.layer(x) + time.time()

@@ -23,8 +23,7 @@ from exporter.registry import Registry
 from exporter.registry import bounds as registry_bounds
 from exporter.registry.artifacts import download
 from exporter.registry.transport import install
-
-from .running import command
+from tests.support.running import command
 
 Send = Callable[[bytes], None]
 Talk = Callable[[str, Send, threading.Event], None]

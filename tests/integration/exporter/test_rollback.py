@@ -12,11 +12,10 @@ import pytest
 from exporter.commands.export.result import ExportResult
 from exporter.commands.rollback import RollbackRequest, rollback
 from exporter.triton.server import TritonServer
-
-from .models import ROWS, times
-from .registering import Lab
-from .running import command
-from .serving import factor, ready
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
+from tests.support.running import command
+from tests.support.serving import factor, ready
 
 pytestmark = pytest.mark.triton
 
@@ -27,12 +26,12 @@ def in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI_PIPELINE_URL", "pipeline/7")
 
 
-def register(lab: Lab, name: str, *factors: float) -> None:
+def register(lab: RegistryFixture, name: str, *factors: float) -> None:
     for number in factors:
         lab.register_onnx(name, times(number), example=ROWS)
 
 
-def back(lab: Lab, name: str, alias: str = "prod", **options: Any) -> ExportResult:
+def back(lab: RegistryFixture, name: str, alias: str = "prod", **options: Any) -> ExportResult:
     options.setdefault("repository", str(lab.folder / "repository"))
     return rollback(RollbackRequest(name, alias, tracking_uri=lab.uri, **options))
 
@@ -47,20 +46,20 @@ def failed(result: ExportResult, code: int, words: str) -> None:
     assert (result.exit_code, words in result.error["message"]) == (code, True), result.error
 
 
-def record(lab: Lab, name: str, version: int, alias: str) -> dict[str, Any]:
+def record(lab: RegistryFixture, name: str, version: int, alias: str) -> dict[str, Any]:
     return dict(json.loads(tags(lab, name, version)[f"stlab.promoted.{alias}"]))
 
 
-def tags(lab: Lab, name: str, version: int) -> dict[str, str]:
+def tags(lab: RegistryFixture, name: str, version: int) -> dict[str, str]:
     return dict(lab.client.get_model_version(name, str(version)).tags)
 
 
-def aliases(lab: Lab, name: str) -> dict[str, int]:
+def aliases(lab: RegistryFixture, name: str) -> dict[str, int]:
     named = lab.client.get_registered_model(name).aliases
     return {alias: int(version) for alias, version in named.items()}
 
 
-def sold(lab: Lab, name: str, *servers: TritonServer) -> None:
+def sold(lab: RegistryFixture, name: str, *servers: TritonServer) -> None:
     """Take both versions of a model up to prod."""
     urls = tuple(server.grpc_url for server in servers)
     register(lab, name, 1.0, 2.0)
@@ -69,7 +68,7 @@ def sold(lab: Lab, name: str, *servers: TritonServer) -> None:
         done(lab.export(name, "prod", triton_urls=urls))
 
 
-def test_archived_is_what_prod_named_before(lab: Lab, server: TritonServer) -> None:
+def test_archived_is_what_prod_named_before(lab: RegistryFixture, server: TritonServer) -> None:
     sold(lab, "ladder", server)
     assert aliases(lab, "ladder") == {"staging": 2, "prod": 2, "archived": 1}
     assert (factor(server, "ladder"), ready(server, "ladder")) == (2.0, [2])
@@ -82,7 +81,7 @@ def test_archived_is_what_prod_named_before(lab: Lab, server: TritonServer) -> N
     assert aliases(lab, "ladder")["archived"] == 1
 
 
-def test_prod_goes_back_to_archived(lab: Lab, server: TritonServer) -> None:
+def test_prod_goes_back_to_archived(lab: RegistryFixture, server: TritonServer) -> None:
     sold(lab, "returned", server)
     result = done(
         back(lab, "returned", triton_urls=(server.grpc_url,), reason="wrong by night"),
@@ -100,7 +99,7 @@ def test_prod_goes_back_to_archived(lab: Lab, server: TritonServer) -> None:
     assert record(lab, "returned", 1, "archived")["until"]
 
 
-def test_back_to_a_named_version_twice(lab: Lab, server: TritonServer) -> None:
+def test_back_to_a_named_version_twice(lab: RegistryFixture, server: TritonServer) -> None:
     sold(lab, "named", server)
     for status in ("rolled_back", "unchanged"):
         done(back(lab, "named", to=1, triton_urls=(server.grpc_url,)), status)
@@ -109,7 +108,9 @@ def test_back_to_a_named_version_twice(lab: Lab, server: TritonServer) -> None:
     failed(back(lab, "named", to=1, expect_current=1), 5, "not 1 as expected")
 
 
-def test_staging_goes_back_to_where_it_came_from(lab: Lab, server: TritonServer) -> None:
+def test_staging_goes_back_to_where_it_came_from(
+    lab: RegistryFixture, server: TritonServer
+) -> None:
     register(lab, "staged", 1.0, 2.0)
     for version in (1, 2):
         done(lab.export("staged", version=version, triton_urls=(server.grpc_url,)))
@@ -118,7 +119,7 @@ def test_staging_goes_back_to_where_it_came_from(lab: Lab, server: TritonServer)
     assert (factor(server, "staged"), ready(server, "staged")) == (1.0, [1])
 
 
-def test_a_version_that_is_kept_in_the_registry_alone(lab: Lab) -> None:
+def test_a_version_that_is_kept_in_the_registry_alone(lab: RegistryFixture) -> None:
     sold(lab, "fetched")
     shutil.rmtree(lab.folder / "repository" / "fetched" / "1")
     result = done(back(lab, "fetched"), "rolled_back")
@@ -127,7 +128,7 @@ def test_a_version_that_is_kept_in_the_registry_alone(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "config.pbtxt", "manifest.json"])
-def test_a_harmed_version_is_not_gone_back_to(lab: Lab, name: str) -> None:
+def test_a_harmed_version_is_not_gone_back_to(lab: RegistryFixture, name: str) -> None:
     model = f"harmed-{name}"
     sold(lab, model)
     uri = record(lab, model, 1, "prod")["uri"]
@@ -141,7 +142,7 @@ def test_a_harmed_version_is_not_gone_back_to(lab: Lab, name: str) -> None:
     assert (aliases(lab, model), lab.repository_bytes()) == before
 
 
-def test_what_cannot_be_rolled_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_rolled_back(lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     register(lab, "single", 1.0, 2.0)
     failed(back(lab, "absent"), 4, "no registered model")
     failed(back(lab, "single"), 5, "points to no version")
@@ -155,7 +156,7 @@ def test_what_cannot_be_rolled_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
     assert aliases(lab, "single") == {"staging": 1, "prod": 1}
 
 
-def test_an_interrupted_promotion_is_finished_or_taken_back(lab: Lab) -> None:
+def test_an_interrupted_promotion_is_finished_or_taken_back(lab: RegistryFixture) -> None:
     """Killed after 'archived' was moved and before 'prod' was."""
     for name in ("finished", "taken-back"):
         sold(lab, name)
@@ -168,7 +169,7 @@ def test_an_interrupted_promotion_is_finished_or_taken_back(lab: Lab) -> None:
     assert aliases(lab, "finished") == {"staging": 3, "prod": 3, "archived": 2}
 
 
-def test_the_command(lab: Lab, server: TritonServer) -> None:
+def test_the_command(lab: RegistryFixture, server: TritonServer) -> None:
     sold(lab, "commanded", server)
     settings = {"MLFLOW_TRACKING_URI": lab.uri, "STLAB_TRITON_URL": server.grpc_url}
     asked = ["commanded", "--alias", "prod", "--repository", "repository", "--json"]

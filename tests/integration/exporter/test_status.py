@@ -15,11 +15,10 @@ import pytest
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-
-from .models import ROWS, times
-from .registering import Lab
-from .running import command
-from .serving import factor, ready
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
+from tests.support.running import command
+from tests.support.serving import factor, ready
 
 pytestmark = pytest.mark.triton
 BIN = Path(sys.executable).parent
@@ -30,7 +29,7 @@ def in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
 
 
-def run(lab: Lab, line: str, code: int = 0) -> Any:
+def run(lab: RegistryFixture, line: str, code: int = 0) -> Any:
     """Run a command of a shell in the lab's folder; returns the object that it prints."""
     settings = {"MLFLOW_TRACKING_URI": lab.uri, "CI": "true"}
     for part in line.split(" && "):
@@ -48,7 +47,7 @@ def run(lab: Lab, line: str, code: int = 0) -> Any:
     return json.loads(done.stdout) if "--json" in line else done.stdout
 
 
-def looked(lab: Lab, server: TritonServer, model: str, code: int) -> Any:
+def looked(lab: RegistryFixture, server: TritonServer, model: str, code: int) -> Any:
     return run(lab, f"stlab status {model} --check {where(server)}", code)
 
 
@@ -62,7 +61,7 @@ def drifts(found: Any) -> list[tuple[str, str]]:
     return [(drift["kind"], drift["fix"]) for drift in [*of_aliases, *model["drift"]]]
 
 
-def sold(lab: Lab, server: TritonServer, model: str) -> None:
+def sold(lab: RegistryFixture, server: TritonServer, model: str) -> None:
     """Two versions went up to prod, by way of a repository of staging's own."""
     for number in (1.0, 2.0):
         lab.register_onnx(model, times(number), example=ROWS)
@@ -73,7 +72,7 @@ def sold(lab: Lab, server: TritonServer, model: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(lab: Lab, server: TritonServer) -> str:
+def model(lab: RegistryFixture, server: TritonServer) -> str:
     """A model that every test leaves without drift."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CI", "true")
@@ -81,7 +80,7 @@ def model(lab: Lab, server: TritonServer) -> str:
     return "straight"
 
 
-def test_no_drift(lab: Lab, server: TritonServer, model: str) -> None:
+def test_no_drift(lab: RegistryFixture, server: TritonServer, model: str) -> None:
     found = looked(lab, server, "straight", 0)
     assert (found["status"], drifts(found)) == ("ok", [])
     aliases = {entry["alias"]: entry for entry in found["models"][0]["aliases"]}
@@ -100,47 +99,47 @@ def test_no_drift(lab: Lab, server: TritonServer, model: str) -> None:
     assert "no drift" in text
 
 
-def folder(lab: Lab, model: str) -> Path:
+def folder(lab: RegistryFixture, model: str) -> Path:
     return lab.folder / "repository" / model
 
 
-def by_hand(lab: Lab, server: TritonServer, model: str) -> None:
+def by_hand(lab: RegistryFixture, server: TritonServer, model: str) -> None:
     lab.client.set_registered_model_alias(model, "prod", "1")
 
 
-def one_byte(lab: Lab, server: TritonServer, model: str) -> None:
+def one_byte(lab: RegistryFixture, server: TritonServer, model: str) -> None:
     file = folder(lab, model) / str(lab.alias(model, "prod")) / "model.onnx"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
 
 
-def removed(lab: Lab, server: TritonServer, model: str) -> None:
+def removed(lab: RegistryFixture, server: TritonServer, model: str) -> None:
     shutil.rmtree(folder(lab, model) / str(lab.alias(model, "prod")))
 
 
-def edited(lab: Lab, server: TritonServer, model: str) -> None:
+def edited(lab: RegistryFixture, server: TritonServer, model: str) -> None:
     config = folder(lab, model) / "config.pbtxt"
     config.write_text(config.read_text().replace("max_batch_size: 32", "max_batch_size: 4"))
 
 
-def unloaded(lab: Lab, server: TritonServer, model: str) -> None:
+def unloaded(lab: RegistryFixture, server: TritonServer, model: str) -> None:
     with server.client() as client:
         client.repository.unload(model)
 
 
-def interrupted(lab: Lab, server: TritonServer, model: str) -> None:
+def interrupted(lab: RegistryFixture, server: TritonServer, model: str) -> None:
     lab.client.set_registered_model_alias(model, "archived", "2")
 
 
-def not_closed(lab: Lab, server: TritonServer, model: str) -> None:
+def not_closed(lab: RegistryFixture, server: TritonServer, model: str) -> None:
     tag = "stlab.promoted.prod"
     record = json.loads(lab.client.get_model_version(model, "1").tags[tag])
     del record["until"]
     lab.client.set_model_version_tag(model, "1", tag, json.dumps(record))
 
 
-def unproven(lab: Lab, server: TritonServer, model: str) -> None:
+def unproven(lab: RegistryFixture, server: TritonServer, model: str) -> None:
     lab.client.delete_model_version_tag(model, "2", "stlab.parity")
 
 
@@ -156,10 +155,10 @@ def unproven(lab: Lab, server: TritonServer, model: str) -> None:
     ],
 )
 def test_drift_is_found_and_mended(
-    lab: Lab,
+    lab: RegistryFixture,
     server: TritonServer,
     model: str,
-    harm: Callable[[Lab, TritonServer, str], None],
+    harm: Callable[[RegistryFixture, TritonServer, str], None],
     kind: str,
 ) -> None:
     harm(lab, server, model)
@@ -178,7 +177,7 @@ def test_drift_is_found_and_mended(
     assert (factor(server, model), ready(server, model)) == (float(version), [version])
 
 
-def test_drift_of_the_registry_is_found(lab: Lab, server: TritonServer) -> None:
+def test_drift_of_the_registry_is_found(lab: RegistryFixture, server: TritonServer) -> None:
     sold(lab, server, "registry")
     interrupted(lab, server, "registry")
     assert "interrupted" in dict(drifts(looked(lab, server, "registry", 5)))
@@ -186,7 +185,7 @@ def test_drift_of_the_registry_is_found(lab: Lab, server: TritonServer) -> None:
     assert "no_evidence" in dict(drifts(looked(lab, server, "registry", 5)))
 
 
-def test_what_cannot_be_looked_at(lab: Lab, model: str) -> None:
+def test_what_cannot_be_looked_at(lab: RegistryFixture, model: str) -> None:
     assert run(lab, "stlab status absent --json", 4)["status"] == "failed"
     asked = "--repository repository --triton-url 127.0.0.1:9 --json"
     found = run(lab, f"stlab status {model} {asked}", 6)
@@ -195,7 +194,7 @@ def test_what_cannot_be_looked_at(lab: Lab, model: str) -> None:
     assert aliases["prod"]["servers"] == [{"url": "127.0.0.1:9", "served": None}]
 
 
-def test_live_servers_are_verified(lab: Lab, server: TritonServer, model: str) -> None:
+def test_live_servers_are_verified(lab: RegistryFixture, server: TritonServer, model: str) -> None:
     line = f"stlab verify {model} --alias prod {where(server)}"
     passed = run(lab, line)
     (verdict,) = passed["servers"]
@@ -212,9 +211,9 @@ def test_live_servers_are_verified(lab: Lab, server: TritonServer, model: str) -
     assert run(lab, line.replace("--alias prod", "--alias dev"), 4)["status"] == "failed"
 
 
-def test_a_server_that_answers_otherwise(lab: Lab, model: str, tmp_path: Path) -> None:
+def test_a_server_that_answers_otherwise(lab: RegistryFixture, model: str, tmp_path: Path) -> None:
     """Another model under the same name and number."""
-    other = Lab(tmp_path)
+    other = RegistryFixture(tmp_path)
     for number in (1.5, 2.5):
         other.register_onnx(model, times(number), example=ROWS)
     named = lab.alias(model, "prod")
@@ -228,7 +227,7 @@ def test_a_server_that_answers_otherwise(lab: Lab, model: str, tmp_path: Path) -
     assert found["servers"][0]["passed"] is False
 
 
-def test_what_nobody_needs_is_pruned(lab: Lab, server: TritonServer) -> None:
+def test_what_nobody_needs_is_pruned(lab: RegistryFixture, server: TritonServer) -> None:
     model = "pruned"
     for number in range(1, 7):
         lab.register_onnx(model, times(float(number)), example=ROWS)

@@ -13,13 +13,12 @@ import pytest
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-
-from .load import Load, under_load
-from .mlflow_server import Served, mlflow_server
-from .models import ROWS, times
-from .registering import Lab
-from .running import command, files
-from .serving import serving
+from tests.support.load import Load, under_load
+from tests.support.mlflow_server import Served, mlflow_server
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
+from tests.support.running import command, files
+from tests.support.serving import serving
 
 pytestmark = pytest.mark.triton
 log = logging.getLogger(__name__)
@@ -168,4 +167,4 @@ def test_a_registry_that_dies_under_load(tmp_path: Path) -> None:
             assert "registry" in result["error"]["message"]
 
         keeps_serving(place, tmp_path, fail)
-    assert Lab(tmp_path).alias(place.model) == 1
+    assert RegistryFixture(tmp_path).alias(place.model) == 1

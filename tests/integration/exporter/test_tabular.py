@@ -24,9 +24,8 @@ from sklearn.svm import SVC
 from exporter.build.builder import build
 from exporter.commands.export import pipeline
 from exporter.triton.server import TritonServer
+from tests.support.registering import RegistryFixture
 from triton_client import TritonClient
-
-from .registering import Lab
 
 pytestmark = pytest.mark.triton
 
@@ -51,7 +50,7 @@ NOISY = (DIMES[:60].sum(1) + np.random.default_rng(7).normal(size=60) * 6 > 15).
 
 
 @pytest.fixture(autouse=True)
-def here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def here(lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, which trusts these models: that pickles are kept apart has its own tests."""
     monkeypatch.setattr(pipeline, "build_isolated", build)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
@@ -138,7 +137,7 @@ def check(served: Any, expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_matrix_of_numbers(lab: Lab, server: TritonServer, name: str) -> None:
+def test_a_matrix_of_numbers(lab: RegistryFixture, server: TritonServer, name: str) -> None:
     flavor, make, options = MODELS[name]
     model = make()
     registered(flavor, name, model, X[:5], **options)
@@ -180,7 +179,7 @@ SPLITTING: dict[str, tuple[Any, Making, dict[str, Any]]] = {
 
 @pytest.mark.filterwarnings("ignore:The `probability` parameter:FutureWarning")
 @pytest.mark.parametrize("name", SPLITTING)
-def test_what_no_drawn_input_shows(lab: Lab, server: TritonServer, name: str) -> None:
+def test_what_no_drawn_input_shows(lab: RegistryFixture, server: TritonServer, name: str) -> None:
     """Values on a threshold, and labels that are not the most probable class."""
     flavor, make, options = SPLITTING[name]
     model = make()
@@ -194,7 +193,7 @@ def test_what_no_drawn_input_shows(lab: Lab, server: TritonServer, name: str) ->
         check(client.model(name).infer({"input": CENTS}), predictions(model, CENTS))
 
 
-def test_columns_with_names_and_words(lab: Lab, server: TritonServer) -> None:
+def test_columns_with_names_and_words(lab: RegistryFixture, server: TritonServer) -> None:
     model = people()
     registered(mlflow.sklearn, "people", model, PEOPLE[:6])
     result = lab.export("people", prove_on=server.grpc_url, triton_urls=(server.grpc_url,))
@@ -224,7 +223,7 @@ class Marks:
 
 
 @pytest.mark.parametrize("form", ["cloudpickle", "pickle"])
-def test_nothing_of_a_pickle_runs(lab: Lab, tmp_path: Path, form: str) -> None:
+def test_nothing_of_a_pickle_runs(lab: RegistryFixture, tmp_path: Path, form: str) -> None:
     marker = tmp_path / "marker"
     model = LogisticRegression().fit(X, SIDE)
     model.note = Marks(str(marker))
@@ -244,7 +243,7 @@ class Squared(TransformerMixin, BaseEstimator):
         return x**2
 
 
-def test_an_estimator_without_an_onnx_form(lab: Lab) -> None:
+def test_an_estimator_without_an_onnx_form(lab: RegistryFixture) -> None:
     model = make_pipeline(Squared(), LogisticRegression()).fit(X, SIDE)
     registered(mlflow.sklearn, "own", model, X[:5], serialization_format="cloudpickle")
     result = lab.export("own", allow_pickle=True)
@@ -253,7 +252,7 @@ def test_an_estimator_without_an_onnx_form(lab: Lab) -> None:
     assert lab.alias("own") is None
 
 
-def test_categories_of_pandas(lab: Lab) -> None:
+def test_categories_of_pandas(lab: RegistryFixture) -> None:
     """LightGBM turns the words to codes by itself, which nobody who sends a tensor knows."""
     table = PEOPLE.assign(state=PEOPLE["state"].astype("category"))
     model = lightgbm.LGBMClassifier(n_estimators=4, verbose=-1).fit(table, NAMED)
@@ -263,7 +262,7 @@ def test_categories_of_pandas(lab: Lab) -> None:
     assert "categories" in (result.error or {})["message"]
 
 
-def test_types_that_an_artifact_calls_trusted_are_not(lab: Lab) -> None:
+def test_types_that_an_artifact_calls_trusted_are_not(lab: RegistryFixture) -> None:
     """The list in the MLmodel is the word of whoever logged it."""
     model = make_pipeline(Squared(), LogisticRegression()).fit(X, SIDE)
     trusted = [f"{__name__}.Squared"]

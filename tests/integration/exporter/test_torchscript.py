@@ -14,9 +14,8 @@ from torch import nn
 
 from exporter.commands.export.result import ExportResult
 from exporter.triton.model_config import parse
-
-from .models import ROWS, Layers, times
-from .registering import Lab
+from tests.support.models import ROWS, Layers, times
+from tests.support.registering import RegistryFixture
 
 pytestmark = [
     pytest.mark.triton,
@@ -25,17 +24,17 @@ pytestmark = [
 ]
 
 
-def proven(lab: Lab, name: str, **options: Any) -> ExportResult:
+def proven(lab: RegistryFixture, name: str, **options: Any) -> ExportResult:
     result = lab.export(name, format="torchscript", **options)
     assert result.status == "promoted", result.error
     return result
 
 
-def folder(lab: Lab, name: str) -> Path:
+def folder(lab: RegistryFixture, name: str) -> Path:
     return lab.folder / "repository" / name
 
 
-def declared(lab: Lab, name: str) -> dict[str, tuple[str, list[int]]]:
+def declared(lab: RegistryFixture, name: str) -> dict[str, tuple[str, list[int]]]:
     """What the repository's config says of every tensor."""
     config = parse((folder(lab, name) / "config.pbtxt").read_text(), where=name)
     assert (config.backend, config.default_model_filename) == ("pytorch", "model.pt")
@@ -46,14 +45,16 @@ def declared(lab: Lab, name: str) -> dict[str, tuple[str, list[int]]]:
     }
 
 
-def served(lab: Lab, name: str, *inputs: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+def served(
+    lab: RegistryFixture, name: str, *inputs: np.ndarray[Any, Any]
+) -> list[np.ndarray[Any, Any]]:
     """What the served file answers."""
     script = torch.jit.load(folder(lab, name) / "1" / "model.pt")
     answer = script(*map(torch.from_numpy, inputs))
     return [t.numpy() for t in (answer if isinstance(answer, tuple) else (answer,))]
 
 
-def test_layers(lab: Lab) -> None:
+def test_layers(lab: RegistryFixture) -> None:
     lab.register_torch("layers", Layers().eval(), ROWS)
     result = proven(lab, "layers")
     assert (result.bundle or {})["format"] == "torchscript"
@@ -69,7 +70,7 @@ def test_layers(lab: Lab) -> None:
         assert str(place).encode() not in content
 
 
-def test_a_recurrent_model_with_a_scalar_per_row(lab: Lab) -> None:
+def test_a_recurrent_model_with_a_scalar_per_row(lab: RegistryFixture) -> None:
     class Last(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -91,7 +92,7 @@ def test_a_recurrent_model_with_a_scalar_per_row(lab: Lab) -> None:
         np.testing.assert_allclose(served(lab, "recurrent", given)[0], expected, atol=1e-6)
 
 
-def test_two_inputs_and_a_dict_out(lab: Lab) -> None:
+def test_two_inputs_and_a_dict_out(lab: RegistryFixture) -> None:
     class Named(nn.Module):
         def forward(self, x: torch.Tensor, gate: torch.Tensor) -> dict[str, torch.Tensor]:
             return {"product": x * gate, "best": (x - gate).argmax(1, keepdim=True)}
@@ -112,7 +113,7 @@ def test_two_inputs_and_a_dict_out(lab: Lab) -> None:
     assert any(key.endswith("INPUT__1") for key in kept.files)
 
 
-def test_tokens_of_varying_number(lab: Lab) -> None:
+def test_tokens_of_varying_number(lab: RegistryFixture) -> None:
     class Pooled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -129,7 +130,7 @@ def test_tokens_of_varying_number(lab: Lab) -> None:
     assert declared(lab, "tokens")["INPUT__0"] == ("INT64", [7])
 
 
-def test_what_is_not_of_torch_is_refused(lab: Lab) -> None:
+def test_what_is_not_of_torch_is_refused(lab: RegistryFixture) -> None:
     lab.register_onnx("foreign", times(2.0), example=ROWS)
     result = lab.export("foreign", format="torchscript")
     assert (result.status, result.exit_code) == ("failed", 3)

@@ -18,8 +18,7 @@ import transformers
 from exporter.commands.export.result import ExportResult
 from exporter.sources.transformers.loading import library, load_network
 from exporter.triton.model_config import parse
-
-from .registering import Lab
+from tests.support.registering import RegistryFixture
 
 pytestmark = pytest.mark.triton
 
@@ -55,7 +54,9 @@ def distilbert(kind: str) -> Any:
     return getattr(transformers, kind)(config).eval()
 
 
-def register(lab: Lab, name: str, model: Any, task: str, example: Any = None, **more: Any) -> None:
+def register(
+    lab: RegistryFixture, name: str, model: Any, task: str, example: Any = None, **more: Any
+) -> None:
     import mlflow
 
     with lab._logging(), warnings.catch_warnings():
@@ -71,19 +72,19 @@ def register(lab: Lab, name: str, model: Any, task: str, example: Any = None, **
         )
 
 
-def proven(lab: Lab, name: str, **options: object) -> ExportResult:
+def proven(lab: RegistryFixture, name: str, **options: object) -> ExportResult:
     result = lab.export(name, **options)
     assert result.status == "promoted", result.error
     assert (result.parity or {})["batching"] == "dynamic"
     return result
 
 
-def declared(lab: Lab, name: str) -> Mapping[str, list[int]]:
+def declared(lab: RegistryFixture, name: str) -> Mapping[str, list[int]]:
     config = parse((lab.folder / "repository" / name / "config.pbtxt").read_text(), where=name)
     return {entry.name: list(entry.dims) for entry in (*config.input, *config.output)}
 
 
-def test_a_pipeline_that_classifies_texts(lab: Lab) -> None:
+def test_a_pipeline_that_classifies_texts(lab: RegistryFixture) -> None:
     model = bert("BertForSequenceClassification", num_labels=3)
     register(lab, "classifier", model, "text-classification", TEXTS)
     proven(lab, "classifier")
@@ -107,7 +108,7 @@ def test_a_pipeline_that_classifies_texts(lab: Lab) -> None:
     assert np.allclose(found, expected, atol=1e-5)
 
 
-def test_a_network_beside_its_tokenizer(lab: Lab) -> None:
+def test_a_network_beside_its_tokenizer(lab: RegistryFixture) -> None:
     register(lab, "tokens", distilbert("DistilBertForTokenClassification"), "token-classification")
     # As older releases kept weights: a pickle.
     folder = lab.artifact("tokens") / "model"
@@ -122,7 +123,7 @@ def test_a_network_beside_its_tokenizer(lab: Lab) -> None:
     assert "no example with texts" in notes
 
 
-def test_several_outputs(lab: Lab) -> None:
+def test_several_outputs(lab: RegistryFixture) -> None:
     register(lab, "features", bert("BertModel"), "feature-extraction", TEXTS)
     proven(lab, "features")
     told = declared(lab, "features")
@@ -130,7 +131,7 @@ def test_several_outputs(lab: Lab) -> None:
     assert told["pooler_output"] == [32]
 
 
-def refused(lab: Lab, name: str, kind: str, words: str, **options: object) -> None:
+def refused(lab: RegistryFixture, name: str, kind: str, words: str, **options: object) -> None:
     result = lab.export(name, **options)
     assert result.exit_code == 3
     assert (result.error or {})["kind"] == kind, result.error
@@ -139,7 +140,7 @@ def refused(lab: Lab, name: str, kind: str, words: str, **options: object) -> No
 
 
 @pytest.fixture(scope="module")
-def tampered(lab: Lab) -> Path:
+def tampered(lab: RegistryFixture) -> Path:
     """The artifact of a good version, to be changed."""
     model = bert("BertForMaskedLM")
     register(lab, "tampered", model, "fill-mask", ["the [MASK] sat"])
@@ -161,19 +162,19 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(values))
 
 
-def test_code_in_the_artifact(lab: Lab, artifact: Path) -> None:
+def test_code_in_the_artifact(lab: RegistryFixture, artifact: Path) -> None:
     (artifact / "model" / "modeling_bert.py").write_text("raise SystemExit")
     refused(lab, "tampered", "unsafe", "modeling_bert.py")
 
 
-def test_a_class_that_is_not_of_transformers(lab: Lab, artifact: Path) -> None:
+def test_a_class_that_is_not_of_transformers(lab: RegistryFixture, artifact: Path) -> None:
     text = (artifact / "MLmodel").read_text()
     (artifact / "MLmodel").write_text(text.replace("BertForMaskedLM", "BertConfig"))
     # Allowed to unpickle it still runs no code of the version's own.
     refused(lab, "tampered", "flavor", "'BertConfig' is no model", allow_pickle=True)
 
 
-def test_weights_that_would_be_drawn_anew(lab: Lab, artifact: Path) -> None:
+def test_weights_that_would_be_drawn_anew(lab: RegistryFixture, artifact: Path) -> None:
     path = artifact / "model" / "model.safetensors"
     weights = safetensors_torch.load_file(path)
     weights.pop("bert.encoder.layer.0.output.dense.weight")
@@ -181,7 +182,7 @@ def test_weights_that_would_be_drawn_anew(lab: Lab, artifact: Path) -> None:
     refused(lab, "tampered", "determinism", "bert.encoder.layer.0.output.dense.weight")
 
 
-def test_weights_of_another_process_or_place(lab: Lab, artifact: Path) -> None:
+def test_weights_of_another_process_or_place(lab: RegistryFixture, artifact: Path) -> None:
     (artifact / "model" / "model.safetensors").unlink()
     index = {"weight_map": {"bert.pooler.dense.bias": "../../../other.safetensors"}}
     (artifact / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -189,12 +190,12 @@ def test_weights_of_another_process_or_place(lab: Lab, artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["quantization_config", "transformers_weights"])
-def test_a_config_that_would_load_more(lab: Lab, artifact: Path, word: str) -> None:
+def test_a_config_that_would_load_more(lab: RegistryFixture, artifact: Path, word: str) -> None:
     rewritten(artifact / "model" / "config.json", lambda config: config.update({word: "x"}))
     refused(lab, "tampered", "flavor", word)
 
 
-def test_an_attention_that_would_be_fetched(lab: Lab, artifact: Path) -> None:
+def test_an_attention_that_would_be_fetched(lab: RegistryFixture, artifact: Path) -> None:
     # It is code from a hub; what transformers has itself is taken instead.
     rewritten(
         artifact / "model" / "config.json",
@@ -204,12 +205,12 @@ def test_an_attention_that_would_be_fetched(lab: Lab, artifact: Path) -> None:
     assert network.config._attn_implementation == "sdpa"
 
 
-def test_only_the_name_of_a_model(lab: Lab, artifact: Path) -> None:
+def test_only_the_name_of_a_model(lab: RegistryFixture, artifact: Path) -> None:
     shutil.rmtree(artifact / "model")
     refused(lab, "tampered", "artifact", "holds no weights")
 
 
-def test_no_tokenizer(lab: Lab, artifact: Path) -> None:
+def test_no_tokenizer(lab: RegistryFixture, artifact: Path) -> None:
     text = (artifact / "MLmodel").read_text()
     (artifact / "MLmodel").write_text(text.replace("    - tokenizer\n", "    - other\n"))
     refused(lab, "tampered", "interface", "no tokenizer")

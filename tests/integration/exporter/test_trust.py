@@ -21,29 +21,28 @@ from exporter.errors import UnavailableError
 from exporter.registry import Registry
 from exporter.repository import LocalRepository
 from exporter.rollout import rollout
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
+from tests.support.running import STARTED, command
 from triton_client import errors
-
-from .models import ROWS, times
-from .registering import Lab
-from .running import STARTED, command
 
 pytestmark = pytest.mark.triton
 
 
-def versions(lab: Lab, name: str, *factors: float) -> None:
+def versions(lab: RegistryFixture, name: str, *factors: float) -> None:
     for factor in factors:
         lab.register_onnx(name, times(factor), example=ROWS)
 
 
-def live_config(lab: Lab, name: str) -> str:
+def live_config(lab: RegistryFixture, name: str) -> str:
     return (lab.folder / "repository" / name / "config.pbtxt").read_text()
 
 
-def served(lab: Lab, name: str) -> tuple[int, ...]:
+def served(lab: RegistryFixture, name: str) -> tuple[int, ...]:
     return LocalRepository(lab.folder / "repository").served_versions(name)
 
 
-def external(lab: Lab, name: str, location: str) -> Path:
+def external(lab: RegistryFixture, name: str, location: str) -> Path:
     """Move the weights of a registered ONNX model into a file of its author's choice."""
     folder = lab.artifact(name)
     model = onnx.load(folder / "model.onnx")
@@ -57,7 +56,7 @@ def external(lab: Lab, name: str, location: str) -> Path:
 
 
 @pytest.mark.parametrize("location", ["libtriton_onnxruntime.so", "report.json", "model.py"])
-def test_external_data_gets_a_name_that_no_server_runs(lab: Lab, location: str) -> None:
+def test_external_data_gets_a_name_that_no_server_runs(lab: RegistryFixture, location: str) -> None:
     name = location.partition(".")[0].replace("_", "-")
     versions(lab, name, 2.0)
     external(lab, name, location)
@@ -70,7 +69,7 @@ def test_external_data_gets_a_name_that_no_server_runs(lab: Lab, location: str) 
     assert lab.export(name).status == "unchanged"
 
 
-def test_evidence_of_another_model_counts_for_nothing(lab: Lab) -> None:
+def test_evidence_of_another_model_counts_for_nothing(lab: RegistryFixture) -> None:
     versions(lab, "theirs", 1.0, 2.0)
     assert lab.export("theirs", version=1, alias="dev").status == "promoted"
     assert lab.export("theirs", version=2).status == "promoted"
@@ -83,7 +82,7 @@ def test_evidence_of_another_model_counts_for_nothing(lab: Lab) -> None:
     assert live_config(lab, "theirs") == before
 
 
-def test_prod_takes_what_staging_took(lab: Lab) -> None:
+def test_prod_takes_what_staging_took(lab: RegistryFixture) -> None:
     versions(lab, "ladder", 1.0)
     staged = lab.export("ladder")
     # The same version again, otherwise: its tags now name another bundle.
@@ -95,7 +94,7 @@ def test_prod_takes_what_staging_took(lab: Lab) -> None:
     assert (promoted.bundle or {})["sha256"] == (staged.bundle or {})["sha256"]
 
 
-def test_torn_tags_are_seen(lab: Lab) -> None:
+def test_torn_tags_are_seen(lab: RegistryFixture) -> None:
     versions(lab, "torn", 1.0)
     lab.export("torn")
     first = dict(lab.client.get_model_version("torn", "1").tags)
@@ -124,7 +123,7 @@ def after(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, then: Callable
 
 
 def test_aliases_that_move_during_a_proof_keep_what_they_name(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     versions(lab, "raced", 1.0, 2.0, 3.0)
     lab.export("raced", version=1)
@@ -145,7 +144,7 @@ def gone(*_: Any, **__: Any) -> None:
 
 
 def test_a_registry_that_goes_after_the_alias_moved(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     versions(lab, "read-back", 1.0, 2.0)
     lab.export("read-back", version=1)
@@ -167,7 +166,7 @@ def test_a_registry_that_goes_after_the_alias_moved(
 
 
 def test_a_registry_that_goes_while_the_alias_moves(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody can tell whether it was moved; here it was. What it may name stays served."""
     versions(lab, "midway", 1.0, 2.0)
@@ -188,7 +187,7 @@ def test_a_registry_that_goes_while_the_alias_moves(
     assert lab.export("midway", version=2).status == "unchanged"
 
 
-def test_no_room_to_undo(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_to_undo(lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Going back takes no room; and where it fails, what the config names stays."""
     versions(lab, "no-room", 1.0, 2.0)
     lab.export("no-room", version=1)
@@ -209,7 +208,7 @@ def test_no_room_to_undo(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lab.repository_bytes() == before
 
 
-def test_what_others_put_there_is_left_alone(lab: Lab) -> None:
+def test_what_others_put_there_is_left_alone(lab: RegistryFixture) -> None:
     versions(lab, "hand-made", 1.0)
     folder = lab.folder / "repository" / "hand-made"
     (folder / "1").mkdir(parents=True)
@@ -223,7 +222,7 @@ def test_what_others_put_there_is_left_alone(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("option", ["--triton-url", "--prove-on"])
-def test_an_address_that_is_none(lab: Lab, option: str) -> None:
+def test_an_address_that_is_none(lab: RegistryFixture, option: str) -> None:
     versions(lab, f"address{option}", 1.0)
     ran = command(
         lab.folder,
@@ -237,7 +236,7 @@ def test_an_address_that_is_none(lab: Lab, option: str) -> None:
 
 
 def test_a_server_that_fails_in_the_middle_is_unavailable(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     versions(lab, "dying", 1.0)
 
@@ -250,7 +249,7 @@ def test_a_server_that_fails_in_the_middle_is_unavailable(
     assert lab.alias("dying") is None
 
 
-def test_nothing_of_the_working_directory_is_imported(lab: Lab, tmp_path: Path) -> None:
+def test_nothing_of_the_working_directory_is_imported(lab: RegistryFixture, tmp_path: Path) -> None:
     versions(lab, "shadowed", 1.0)
     for name in ("yaml", "onnx", "exporter"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from here')")
@@ -294,7 +293,9 @@ def test_an_address_of_a_registry_that_is_none(tmp_path: Path, uri: str) -> None
     assert (ran.code, ran.result["error"]["kind"]) == (2, "usage")
 
 
-def test_a_run_that_could_not_be_kept_is_closed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_could_not_be_kept_is_closed(
+    lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     versions(lab, "unkept", 1.0)
     monkeypatch.setattr(LocalArtifactRepository, "log_artifacts", gone)
     assert lab.export("unkept").exit_code == 6

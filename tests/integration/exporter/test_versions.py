@@ -13,9 +13,8 @@ from exporter.errors import NotFoundError
 from exporter.registry import Registry
 from exporter.repository import LocalRepository
 from exporter.triton.model_config import parse
-
-from .models import ROWS, times
-from .registering import Lab
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
 
 pytestmark = pytest.mark.triton
 
@@ -26,7 +25,7 @@ def not_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def register(lab: Lab, name: str, *factors: float) -> None:
+def register(lab: RegistryFixture, name: str, *factors: float) -> None:
     for factor in factors:
         lab.register_onnx(name, times(factor), example=ROWS)
 
@@ -42,12 +41,12 @@ def failed(result: ExportResult, code: int, words: str) -> None:
     assert (result.exit_code, words in result.error["message"]) == (code, True), result.error
 
 
-def served(lab: Lab, name: str) -> list[int]:
+def served(lab: RegistryFixture, name: str) -> list[int]:
     text = (lab.folder / "repository" / name / "config.pbtxt").read_text()
     return list(parse(text, where="it").version_policy.specific.versions)
 
 
-def test_the_version_that_an_alias_takes(lab: Lab) -> None:
+def test_the_version_that_an_alias_takes(lab: RegistryFixture) -> None:
     register(lab, "taken", 1.0, 2.0, 3.0)
 
     def chosen(alias: str, **options: object) -> int | None:
@@ -59,18 +58,18 @@ def test_the_version_that_an_alias_takes(lab: Lab) -> None:
     assert (chosen("dev", version=1), chosen("staging", version=1)) == (1, 1)
 
 
-def test_versions_are_numbers_and_not_text(lab: Lab) -> None:
+def test_versions_are_numbers_and_not_text(lab: RegistryFixture) -> None:
     register(lab, "ten", *range(1, 11))
     assert lab.export("ten", "dev", dry_run=True).version == 10
 
 
-def test_a_model_without_versions(lab: Lab) -> None:
+def test_a_model_without_versions(lab: RegistryFixture) -> None:
     lab.client.create_registered_model("hollow")
     failed(lab.export("hollow", "dev"), 4, "has no versions")
 
 
 def test_prod_takes_what_staging_names_and_nothing_else(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(lab, "sold", 1.0, 2.0)
     failed(lab.export("sold", "prod", allow_manual=True), 5, "staging")
@@ -91,7 +90,7 @@ def test_prod_takes_what_staging_names_and_nothing_else(
     assert record["by"] == "pipeline/42"
 
 
-def test_prod_by_hand_is_on_record(lab: Lab) -> None:
+def test_prod_by_hand_is_on_record(lab: RegistryFixture) -> None:
     register(lab, "by-hand", 1.0)
     done(lab.export("by-hand", "staging"))
     done(lab.export("by-hand", "prod", allow_manual=True))
@@ -101,7 +100,7 @@ def test_prod_by_hand_is_on_record(lab: Lab) -> None:
     assert set(record) == {"at", "from", "by", "bundle", "uri", "repository"}
 
 
-def test_prod_takes_staging_s_bundle_whatever_options_made_it(lab: Lab) -> None:
+def test_prod_takes_staging_s_bundle_whatever_options_made_it(lab: RegistryFixture) -> None:
     register(lab, "optioned", 1.0)
     staged = done(lab.export("optioned", "staging", batching="off"))
     sold = done(lab.export("optioned", "prod", allow_manual=True))
@@ -109,7 +108,7 @@ def test_prod_takes_staging_s_bundle_whatever_options_made_it(lab: Lab) -> None:
     assert sold.bundle == {**staged.bundle, "reused": True}
 
 
-def test_prod_does_not_take_what_was_never_proven(lab: Lab) -> None:
+def test_prod_does_not_take_what_was_never_proven(lab: RegistryFixture) -> None:
     register(lab, "unproven", 1.0)
     lab.client.set_registered_model_alias("unproven", "staging", "1")
     failed(
@@ -121,7 +120,7 @@ def test_prod_does_not_take_what_was_never_proven(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "config.pbtxt", "manifest.json"])
-def test_a_tampered_bundle_does_not_reach_prod(lab: Lab, name: str) -> None:
+def test_a_tampered_bundle_does_not_reach_prod(lab: RegistryFixture, name: str) -> None:
     model = f"tampered-{name}"
     register(lab, model, 1.0)
     done(lab.export(model, "staging"))
@@ -138,7 +137,7 @@ def test_a_tampered_bundle_does_not_reach_prod(lab: Lab, name: str) -> None:
 
 
 @pytest.mark.parametrize("harm", ["removed", "replaced"])
-def test_a_bundle_that_is_lost_is_made_again(lab: Lab, harm: str) -> None:
+def test_a_bundle_that_is_lost_is_made_again(lab: RegistryFixture, harm: str) -> None:
     name = f"lost-{harm}"
     register(lab, name, 1.0)
     first = done(lab.export(name, "dev"))
@@ -153,12 +152,12 @@ def test_a_bundle_that_is_lost_is_made_again(lab: Lab, harm: str) -> None:
     assert again.bundle == first.bundle
 
 
-def bundle_folder(lab: Lab, run_id: str) -> Path:
+def bundle_folder(lab: RegistryFixture, run_id: str) -> Path:
     uri = lab.client.get_run(run_id).info.artifact_uri
     return Path(uri.removeprefix("file://")) / "bundle"
 
 
-def test_a_second_run_finds_nothing_to_do(lab: Lab) -> None:
+def test_a_second_run_finds_nothing_to_do(lab: RegistryFixture) -> None:
     register(lab, "still", 2.0)
     first = done(lab.export("still"))
     before, tags = lab.repository_bytes(), dict(lab.client.get_model_version("still", "1").tags)
@@ -171,7 +170,7 @@ def test_a_second_run_finds_nothing_to_do(lab: Lab) -> None:
     assert lab.client.get_model_version("still", "1").tags == tags
 
 
-def test_what_was_harmed_is_mended(lab: Lab) -> None:
+def test_what_was_harmed_is_mended(lab: RegistryFixture) -> None:
     register(lab, "harmed", 2.0)
     done(lab.export("harmed"))
     before = lab.repository_bytes()
@@ -184,7 +183,7 @@ def test_what_was_harmed_is_mended(lab: Lab) -> None:
     assert lab.repository_bytes() == before
 
 
-def test_what_an_export_leaves_in_mlflow(lab: Lab) -> None:
+def test_what_an_export_leaves_in_mlflow(lab: RegistryFixture) -> None:
     register(lab, "traced", 2.0)
     result = done(lab.export("traced", "dev"))
     done(lab.export("traced", "staging"))
@@ -222,7 +221,7 @@ def test_what_an_export_leaves_in_mlflow(lab: Lab) -> None:
     assert result.bundle["sha256"][:12] in page
 
 
-def test_expect_current(lab: Lab) -> None:
+def test_expect_current(lab: RegistryFixture) -> None:
     register(lab, "expected", 1.0, 2.0)
     failed(lab.export("expected", "dev", expect_current=1), 5, "not 1 as expected")
     done(lab.export("expected", "dev", version=1, expect_current=0))
@@ -232,7 +231,7 @@ def test_expect_current(lab: Lab) -> None:
     assert lab.alias("expected", "dev") == 2
 
 
-def test_two_aliases_of_one_repository_are_both_served(lab: Lab) -> None:
+def test_two_aliases_of_one_repository_are_both_served(lab: RegistryFixture) -> None:
     lab.register_onnx("both", times(1.0), example=ROWS)
     lab.register_onnx("both", times(2.0), example=ROWS + 1)  # another example, other warm-up data
     done(lab.export("both", "staging", version=1))
@@ -245,7 +244,7 @@ def test_two_aliases_of_one_repository_are_both_served(lab: Lab) -> None:
     done(lab.export("both", "dev", version=2), "unchanged")
 
 
-def test_two_aliases_whose_interfaces_differ(lab: Lab) -> None:
+def test_two_aliases_whose_interfaces_differ(lab: RegistryFixture) -> None:
     lab.register_onnx("wider", times(1.0), example=ROWS)
     lab.register_onnx("wider", times(1.0, width=4), example=ROWS[:, :4])
     done(lab.export("wider", "staging", version=1))
@@ -257,7 +256,7 @@ def test_two_aliases_whose_interfaces_differ(lab: Lab) -> None:
 
 
 def test_an_alias_that_somebody_else_moved_meanwhile(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(lab, "raced", 1.0, 2.0, 3.0)
     done(lab.export("raced", version=1))
@@ -279,7 +278,7 @@ def test_an_alias_that_somebody_else_moved_meanwhile(
 
 @pytest.mark.parametrize("first", [True, False])
 def test_a_registry_that_fails_halfway_through_a_promotion(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, first: bool
+    lab: RegistryFixture, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
     name = f"halfway-{first}"
     register(lab, name, 1.0, 2.0)
@@ -300,7 +299,7 @@ def test_a_registry_that_fails_halfway_through_a_promotion(
     done(lab.export(name, version=2))
 
 
-def test_what_an_alias_names_in_one_question(lab: Lab) -> None:
+def test_what_an_alias_names_in_one_question(lab: RegistryFixture) -> None:
     version = lab.register_onnx("asked-for", times(1.0), example=ROWS)
     lab.client.set_registered_model_alias("asked-for", "dev", str(version))
     lab.client.set_model_version_tag("asked-for", str(version), "colour", "blue")

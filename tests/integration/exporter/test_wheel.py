@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .models import ROWS, times
-from .registering import Lab
-from .running import command, environment
+from tests.support.models import ROWS, times
+from tests.support.registering import RegistryFixture
+from tests.support.running import command, environment
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -33,7 +33,7 @@ def test_each_package_has_one_distribution(site: Path) -> None:
 
 
 @pytest.mark.triton
-def test_its_command_exports(site: Path, lab: Lab) -> None:
+def test_its_command_exports(site: Path, lab: RegistryFixture) -> None:
     binaries = site.parents[2] / "bin"
     where = subprocess.run(
         [binaries / "python", "-c", "import exporter; print(exporter.__file__)"],

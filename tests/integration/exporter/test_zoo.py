@@ -8,17 +8,16 @@ import pytest
 from exporter.build.builder import build
 from exporter.commands.export import pipeline
 from exporter.triton.server import TritonServer
+from tests.support.registering import RegistryFixture
 from tests.zoo.catalogue import ROWS, ZOO, Model
 from tests.zoo.comparing import check_rows
-
-from .registering import Lab
 
 pytestmark = pytest.mark.triton
 
 
 @pytest.mark.parametrize("entry", ZOO, ids=lambda entry: entry.name)
 def test_served_or_refused(
-    lab: Lab, server: TritonServer, entry: Model, monkeypatch: pytest.MonkeyPatch
+    lab: RegistryFixture, server: TritonServer, entry: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In this process, which trusts the zoo: that pickles are kept apart is tested by itself.
     monkeypatch.setattr(pipeline, "build_isolated", build)

@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from triton_onnx_models import (
-    config,
-    entry,
-    identity,
-    parameter,
-)
+
+from tests.integration.triton.triton_onnx_models import config, entry, identity, parameter
 
 if TYPE_CHECKING:
     pass
-from backend_cases import (
+from tests.integration.triton.backend_cases import (
     DATATYPE_VALUES,
     A,
     B,

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from triton_onnx_models import (
+
+from exporter.triton.releases import DEFAULT_RELEASE, release
+from tests.integration.triton.triton_onnx_models import (
     add,
     config,
     entry,
@@ -18,8 +20,6 @@ from triton_onnx_models import (
     node,
     tensor,
 )
-
-from exporter.triton.releases import DEFAULT_RELEASE, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

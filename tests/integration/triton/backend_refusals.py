@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnx import TensorProto, helper
-from triton_onnx_models import (
+
+from tests.integration.triton.triton_onnx_models import (
     config,
     entry,
     identity,
@@ -17,7 +18,7 @@ from triton_onnx_models import (
 
 if TYPE_CHECKING:
     pass
-from backend_cases import (
+from tests.integration.triton.backend_cases import (
     NEWEST,
     A,
     Case,

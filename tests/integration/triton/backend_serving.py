@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from exporter.triton.runtime import Runtime
-from backend_cases import Case, named
+from tests.integration.triton.backend_cases import Case, named
 
 
 class Client:

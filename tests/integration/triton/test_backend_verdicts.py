@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from onnx import numpy_helper
-from triton_onnx_models import (
+from tritonclient.utils import InferenceServerException
+
+from tests.integration.triton.triton_onnx_models import (
     DATATYPES,
     config,
     entry,
@@ -24,16 +26,24 @@ from triton_onnx_models import (
     node,
     tensor,
 )
-from tritonclient.utils import InferenceServerException
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from exporter.triton.runtime import Runtime
-from backend_answers import ANSWERS
-from backend_cases import DATATYPE_VALUES, Case, X, Y, matmul, per_row_scalar, simple, with_default
-from backend_refusals import REFUSED
-from backend_serving import Client, serving
+from tests.integration.triton.backend_answers import ANSWERS
+from tests.integration.triton.backend_cases import (
+    DATATYPE_VALUES,
+    Case,
+    X,
+    Y,
+    matmul,
+    per_row_scalar,
+    simple,
+    with_default,
+)
+from tests.integration.triton.backend_refusals import REFUSED
+from tests.integration.triton.backend_serving import Client, serving
 
 pytestmark = pytest.mark.triton
 

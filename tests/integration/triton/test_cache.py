@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_server import add_model
 
 from exporter.triton import runtime as runtimes
 from exporter.triton.installation import cache_directory
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import Runtime, ensure_runtime
 from exporter.triton.server import TritonServer
+from tests.integration.triton.test_server import add_model
 
 pytestmark = pytest.mark.triton
 

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from test_serve import SERVE, running
-from test_server import REPOSITORY_ROOT, add_model
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from exporter.errors import ConflictError
@@ -27,7 +25,9 @@ from exporter.triton.launcher import install_launcher
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from tests.integration.ports import free_port
+from tests.integration.triton.test_serve import SERVE, running
+from tests.integration.triton.test_server import REPOSITORY_ROOT, add_model
+from tests.support.ports import free_port
 from triton_client import TritonClient
 
 if TYPE_CHECKING:

@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from test_server import (
+
+from exporter.commands import ServeRequest, serve
+from exporter.errors import NotFoundError
+from exporter.triton.connection import connect
+from exporter.triton.launcher import install_launcher
+from tests.integration.triton.test_server import (
     REPOSITORY_ROOT,
     add_model,
     free_port,
@@ -25,11 +30,6 @@ from test_server import (
     status,
     wait_until,
 )
-
-from exporter.commands import ServeRequest, serve
-from exporter.errors import NotFoundError
-from exporter.triton.connection import connect
-from exporter.triton.launcher import install_launcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import onnx
 import pytest
-from triton_onnx_models import config, entry, identity
 
 from exporter.errors import UnavailableError
 from exporter.triton.server import TritonServer
-from tests.integration.ports import free_port
+from tests.integration.triton.triton_onnx_models import config, entry, identity
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from exporter.triton.runtime import Runtime

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from fake_triton import fake_triton
-from real_models import place_doubling
 
 from exporter.triton.releases import release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
+from tests.integration.triton_client.fake_triton import fake_triton
+from tests.integration.triton_client.real_models import place_doubling
 from tests.support.proxies import grpc_haproxy, grpc_nginx
 from triton_client import AsyncTritonClient, TritonClient, errors
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 import pytest
-from real_models import doubling, place
 
 from exporter.triton.releases import release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
+from tests.integration.triton_client.real_models import doubling, place
 from triton_client import AsyncTritonClient, DynamicBatching, TritonClient, errors
 from triton_client.types import DATATYPES, TensorSpec, config_datatype, numpy_dtype
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from real_models import ECHOED, place_echo
 
 from exporter.triton.releases import release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
+from tests.integration.triton_client.real_models import ECHOED, place_echo
 from triton_client import AsyncTritonClient, TritonClient
 from triton_client.types import numpy_dtype
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from real_models import MOST_ROWS, place_doubling
 
 from exporter.triton.releases import release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
+from tests.integration.triton_client.real_models import MOST_ROWS, place_doubling
 from triton_client import AsyncTritonClient, TritonClient
 
 if TYPE_CHECKING:

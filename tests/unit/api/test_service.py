@@ -10,14 +10,7 @@ import httpx
 import pytest
 
 from exporter.errors import NotFoundError, UnavailableError
-from tests.unit.api.fakes import (
-    FakeBackend,
-    FakePredictor,
-    finished,
-    metric,
-    model_spec,
-    running,
-)
+from tests.unit.api.fakes import FakeBackend, FakePredictor, finished, metric, model_spec, running
 from triton_client.errors import (
     DeadlineExceeded,
     InvalidInput,

@@ -26,11 +26,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from exporter.errors import ConflictError, UnavailableError
 from exporter.rollout.live_servers import check_servers
 from exporter.triton.connection import connect
+from tests.support.embedded import embedded_tritonserver, loopback_flags
 from triton_client import TritonClient
 from triton_client.errors import ModelNotFound
 
 from .chart_files import of_kind, pods, rendered, way
-from .embedded import embedded_tritonserver, loopback_flags
 
 pytestmark = pytest.mark.triton
 

@@ -9,8 +9,7 @@ import pytest
 
 from exporter.bundle import MANIFEST, Bundle, folder_digest
 from exporter.errors import ValidationFailedError
-
-from .bundles import make_bundle
+from tests.support.bundles import make_bundle
 
 
 def test_the_digest_is_that_of_the_content_alone(tmp_path: Path) -> None:

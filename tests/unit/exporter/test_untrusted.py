@@ -32,8 +32,7 @@ from exporter.system.environment import load_dotenv
 from exporter.system.processes import ProcessId
 from exporter.triton.model_config import parse
 from exporter.untrusted import parse_json, reading
-
-from .bundles import make_bundle
+from tests.support.bundles import make_bundle
 
 NUMBERS = st.integers() | st.floats() | st.sampled_from([10**400, -1, 2**63, float("inf")])
 LEAVES = st.none() | st.booleans() | NUMBERS | st.text(max_size=8)

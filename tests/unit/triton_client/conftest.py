@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from hostile_server import Blocking, CuttingProxy, HostileServer
+
+from tests.unit.triton_client.hostile_server import Blocking, CuttingProxy, HostileServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

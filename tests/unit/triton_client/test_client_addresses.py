@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from fake_name_server import FakeNameServer
 
+from tests.unit.triton_client.fake_name_server import FakeNameServer
 from triton_client import AsyncTritonClient, TritonClient, errors
 from triton_client._channel import channel_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hostile_server import Blocking, HostileServer
+    from tests.unit.triton_client.hostile_server import Blocking, HostileServer
 
 DEADLINE = 0.5
 SLACK = 4.0  # far less than the ten seconds and more that a look-up takes to give up

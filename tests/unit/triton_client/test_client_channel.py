@@ -16,7 +16,7 @@ from triton_client import TritonClient, errors
 from triton_client._decode import decode_answer
 
 if TYPE_CHECKING:
-    from hostile_server import Blocking, HostileServer
+    from tests.unit.triton_client.hostile_server import Blocking, HostileServer
 
 X = np.arange(4, dtype=np.float32).reshape(2, 2)
 METHODS = ["ModelMetadata", "ModelConfig", "ModelInfer", "ModelStreamInfer"]

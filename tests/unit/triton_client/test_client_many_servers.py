@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from fake_name_server import FakeNameServer
-from hostile_server import Blocking, HostileServer
+
+from tests.unit.triton_client.fake_name_server import FakeNameServer
+from tests.unit.triton_client.hostile_server import Blocking, HostileServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,9 +7,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from hostile_server import HostileServer
 from tritonclient.grpc import model_config_pb2, service_pb2
 
+from tests.unit.triton_client.hostile_server import HostileServer
 from triton_client import errors
 
 X = np.arange(4, dtype=np.float32).reshape(2, 2)

@@ -12,8 +12,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from hostile_server import HostileServer
 
+from tests.unit.triton_client.hostile_server import HostileServer
 from triton_client import TLS, errors
 
 X = np.ones((1, 2), np.float32)

@@ -43,7 +43,7 @@ def installer(target: Path, seconds: float) -> subprocess.Popen[str]:
         [sys.executable, "-c", INSTALLER, str(target), str(seconds)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])},
     )
 
 

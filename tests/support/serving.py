@@ -11,10 +11,9 @@ import numpy as np
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
+from tests.support.models import ROWS
 from triton_client import TritonClient
 from triton_client.errors import ModelNotFound, NotReady
-
-from .models import ROWS
 
 
 @contextmanager

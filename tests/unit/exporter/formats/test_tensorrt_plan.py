@@ -24,8 +24,7 @@ from exporter.parity.reference_checks import check_reference
 from exporter.parity.reference_set import ReferenceSet
 from exporter.system import cuda
 from exporter.triton.releases import release
-
-from .fake_tensorrt import FakeDriver, FakeTensorRT
+from tests.unit.exporter.formats.fake_tensorrt import FakeDriver, FakeTensorRT
 
 ROWS = np.random.default_rng(5).normal(size=(4, 3, 2)).astype(np.float32)
 

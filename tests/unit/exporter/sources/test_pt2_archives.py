@@ -25,8 +25,15 @@ from exporter.sources.pytorch.pt2_expressions import check_guard, check_size
 from exporter.sources.pytorch.pt2_operators import is_arithmetic
 from exporter.sources.pytorch.pt2_rules import RULES
 from exporter.sources.pytorch.pt2_schema import check_program, text_fields
-
-from .pt2_archives import MODEL, entries, mixed_program, pickled, save, with_graph, write
+from tests.support.pt2_archives import (
+    MODEL,
+    entries,
+    mixed_program,
+    pickled,
+    save,
+    with_graph,
+    write,
+)
 
 INPUTS = "data/sample_inputs/model.pt"
 WEIGHTS = "data/weights/model_weights_config.json"

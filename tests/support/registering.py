@@ -22,15 +22,13 @@ from mlflow.tracking import fluent
 from exporter.commands.export.pipeline import export
 from exporter.commands.export.request import ExportRequest
 from exporter.commands.export.result import ExportResult
-from tests.integration.empty_registry import copy_empty_registry
-from tests.support.torchlib import keep_registry
+from tests.support.empty_registry import copy_empty_registry
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)
-keep_registry()
 
 
 @dataclass(frozen=True)
-class Lab:
+class RegistryFixture:
     """A registry in SQLite, and a repository in the same folder."""
 
     folder: Path

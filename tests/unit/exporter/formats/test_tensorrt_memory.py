@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from exporter.system import cuda
-
-from .fake_tensorrt import FakeDriver
+from tests.unit.exporter.formats.fake_tensorrt import FakeDriver
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from exporter.errors import ValidationFailedError
 from exporter.sources.base import OnnxTarget
 from exporter.sources.mlmodel import MLModel
 from exporter.sources.onnx import open_source
-
-from .onnx_files import ROWS, graph_of, model_of, opened
+from tests.support.onnx_files import ROWS, graph_of, model_of, opened
 
 OLD = OnnxTarget(opset=17, ir=8, max_opset=21, max_ir=10)
 OLDEST = OnnxTarget(opset=17, ir=8, max_opset=19, max_ir=8)

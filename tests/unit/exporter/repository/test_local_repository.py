@@ -13,8 +13,7 @@ import pytest
 from exporter.errors import UsageError, ValidationFailedError
 from exporter.repository import LocalRepository
 from exporter.repository.local_repository import Publication
-
-from .bundles import make_bundle
+from tests.support.bundles import make_bundle
 
 
 @pytest.fixture

@@ -37,9 +37,7 @@ from exporter.sources.pytorch.side_effects import (
     rng_states,
 )
 from exporter.sources.pytorch.statefulness import check_first_call, check_stateless, copy_unrun
-from tests.support.torchlib import keep_registry
 
-keep_registry()
 X = torch.arange(12.0).reshape(4, 3)
 TARGET = OnnxTarget(opset=18, ir=8, max_opset=18, max_ir=8)
 

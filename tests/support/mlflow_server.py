@@ -14,17 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.empty_registry import copy_empty_registry
-from tests.integration.ports import free_port
-
-from .registering import Lab
-from .running import environment
+from tests.support.empty_registry import copy_empty_registry
+from tests.support.ports import free_port
+from tests.support.registering import RegistryFixture
+from tests.support.running import environment
 
 _START_SECONDS = 240
 
 
 @dataclass(frozen=True)
-class Served(Lab):
+class Served(RegistryFixture):
     """A registry behind a server.
 
     Attributes:

@@ -26,9 +26,17 @@ from exporter.errors import (
 from exporter.repository import ObjectRepository, StoreUrl, open_repository
 from exporter.repository.object_store import ObjectStore
 from exporter.triton.model_config import parse
-
-from .bundles import make_bundle
-from .stores import CREDENTIALS, S3, WRITES, open_at, process, serving, set_credentials, shared_at
+from tests.support.bundles import make_bundle
+from tests.support.object_stores import (
+    CREDENTIALS,
+    S3,
+    WRITES,
+    open_at,
+    process,
+    serving,
+    set_credentials,
+    shared_at,
+)
 
 LIVE = "production/models/net/config.pbtxt"
 SECRETS = [CREDENTIALS["AWS_SECRET_ACCESS_KEY"], CREDENTIALS["AWS_SESSION_TOKEN"]]

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from exporter.triton.installation import cache_directory, install_once, install_packages
+from tests.unit.exporter.sources.empty_library import write_empty_library
 
-from .empty_library import write_empty_library
-
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 VERSIONS = ("10.9.0.34", "11.4.0.106")
 LIBRARIES = ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser")
 FUNCTIONS = (

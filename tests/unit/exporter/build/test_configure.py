@@ -6,8 +6,7 @@ from exporter.build.configure import WarmupInput, build_config
 from exporter.errors import ValidationFailedError
 from exporter.interface import Interface, Tensor
 from exporter.triton.model_config import differences, parse, render, with_versions
-
-from .bundles import INTERFACE, conversion
+from tests.support.bundles import INTERFACE, conversion
 
 SCALARS = Interface(
     (Tensor("x", "FP32", ("n", 4)), Tensor("weight", "INT64", ("n",))),

@@ -15,8 +15,7 @@ from exporter.sources.base import OnnxTarget
 from exporter.sources.mlmodel import Field
 from exporter.sources.onnx import open_source
 from exporter.sources.onnx.string_locale import uses_english_locale
-
-from .onnx_files import ROWS, graph_of, logged, model_of, opened
+from tests.support.onnx_files import ROWS, graph_of, logged, model_of, opened
 
 TARGET = OnnxTarget(opset=17, ir=8, max_opset=26, max_ir=13)
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.integration.exporter.registering import Lab
-from tests.integration.exporter.running import environment
-from tests.integration.ports import free_port
 from tests.support.forked import Forked
+from tests.support.ports import free_port
+from tests.support.registering import RegistryFixture
+from tests.support.running import environment
 
 __all__ = ["Service", "service"]
 
@@ -80,7 +80,7 @@ class Service:
 
 
 @contextmanager
-def service(lab: Lab, model: str, **settings: object) -> Iterator[Service]:
+def service(lab: RegistryFixture, model: str, **settings: object) -> Iterator[Service]:
     """Run the command until the block ends; it is ready when the block begins."""
     port = free_port()
     log = lab.folder / f"api-{port}.log"

@@ -24,7 +24,7 @@ from exporter.system.sandbox import Confinement, confined_command, confinement, 
 from exporter.system.view import view
 
 UNLIMITED = Limits()
-PROBE = "tests.unit.exporter.confined_probe"
+PROBE = "tests.integration.exporter.confined_probe"
 # Without bubblewrap as in a container; without Landlock as on an older kernel.
 LAYERS = {
     "all": {},

@@ -22,15 +22,14 @@ import numpy as np
 
 from stlab_api.app import create_app
 from stlab_api.settings import Settings
-from tests.integration.ports import free_port
+from tests.support.ports import free_port
+from tests.support.services import Service
 from tests.unit.api.fakes import FakeBackend, FakePredictor, model_spec
 from triton_client.types import TensorSpec
 
-from .services import Service
-
 __all__ = ["fake_service"]
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 MODELS = "toy,numbers,texts,large"
 FP32 = TensorSpec("x", "FP32", (-1, -1))
 SPECS = {

@@ -14,8 +14,7 @@ from exporter.errors import ValidationFailedError
 from exporter.sources.base import OnnxTarget
 from exporter.sources.mlmodel import Field
 from exporter.sources.onnx.naming import served_names
-
-from .onnx_files import ROWS, graph_of, model_of, opened
+from tests.support.onnx_files import ROWS, graph_of, model_of, opened
 
 TARGET = OnnxTarget(opset=17, ir=8, max_opset=26, max_ir=13)
 

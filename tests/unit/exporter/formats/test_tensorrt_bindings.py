@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from .bindings import ROOT, VERSIONS, Bindings, signatures
+from tests.unit.exporter.formats.tensorrt_bindings import ROOT, VERSIONS, Bindings, signatures
 
 FOLDER = ROOT / "exporter" / "formats" / "tensorrt"
 # What a variable of a module is, as TensorRT calls it.
