@@ -34,7 +34,7 @@ from benchmarks.load import add_options, as_plain, has_wrk, median_load, serve_a
 from benchmarks.results import progress, write
 from benchmarks.served import Served, use_registry
 from benchmarks.servers import ServerError
-from examples.us_income.stlab import DemoError
+from examples.us_income.stlab_commands import DemoError
 
 if TYPE_CHECKING:
     from benchmarks.load import Loads

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.results import ROOT
 from benchmarks.servers import BIN, Endpoint, free_ports, mlflow_serve
-from examples.us_income.stlab import start_server
+from examples.us_income.stlab_commands import start_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from examples.us_income.stlab import start_server
+from examples.us_income.stlab_commands import start_server
 from triton_client import TritonClient
 
 _READY_SECONDS = 600.0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.results import ROOT, progress
-from examples.us_income.stlab import export
+from examples.us_income.stlab_commands import export
 
 if TYPE_CHECKING:
     from pathlib import Path

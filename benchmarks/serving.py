@@ -50,7 +50,7 @@ from benchmarks.servers import (
     mlflow_serve,
     triton,
 )
-from examples.us_income.stlab import DemoError
+from examples.us_income.stlab_commands import DemoError
 
 if TYPE_CHECKING:
     from benchmarks.load import Loads

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
+from exporter.bounded_text import UNFIT, parse_json, read_bounded, reading
 from exporter.errors import ValidationFailedError
 from exporter.interface import InterfaceEntry, Tensor
 from exporter.names import artifact_path
-from exporter.untrusted import UNFIT, parse_json, read_bounded, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from exporter.bounded_text import reading
 from exporter.bundle import REPORT
 from exporter.errors import ConflictError, NotFoundError, ValidationFailedError
 from exporter.parity.evidence import parity_summary
 from exporter.registry import fetch_bundle, promotion
 from exporter.registry.version_tags import has_passed
-from exporter.untrusted import reading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -24,8 +24,8 @@ RULE = unasync.Rule(
     "/_sync/",
     {
         "_async": "_sync",
-        "_aio_concurrency": "_concurrency",
-        "_aio_transport": "_transport",
+        "_aio_concurrency": "_sync_concurrency",
+        "_aio_transport": "_sync_transport",
         "aclosing": "closing",
         "asyncio": "time",
     },

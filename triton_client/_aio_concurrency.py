@@ -1,4 +1,4 @@
-"""What the asyncio client does with tasks; ``_concurrency`` has the same names."""
+"""What the asyncio client does with tasks; ``_sync_concurrency`` has the same names."""
 
 from __future__ import annotations
 

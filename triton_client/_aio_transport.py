@@ -64,7 +64,7 @@ class _Connection:
 
 
 class AsyncTransport:
-    """One server's channel, as :class:`triton_client._transport.Transport`.
+    """One server's channel, as :class:`triton_client._sync_transport.Transport`.
 
     A channel belongs to the event loop and the process in which it was opened; in another one the
     next call opens another channel.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from triton_client._origin import Origin
     from triton_client._requests import Call
     from triton_client._result import Result
-    from triton_client._shm import ShmRegistry
+    from triton_client._shared_memory import ShmRegistry
     from triton_client.types import ModelSpec
 
 __all__ = ["PARTS_AT_ONCE", "ModelBase", "copied", "is_withheld", "sent_inputs"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from triton_client._parameters import Step
-    from triton_client._shm import Reference, Shared
+    from triton_client._shared_memory import Reference, Shared
     from triton_client.types import TensorSpec
 
 __all__ = ["RequestEncoder"]

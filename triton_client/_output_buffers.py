@@ -13,7 +13,7 @@ from triton_client.types import ModelSpec, TensorSpec, numpy_dtype
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from triton_client._shm import ShmRegistry
+    from triton_client._shared_memory import ShmRegistry
 
 __all__ = ["check_output_buffers"]
 

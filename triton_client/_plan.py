@@ -19,9 +19,9 @@ from triton_client._encode import RequestEncoder
 from triton_client._failures import classify_text
 from triton_client._inputs import check_inputs, check_outputs
 from triton_client._output_buffers import check_output_buffers
-from triton_client._repeats import RepeatedRequests
+from triton_client._request_cache import RepeatedRequests
 from triton_client._requests import INFER, STREAM, Call
-from triton_client._shm import Shared, ShmRegion, ShmRegistry
+from triton_client._shared_memory import Shared, ShmRegion, ShmRegistry
 from triton_client.errors import InvalidInput
 
 if TYPE_CHECKING:

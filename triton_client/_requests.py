@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from triton_client._headers import Metadata
-    from triton_client._shm import ShmRegion
+    from triton_client._shared_memory import ShmRegion
     from triton_client._statistics import ModelStatistics
 
 __all__ = [

@@ -21,7 +21,7 @@ from rich.markup import escape
 
 from examples.us_income.accuracy import measure, naive_forecast
 from examples.us_income.data import HORIZON_YEARS, load_panel
-from examples.us_income.stlab import DemoError, Server, export, start_server
+from examples.us_income.stlab_commands import DemoError, Server, export, start_server
 from examples.us_income.summary import SHOWN_STATES, Step, show
 from examples.us_income.train import MODEL_NAME, find_version, train_and_register
 from triton_client import TritonClient

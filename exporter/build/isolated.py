@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.build.builder import BuildJob, Candidate
-from exporter.build.received import (
+from exporter.build.worker import JOB, REFERENCES, RESULT, job_as_json
+from exporter.build.worker_output import (
     malformed,
     read_event,
     read_outcome,
     read_reference_set,
     take_bundle,
 )
-from exporter.build.worker import JOB, REFERENCES, RESULT, job_as_json
 from exporter.errors import (
     ConflictError,
     StlabError,

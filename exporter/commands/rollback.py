@@ -27,7 +27,7 @@ from exporter.proven_bundle import (
     recorded_bundle,
 )
 from exporter.proving.prove import prove_again
-from exporter.proving.server import open_server
+from exporter.proving.proving_server import open_server
 from exporter.registry import (
     PromotionRecord,
     Registry,

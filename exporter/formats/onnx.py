@@ -10,7 +10,7 @@ import onnx
 from exporter.errors import ValidationFailedError, first_line
 from exporter.formats.base import Conversion
 from exporter.formats.first_valid import export_first_valid
-from exporter.formats.precheck import precheck
+from exporter.formats.onnx_precheck import precheck
 from exporter.formats.tensorrt_accelerator import with_accelerator
 from exporter.interface import Axis, Interface, Tensor
 from exporter.sources.base import OnnxTarget

@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporter.bundle import folder_digest
-from exporter.formats.profiles import profiles_for, range_note
+from exporter.formats.tensorrt_profiles import profiles_for, range_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from exporter.formats.base import Conversion, Target
-    from exporter.formats.profiles import Profile
+    from exporter.formats.tensorrt_profiles import Profile
     from exporter.parity.reference_set import ReferenceSet
 
 __all__ = ["with_accelerator"]

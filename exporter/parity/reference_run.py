@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exporter.errors import ValidationFailedError
+from exporter.parity.decision_thresholds import threshold_inputs
 from exporter.parity.evidence import Batching, Evidence
 from exporter.parity.input_generator import (
     Case,
@@ -17,7 +18,6 @@ from exporter.parity.input_generator import (
     take_rows,
 )
 from exporter.parity.reference_set import ReferenceCase
-from exporter.parity.thresholds import threshold_inputs
 from exporter.parity.ties import is_tie
 from exporter.parity.value_generators import DIVERSITY_LEVELS
 from exporter.sources.base import InputRejectedError, Source

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from exporter.build.builder import Candidate
     from exporter.bundle import Bundle
-    from exporter.proving.server import ProvingServer
+    from exporter.proving.proving_server import ProvingServer
     from triton_client import Model, TritonClient
 
 __all__ = ["prove", "prove_again", "raise_if_failed"]

@@ -6,6 +6,7 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
+from exporter.bounded_text import UNFIT, parse_json
 from exporter.bundle import MANIFEST, Bundle
 from exporter.errors import ConflictError, ValidationFailedError
 from exporter.registry.artifacts import download
@@ -13,7 +14,6 @@ from exporter.registry.bounds import exchange
 from exporter.registry.errors import quiet_progress, translate_errors
 from exporter.registry.locations import check_location
 from exporter.system.processes import ProcessId
-from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -34,9 +34,9 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from exporter.bounded_text import UNFIT, parse_json
 from exporter.errors import ConflictError, StlabError, UsageError
 from exporter.system.processes import ProcessId
-from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.bounded_text import UNFIT, parse_json
 from exporter.errors import ConflictError
 from exporter.repository.atomic_files import sync, translate_errors
 from exporter.system.processes import ProcessId
-from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
+from exporter.bounded_text import reading
 from exporter.errors import ValidationFailedError
 from exporter.sources.mlmodel import MLModel
-from exporter.untrusted import reading
 
 if TYPE_CHECKING:
     from pathlib import Path

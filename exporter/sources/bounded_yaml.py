@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from exporter.bounded_text import MOST_DEPTH, UNFIT, check_depth
 from exporter.errors import first_line
-from exporter.untrusted import MOST_DEPTH, UNFIT, check_depth
 
 __all__ = ["MOST_BYTES", "parse_yaml"]
 

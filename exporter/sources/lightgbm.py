@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailedError
-from exporter.sources.libraries import cannot_load, load_with_mlflow, require
+from exporter.sources.optional_libraries import cannot_load, load_with_mlflow, require
 from exporter.sources.safe_loading import check_pickle_allowed, load_skops
 from exporter.sources.sklearn import classes_of, predictor
 from exporter.sources.tabular.boosters import BoosterConverter

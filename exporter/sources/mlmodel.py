@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from exporter.bounded_text import UNFIT, parse_json, read_bounded, reading
 from exporter.errors import ValidationFailedError
 from exporter.names import artifact_path
 from exporter.sources.bounded_yaml import MOST_BYTES, parse_yaml
-from exporter.untrusted import UNFIT, parse_json, read_bounded, reading
 from triton_client.types import numpy_dtype, wire_datatype
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailedError
-from exporter.sources.libraries import cannot_load, require
+from exporter.sources.optional_libraries import cannot_load, require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from exporter.sources.libraries import cannot_load, require
+from exporter.sources.optional_libraries import cannot_load, require
 from exporter.sources.sklearn import classes_of, predictor
 from exporter.sources.tabular import xgboost_trees
 from exporter.sources.tabular.boosters import BoosterConverter

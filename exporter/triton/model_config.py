@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from exporter.bounded_text import UNFIT
 from exporter.errors import ValidationFailedError
-from exporter.untrusted import UNFIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

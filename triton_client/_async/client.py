@@ -19,7 +19,7 @@ from triton_client._defaults import (
     TIMEOUT_SECONDS,
 )
 from triton_client._origin import Origin, renamed
-from triton_client._shm import ShmRegistry
+from triton_client._shared_memory import ShmRegistry
 from triton_client.errors import DeadlineExceeded, NotReady, Unavailable
 
 if TYPE_CHECKING:

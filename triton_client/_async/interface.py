@@ -13,7 +13,7 @@ from triton_client._aio_concurrency import TimedLock, in_order
 from triton_client._base import PARTS_AT_ONCE, ModelBase, copied, is_withheld, sent_inputs
 from triton_client._deadline import Deadline
 from triton_client._plan import joined
-from triton_client._shm import using
+from triton_client._shared_memory import using
 from triton_client.errors import InvalidInput, TritonClientError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from triton_client._plan import InferencePlan, RequestBuilder
     from triton_client._requests import Call
     from triton_client._result import Result
-    from triton_client._shm import ShmRegistry
+    from triton_client._shared_memory import ShmRegistry
 
 __all__ = ["AsyncModelInterface"]
 

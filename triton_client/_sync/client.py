@@ -16,11 +16,11 @@ from triton_client._defaults import (
     TIMEOUT_SECONDS,
 )
 from triton_client._origin import Origin, renamed
-from triton_client._shm import ShmRegistry
+from triton_client._shared_memory import ShmRegistry
 from triton_client._sync.model import Model
 from triton_client._sync.repository import Repository
 from triton_client._sync.shared_memory import SharedMemory
-from triton_client._transport import Transport
+from triton_client._sync_transport import Transport
 from triton_client.errors import DeadlineExceeded, NotReady, Unavailable
 
 if TYPE_CHECKING:

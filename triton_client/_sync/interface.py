@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from triton_client import _requests as requests
 from triton_client._base import PARTS_AT_ONCE, ModelBase, copied, is_withheld, sent_inputs
-from triton_client._concurrency import TimedLock, in_order
 from triton_client._deadline import Deadline
 from triton_client._plan import joined
-from triton_client._shm import using
+from triton_client._shared_memory import using
+from triton_client._sync_concurrency import TimedLock, in_order
 from triton_client.errors import InvalidInput, TritonClientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from triton_client._concurrency import Later
     from triton_client._origin import Origin
     from triton_client._parameters import RequestOptions
     from triton_client._plan import InferencePlan, RequestBuilder
     from triton_client._requests import Call
     from triton_client._result import Result
-    from triton_client._shm import ShmRegistry
-    from triton_client._transport import Transport
+    from triton_client._shared_memory import ShmRegistry
+    from triton_client._sync_concurrency import Later
+    from triton_client._sync_transport import Transport
 
 __all__ = ["ModelInterface"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from triton_client._sync.model import Model
-    from triton_client._transport import Transport
+    from triton_client._sync_transport import Transport
     from triton_client.types import RepositoryEntry
 
 __all__ = ["Repository"]

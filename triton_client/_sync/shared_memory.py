@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from triton_client import _requests as requests
 from triton_client._deadline import Deadline
-from triton_client._shm_arrays import (
+from triton_client._shared_memory_arrays import (
     RELEASE_SECONDS,
     STILL_REGISTERED,
     WAIT_SECONDS,
@@ -21,8 +21,8 @@ from triton_client.errors import TritonClientError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from triton_client._shm import ShmRegistry
-    from triton_client._transport import Transport
+    from triton_client._shared_memory import ShmRegistry
+    from triton_client._sync_transport import Transport
 
 __all__ = ["SharedMemory"]
 

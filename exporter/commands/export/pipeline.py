@@ -29,7 +29,7 @@ from exporter.parity.evidence import Evidence
 from exporter.progress import Listener, Steps
 from exporter.proven_bundle import ProvenBundle
 from exporter.proving.prove import prove, prove_again, raise_if_failed
-from exporter.proving.server import open_server
+from exporter.proving.proving_server import open_server
 from exporter.registry import (
     PromotionRecord,
     Registry,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from exporter.bundle import BundleSettings
     from exporter.commands.export.request import ExportRequest
     from exporter.proven_bundle import BundleRef
-    from exporter.proving.server import ProvingServer
+    from exporter.proving.proving_server import ProvingServer
 
 __all__ = ["export"]
 

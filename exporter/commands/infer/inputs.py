@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from exporter.arrays import read_npz
+from exporter.bounded_text import parse_json
 from exporter.errors import UsageError
-from exporter.untrusted import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,8 @@ from exporter.errors import first_line
 from exporter.formats.precision.onnx_io import write
 from exporter.parity.evidence import Evidence
 from exporter.parity.input_generator import rows_of, take_rows
-from exporter.sources.libraries import require
 from exporter.sources.onnx.sessions import load_session, run_session
+from exporter.sources.optional_libraries import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

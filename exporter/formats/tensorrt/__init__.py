@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import UnavailableError, ValidationFailedError
 from exporter.formats import onnx
-from exporter.formats.profiles import profiles_for, range_note
 from exporter.formats.tensorrt.requirements import check_available, is_typed
+from exporter.formats.tensorrt_profiles import profiles_for, range_note
 from exporter.system.cuda import CudaError, gpus
 
 if TYPE_CHECKING:
     from exporter.formats.base import Conversion, Target
-    from exporter.formats.profiles import Profile
+    from exporter.formats.tensorrt_profiles import Profile
     from exporter.interface import Interface
     from exporter.parity.reference_set import ReferenceSet
     from exporter.sources.base import Source

@@ -17,7 +17,7 @@ from exporter.triton.installation import cache_directory, make_folder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporter.formats.profiles import Profile
+    from exporter.formats.tensorrt_profiles import Profile
     from exporter.system.cuda import Gpu
 
 __all__ = ["Log", "build_plan"]

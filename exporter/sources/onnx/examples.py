@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.untrusted import UNFIT
+from exporter.bounded_text import UNFIT
 from triton_client.types import numpy_dtype
 
 if TYPE_CHECKING:

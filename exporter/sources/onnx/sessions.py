@@ -8,9 +8,9 @@ import onnx
 
 from exporter.arrays import as_bytes, as_text
 from exporter.errors import ValidationFailedError, first_line
-from exporter.sources.libraries import require
 from exporter.sources.onnx.checks import damaged
 from exporter.sources.onnx.string_locale import use_portable_locale
+from exporter.sources.optional_libraries import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.bounded_text import UNFIT
 from exporter.errors import ValidationFailedError
 from exporter.interface import Axis, Tensor
-from exporter.untrusted import UNFIT
 from triton_client.types import numpy_dtype, wire_datatype
 
 if TYPE_CHECKING:

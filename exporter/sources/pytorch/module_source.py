@@ -14,8 +14,8 @@ from torch.utils import _pytree as pytree
 from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Interface, unique_names
 from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
-from exporter.sources.libraries import cannot_run_example
 from exporter.sources.mlmodel import Field, MLModel, check_signature
+from exporter.sources.optional_libraries import cannot_run_example
 from exporter.sources.pytorch.call_convention import PositionalModule, bind_inputs
 from exporter.sources.pytorch.determinism import check_deterministic, data_dependence
 from exporter.sources.pytorch.dynamic_axes import infer_dynamic_axes, tensors_of

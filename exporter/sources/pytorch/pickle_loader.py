@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from exporter.errors import ValidationFailedError
-from exporter.sources.libraries import cannot_load, load_with_mlflow
+from exporter.sources.optional_libraries import cannot_load, load_with_mlflow
 
 if TYPE_CHECKING:
     from pathlib import Path

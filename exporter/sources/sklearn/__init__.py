@@ -6,8 +6,8 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailedError, first_line
-from exporter.sources.libraries import cannot_load, load_with_mlflow, require
 from exporter.sources.onnx.string_locale import use_portable_locale
+from exporter.sources.optional_libraries import cannot_load, load_with_mlflow, require
 from exporter.sources.safe_loading import check_pickle_allowed, load_skops
 from exporter.sources.sklearn.converters import register_converters
 from exporter.sources.sklearn.trees import has_thresholds

@@ -12,7 +12,7 @@ from exporter.arrays import Array, Arrays, as_bytes
 from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Axis, Interface, Tensor
 from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
-from exporter.sources.libraries import cannot_run_example
+from exporter.sources.optional_libraries import cannot_run_example
 from exporter.sources.tabular.graph_io import Result, element_type, wrap_graph
 from exporter.sources.tabular.tables import ROWS, Table
 from triton_client.types import numpy_dtype, wire_datatype

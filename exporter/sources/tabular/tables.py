@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.arrays import as_text
+from exporter.bounded_text import UNFIT
 from exporter.errors import ValidationFailedError
 from exporter.interface import Axis, Tensor, unique_names
-from exporter.untrusted import UNFIT
 from triton_client.types import numpy_dtype, wire_datatype
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.bounded_text import parse_json
 from exporter.errors import ValidationFailedError, first_line
-from exporter.untrusted import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

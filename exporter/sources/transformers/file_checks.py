@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from exporter.bounded_text import UNFIT, parse_json
 from exporter.errors import ValidationFailedError
 from exporter.names import artifact_path
-from exporter.sources.libraries import cannot_load
+from exporter.sources.optional_libraries import cannot_load
 from exporter.sources.safe_loading import check_pickle_allowed
-from exporter.untrusted import UNFIT, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailedError, first_line
-from exporter.sources.libraries import require
+from exporter.sources.optional_libraries import require
 from exporter.sources.transformers.file_checks import check_config_keys, damaged, is_safe
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from exporter.triton.installation import cache_directory
 from tests.support.embedded import embedded_tritonserver
-from tests.support.object_stores import serving
+from tests.support.moto_s3 import serving
 from tests.support.ports import free_port
 from tests.unit.deployment.deploy_files import (
     DOCKER,

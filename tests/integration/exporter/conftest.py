@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.triton.server import TritonServer
-from tests.support.object_stores import S3, set_credentials
-from tests.support.object_stores import serving as serving_s3
+from tests.support.moto_s3 import S3, set_credentials
+from tests.support.moto_s3 import serving as serving_s3
 from tests.support.registering import RegistryFixture
 from tests.support.serving import serving
 

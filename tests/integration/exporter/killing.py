@@ -25,7 +25,7 @@ from exporter.repository import open_repository
 from exporter.triton.server import TritonServer
 from tests.support.forked import Forked
 from tests.support.models import ROWS, times
-from tests.support.object_stores import BUCKET, S3
+from tests.support.moto_s3 import BUCKET, S3
 from tests.support.registering import RegistryFixture
 from tests.support.running import start
 from triton_client import TritonClient

@@ -19,7 +19,7 @@ from exporter.repository import StoreUrl
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from tests.support.object_stores import CREDENTIALS, serving, set_credentials
+from tests.support.moto_s3 import CREDENTIALS, serving, set_credentials
 from tests.support.registering import RegistryFixture
 
 from .killing import Stage, Watch, wait_for_servers, watching

@@ -16,7 +16,7 @@ from exporter.errors import ConflictError, UnavailableError, UsageError
 from exporter.repository.lease import LEASE_SECONDS, Lease
 from exporter.repository.object_store import ObjectStore
 from exporter.system.processes import ProcessId
-from tests.support.object_stores import CONTEXT, S3, process, store_at
+from tests.support.moto_s3 import CONTEXT, S3, process, store_at
 
 FOLDER = ".models.stlab/net"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from exporter.commands.export.result import ExportResult
-from exporter.proving import control_model, prove, server
+from exporter.proving import control_model, prove
+from exporter.proving import proving_server as server
 from exporter.triton.runtime import Runtime, ensure_runtime
 from tests.support.models import ROWS, times
 from tests.support.registering import RegistryFixture

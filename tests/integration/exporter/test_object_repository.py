@@ -27,7 +27,7 @@ from exporter.repository import ObjectRepository, StoreUrl, open_repository
 from exporter.repository.object_store import ObjectStore
 from exporter.triton.model_config import parse
 from tests.support.bundles import make_bundle
-from tests.support.object_stores import (
+from tests.support.moto_s3 import (
     CREDENTIALS,
     S3,
     WRITES,

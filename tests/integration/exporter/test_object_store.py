@@ -18,7 +18,7 @@ import pytest
 
 from tests.support.load import under_load
 from tests.support.models import ROWS, times
-from tests.support.object_stores import BUCKET, CREDENTIALS, S3, serving
+from tests.support.moto_s3 import BUCKET, CREDENTIALS, S3, serving
 from tests.support.ports import free_port
 from tests.support.registering import RegistryFixture
 from tests.support.running import Ran, command, environment

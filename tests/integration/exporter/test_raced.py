@@ -12,7 +12,7 @@ import pytest
 from exporter.registry.promotion_record import open_records, promotion
 from exporter.repository import LocalRepository, Repository, open_repository
 from tests.support.models import ROWS, times
-from tests.support.object_stores import serving, set_credentials
+from tests.support.moto_s3 import serving, set_credentials
 from tests.support.registering import RegistryFixture
 from tests.support.running import start
 

@@ -12,7 +12,7 @@ from exporter.errors import ConflictError, ValidationFailedError
 from exporter.interface import Interface, Tensor
 from exporter.repository import check_compatible, possibly_served
 from tests.support.bundles import INTERFACE, make_bundle
-from tests.support.fake_repository import Shelf, local_shelf, object_shelf, served
+from tests.support.repository_shelves import Shelf, local_shelf, object_shelf, served
 
 
 @pytest.fixture(params=["local", "object"])

@@ -151,7 +151,7 @@ def test_the_private_server_is_out_of_reach(runtime: Runtime, tmp_path: Path) ->
 PROVING = """
 import ctypes, os, sys
 from pathlib import Path
-from exporter.proving.server import PrivateServer
+from exporter.proving.proving_server import PrivateServer
 from exporter.triton.releases import DEFAULT_RELEASE, release
 
 with PrivateServer.open(Path(sys.argv[1]), release(DEFAULT_RELEASE), print) as ground:

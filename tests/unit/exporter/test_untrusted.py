@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from exporter import arrays, sources
 from exporter.arrays import read_npz, write_npz
+from exporter.bounded_text import parse_json, reading
 from exporter.bundle import MANIFEST, REPORT, Bundle
 from exporter.errors import StlabError, UnavailableError, UsageError, ValidationFailedError
 from exporter.names import artifact_path
@@ -31,7 +32,6 @@ from exporter.sources.mlmodel import MLModel
 from exporter.system.environment import load_dotenv
 from exporter.system.processes import ProcessId
 from exporter.triton.model_config import parse
-from exporter.untrusted import parse_json, reading
 from tests.support.bundles import make_bundle
 
 NUMBERS = st.integers() | st.floats() | st.sampled_from([10**400, -1, 2**63, float("inf")])

@@ -15,7 +15,7 @@ from triton_client._answers import AnswerReader
 from triton_client._decode import decode_answer
 from triton_client._parameters import RequestOptions
 from triton_client._plan import RequestBuilder
-from triton_client._shm import ShmRegistry
+from triton_client._shared_memory import ShmRegistry
 from triton_client.types import ModelSpec, TensorSpec
 
 SPEC = ModelSpec(

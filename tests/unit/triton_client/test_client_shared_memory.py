@@ -21,7 +21,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from triton_client import TritonClient, errors
-from triton_client._shm import ShmRegion
+from triton_client._shared_memory import ShmRegion
 
 FOLDER = Path("/dev/shm")
 X = np.arange(6, dtype=np.float32).reshape(3, 2)

@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from exporter.build.builder import BuildJob
-from exporter.build.received import read_event, read_outcome, read_reference_set, take_bundle
+from exporter.build.worker_output import read_event, read_outcome, read_reference_set, take_bundle
 from exporter.bundle import CONFIG, MANIFEST, SAMPLES, Bundle
 from exporter.errors import ValidationFailedError
 from exporter.parity.evidence import Batching, Evidence

@@ -16,7 +16,7 @@ from exporter.commands.doctor.installed import Check
 from exporter.errors import UsageError
 from exporter.system import cuda
 from exporter.system.sandbox import Confinement
-from tests.support.object_stores import S3, serving, set_credentials
+from tests.support.moto_s3 import S3, serving, set_credentials
 from tests.unit.exporter.formats.fake_tensorrt import FakeDriver
 
 

@@ -21,11 +21,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from exporter.arrays import Arrays
-from exporter.formats.precheck import precheck
+from exporter.formats.onnx_precheck import precheck
 from exporter.interface import Interface, Tensor
+from exporter.parity.decision_thresholds import threshold_inputs
 from exporter.parity.evidence import Evidence
 from exporter.parity.reference_checks import check_reference
-from exporter.parity.thresholds import threshold_inputs
 from exporter.sources.base import InputRejectedError, Source
 from exporter.sources.sklearn.trees import has_thresholds
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from exporter.repository import LocalRepository, Repository
 from exporter.triton.model_config import parse
-from tests.support.object_stores import S3, shared_at
+from tests.support.moto_s3 import S3, shared_at
 
 
 class Shelf(Protocol):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
-from exporter.build.received_config import check_config
+from exporter.build.config_allowlist import check_config
 from exporter.build.worker_schema import Event, Manifest, Outcome
 from exporter.bundle import SAMPLES, Bundle
 from exporter.errors import ValidationFailedError

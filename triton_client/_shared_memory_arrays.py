@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from triton_client._origin import ProcessBound
-from triton_client._shm import ShmRegion
+from triton_client._shared_memory import ShmRegion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from triton_client._deadline import Deadline
-    from triton_client._shm import ShmRegistry
+    from triton_client._shared_memory import ShmRegistry
     from triton_client.errors import TritonClientError
 
 __all__ = ["RELEASE_SECONDS", "STILL_REGISTERED", "WAIT_SECONDS", "MemoryArrays", "is_held"]
