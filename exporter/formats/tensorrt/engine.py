@@ -147,7 +147,7 @@ def check_plan(
         interface, mismatch = _compare(Engine(plan, memory), known, references, max_batch_size)
     if mismatch:
         raise ValidationFailedError(
-            f"what TensorRT answers is not what was registered: {mismatch}",
+            f"what TensorRT computes differs from the registered model: {mismatch}",
             hint="Where it is a matter of precision, use --precision fp32; else use --format onnx.",
             kind="parity",
         )

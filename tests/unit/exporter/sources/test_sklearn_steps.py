@@ -117,7 +117,7 @@ def test_functions_of_numpy(function: np.ufunc, dtype: Any) -> None:
     kind = DOUBLE if dtype is np.float64 else FLOAT
     graph = Graph("x", kind, 1)
     written = applied(graph, function, "x", dtype)
-    (answer,) = session(graph.finished({"y": (written, kind)}, TARGET)).run(None, {"x": x})
+    (answer,) = session(graph.build({"y": (written, kind)}, TARGET)).run(None, {"x": x})
     tiny = np.finfo(dtype)
     np.testing.assert_allclose(answer, right, rtol=32 * tiny.eps, atol=tiny.tiny)
 
