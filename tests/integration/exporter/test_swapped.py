@@ -31,11 +31,11 @@ NO_ROOM = (
 REGISTRY_DIES = """
 import importlib, os, signal, sys
 moving = importlib.import_module("exporter.registry.promote")
-move = moving._move
+move = moving._promote
 def without_registry(*given):
     os.killpg(int(os.environ["REGISTRY"]), signal.SIGKILL)
     move(*given)
-moving._move = without_registry
+moving._promote = without_registry
 from exporter.cli import main
 main()
 """
@@ -150,7 +150,7 @@ def test_a_server_that_refuses_under_load(
 
         def fail() -> None:
             result = place.run("export", code=3, url=poor.grpc_url)
-            assert "refuses version 2" in result["error"]["message"]
+            assert "cannot load version 2" in result["error"]["message"]
 
         keeps_serving(place, tmp_path, fail)
     assert place.served.alias(place.model) == 1
