@@ -15,7 +15,7 @@ from exporter.cli.options import (
     Repository,
     TritonRelease,
     TritonUrls,
-    finish,
+    run_with_progress,
     server_addresses,
     tracking_uri,
 )
@@ -78,7 +78,6 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Export a version, prove it on a Triton server, publish it, and move the alias."""
-    from exporter.cli.output import Progress
     from exporter.cli.tables import print_result
     from exporter.commands import ExportRequest
     from exporter.commands import export as run
@@ -108,6 +107,4 @@ def export(
         allow_manual=allow_manual,
         dry_run=dry_run,
     )
-    with Progress() as progress:
-        result = run(request, progress)
-    finish(result, print_result, as_json=as_json)
+    run_with_progress(run, request, print_result, as_json=as_json)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from exporter.commands.result import CommandResult
+    from exporter.progress import Listener
 
+    Request = TypeVar("Request")
     R = TypeVar("R", bound=CommandResult)
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "TritonRelease",
     "TritonUrls",
     "finish",
+    "run_with_progress",
     "server_addresses",
     "tracking_uri",
 ]
@@ -61,6 +64,21 @@ def server_addresses(urls: list[str] | None) -> tuple[str, ...]:
     from exporter.triton.addresses import expand_addresses
 
     return expand_addresses(urls or ())
+
+
+def run_with_progress(
+    command: Callable[[Request, Listener], R],
+    request: Request,
+    show: Callable[[R], None],
+    *,
+    as_json: bool,
+) -> NoReturn:
+    """Run a command that goes through steps, show its progress, and `finish`."""
+    from exporter.cli.output import Progress
+
+    with Progress() as progress:
+        result = command(request, progress)
+    finish(result, show, as_json=as_json)
 
 
 def finish(

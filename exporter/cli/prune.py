@@ -11,7 +11,7 @@ from exporter.cli.options import (
     Model,
     Repository,
     TritonUrls,
-    finish,
+    run_with_progress,
     server_addresses,
     tracking_uri,
 )
@@ -33,7 +33,6 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Delete published versions that no alias, server or rollback needs."""
-    from exporter.cli.output import Progress
     from exporter.cli.tables import print_pruned
     from exporter.commands import PruneRequest
     from exporter.commands import prune as run
@@ -47,6 +46,4 @@ def prune(
         triton_urls=server_addresses(triton_url),
         dry_run=dry_run,
     )
-    with Progress() as progress:
-        result = run(request, progress)
-    finish(result, print_pruned, as_json=as_json)
+    run_with_progress(run, request, print_pruned, as_json=as_json)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.options import AsJson, Model, Repository, finish, tracking_uri
+from exporter.cli.options import AsJson, Model, Repository, run_with_progress, tracking_uri
 from exporter.names import DEFAULT_REPOSITORY
 
 __all__ = ["pull"]
@@ -21,7 +21,6 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Download an alias's bundle into a model repository."""
-    from exporter.cli.output import Progress
     from exporter.cli.tables import print_result
     from exporter.commands import PullRequest
     from exporter.commands import pull as run
@@ -29,6 +28,4 @@ def pull(
     request = PullRequest(
         model=model, alias=alias, repository=repository, tracking_uri=tracking_uri()
     )
-    with Progress() as progress:
-        result = run(request, progress)
-    finish(result, print_result, as_json=as_json)
+    run_with_progress(run, request, print_result, as_json=as_json)

@@ -13,7 +13,7 @@ from exporter.cli.options import (
     Model,
     Repository,
     TritonUrls,
-    finish,
+    run_with_progress,
     server_addresses,
     tracking_uri,
 )
@@ -37,7 +37,6 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Roll an alias back to its previous version."""
-    from exporter.cli.output import Progress
     from exporter.cli.tables import print_result
     from exporter.commands import RollbackRequest
     from exporter.commands import rollback as run
@@ -53,6 +52,4 @@ def rollback(
         expect_current=expect_current,
         allow_manual=allow_manual,
     )
-    with Progress() as progress:
-        result = run(request, progress)
-    finish(result, print_result, as_json=as_json)
+    run_with_progress(run, request, print_result, as_json=as_json)

@@ -11,7 +11,7 @@ from exporter.cli.options import (
     Model,
     Repository,
     TritonUrls,
-    finish,
+    run_with_progress,
     server_addresses,
     tracking_uri,
 )
@@ -30,7 +30,6 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Replay an alias's samples on live servers."""
-    from exporter.cli.output import Progress
     from exporter.cli.tables import print_verified
     from exporter.commands import VerifyRequest
     from exporter.commands import verify as run
@@ -42,6 +41,4 @@ def verify(
         tracking_uri=tracking_uri(),
         triton_urls=server_addresses(triton_url),
     )
-    with Progress() as progress:
-        result = run(request, progress)
-    finish(result, print_verified, as_json=as_json)
+    run_with_progress(run, request, print_verified, as_json=as_json)
