@@ -6,13 +6,11 @@ import io
 import math
 import zipfile
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["Array", "Arrays", "as_bytes", "as_text", "read_npz", "write_npz"]
 

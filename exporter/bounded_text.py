@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from exporter.errors import StlabError, UnavailableError, ValidationFailedError, first_line
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["MOST_DEPTH", "UNFIT", "check_depth", "parse_json", "read_bounded", "reading"]
 

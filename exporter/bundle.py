@@ -12,17 +12,15 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from exporter.bounded_text import UNFIT, parse_json, read_bounded, reading
 from exporter.errors import ValidationFailedError
 from exporter.interface import InterfaceEntry, Tensor
 from exporter.names import artifact_path
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
 
 __all__ = [
     "CONFIG",

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.bounded_text import reading
-from exporter.bundle import REPORT
+from exporter.bundle import REPORT, Bundle
 from exporter.errors import ConflictError, NotFoundError, ValidationFailedError
 from exporter.parity.evidence import parity_summary
-from exporter.registry import fetch_bundle, promotion
+from exporter.registry import Registry, fetch_bundle, promotion
 from exporter.registry.version_tags import has_passed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from exporter.bundle import Bundle
-    from exporter.registry import Registry
     from exporter.repository import Repository
 
 __all__ = [

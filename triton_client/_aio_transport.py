@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from os import getpid
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc.aio
 
+from triton_client._channel import ChannelSettings
 from triton_client._deadline import Deadline
 from triton_client._green_threads import prepare_green_threads
-from triton_client._hooks import HookContext
+from triton_client._hooks import HookContext, Hooks
 from triton_client._http_port import HttpPort
 from triton_client._retry import Attempts, Retries
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from triton_client._channel import ChannelSettings
-    from triton_client._hooks import Hooks
     from triton_client._requests import Call
 
 __all__ = ["AsyncTransport"]

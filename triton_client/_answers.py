@@ -6,14 +6,12 @@ arrives. Comparing an answer with the previous one takes hardly any code.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from triton_client._decode import decode_answer, tensor_offsets
-
-if TYPE_CHECKING:
-    from triton_client._result import Result
+from triton_client._result import Result
 
 __all__ = ["AnswerReader"]
 

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from triton_client._config import ModelConfig, model_config
 from triton_client._failures import is_unimplemented
+from triton_client._origin import Origin
 from triton_client._plan import RequestBuilder
+from triton_client._requests import Call
+from triton_client._result import Result
+from triton_client._shared_memory import ShmRegistry
 from triton_client._spec import SequenceIds, model_spec, sequence_ids
 from triton_client._tensors import decode_tensor
 from triton_client.errors import InvalidInput, PermissionDenied, TritonClientError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from triton_client._origin import Origin
-    from triton_client._requests import Call
-    from triton_client._result import Result
-    from triton_client._shared_memory import ShmRegistry
-    from triton_client.types import ModelSpec
+from triton_client.types import ModelSpec
 
 __all__ = ["PARTS_AT_ONCE", "ModelBase", "copied", "is_withheld", "sent_inputs"]
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import grpc
 import grpc.aio
 
 from triton_client._defaults import MAX_RESPONSE_BYTES
 from triton_client._headers import Headers, HeaderSource, Token
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from os import PathLike
 
 __all__ = ["TLS", "ChannelSettings", "Compression", "channel_settings"]
 

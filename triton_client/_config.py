@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tritonclient.grpc import model_config_pb2
 
 from triton_client.types import datatype_of_config
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["ConfigTensor", "DynamicBatching", "InstanceGroup", "ModelConfig", "model_config"]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import prod
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -14,9 +15,6 @@ from tritonclient.grpc import service_pb2
 from triton_client._result import Result
 from triton_client._tensors import decode_tensor
 from triton_client.types import numpy_dtype
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["decode_answer", "decode_streamed", "tensor_offsets"]
 

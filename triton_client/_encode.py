@@ -8,22 +8,17 @@ A message is the concatenation of its fields in any order (protobuf encoding, "L
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import numpy as np
 from tritonclient.grpc import service_pb2
 
-from triton_client._parameters import RequestOptions, encode_options, encode_step
+from triton_client._parameters import RequestOptions, Step, encode_options, encode_step
+from triton_client._shared_memory import Reference, Shared
 from triton_client._tensors import Raw, encode_tensor, raw_size
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-
-    from triton_client._parameters import Step
-    from triton_client._shared_memory import Reference, Shared
-    from triton_client.types import TensorSpec
+from triton_client.types import TensorSpec
 
 __all__ = ["RequestEncoder"]
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from triton_client._deadline import Deadline
+from triton_client._deadline import Deadline
 
 __all__ = ["HttpPort"]
 

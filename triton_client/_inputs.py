@@ -7,15 +7,12 @@ a float that equals it, and anything that overflows or changes its kind is rejec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 import numpy as np
 
 from triton_client.types import ModelSpec, TensorSpec, numpy_dtype, wire_datatype
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 __all__ = ["check_inputs", "check_outputs"]
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from triton_client._inputs import check_outputs
+from triton_client._shared_memory import ShmRegistry
 from triton_client.types import ModelSpec, TensorSpec, numpy_dtype
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from triton_client._shared_memory import ShmRegistry
 
 __all__ = ["check_output_buffers"]
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-if TYPE_CHECKING:
-    from triton_client._headers import Metadata
+from triton_client._headers import Metadata
 
 __all__ = ["Parameter", "RequestOptions", "Step", "Wanted", "encode_options", "encode_step"]
 

@@ -6,10 +6,10 @@ requests of that many, each a view of the caller's arrays, and the responses are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -19,18 +19,14 @@ from triton_client._encode import RequestEncoder
 from triton_client._failures import classify_text
 from triton_client._inputs import check_inputs, check_outputs
 from triton_client._output_buffers import check_output_buffers
+from triton_client._parameters import RequestOptions, Step
 from triton_client._request_cache import RepeatedRequests
 from triton_client._requests import INFER, STREAM, Call
+from triton_client._result import Result
 from triton_client._shared_memory import Shared, ShmRegion, ShmRegistry
+from triton_client._tensors import Raw
 from triton_client.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Sequence
-
-    from triton_client._parameters import RequestOptions, Step
-    from triton_client._result import Result
-    from triton_client._tensors import Raw
-    from triton_client.types import ModelSpec, TensorSpec
+from triton_client.types import ModelSpec, TensorSpec
 
 __all__ = ["InferencePlan", "RequestBuilder", "joined"]
 

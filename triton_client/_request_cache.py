@@ -6,15 +6,15 @@ seldom in the processor's cache when a call begins.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+from triton_client._tensors import Raw
 
+if TYPE_CHECKING:
     from triton_client._requests import Call
-    from triton_client._tensors import Raw
 
 __all__ = ["RepeatedRequests"]
 

@@ -5,23 +5,19 @@ The functions build all requests but those of inference.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from triton_client._failures import Failure, classify
+from triton_client._headers import Metadata
 from triton_client._hooks import CallInfo
-from triton_client._statistics import model_statistics
+from triton_client._shared_memory import ShmRegion
+from triton_client._statistics import ModelStatistics, model_statistics
 from triton_client.errors import InvalidInput, ServerError, TritonClientError
 from triton_client.types import RepositoryEntry, ServerMetadata, SharedMemoryRegion
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from triton_client._headers import Metadata
-    from triton_client._shared_memory import ShmRegion
-    from triton_client._statistics import ModelStatistics
 
 __all__ = [
     "INFER", "STREAM", "Call", "index", "live", "load", "log_settings", "metadata", "model_config",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from triton_client._parameters import Parameter
+from triton_client._parameters import Parameter
 
 __all__ = ["Result"]
 

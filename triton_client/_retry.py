@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import random
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from triton_client._deadline import Deadline
-    from triton_client._failures import Failure
+from triton_client._deadline import Deadline
+from triton_client._failures import Failure
 
 __all__ = ["Attempts", "Retries"]
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from triton_client._deadline import Deadline
-from triton_client._parameters import encode_step
+from triton_client._parameters import RequestOptions, encode_step
+from triton_client._result import Result
+from triton_client._spec import SequenceIds
 from triton_client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from triton_client._parameters import RequestOptions
     from triton_client._plan import RequestBuilder
     from triton_client._requests import Call
-    from triton_client._result import Result
-    from triton_client._spec import SequenceIds
 
 __all__ = ["SequenceSteps"]
 

@@ -9,23 +9,19 @@ import mmap
 import os
 import secrets
 import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from triton_client.errors import DeadlineExceeded, ServerError, TritonClientError, Unavailable
-from triton_client.types import wire_datatype
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from triton_client.types import TensorSpec
+from triton_client.types import TensorSpec, wire_datatype
 
 __all__ = ["Reference", "Shared", "ShmRegion", "ShmRegistry", "using"]
 

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
+from triton_client._deadline import Deadline
 from triton_client._origin import ProcessBound
-from triton_client._shared_memory import ShmRegion
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy.typing as npt
-
-    from triton_client._deadline import Deadline
-    from triton_client._shared_memory import ShmRegistry
-    from triton_client.errors import TritonClientError
+from triton_client._shared_memory import ShmRegion, ShmRegistry
+from triton_client.errors import TritonClientError
 
 __all__ = ["RELEASE_SECONDS", "STILL_REGISTERED", "WAIT_SECONDS", "MemoryArrays", "is_held"]
 

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from exporter.build.configure import build_config, write_warmup
 from exporter.bundle import CONFIG, SAMPLES, Bundle, BundleSettings, folder_digest
 from exporter.formats import convert
-from exporter.formats.base import Target
+from exporter.formats.base import Conversion, Target
+from exporter.parity.evidence import Evidence
 from exporter.parity.input_generator import named_samples
 from exporter.parity.reference_checks import check_reference
+from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 from exporter.parity.samples import load_arrays, save_samples
+from exporter.progress import Steps
 from exporter.sources import open_source
+from exporter.sources.base import Source
 from exporter.sources.pipeline import PipelineSource
 from exporter.triton.model_config import render
-from exporter.triton.releases import release
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from exporter.formats.base import Conversion
-    from exporter.parity.evidence import Evidence
-    from exporter.parity.reference_set import ReferenceCase, ReferenceSet
-    from exporter.progress import Steps
-    from exporter.sources.base import Source
-    from exporter.triton.releases import Release
+from exporter.triton.releases import Release, release
 
 __all__ = ["BuildJob", "Candidate", "build"]
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from exporter.bundle import WARMUP
+from exporter.bundle import WARMUP, Bundle
 from exporter.errors import ValidationFailedError
 from exporter.formats import FORMATS
 from exporter.triton.model_config import parse
-
-if TYPE_CHECKING:
-    from exporter.bundle import Bundle
 
 __all__ = ["check_config"]
 

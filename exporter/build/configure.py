@@ -7,22 +7,19 @@ README for its parameters.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tritonclient.grpc import model_config_pb2 as pb
 
+from exporter.arrays import Array, Arrays
 from exporter.bundle import WARMUP
+from exporter.formats.base import Conversion
+from exporter.interface import Tensor
 from triton_client.types import config_datatype
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from exporter.arrays import Array, Arrays
-    from exporter.formats.base import Conversion
-    from exporter.interface import Tensor
 
 __all__ = ["WarmupInput", "build_config", "write_warmup"]
 

@@ -6,8 +6,8 @@ import dataclasses
 import signal
 import site
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from exporter.build.builder import BuildJob, Candidate
 from exporter.build.worker import JOB, REFERENCES, RESULT, job_as_json
@@ -18,6 +18,7 @@ from exporter.build.worker_output import (
     read_reference_set,
     take_bundle,
 )
+from exporter.build.worker_schema import Event
 from exporter.errors import (
     ConflictError,
     StlabError,
@@ -26,6 +27,8 @@ from exporter.errors import (
     error_of,
     resource_error,
 )
+from exporter.parity.evidence import Evidence
+from exporter.progress import Steps
 from exporter.system.bytecode import compile_modules
 from exporter.system.confined import READY
 from exporter.system.environment import minimal_environment
@@ -41,13 +44,6 @@ from exporter.system.sandbox import Confinement, confined_command, confinement, 
 from exporter.system.view import View, view
 from exporter.text.terminal import safe_lines
 from exporter.triton.installation import cache_directory, make_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from exporter.build.worker_schema import Event
-    from exporter.parity.evidence import Evidence
-    from exporter.progress import Steps
 
 __all__ = ["build_isolated", "check_confinement"]
 

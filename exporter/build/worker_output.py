@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,15 +19,13 @@ from exporter.build.config_allowlist import check_config
 from exporter.build.worker_schema import Event, Manifest, Outcome
 from exporter.bundle import SAMPLES, Bundle
 from exporter.errors import ValidationFailedError
+from exporter.parity.evidence import Batching
+from exporter.parity.reference_set import ReferenceSet
 from exporter.parity.samples import load_samples
 from exporter.text.terminal import safe_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from exporter.build.builder import BuildJob
-    from exporter.parity.evidence import Batching
-    from exporter.parity.reference_set import ReferenceSet
 
 __all__ = ["malformed", "read_event", "read_outcome", "read_reference_set", "take_bundle"]
 

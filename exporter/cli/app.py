@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import typer
 from typer.exceptions import TyperException
 
 from exporter.cli import doctor, export, infer, prune, pull, rollback, serve, status, verify
+from exporter.commands import CommandResult
 from exporter.errors import StlabError, UsageError, resource_error
 from exporter.system.environment import exit_now, raise_gc_thresholds
 from exporter.system.standard_streams import secure_standard_streams
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from exporter.commands import CommandResult
 
 __all__ = ["app", "export_main", "main"]
 

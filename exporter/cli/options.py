@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
+from exporter.commands.result import CommandResult
 from exporter.errors import StlabError
 from exporter.names import DEFAULT_TRACKING_URI
+from exporter.progress import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
-
-    from exporter.commands.result import CommandResult
-    from exporter.progress import Listener
-
     Request = TypeVar("Request")
     R = TypeVar("R", bound=CommandResult)
 

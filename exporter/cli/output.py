@@ -8,15 +8,12 @@ import os
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, Self, TextIO, cast
+from collections.abc import Mapping
+from typing import Any, Self, TextIO, cast
 
+from exporter.errors import StlabError
 from exporter.text.redaction import redact, redact_all
 from exporter.text.terminal import SafeFormatter, block, one_line
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exporter.errors import StlabError
 
 __all__ = [
     "Progress",

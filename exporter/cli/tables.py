@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from exporter.commands.export.result import ExportResult
+from exporter.commands.status.result import AliasState, StatusResult
 from exporter.text.redaction import redact
 from exporter.text.terminal import one_line
 
 if TYPE_CHECKING:
     from exporter.commands.doctor.command import DoctorResult
-    from exporter.commands.export.result import ExportResult
     from exporter.commands.infer.result import InferResult
     from exporter.commands.prune import PruneResult
-    from exporter.commands.status.result import AliasState, StatusResult
     from exporter.commands.verify import VerifyResult
 
 __all__ = [

@@ -6,23 +6,19 @@ out of the live config first, and reloads the given servers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from exporter.commands.result import JobResult, run_job
 from exporter.errors import ConflictError, UsageError, ValidationFailedError
 from exporter.names import ALIASES, DEFAULT_REPOSITORY, DEFAULT_TRACKING_URI, model_name
 from exporter.progress import Listener, Steps
 from exporter.registry import Registry, open_records, promotion
-from exporter.repository import open_repository
+from exporter.repository import Repository, open_repository
 from exporter.rollout.live_servers import check_servers, reload
 from exporter.triton.connection import connect
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from exporter.repository import Repository
 
 __all__ = ["PruneRequest", "PruneResult", "prune"]
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from exporter.errors import StlabError
+from exporter.progress import Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from exporter.bundle import Bundle
-    from exporter.progress import Steps
 
 __all__ = ["CommandResult", "Job", "JobResult", "bundle_summary", "run_job"]
 

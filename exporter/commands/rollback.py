@@ -10,8 +10,8 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from exporter.bundle import Bundle
 from exporter.commands.export.result import ExportResult
 from exporter.commands.policy import check_expected, check_prod_allowed, triggered_by
 from exporter.commands.request import AliasRequest
@@ -40,9 +40,6 @@ from exporter.repository import open_repository
 from exporter.rollout.live_servers import check_servers
 from exporter.rollout.rollout import Rollout, is_rolled_out, versions_to_keep
 from exporter.triton.releases import release
-
-if TYPE_CHECKING:
-    from exporter.bundle import Bundle
 
 __all__ = ["RollbackRequest", "rollback"]
 

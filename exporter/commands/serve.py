@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
 
 from exporter.errors import NotFoundError, UnavailableError
 from exporter.names import DEFAULT_REPOSITORY
@@ -21,13 +22,7 @@ from exporter.triton.flags import flag_names, key_flags, merge_flags, safe_flags
 from exporter.triton.keys import claim_key
 from exporter.triton.process import GuardedProcess
 from exporter.triton.releases import DEFAULT_RELEASE, release
-from exporter.triton.runtime import ensure_runtime
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from types import FrameType
-
-    from exporter.triton.runtime import Runtime
+from exporter.triton.runtime import Runtime, ensure_runtime
 
 __all__ = ["ServeRequest", "serve"]
 

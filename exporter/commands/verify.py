@@ -8,11 +8,12 @@ Nothing is changed, and no lock is acquired.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from exporter.bundle import json_number
+from exporter.bundle import Bundle, json_number
 from exporter.commands.request import AliasRequest
 from exporter.commands.result import JobResult, bundle_summary, run_job
 from exporter.errors import (
@@ -32,16 +33,10 @@ from exporter.proven_bundle import (
     find_published,
 )
 from exporter.registry import Registry
-from exporter.repository import open_repository
+from exporter.repository import Repository, open_repository
 from exporter.rollout.live_servers import wrong_answers
 from exporter.triton.connection import connect
 from triton_client.errors import ModelNotFound, NotReady
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exporter.bundle import Bundle
-    from exporter.repository import Repository
 
 __all__ = ["ServerVerdict", "VerifyRequest", "VerifyResult", "verify"]
 

@@ -7,19 +7,18 @@ To add a format, add a module with a `convert` function (see `FormatModule`) and
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from exporter.errors import UsageError
 from exporter.formats.base import Format
+from exporter.triton.releases import Release
 from exporter.triton.runtime import find_tritonserver
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from exporter.formats.base import Conversion, FormatModule, Target
     from exporter.parity.reference_set import ReferenceSet
     from exporter.sources.base import Source
-    from exporter.triton.releases import Release
 
 __all__ = ["FORMATS", "check", "convert"]
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+from exporter.triton.releases import Release
 
+if TYPE_CHECKING:
     from exporter.interface import Interface
     from exporter.parity.reference_set import ReferenceSet
     from exporter.sources.base import Source
-    from exporter.triton.releases import Release
 
 __all__ = ["Conversion", "Format", "FormatModule", "Target"]
 

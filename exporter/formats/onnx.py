@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import onnx
 
 from exporter.errors import ValidationFailedError, first_line
-from exporter.formats.base import Conversion
+from exporter.formats.base import Conversion, Target
 from exporter.formats.first_valid import export_first_valid
 from exporter.formats.onnx_precheck import precheck
 from exporter.formats.tensorrt_accelerator import with_accelerator
 from exporter.interface import Axis, Interface, Tensor
-from exporter.sources.base import OnnxTarget
+from exporter.parity.reference_set import ReferenceSet
+from exporter.sources.base import OnnxExporter, OnnxTarget, Source
+from exporter.triton.releases import Release
 from triton_client.types import wire_datatype
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from exporter.formats.base import Target
-    from exporter.parity.reference_set import ReferenceSet
-    from exporter.sources.base import OnnxExporter, Source
-    from exporter.triton.releases import Release
 
 __all__ = ["FILENAME", "convert", "export_first_valid", "size_of"]
 

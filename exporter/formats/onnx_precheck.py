@@ -5,17 +5,12 @@ It proves nothing: what passes here is proven on the wire, by the release that i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from exporter.errors import UsageError, first_line
-from exporter.parity.reference_set import first_mismatch
+from exporter.interface import Tensor
+from exporter.parity.reference_set import ReferenceSet, first_mismatch
 from exporter.sources.onnx.sessions import load_session, run_session
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from exporter.interface import Tensor
-    from exporter.parity.reference_set import ReferenceSet
 
 __all__ = ["precheck"]
 

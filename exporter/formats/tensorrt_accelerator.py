@@ -6,19 +6,14 @@ it does not know fails the load), and ONNX Runtime's page on its TensorRT execut
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from exporter.bundle import folder_digest
-from exporter.formats.tensorrt_profiles import profiles_for, range_note
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from exporter.formats.base import Conversion, Target
-    from exporter.formats.tensorrt_profiles import Profile
-    from exporter.parity.reference_set import ReferenceSet
+from exporter.formats.base import Conversion, Target
+from exporter.formats.tensorrt_profiles import Profile, profiles_for, range_note
+from exporter.parity.reference_set import ReferenceSet
 
 __all__ = ["with_accelerator"]
 

@@ -8,12 +8,11 @@ rows from the batch size, every other variable axis from the reference's cases. 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from exporter.interface import Interface, Tensor
     from exporter.parity.reference_set import ReferenceSet
 

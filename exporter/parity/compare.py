@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exporter.arrays import Array, Arrays
-    from exporter.interface import Tensor
-    from exporter.parity.tolerances import Tolerance
+from exporter.arrays import Array, Arrays
+from exporter.interface import Tensor
+from exporter.parity.tolerances import Tolerance
 
 __all__ = ["Difference", "compare", "compare_outputs"]
 

@@ -7,17 +7,16 @@ was rounded during conversion.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporter.arrays import Array, Arrays
 from exporter.parity.input_generator import rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from exporter.arrays import Array, Arrays
     from exporter.sources.base import Source
 
 __all__ = ["threshold_inputs"]

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from math import ceil
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
-from exporter.bundle import json_number
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from exporter.bundle import BatchingEntry
-    from exporter.interface import Tensor
-    from exporter.parity.compare import Difference
+from exporter.bundle import BatchingEntry, json_number
+from exporter.interface import Tensor
+from exporter.parity.compare import Difference
 
 __all__ = [
     "HISTOGRAM_EDGES",

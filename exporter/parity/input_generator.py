@@ -6,20 +6,16 @@ The same interface, example and seed give the same inputs, on any machine.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError
+from exporter.interface import Interface, Tensor
 from exporter.parity.value_generators import EDGES, differ, edge, random_values
 from triton_client.types import numpy_dtype
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from exporter.arrays import Array, Arrays
-    from exporter.interface import Interface, Tensor
 
 __all__ = [
     "Case",

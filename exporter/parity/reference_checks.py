@@ -5,7 +5,7 @@ Everything that the candidate is later compared with is computed here, once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from exporter.errors import ValidationFailedError
 from exporter.parity.compare import compare_outputs
@@ -20,11 +20,7 @@ from exporter.parity.tolerances import (
     determinism_tolerance,
     measure,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from exporter.sources.base import Source
+from exporter.sources.base import Source
 
 __all__ = ["check_reference"]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from exporter.arrays import Arrays
 from exporter.errors import ValidationFailedError
+from exporter.interface import Tensor
 from exporter.parity.decision_thresholds import threshold_inputs
 from exporter.parity.evidence import Batching, Evidence
 from exporter.parity.input_generator import (
@@ -21,12 +23,6 @@ from exporter.parity.reference_set import ReferenceCase
 from exporter.parity.ties import is_tie
 from exporter.parity.value_generators import DIVERSITY_LEVELS
 from exporter.sources.base import InputRejectedError, Source
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from exporter.arrays import Arrays
-    from exporter.interface import Tensor
 
 __all__ = ["SUB_BATCHES", "ReferenceRun"]
 

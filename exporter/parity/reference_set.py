@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError
-from exporter.parity.compare import compare_outputs
-from exporter.parity.input_generator import take_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from exporter.arrays import Array, Arrays
-    from exporter.interface import Tensor
-    from exporter.parity.compare import Difference
-    from exporter.parity.evidence import Batching
-    from exporter.parity.input_generator import Case
-    from exporter.parity.tolerances import Tolerance
+from exporter.interface import Tensor
+from exporter.parity.compare import Difference, compare_outputs
+from exporter.parity.evidence import Batching
+from exporter.parity.input_generator import Case, take_rows
+from exporter.parity.tolerances import Tolerance
 
 __all__ = ["ReferenceCase", "ReferenceSet", "cannot_be_batched", "first_mismatch"]
 

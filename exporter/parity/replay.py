@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from exporter.bundle import SAMPLES, Bundle
-from exporter.parity.evidence import Batching
+from exporter.parity.evidence import Batching, Evidence
 from exporter.parity.samples import load_samples
 from exporter.parity.served import check_outputs, make_infer
-
-if TYPE_CHECKING:
-    from exporter.parity.evidence import Evidence
-    from triton_client import Model
+from triton_client import Model
 
 __all__ = ["replay_samples"]
 

@@ -7,24 +7,22 @@ shuffled and repeated, and each must keep its answer.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.arrays import Array, Arrays
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Batching, Check
 from exporter.parity.input_generator import Case, rows_of, take_rows
 from exporter.parity.reference_run import SUB_BATCHES, ReferenceRun
+from exporter.parity.reference_set import ReferenceCase
 from exporter.parity.tolerances import Tolerance, batch_invariance_tolerance
 from exporter.sources.base import InputRejectedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from exporter.arrays import Array, Arrays
-    from exporter.parity.reference_set import ReferenceCase
-
     Variant = tuple[str, Arrays, Callable[[], Arrays]]
 
 __all__ = ["check_row_independence"]

@@ -9,23 +9,18 @@ with their lengths, so that nothing in the file is a pickle.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
-from exporter.arrays import as_bytes, read_npz, write_npz
+from exporter.arrays import Array, as_bytes, read_npz, write_npz
 from exporter.errors import ValidationFailedError
+from exporter.parity.evidence import Batching
 from exporter.parity.input_generator import Case
 from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 from exporter.parity.tolerances import Tolerance
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
-
-    from exporter.arrays import Array
-    from exporter.parity.evidence import Batching
 
 __all__ = ["load_arrays", "load_samples", "save_reference_set", "save_samples"]
 

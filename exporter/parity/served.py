@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from exporter.arrays import Array, Arrays
+from exporter.interface import Tensor
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.input_generator import rows_of
+from exporter.parity.reference_set import ReferenceCase, ReferenceSet
+from triton_client import Model
 from triton_client.errors import TritonClientError
-
-if TYPE_CHECKING:
-    from exporter.interface import Tensor
-    from exporter.parity.reference_set import ReferenceCase, ReferenceSet
-    from triton_client import Model
 
 __all__ = ["Infer", "check_batching", "check_outputs", "make_infer"]
 

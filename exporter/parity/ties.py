@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from exporter.sources.base import InputRejectedError
-
-if TYPE_CHECKING:
-    from exporter.arrays import Array
-    from exporter.parity.reference_set import ReferenceCase
-    from exporter.sources.base import Source
+from exporter.arrays import Array
+from exporter.parity.reference_set import ReferenceCase
+from exporter.sources.base import InputRejectedError, Source
 
 __all__ = ["is_tie"]
 

@@ -31,18 +31,15 @@ elements; in the model's own precision they must be equal.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from exporter.arrays import Array
+from exporter.interface import Tensor
 from triton_client.types import numpy_dtype
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from exporter.arrays import Array
-    from exporter.interface import Tensor
 
 __all__ = [
     "OWN_PRECISION",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from exporter.arrays import Array
+from exporter.interface import Tensor
 from triton_client.types import numpy_dtype
-
-if TYPE_CHECKING:
-    from exporter.arrays import Array
-    from exporter.interface import Tensor
 
 __all__ = ["DIVERSITY_LEVELS", "EDGES", "differ", "edge", "random_values"]
 

@@ -11,15 +11,12 @@ import io
 import json
 import secrets
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from exporter.errors import UnavailableError
+from triton_client import TritonClient
 from triton_client.errors import TritonClientError
-
-if TYPE_CHECKING:
-    from triton_client import TritonClient
 
 __all__ = ["check_server"]
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from exporter.bundle import Bundle
 from exporter.errors import UnavailableError, ValidationFailedError
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.replay import replay_samples
 from exporter.parity.served import check_batching, check_outputs, make_infer
 from exporter.proving.control_model import check_server
+from exporter.proving.proving_server import ProvingServer
 from exporter.system.limits import exhausted, oom_kills
 from exporter.triton.model_config import differences, parse
+from triton_client import Model, TritonClient
 from triton_client.errors import TritonClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from exporter.build.builder import Candidate
-    from exporter.bundle import Bundle
-    from exporter.proving.proving_server import ProvingServer
-    from triton_client import Model, TritonClient
 
 __all__ = ["prove", "prove_again", "raise_if_failed"]
 

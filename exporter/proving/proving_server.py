@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
 from google.protobuf import json_format
 
-from exporter.bundle import CONFIG, WARMUP
+from exporter.bundle import CONFIG, WARMUP, Bundle
 from exporter.errors import StlabError, UsageError
 from exporter.repository.model_dir import lay_out
 from exporter.system.sandbox import hide_process
 from exporter.triton.connection import connect, make_client
 from exporter.triton.model_config import parse
-from exporter.triton.runtime import ensure_runtime
+from exporter.triton.releases import Release
+from exporter.triton.runtime import Runtime, ensure_runtime
 from exporter.triton.server import TritonServer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from exporter.bundle import Bundle
-    from exporter.triton.releases import Release
-    from exporter.triton.runtime import Runtime
-    from triton_client import TritonClient
+from triton_client import TritonClient
 
 __all__ = ["PrivateServer", "ProvingServer", "RemoteServer", "open_server"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import NotFoundError, StlabError, UnavailableError
@@ -14,9 +16,6 @@ from exporter.registry.errors import NOT_FOUND, quiet_progress, translate_errors
 from exporter.registry.locations import locate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from exporter.registry.client import Registry
 
 __all__ = ["download"]

@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from urllib3.util import parse_url
 
 from exporter.errors import ConflictError, UnavailableError, UsageError
 from exporter.text.redaction import redact
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 __all__ = [
     "SLOWEST",

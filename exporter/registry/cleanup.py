@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from exporter.registry.client import Registry
 from exporter.registry.errors import translate_errors
 from exporter.registry.promote import close_records
 from exporter.registry.runs import close_abandoned
-
-if TYPE_CHECKING:
-    from exporter.registry.client import Registry
 
 __all__ = ["clean_up"]
 

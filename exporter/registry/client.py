@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from exporter.errors import ConflictError, NotFoundError
 from exporter.registry.artifacts import download
@@ -14,10 +16,6 @@ from exporter.registry.bounds import every_page
 from exporter.registry.errors import NOT_FOUND, check_reachable, translate_errors
 from exporter.registry.transport import install
 from exporter.text.redaction import learn, redact
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 __all__ = ["Registry", "Selection"]
 

@@ -12,16 +12,13 @@ import threading
 import time
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from exporter.registry.bounds import SLOWEST
-
-if TYPE_CHECKING:
-    from exporter.registry.bounds import Exchange
+from exporter.registry.bounds import SLOWEST, Exchange
 
 __all__ = ["Deadline", "DeadlineAdapter", "DeadlinePassedError", "current_deadline"]
 

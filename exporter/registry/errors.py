@@ -6,8 +6,8 @@ import contextlib
 import os
 import socket
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from exporter.errors import (
@@ -20,9 +20,6 @@ from exporter.errors import (
 from exporter.registry.bounds import exchange
 from exporter.registry.transport import probe
 from exporter.text.redaction import redact
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["NOT_FOUND", "check_reachable", "quiet_progress", "translate_errors"]
 

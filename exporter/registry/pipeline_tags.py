@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from exporter.errors import ConflictError, ValidationFailedError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exporter.registry.client import Registry
+from exporter.registry.client import Registry
 
 __all__ = ["PARTS", "pipeline_models"]
 

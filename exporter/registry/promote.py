@@ -7,13 +7,14 @@ takes the displaced version, then the alias; the displaced version's record is c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from exporter.errors import ConflictError, OutcomeUnknownError
 from exporter.names import ARCHIVED
+from exporter.registry.client import Registry, Selection
 from exporter.registry.errors import translate_errors
 from exporter.registry.promotion_record import (
     PromotionRecord,
@@ -22,11 +23,6 @@ from exporter.registry.promotion_record import (
     promotion,
 )
 from exporter.text.redaction import redact
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exporter.registry.client import Registry, Selection
 
 __all__ = ["close_records", "is_current", "promote"]
 

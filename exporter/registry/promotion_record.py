@@ -8,15 +8,13 @@ of a model has an open record of an alias.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exporter.bounded_text import UNFIT, parse_json
 from exporter.text.redaction import redact, redact_addresses
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["PromotionRecord", "open_records", "promoted_tag", "promotion", "repository_of"]
 

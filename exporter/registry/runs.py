@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 from exporter.bounded_text import UNFIT, parse_json
 from exporter.bundle import MANIFEST, Bundle
 from exporter.errors import ConflictError, ValidationFailedError
 from exporter.registry.artifacts import download
 from exporter.registry.bounds import exchange
+from exporter.registry.client import Registry
 from exporter.registry.errors import quiet_progress, translate_errors
 from exporter.registry.locations import check_location
 from exporter.system.processes import ProcessId
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from exporter.registry.client import Registry
 
 __all__ = ["EXPERIMENT", "ExportRun", "close_abandoned", "fetch_bundle"]
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urljoin
 
 import requests
@@ -18,7 +19,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, parse_url
 
 from exporter.errors import ConflictError
-from exporter.registry.bounds import current, exchange
+from exporter.registry.bounds import Exchange, current, exchange
 from exporter.registry.deadline import (
     Deadline,
     DeadlineAdapter,
@@ -26,11 +27,6 @@ from exporter.registry.deadline import (
     current_deadline,
 )
 from exporter.text.redaction import redact
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from exporter.registry.bounds import Exchange
 
 __all__ = ["install", "probe"]
 

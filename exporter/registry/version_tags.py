@@ -5,11 +5,8 @@ The bundle that was promoted to an alias is in `exporter.registry.promotion_reco
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["FAILED", "BundleTags", "has_passed"]
 

@@ -7,13 +7,10 @@ import errno
 import os
 import shutil
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from exporter.errors import StlabError, UnavailableError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["copy_file", "durable", "open_to_readers", "replace_file", "sync", "translate_errors"]
 

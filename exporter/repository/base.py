@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
+from exporter.bundle import Bundle
 from exporter.errors import ConflictError
 from exporter.triton.model_config import parse, with_versions
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
-    from exporter.bundle import Bundle
 
 __all__ = ["Publication", "Repository", "check_compatible", "merged_config"]
 

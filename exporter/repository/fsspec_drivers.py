@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exporter.errors import (
     ConflictError,
@@ -20,11 +21,7 @@ from exporter.errors import (
     UnavailableError,
     UsageError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from exporter.repository.url import StoreUrl
+from exporter.repository.url import StoreUrl
 
 __all__ = ["OPERATION_SECONDS", "connect", "error_code", "translate_errors"]
 

@@ -30,18 +30,15 @@ import re
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exporter.bounded_text import UNFIT, parse_json
 from exporter.errors import ConflictError, StlabError, UsageError
+from exporter.repository.object_store import ObjectStore
 from exporter.system.processes import ProcessId
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from exporter.repository.object_store import ObjectStore
 
 __all__ = ["LEASE_SECONDS", "Lease"]
 

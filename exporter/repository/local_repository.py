@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from exporter.bundle import CONFIG, MANIFEST, Bundle, file_digest
 from exporter.errors import StlabError
@@ -42,10 +43,6 @@ from exporter.repository.published import (
 )
 from exporter.repository.workspace import Workspace, has_leftovers, read_identity
 from exporter.triton.model_config import render
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
-    from pathlib import Path
 
 __all__ = ["LocalRepository"]
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
-from exporter.bundle import CONFIG, MANIFEST, REPORT, WARMUP
+from exporter.bundle import CONFIG, MANIFEST, REPORT, WARMUP, Bundle
 from exporter.errors import ConflictError, ValidationFailedError
 from exporter.names import served_version
 from exporter.repository.atomic_files import copy_file
 from exporter.triton.model_config import parse
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-    from pathlib import Path
-
-    from exporter.bundle import Bundle
 
 __all__ = [
     "ModelDir",

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from exporter.bundle import MANIFEST
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from exporter.bundle import Bundle
-    from exporter.repository.object_store import ObjectStore
+from exporter.bundle import MANIFEST, Bundle
+from exporter.repository.object_store import ObjectStore
 
 __all__ = ["ObjectModelDir"]
 

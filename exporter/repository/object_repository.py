@@ -13,10 +13,10 @@ import shutil
 import tempfile
 import uuid
 import weakref
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from exporter.bundle import CONFIG, MANIFEST, REPORT, SAMPLES, WARMUP, Bundle, file_digest
 from exporter.errors import ConflictError, StlabError, ValidationFailedError
@@ -42,14 +42,10 @@ from exporter.repository.published import (
     published_state,
     unused_warmup_files,
 )
+from exporter.repository.url import StoreUrl
 from exporter.repository.workspace import explain_full_disk
 from exporter.system.environment import temporary_folder
 from exporter.triton.model_config import render
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from exporter.repository.url import StoreUrl
 
 __all__ = ["ObjectRepository"]
 

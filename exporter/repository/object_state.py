@@ -6,13 +6,10 @@ They are next to the root, since Triton takes every folder in it for a model.
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
 
 from exporter.names import served_version
+from exporter.repository.object_store import ObjectStore
 from exporter.repository.workspace import FORMER_IDENTITY, IDENTITY
-
-if TYPE_CHECKING:
-    from exporter.repository.object_store import ObjectStore
 
 __all__ = ["ObjectState"]
 

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from exporter.errors import ConflictError, UnavailableError
 from exporter.repository.fsspec_drivers import OPERATION_SECONDS, connect, translate_errors
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from exporter.repository.url import StoreUrl
+from exporter.repository.url import StoreUrl
 
 __all__ = ["ObjectStore"]
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
-from exporter.bundle import CONFIG, MANIFEST, REPORT
+from exporter.bundle import CONFIG, MANIFEST, REPORT, Bundle
 from exporter.errors import ConflictError, ValidationFailedError
-from exporter.repository.base import merged_config
-from exporter.repository.model_dir import live_config, reject_foreign_files, warmup_files
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from exporter.bundle import Bundle
-    from exporter.repository.base import Repository
-    from exporter.repository.model_dir import ModelDir
+from exporter.repository.base import Repository, merged_config
+from exporter.repository.model_dir import ModelDir, live_config, reject_foreign_files, warmup_files
 
 __all__ = [
     "check_not_served",

@@ -16,14 +16,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from exporter.errors import UsageError
 from exporter.text.redaction import redact
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["StoreUrl", "is_url"]
 

@@ -13,18 +13,15 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from exporter.bounded_text import UNFIT, parse_json
 from exporter.errors import ConflictError
 from exporter.repository.atomic_files import sync, translate_errors
 from exporter.system.processes import ProcessId
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = [
     "FORMER_IDENTITY",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+from exporter.bundle import Bundle
 from exporter.errors import ConflictError, StlabError, ValidationFailedError
 from exporter.parity.evidence import Check, Evidence
 from exporter.parity.replay import replay_samples
 from exporter.triton.connection import connect
+from triton_client import TritonClient
 from triton_client.errors import (
     DeadlineExceeded,
     ModelNotFound,
@@ -16,12 +18,6 @@ from triton_client.errors import (
     TritonClientError,
     Unavailable,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from exporter.bundle import Bundle
-    from triton_client import TritonClient
 
 __all__ = ["answers", "check_servers", "reload", "unload", "verify", "wrong_answers"]
 

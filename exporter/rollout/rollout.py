@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from exporter.bundle import Bundle
 from exporter.errors import OutcomeUnknownError, StlabError
 from exporter.names import ARCHIVED
-from exporter.registry import is_current, repository_of
-from exporter.repository import check_compatible, possibly_served
+from exporter.progress import Steps
+from exporter.registry import Selection, is_current, repository_of
+from exporter.repository import Repository, check_compatible, possibly_served
 from exporter.rollout.live_servers import answers, reload, unload, verify
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from exporter.bundle import Bundle
-    from exporter.progress import Steps
-    from exporter.registry import Selection
-    from exporter.repository import Repository
 
 __all__ = ["Rollout", "is_rolled_out", "versions_to_keep"]
 

@@ -7,6 +7,7 @@ To add a flavor, add a module with an `open_source` function (see `FlavorModule`
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from exporter.bounded_text import reading
@@ -14,8 +15,6 @@ from exporter.errors import ValidationFailedError
 from exporter.sources.mlmodel import MLModel
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from exporter.sources.base import FlavorModule, Source
 
 __all__ = ["FLAVORS", "open_source"]

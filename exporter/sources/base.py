@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from exporter.arrays import Array, Arrays
-    from exporter.interface import Interface
-    from exporter.sources.mlmodel import MLModel
+from exporter.arrays import Array, Arrays
+from exporter.interface import Interface
+from exporter.sources.mlmodel import MLModel
 
 __all__ = [
     "EXTERNAL_DATA_BYTES",

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exporter.errors import ValidationFailedError
+from exporter.sources.mlmodel import MLModel
 from exporter.sources.optional_libraries import cannot_load, load_with_mlflow, require
 from exporter.sources.safe_loading import check_pickle_allowed, load_skops
 from exporter.sources.sklearn import classes_of, predictor
 from exporter.sources.tabular.boosters import BoosterConverter
 from exporter.sources.tabular.lightgbm_trees import prediction, probabilities
 from exporter.sources.tabular.source import TabularSource
-
-if TYPE_CHECKING:
-    from exporter.sources.mlmodel import MLModel
 
 __all__ = ["open_source"]
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
+from exporter.arrays import Array
 from exporter.bounded_text import UNFIT, parse_json, read_bounded, reading
 from exporter.errors import ValidationFailedError
+from exporter.interface import Tensor
 from exporter.names import artifact_path
 from exporter.sources.bounded_yaml import MOST_BYTES, parse_yaml
 from triton_client.types import numpy_dtype, wire_datatype
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from exporter.arrays import Array
-    from exporter.interface import Tensor
 
 __all__ = ["Field", "MLModel", "check_signature"]
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from exporter.errors import UsageError, ValidationFailedError, first_line
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["cannot_load", "cannot_run_example", "load_with_mlflow", "require"]
 

@@ -6,22 +6,17 @@ and proven as one, and copies nothing between its parts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import onnx
 from onnx import compose, helper, version_converter
 
+from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError
 from exporter.interface import Interface, Tensor
-from exporter.sources.base import EXTERNAL_DATA_BYTES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from exporter.arrays import Array, Arrays
-    from exporter.sources.base import OnnxExporter, OnnxTarget, Source
+from exporter.sources.base import EXTERNAL_DATA_BYTES, OnnxExporter, OnnxTarget, Source
 
 __all__ = ["PipelineSource"]
 

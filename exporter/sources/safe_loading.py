@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from exporter.errors import ValidationFailedError
 from exporter.sources.optional_libraries import cannot_load, require
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 __all__ = ["check_pickle_allowed", "load_skops"]
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from exporter.sources.mlmodel import MLModel
 from exporter.sources.optional_libraries import cannot_load, require
 from exporter.sources.sklearn import classes_of, predictor
 from exporter.sources.tabular import xgboost_trees
 from exporter.sources.tabular.boosters import BoosterConverter
 from exporter.sources.tabular.source import TabularSource
-
-if TYPE_CHECKING:
-    from exporter.sources.mlmodel import MLModel
-    from exporter.sources.tabular.tree_ensemble import GraphBuilder
+from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
 __all__ = ["open_source"]
 

@@ -13,10 +13,8 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from exporter.system.view import View
+from exporter.system.view import View
 
 __all__ = ["find", "shows", "wrapped"]
 

@@ -8,13 +8,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from exporter.system.view import libraries
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["compile_modules"]
 

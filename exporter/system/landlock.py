@@ -13,12 +13,9 @@ import os
 import struct
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from exporter.system.kernel import syscall
-
-if TYPE_CHECKING:
-    from exporter.system.view import View
+from exporter.system.view import View
 
 __all__ = ["restrict_files", "version"]
 

@@ -12,15 +12,12 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from exporter.system import bubblewrap, landlock, seccomp
 from exporter.system.confined import Plan
 from exporter.system.kernel import PR_SET_DUMPABLE, prctl
-
-if TYPE_CHECKING:
-    from exporter.system.limits import Limits
-    from exporter.system.view import View
+from exporter.system.limits import Limits
+from exporter.system.view import View
 
 __all__ = ["Confinement", "confined_command", "confinement", "hide_process", "suited"]
 

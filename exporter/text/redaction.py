@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, unquote
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["learn", "redact", "redact_addresses", "redact_all", "redact_each"]
 

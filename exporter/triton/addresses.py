@@ -9,14 +9,12 @@ from __future__ import annotations
 import queue
 import socket
 import threading
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exporter.errors import UsageError
 from exporter.text.redaction import learn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 __all__ = ["SERVER_NAME", "check_addresses", "expand_addresses", "split_addresses"]
 

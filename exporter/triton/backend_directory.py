@@ -11,12 +11,9 @@ import compileall
 import hashlib
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from exporter.triton.installation import Progress
 from exporter.triton.integrity import Installed, install_checked
-
-if TYPE_CHECKING:
-    from exporter.triton.installation import Progress
 
 __all__ = ["SHELL", "assemble_backends"]
 

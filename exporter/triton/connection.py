@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from exporter.errors import ConflictError, UnavailableError, UsageError, ValidationFailedError
 from exporter.triton.addresses import check_addresses
@@ -15,9 +15,6 @@ from triton_client.errors import (
     TritonClientError,
     Unavailable,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["connect", "make_client"]
 

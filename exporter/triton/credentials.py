@@ -7,18 +7,16 @@ none.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exporter.errors import UsageError
 from exporter.triton.addresses import SERVER_NAME
 from exporter.triton.flags import KEY_NAME
 from exporter.triton.keys import LocalKey, local_port
 from triton_client import TLS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["Credentials"]
 

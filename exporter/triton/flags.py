@@ -7,12 +7,9 @@ the user's flags leave open stays closed.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from exporter.triton.runtime import Runtime
+from exporter.triton.runtime import Runtime
 
 __all__ = [
     "CONTROL",

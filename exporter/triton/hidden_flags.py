@@ -23,11 +23,9 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 __all__ = ["HIDDEN", "execute", "hide"]
 

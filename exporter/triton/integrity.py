@@ -16,17 +16,15 @@ import json
 import logging
 import os
 import stat
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 from exporter.errors import ConflictError, UnavailableError
 from exporter.triton.installation import Progress, install_once
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
 __all__ = ["Installed", "check_owner", "install_checked"]
 

@@ -15,16 +15,14 @@ import re
 import secrets
 import socket
 import stat
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 from exporter.errors import ConflictError
 from exporter.triton.flags import KEY_NAME, flag_value
 from exporter.triton.installation import cache_directory, make_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 __all__ = ["LocalKey", "ServerKey", "claim_key", "local_port"]
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from exporter.errors import StlabError
 from exporter.text.terminal import block
@@ -26,10 +28,6 @@ from exporter.triton.hidden_flags import execute, hide
 from exporter.triton.keys import claim_key
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import LAUNCHER_MARK, ensure_runtime, find_tritonserver
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 __all__ = ["install_launcher", "main"]
 

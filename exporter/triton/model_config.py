@@ -6,16 +6,14 @@ Source: triton-inference-server/common protobuf/model_config.proto.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from exporter.bounded_text import UNFIT
 from exporter.errors import ValidationFailedError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["differences", "parse", "render", "with_versions"]
 

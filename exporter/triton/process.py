@@ -13,18 +13,15 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import IO
 
 from exporter.errors import UnavailableError
 from exporter.triton import hidden_flags
 from exporter.triton.hidden_flags import hide
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from exporter.triton.runtime import Runtime
+from exporter.triton.runtime import Runtime
 
 __all__ = ["GuardedProcess"]
 

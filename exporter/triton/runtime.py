@@ -15,10 +15,10 @@ import re
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from exporter.errors import UnavailableError
 from exporter.triton.backend_directory import SHELL, assemble_backends
@@ -28,11 +28,7 @@ from exporter.triton.installation import (
     install_packages,
 )
 from exporter.triton.integrity import Installed, check_owner, install_checked
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from exporter.triton.releases import Release
+from exporter.triton.releases import Release
 
 __all__ = [
     "LAUNCHER_MARK",

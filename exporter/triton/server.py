@@ -13,23 +13,20 @@ import shutil
 import socket
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import Any, Self
 
 from exporter.errors import ConflictError, UnavailableError
 from exporter.system.environment import minimal_environment
 from exporter.triton.flags import KEY_NAME, key_flags, merge_flags, safe_flags
 from exporter.triton.keys import ServerKey
 from exporter.triton.process import GuardedProcess
+from exporter.triton.runtime import Runtime
 from triton_client import TritonClient
 from triton_client.errors import TritonClientError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from types import TracebackType
-
-    from exporter.triton.runtime import Runtime
 
 __all__ = ["TritonServer"]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from asyncio import sleep
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
 
 from triton_client import _requests as requests
 from triton_client._aio_transport import AsyncTransport
 from triton_client._async.model import AsyncModel
 from triton_client._async.repository import AsyncRepository
 from triton_client._async.shared_memory import AsyncSharedMemory
-from triton_client._channel import TLS, channel_settings
+from triton_client._channel import TLS, Compression, channel_settings
 from triton_client._deadline import Deadline
 from triton_client._defaults import (
     MAX_RESPONSE_BYTES,
@@ -18,19 +20,13 @@ from triton_client._defaults import (
     PROBE_SECONDS,
     TIMEOUT_SECONDS,
 )
+from triton_client._headers import HeaderSource, Token
+from triton_client._hooks import Hooks
 from triton_client._origin import Origin, renamed
 from triton_client._shared_memory import ShmRegistry
+from triton_client._statistics import ModelStatistics
 from triton_client.errors import DeadlineExceeded, NotReady, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from types import TracebackType
-
-    from triton_client._channel import Compression
-    from triton_client._headers import HeaderSource, Token
-    from triton_client._hooks import Hooks
-    from triton_client._statistics import ModelStatistics
-    from triton_client.types import ServerMetadata, SharedMemoryRegion
+from triton_client.types import ServerMetadata, SharedMemoryRegion
 
 __all__ = ["AsyncTritonClient"]
 

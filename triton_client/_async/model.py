@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Iterable, Mapping
 
 from triton_client import _requests as requests
-from triton_client._aio_concurrency import encode_while_waiting, in_order
+from triton_client._aio_concurrency import Items, Later, encode_while_waiting, in_order
 from triton_client._async.interface import AsyncModelInterface
 from triton_client._async.sequence import AsyncModelSequence
 from triton_client._base import copied
 from triton_client._headers import call_headers
-from triton_client._parameters import RequestOptions
+from triton_client._parameters import Parameter, RequestOptions, Wanted
+from triton_client._result import Result
 from triton_client._sequence_steps import SequenceSteps
 from triton_client.errors import InvalidInput, ModelNotFound, NotReady
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from triton_client._aio_concurrency import Items, Later
-    from triton_client._parameters import Parameter, Wanted
-    from triton_client._result import Result
 
 __all__ = ["AsyncModel"]
 

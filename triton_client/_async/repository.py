@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from triton_client import _requests as requests
+from triton_client._async.model import AsyncModel
 from triton_client._deadline import Deadline
 from triton_client._defaults import LOAD_SECONDS
 from triton_client._failures import NOT_POLLED
 from triton_client.errors import ModelNotFound, NotReady, ServerError
+from triton_client.types import RepositoryEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from triton_client._aio_transport import AsyncTransport
-    from triton_client._async.model import AsyncModel
-    from triton_client.types import RepositoryEntry
 
 __all__ = ["AsyncRepository"]
 

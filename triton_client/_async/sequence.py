@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from triton_client._aio_concurrency import iterate
+from triton_client._aio_concurrency import Items, iterate
+from triton_client._deadline import Deadline
 from triton_client._origin import ProcessBound
 from triton_client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-    from types import TracebackType
-
-    from triton_client._aio_concurrency import Items
     from triton_client._aio_transport import AsyncTransport
     from triton_client._async.model import AsyncModel
-    from triton_client._deadline import Deadline
     from triton_client._requests import Call
     from triton_client._result import Result
     from triton_client._sequence_steps import SequenceSteps

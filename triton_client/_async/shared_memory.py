@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from asyncio import sleep
+from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from triton_client import _requests as requests
 from triton_client._deadline import Deadline
+from triton_client._shared_memory import ShmRegistry
 from triton_client._shared_memory_arrays import (
     RELEASE_SECONDS,
     STILL_REGISTERED,
@@ -18,10 +20,7 @@ from triton_client._shared_memory_arrays import (
 from triton_client.errors import TritonClientError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from triton_client._aio_transport import AsyncTransport
-    from triton_client._shared_memory import ShmRegistry
 
 __all__ = ["AsyncSharedMemory"]
 

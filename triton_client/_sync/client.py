@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from time import sleep
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import Any, Self
 
 from triton_client import _requests as requests
-from triton_client._channel import TLS, channel_settings
+from triton_client._channel import TLS, Compression, channel_settings
 from triton_client._deadline import Deadline
 from triton_client._defaults import (
     MAX_RESPONSE_BYTES,
@@ -15,23 +17,17 @@ from triton_client._defaults import (
     PROBE_SECONDS,
     TIMEOUT_SECONDS,
 )
+from triton_client._headers import HeaderSource, Token
+from triton_client._hooks import Hooks
 from triton_client._origin import Origin, renamed
 from triton_client._shared_memory import ShmRegistry
+from triton_client._statistics import ModelStatistics
 from triton_client._sync.model import Model
 from triton_client._sync.repository import Repository
 from triton_client._sync.shared_memory import SharedMemory
 from triton_client._sync_transport import Transport
 from triton_client.errors import DeadlineExceeded, NotReady, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from types import TracebackType
-
-    from triton_client._channel import Compression
-    from triton_client._headers import HeaderSource, Token
-    from triton_client._hooks import Hooks
-    from triton_client._statistics import ModelStatistics
-    from triton_client.types import ServerMetadata, SharedMemoryRegion
+from triton_client.types import ServerMetadata, SharedMemoryRegion
 
 __all__ = ["TritonClient"]
 

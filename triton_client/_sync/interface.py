@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,21 +12,16 @@ from typing import TYPE_CHECKING, Any
 from triton_client import _requests as requests
 from triton_client._base import PARTS_AT_ONCE, ModelBase, copied, is_withheld, sent_inputs
 from triton_client._deadline import Deadline
-from triton_client._plan import joined
-from triton_client._shared_memory import using
-from triton_client._sync_concurrency import TimedLock, in_order
+from triton_client._origin import Origin
+from triton_client._parameters import RequestOptions
+from triton_client._plan import InferencePlan, RequestBuilder, joined
+from triton_client._requests import Call
+from triton_client._result import Result
+from triton_client._shared_memory import ShmRegistry, using
+from triton_client._sync_concurrency import Later, TimedLock, in_order
 from triton_client.errors import InvalidInput, TritonClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from triton_client._origin import Origin
-    from triton_client._parameters import RequestOptions
-    from triton_client._plan import InferencePlan, RequestBuilder
-    from triton_client._requests import Call
-    from triton_client._result import Result
-    from triton_client._shared_memory import ShmRegistry
-    from triton_client._sync_concurrency import Later
     from triton_client._sync_transport import Transport
 
 __all__ = ["ModelInterface"]

@@ -3,25 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
 
 from triton_client import _requests as requests
 from triton_client._base import copied
 from triton_client._headers import call_headers
-from triton_client._parameters import RequestOptions
+from triton_client._parameters import Parameter, RequestOptions, Wanted
+from triton_client._result import Result
 from triton_client._sequence_steps import SequenceSteps
 from triton_client._sync.interface import ModelInterface
 from triton_client._sync.sequence import ModelSequence
-from triton_client._sync_concurrency import encode_while_waiting, in_order
+from triton_client._sync_concurrency import Items, Later, encode_while_waiting, in_order
 from triton_client.errors import InvalidInput, ModelNotFound, NotReady
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from triton_client._parameters import Parameter, Wanted
-    from triton_client._result import Result
-    from triton_client._sync_concurrency import Items, Later
 
 __all__ = ["Model"]
 

@@ -3,23 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from triton_client._deadline import Deadline
 from triton_client._origin import ProcessBound
-from triton_client._sync_concurrency import iterate
+from triton_client._sync_concurrency import Items, iterate
 from triton_client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from types import TracebackType
-
-    from triton_client._deadline import Deadline
     from triton_client._requests import Call
     from triton_client._result import Result
     from triton_client._sequence_steps import SequenceSteps
     from triton_client._sync.model import Model
-    from triton_client._sync_concurrency import Items
     from triton_client._sync_transport import Transport
 
 __all__ = ["ModelSequence"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import logging
 from time import sleep
+from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from triton_client import _requests as requests
 from triton_client._deadline import Deadline
+from triton_client._shared_memory import ShmRegistry
 from triton_client._shared_memory_arrays import (
     RELEASE_SECONDS,
     STILL_REGISTERED,
@@ -19,9 +21,6 @@ from triton_client._shared_memory_arrays import (
 from triton_client.errors import TritonClientError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from triton_client._shared_memory import ShmRegistry
     from triton_client._sync_transport import Transport
 
 __all__ = ["SharedMemory"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from stlab_api import __version__, tracing
@@ -17,19 +20,12 @@ from stlab_api.metrics import Metrics
 from stlab_api.middleware import MONITORING_PATHS, RequestMiddleware
 from stlab_api.openapi import OpenAPIDocument
 from stlab_api.plugins import load_endpoint_plugins
+from stlab_api.predictor import Backend
 from stlab_api.problems import Problem
 from stlab_api.routes import add_routes
 from stlab_api.service import Service
 from stlab_api.settings import Settings
 from stlab_web.asgi import AllowedHosts, PathPrefix, path_prefix, trusted_networks
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from stlab_api.predictor import Backend
 
 __all__ = ["create_app"]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from stlab_api.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from stlab_api.settings import Settings
 
 __all__ = ["Authenticator", "make_authenticator"]

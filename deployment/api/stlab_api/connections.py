@@ -6,6 +6,7 @@ arrives slowly or never ends, nor for a peer that does not read its answer.
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from contextlib import suppress
 from http import HTTPStatus
@@ -17,8 +18,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from stlab_api.problems import Problem
 
 if TYPE_CHECKING:
-    import asyncio
-
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 

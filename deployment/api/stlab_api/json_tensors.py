@@ -7,19 +7,16 @@ every number first. This one stops at the first value that does not fit the mode
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ijson
 
+from stlab_api.predictor import Array
 from stlab_api.problems import Problem, arrays_too_large, invalid_at, misfit
 from stlab_api.tensor_reader import TensorReader
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from stlab_api.predictor import Array
-    from triton_client.types import TensorSpec
+from triton_client.types import TensorSpec
 
 __all__ = ["read_json"]
 

@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.arrays import as_bytes, as_text
-from exporter.bundle import SAMPLES
+from exporter.bundle import SAMPLES, Bundle
 from exporter.errors import ConflictError, UsageError
+from exporter.interface import TensorEntry
 from exporter.names import ARCHIVED
 from exporter.parity.evidence import Batching
 from exporter.parity.samples import load_samples
 from exporter.proven_bundle import recorded_bundle
 from exporter.registry import Registry, fetch_bundle
 from stlab_api.batching import Batcher
+from stlab_api.predictor import AliasTarget, Array
 from triton_client.types import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from exporter.bundle import Bundle
-    from exporter.interface import TensorEntry
-    from stlab_api.predictor import AliasTarget, Array
     from stlab_api.settings import Settings
 
 __all__ = ["LocalBackend", "LocalPredictor"]

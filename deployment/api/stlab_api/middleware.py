@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect
 
+from stlab_api.auth import Authenticator
 from stlab_api.context import SCOPE_KEY, SMALL, BufferBudget, RequestContext, path_of
 from stlab_api.docs_page import DOCS_PATHS
 from stlab_api.logs import access
@@ -25,7 +26,6 @@ from stlab_api.request_body import read_body, too_large
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from stlab_api.auth import Authenticator
     from stlab_api.metrics import Metrics
     from stlab_api.service import Service
     from stlab_api.settings import Settings

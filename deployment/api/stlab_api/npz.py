@@ -5,18 +5,15 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from exporter.arrays import as_bytes, write_npz
+from stlab_api.predictor import Array
 from stlab_api.problems import Problem, arrays_too_large, misfit
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from stlab_api.predictor import Array
-    from triton_client.types import TensorSpec
+from triton_client.types import TensorSpec
 
 __all__ = ["fits", "read_npz", "to_npz"]
 

@@ -6,11 +6,9 @@ Work in threads must release the interpreter often: no call into C takes more th
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import TypeVar
 
 __all__ = ["SMALL_BODY", "run"]
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -21,9 +22,6 @@ import orjson
 from exporter.errors import UsageError
 from stlab_api.problems import Problem
 from stlab_web.asgi import LOOPBACK_HOSTS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Tokens"]
 

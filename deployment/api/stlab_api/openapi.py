@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRouter
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from stlab_api.plugins import ModelInfo
+from stlab_api.plugins import EndpointPlugin, ModelInfo
 from stlab_api.problems import PROBLEM_SCHEMA, problem_responses
 from stlab_api.routes import JSON, NPZ, ModelDescription
 from stlab_api.schemas import to_lists
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from fastapi import FastAPI
-
-    from stlab_api.plugins import EndpointPlugin
     from stlab_api.service import LoadedModel, Service
 
 __all__ = ["SECURITY_SCHEMES", "OpenAPIDocument"]

@@ -5,6 +5,7 @@ A plug-in is a class without arguments; an entry point of the group `stlab_api.e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -13,8 +14,6 @@ from exporter.errors import UsageError
 from stlab_web.plugins import check_signature, load_plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from stlab_api.predictor import Array
     from triton_client.types import ModelSpec
 

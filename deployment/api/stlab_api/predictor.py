@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from triton_client.types import ModelSpec
+from triton_client.types import ModelSpec
 
 __all__ = ["AliasTarget", "Array", "Backend", "Predictor"]
 

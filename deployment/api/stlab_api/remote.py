@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from exporter.errors import NotFoundError
 from exporter.text.redaction import learn
-from triton_client import AsyncTritonClient
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exporter.triton.credentials import Credentials
-    from stlab_api.predictor import AliasTarget, Array
-    from triton_client import AsyncModel
+from exporter.triton.credentials import Credentials
+from stlab_api.predictor import AliasTarget, Array
+from triton_client import AsyncModel, AsyncTritonClient
 
 __all__ = ["TritonBackend", "TritonPredictor"]
 

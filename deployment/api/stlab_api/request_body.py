@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 
-from stlab_api.context import SMALL
+from stlab_api.context import SMALL, RequestContext
 from stlab_api.problems import Problem
 
 if TYPE_CHECKING:
     from starlette.types import Receive
-
-    from stlab_api.context import RequestContext
 
 __all__ = ["read_body", "too_large"]
 

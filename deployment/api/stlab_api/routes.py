@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, FastAPI
 from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Match, Route
 
@@ -15,24 +17,19 @@ from stlab_api import offload
 from stlab_api.context import SMALL, RequestContext, context_in, request_context
 from stlab_api.finite import check_finite
 from stlab_api.npz import to_npz
-from stlab_api.plugins import ModelInfo
+from stlab_api.plugins import EndpointPlugin, ModelInfo
+from stlab_api.predictor import Array
 from stlab_api.problems import Problem, problem_responses
 from stlab_api.request_body import too_large
 from stlab_api.schemas import LARGE_ANSWER, invalid, to_json
+from triton_client.types import ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from fastapi import FastAPI
-    from starlette.requests import Request
     from starlette.types import Scope
 
     from stlab_api.metrics import Metrics
-    from stlab_api.plugins import EndpointPlugin
-    from stlab_api.predictor import Array
     from stlab_api.service import Answer, Service
     from stlab_api.settings import Settings
-    from triton_client.types import ModelSpec
 
 __all__ = ["JSON", "NPZ", "ModelDescription", "add_routes"]
 

@@ -6,9 +6,10 @@ types with their ranges, fixed sizes, and no names that the model does not have.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import orjson
@@ -19,13 +20,9 @@ from exporter.arrays import as_bytes
 from stlab_api import offload
 from stlab_api.json_tensors import read_json
 from stlab_api.npz import fits, read_npz
+from stlab_api.predictor import Array
 from stlab_api.problems import Problem, invalid_at, misfit, pointer_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from stlab_api.predictor import Array
-    from triton_client.types import ModelSpec, TensorSpec
+from triton_client.types import ModelSpec, TensorSpec
 
 __all__ = ["LARGE_ANSWER", "RequestSchema", "invalid", "to_json", "to_lists"]
 

@@ -7,6 +7,7 @@ import gc
 import sys
 from contextlib import suppress
 from socket import SHUT_RDWR, socket
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -14,8 +15,6 @@ import uvicorn
 from stlab_api.connections import Connection, bounded_connections
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from fastapi import FastAPI
 
     from stlab_api.service import Service

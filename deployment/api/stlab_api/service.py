@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -11,16 +12,13 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import StlabError
 from exporter.registry import Registry
-from stlab_api.predictor import AliasTarget
+from stlab_api.predictor import AliasTarget, Array, Backend, Predictor
 from stlab_api.problems import Problem
 from stlab_api.schemas import RequestSchema
 from triton_client.errors import ModelNotFound, NotReady, TritonClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from stlab_api.metrics import Metrics
-    from stlab_api.predictor import Array, Backend, Predictor
     from stlab_api.settings import Settings
 
 __all__ = ["Answer", "LoadedModel", "Service"]

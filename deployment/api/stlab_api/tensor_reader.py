@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from array import array as typed_array
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from stlab_api.problems import invalid_at
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from stlab_api.predictor import Array
-    from stlab_api.problems import Problem
-    from triton_client.types import TensorSpec
+from stlab_api.predictor import Array
+from stlab_api.problems import Problem, invalid_at
+from triton_client.types import TensorSpec
 
 __all__ = ["TensorReader"]
 

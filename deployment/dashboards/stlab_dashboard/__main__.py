@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from types import FrameType
 
 import uvicorn
 from pydantic import ValidationError
@@ -16,9 +16,6 @@ from exporter.text.terminal import SafeFormatter
 from stlab_dashboard.app import create_app
 from stlab_dashboard.settings import Settings
 from stlab_web.startup import refuse_to_start
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 __all__ = ["main"]
 

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from nicegui import app as pages
 from nicegui import ui
-from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from exporter.commands.status.result import StatusResult
 from exporter.errors import StlabError
 from exporter.text.redaction import redact
 from stlab_dashboard import __version__
 from stlab_dashboard.layout import PAGES, Layout
 from stlab_dashboard.monitor import Monitor
-from stlab_dashboard.plugins import PageContext, draw_page, load_page_plugins
+from stlab_dashboard.plugins import PageContext, PagePlugin, draw_page, load_page_plugins
 from stlab_dashboard.registry_page import registry_page, report_page
 from stlab_dashboard.registry_reader import RegistryReader
 from stlab_dashboard.server_page import server_page
@@ -27,12 +28,7 @@ from stlab_dashboard.try_page import try_page
 from stlab_web.asgi import AllowedHosts, PathPrefix, path_prefix, trusted_networks
 
 if TYPE_CHECKING:
-    from starlette.middleware.base import RequestResponseEndpoint
     from starlette.requests import Request
-    from starlette.responses import Response
-
-    from exporter.commands.status.result import StatusResult
-    from stlab_dashboard.plugins import PagePlugin
 
 __all__ = ["create_app"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,6 @@ from nicegui import context, ui
 from nicegui.elements.mixins.text_element import TextElement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
     from nicegui.element import Element
 
 __all__ = ["button", "cell", "choice", "command", "element", "link", "radios", "row", "state",

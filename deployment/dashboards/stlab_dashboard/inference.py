@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 from starlette.concurrency import run_in_threadpool
 
-from exporter.arrays import as_bytes, read_npz, write_npz
+from exporter.arrays import Arrays, as_bytes, read_npz, write_npz
 from exporter.commands.infer.command import InferRequest, first_address
 from exporter.commands.infer.command import infer as infer_on_triton
 from exporter.commands.infer.inputs import read_inputs
@@ -32,7 +32,6 @@ from exporter.parity.evidence import Evidence
 from exporter.text.redaction import redact
 
 if TYPE_CHECKING:
-    from exporter.arrays import Arrays
     from stlab_dashboard.registry_reader import Samples
     from stlab_dashboard.settings import Settings
 

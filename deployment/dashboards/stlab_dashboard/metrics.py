@@ -9,16 +9,13 @@ A rate is the difference of two readings. Percentiles are present if the server 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isnan
-from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from triton_client import ModelStatistics
+from triton_client import ModelStatistics
 
 __all__ = ["Counters", "Key", "Rates", "rates", "read_metrics_page", "read_statistics"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Condition
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,9 @@ from starlette.concurrency import run_in_threadpool
 from exporter.commands.infer.command import first_address
 from exporter.errors import StlabError
 from exporter.triton.connection import connect
-from stlab_dashboard.metrics import rates, read_metrics_page, read_statistics
+from stlab_dashboard.metrics import Counters, Key, Rates, rates, read_metrics_page, read_statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from stlab_dashboard.metrics import Counters, Key, Rates
     from stlab_dashboard.settings import Settings
 
 __all__ = ["Monitor", "ServerView"]

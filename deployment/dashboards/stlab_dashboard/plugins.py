@@ -12,15 +12,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from exporter.arrays import Arrays
+from exporter.commands.infer.result import InferResult
+from exporter.commands.status.result import AliasState, StatusResult
 from exporter.errors import StlabError, UsageError
 from stlab_dashboard.inference import Inputs, infer
 from stlab_dashboard.layout import PAGES, notice
 from stlab_web.plugins import check_signature, load_plugins
 
 if TYPE_CHECKING:
-    from exporter.arrays import Arrays
-    from exporter.commands.infer.result import InferResult
-    from exporter.commands.status.result import AliasState, StatusResult
     from stlab_dashboard.registry_reader import RegistryReader
     from stlab_dashboard.settings import Settings
 

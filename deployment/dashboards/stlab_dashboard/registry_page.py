@@ -8,13 +8,13 @@ from urllib.parse import quote, urlencode
 
 from nicegui import ui
 
+from exporter.commands.status.result import AliasState, ModelState, StatusResult
 from exporter.errors import StlabError
 from exporter.names import ALIAS_ORDER
 from stlab_dashboard.elements import button, cell, command, element, link, row, state, table, text
 from stlab_dashboard.layout import notice
 
 if TYPE_CHECKING:
-    from exporter.commands.status.result import AliasState, ModelState, StatusResult
     from stlab_dashboard.registry_reader import RegistryReader
 
 __all__ = ["registry_page", "report_page"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cachetools import TTLCache, cached
 from starlette.concurrency import run_in_threadpool
 
-from exporter.bundle import SAMPLES
+from exporter.bundle import SAMPLES, Bundle
 from exporter.commands.export.report import Report, write_html
 from exporter.commands.status.command import StatusRequest, status
+from exporter.commands.status.result import AliasState, StatusResult
 from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailedError
+from exporter.interface import Tensor
 from exporter.parity.evidence import Batching
+from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 from exporter.parity.samples import load_samples
 from exporter.proven_bundle import BundleRef, fetch_proven, find_published
 from exporter.registry import Registry
@@ -24,12 +28,6 @@ from exporter.repository import open_repository
 from exporter.triton.addresses import expand_addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from exporter.bundle import Bundle
-    from exporter.commands.status.result import AliasState, StatusResult
-    from exporter.interface import Tensor
-    from exporter.parity.reference_set import ReferenceCase, ReferenceSet
     from stlab_dashboard.settings import Settings
 
 __all__ = ["RegistryReader", "Samples"]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from exporter.commands.infer.result import described, plain
+from exporter.commands.infer.result import InferResult, described, plain
+from exporter.commands.status.result import AliasState
 from stlab_dashboard.elements import cell, element, row, state, table, text
 
 if TYPE_CHECKING:
-    from exporter.commands.infer.result import InferResult
-    from exporter.commands.status.result import AliasState
     from stlab_dashboard.inference import Comparison
 
 __all__ = ["draw_response"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
@@ -10,8 +11,6 @@ from stlab_dashboard.charts import Line, chart
 from stlab_dashboard.elements import cell, element, row, state, table, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from stlab_dashboard.metrics import Counters, Key, Rates
     from stlab_dashboard.monitor import Monitor, ServerView
 

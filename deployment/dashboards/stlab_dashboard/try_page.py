@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
 
+from exporter.arrays import Arrays
+from exporter.commands.status.result import AliasState
 from exporter.errors import NotFoundError, StlabError
 from stlab_dashboard.elements import button, choice, element, radios, text
 from stlab_dashboard.inference import SERVERS, Inputs, compare_with_sample, infer
@@ -15,12 +18,8 @@ from stlab_dashboard.layout import notice
 from stlab_dashboard.response_view import draw_response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nicegui.events import UploadEventArguments
 
-    from exporter.arrays import Arrays
-    from exporter.commands.status.result import AliasState
     from stlab_dashboard.registry_reader import RegistryReader, Samples
     from stlab_dashboard.settings import Settings
 

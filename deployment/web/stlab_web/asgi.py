@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from exporter.errors import UsageError
 from exporter.triton.addresses import is_loopback
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = [
     "LOOPBACK_HOSTS",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exporter.commands.doctor.installed import Check, installed, is_writable
 from exporter.commands.result import CommandResult
@@ -14,10 +14,7 @@ from exporter.repository import ObjectRepository, open_repository
 from exporter.rollout.live_servers import check_servers
 from exporter.text.redaction import redact
 from exporter.triton.connection import connect
-from exporter.triton.releases import DEFAULT_RELEASE, RELEASES, release
-
-if TYPE_CHECKING:
-    from exporter.triton.releases import Release
+from exporter.triton.releases import DEFAULT_RELEASE, RELEASES, Release, release
 
 __all__ = ["DoctorRequest", "DoctorResult", "doctor"]
 

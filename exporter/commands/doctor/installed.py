@@ -6,9 +6,11 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 
@@ -16,13 +18,8 @@ from exporter.errors import StlabError, UsageError, first_line
 from exporter.system.cuda import CudaError, driver_version, gpus
 from exporter.system.sandbox import confinement
 from exporter.triton.installation import cache_directory
+from exporter.triton.releases import Release
 from exporter.triton.runtime import describe_runtime
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from exporter.triton.releases import Release
 
 __all__ = ["Check", "installed", "is_writable"]
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from exporter.bundle import BundleSettings, file_digest
+from exporter.commands.export.request import ExportRequest
 from exporter.parity.input_generator import SEED
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exporter.commands.export.request import ExportRequest
 
 __all__ = ["settings_digest", "settings_of"]
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from exporter.build.builder import BuildJob, Candidate, build
 from exporter.build.isolated import build_isolated, check_confinement
+from exporter.bundle import BundleSettings
 from exporter.commands.export.bundle_settings import settings_of
+from exporter.commands.export.request import ExportRequest
 from exporter.commands.export.result import ExportResult
 from exporter.commands.export.reuse import ReusableExport
 from exporter.commands.export.run_log import ExportLog
@@ -27,9 +29,9 @@ from exporter.errors import ConflictError, NotFoundError, StlabError, Validation
 from exporter.formats import check as check_format
 from exporter.parity.evidence import Evidence
 from exporter.progress import Listener, Steps
-from exporter.proven_bundle import ProvenBundle
+from exporter.proven_bundle import BundleRef, ProvenBundle
 from exporter.proving.prove import prove, prove_again, raise_if_failed
-from exporter.proving.proving_server import open_server
+from exporter.proving.proving_server import ProvingServer, open_server
 from exporter.registry import (
     PromotionRecord,
     Registry,
@@ -42,14 +44,6 @@ from exporter.repository import open_repository
 from exporter.rollout.live_servers import check_servers
 from exporter.rollout.rollout import Rollout, versions_to_keep
 from exporter.triton.releases import DEFAULT_RELEASE, release
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from exporter.bundle import BundleSettings
-    from exporter.commands.export.request import ExportRequest
-    from exporter.proven_bundle import BundleRef
-    from exporter.proving.proving_server import ProvingServer
 
 __all__ = ["export"]
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.errors import StlabError
 from exporter.text.redaction import redact, redact_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from exporter.bundle import Bundle
-    from exporter.errors import StlabError
     from exporter.parity.evidence import Evidence
 
 __all__ = ["Report", "report_of", "write_html"]

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from exporter.commands.request import AliasRequest
 from exporter.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = [
     "BATCHING",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from exporter.commands.result import JobResult, bundle_summary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from exporter.proven_bundle import ProvenBundle
 
 __all__ = ["ExportResult"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from exporter.bundle import BundleSettings
 from exporter.commands.export.bundle_settings import settings_digest
+from exporter.commands.export.request import ExportRequest
 from exporter.errors import ConflictError, ValidationFailedError
 from exporter.parity.reference_set import cannot_be_batched
 from exporter.proven_bundle import (
@@ -15,16 +17,10 @@ from exporter.proven_bundle import (
     load_passed,
     recorded_bundle,
 )
+from exporter.registry import Registry, Selection
 from exporter.registry.version_tags import BundleTags, has_passed
+from exporter.repository import Repository
 from exporter.rollout.rollout import is_rolled_out
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from exporter.bundle import BundleSettings
-    from exporter.commands.export.request import ExportRequest
-    from exporter.registry import Registry, Selection
-    from exporter.repository import Repository
 
 __all__ = ["ReusableExport"]
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from exporter.bundle import REPORT
+from exporter.bundle import REPORT, Bundle
 from exporter.commands.export.bundle_settings import settings_digest
 from exporter.commands.export.report import report_of, write_html
+from exporter.commands.export.request import ExportRequest
 from exporter.errors import StlabError
-from exporter.registry import ExportRun
+from exporter.parity.evidence import Evidence
+from exporter.registry import ExportRun, Registry, Selection
 from exporter.registry.version_tags import FAILED, BundleTags, has_passed
 from exporter.text.redaction import redact
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from exporter.bundle import Bundle
-    from exporter.commands.export.request import ExportRequest
-    from exporter.parity.evidence import Evidence
-    from exporter.registry import Registry, Selection
 
 __all__ = ["ExportLog"]
 

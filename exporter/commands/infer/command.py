@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from exporter.arrays import write_npz
 from exporter.commands.infer.inputs import read_inputs
@@ -13,6 +14,7 @@ from exporter.commands.infer.result import InferResult, storable
 from exporter.errors import NotFoundError, StlabError, UnavailableError, UsageError
 from exporter.triton.addresses import split_addresses
 from exporter.triton.connection import CALL_SECONDS, connect
+from triton_client import TritonClient
 from triton_client.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -22,13 +24,7 @@ from triton_client.errors import (
     TritonClientError,
     Unavailable,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from triton_client import TritonClient
-    from triton_client.types import ModelSpec
+from triton_client.types import ModelSpec
 
 __all__ = ["InferRequest", "first_address", "infer"]
 

@@ -7,14 +7,12 @@ value}}``; a value is a number, a boolean, a string, or nested lists of these.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from exporter.arrays import read_npz
 from exporter.bounded_text import parse_json
 from exporter.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["read_inputs"]
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from exporter.arrays import Array
 from exporter.commands.result import CommandResult
 from exporter.errors import UsageError
 from triton_client.types import wire_datatype
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from exporter.arrays import Array
 
 __all__ = ["InferResult", "described", "plain", "storable"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from exporter.bundle import REPORT
-from exporter.commands.status.drift import alias_drift, model_drift
+from exporter.bundle import REPORT, Bundle
+from exporter.commands.status.drift import Drift, alias_drift, model_drift
 from exporter.commands.status.fixes import FixCommands
 from exporter.commands.status.result import AliasState, ModelState, StatusResult
 from exporter.commands.status.snapshot import ModelSnapshot, Published, aliases_elsewhere, record_of
@@ -26,15 +26,8 @@ from exporter.names import (
 )
 from exporter.registry import Registry
 from exporter.registry.version_tags import BundleTags
-from exporter.repository import open_repository
+from exporter.repository import Repository, open_repository
 from exporter.triton.connection import connect
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from exporter.bundle import Bundle
-    from exporter.commands.status.drift import Drift
-    from exporter.repository import Repository
 
 __all__ = ["StatusRequest", "status"]
 

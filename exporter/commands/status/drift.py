@@ -7,6 +7,7 @@ command fixes all of it.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,6 @@ from exporter.proven_bundle import recorded_bundle
 from exporter.registry import open_records, promotion, repository_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
-
     from exporter.commands.status.fixes import FixCommands
 
 __all__ = ["Drift", "alias_drift", "model_drift"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.commands.result import CommandResult
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from exporter.commands.status.drift import Drift
     from exporter.commands.status.snapshot import Published
     from exporter.registry import PromotionRecord

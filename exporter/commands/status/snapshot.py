@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from exporter.names import ALIAS_ORDER, ALIASES, ARCHIVED
-from exporter.proven_bundle import recorded_bundle
-from exporter.registry import open_records, promotion, repository_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exporter.proven_bundle import BundleRef
-    from exporter.registry import PromotionRecord
+from exporter.proven_bundle import BundleRef, recorded_bundle
+from exporter.registry import PromotionRecord, open_records, promotion, repository_of
 
 __all__ = [
     "ModelSnapshot",

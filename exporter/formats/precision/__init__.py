@@ -8,27 +8,26 @@ that they add, and as few as possible are kept.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnx import ModelProto
+
 from exporter.errors import ValidationFailedError, first_line
+from exporter.formats.base import Conversion, Target
 from exporter.formats.onnx import size_of
 from exporter.formats.precision.evaluator import Evaluator
 from exporter.formats.precision.fp16 import to_float16
 from exporter.formats.precision.int8 import to_int8
 from exporter.formats.precision.onnx_io import read, write
+from exporter.parity.reference_set import ReferenceSet
 from exporter.sources.onnx.sessions import load_session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from onnx import ModelProto
-
-    from exporter.formats.base import Conversion, Target
     from exporter.formats.precision.evaluator import Verdict
     from exporter.formats.precision.result import ReducedModel
-    from exporter.parity.reference_set import ReferenceSet
 
 __all__ = ["reduce_precision"]
 

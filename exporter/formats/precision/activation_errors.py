@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
+from exporter.arrays import Array
+from exporter.formats.precision.evaluator import Evaluator
 from exporter.formats.precision.onnx_io import types_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from onnx import NodeProto
-
-    from exporter.arrays import Array
-    from exporter.formats.precision.evaluator import Evaluator
 
 __all__ = ["activation_ranges", "node_errors"]
 

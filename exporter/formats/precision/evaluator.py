@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from onnx import ModelProto
 
-from exporter.arrays import as_text
+from exporter.arrays import Array, Arrays, as_text
 from exporter.errors import first_line
 from exporter.formats.precision.onnx_io import write
+from exporter.interface import Tensor
 from exporter.parity.evidence import Evidence
 from exporter.parity.input_generator import rows_of, take_rows
+from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 from exporter.sources.onnx.sessions import load_session, run_session
 from exporter.sources.optional_libraries import require
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from onnx import ModelProto
-
-    from exporter.arrays import Array, Arrays
-    from exporter.interface import Tensor
-    from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 
 __all__ = ["Evaluator", "Verdict"]
 

@@ -10,9 +10,10 @@ Which inputs of an operator take float16 is read from its ONNX schema.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -20,9 +21,6 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from exporter.formats.precision.float16_support import moves_rows, takes_halves
 from exporter.formats.precision.onnx_io import opset_of, types_of
 from exporter.sources.onnx.graphs import graphs_below, inner_graphs
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
 
 __all__ = ["HalfModel", "halve"]
 

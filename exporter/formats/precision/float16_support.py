@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -10,8 +11,6 @@ from onnx import NodeProto, TensorProto
 from exporter.sources.onnx.graphs import inner_graphs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     TypeOf = Callable[[str], int | None]
 
 __all__ = ["moves_rows", "takes_halves"]

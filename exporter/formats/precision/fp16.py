@@ -6,25 +6,19 @@ The models that are tried out are simulations; see `exporter.formats.precision.f
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
-from onnx import numpy_helper
+from onnx import GraphProto, ModelProto, numpy_helper
 
 from exporter.formats.precision.activation_errors import activation_ranges, node_errors
+from exporter.formats.precision.evaluator import Evaluator
 from exporter.formats.precision.float16_graph import FLOAT, HalfModel, halve
 from exporter.formats.precision.node_search import find_float32_nodes
 from exporter.formats.precision.onnx_io import opset_of
 from exporter.formats.precision.result import HEAVY, ReducedModel, float32_note, precision_error
 from exporter.sources.onnx.graphs import graphs_below, nodes_below
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-
-    from onnx import GraphProto, ModelProto
-
-    from exporter.formats.precision.evaluator import Evaluator
-    from exporter.triton.releases import Release
+from exporter.triton.releases import Release
 
 __all__ = ["to_float16"]
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import onnx
-from onnx import version_converter
+from onnx import ModelProto, version_converter
 
 from exporter.errors import ValidationFailedError, first_line
 from exporter.formats.precision.activation_errors import node_errors
+from exporter.formats.precision.evaluator import Evaluator
 from exporter.formats.precision.node_search import find_float32_nodes
 from exporter.formats.precision.onnx_io import opset_of, size, types_of, write
 from exporter.formats.precision.qdq import (
@@ -29,14 +32,6 @@ from exporter.formats.precision.qdq import (
 )
 from exporter.formats.precision.result import ReducedModel, float32_note, precision_error
 from exporter.sources.base import EXTERNAL_DATA_BYTES
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-    from pathlib import Path
-
-    from onnx import ModelProto
-
-    from exporter.formats.precision.evaluator import Evaluator
 
 __all__ = ["to_int8"]
 

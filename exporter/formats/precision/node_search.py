@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from exporter.formats.precision.evaluator import Verdict
+from exporter.formats.precision.evaluator import Verdict
 
 __all__ = ["SearchResult", "find_float32_nodes", "smallest_sufficient"]
 

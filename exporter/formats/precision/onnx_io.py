@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, inliner, shape_inference
@@ -11,9 +11,6 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from exporter.sources.base import EXTERNAL_DATA_BYTES
 from exporter.sources.onnx.graphs import graphs_below, nodes_below, opsets_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["opset_of", "read", "size", "types_of", "write"]
 

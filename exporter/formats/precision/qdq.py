@@ -8,15 +8,10 @@ as convolutions do.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from onnx import ModelProto, NodeProto, helper
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from onnx import GraphProto
+from onnx import GraphProto, ModelProto, NodeProto, helper
 
 __all__ = ["QUANTIZED", "WEIGHTED", "add_output_identities", "map_tensor_names", "simplify_qdq"]
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from exporter.errors import ValidationFailedError
+from exporter.formats.precision.evaluator import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from onnx import ModelProto
-
-    from exporter.formats.precision.evaluator import Verdict
 
 __all__ = ["HEAVY", "ReducedModel", "float32_note", "precision_error"]
 

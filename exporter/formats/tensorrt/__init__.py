@@ -11,21 +11,16 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from exporter.errors import UnavailableError, ValidationFailedError
 from exporter.formats import onnx
+from exporter.formats.base import Conversion, Target
 from exporter.formats.tensorrt.requirements import check_available, is_typed
-from exporter.formats.tensorrt_profiles import profiles_for, range_note
-from exporter.system.cuda import CudaError, gpus
-
-if TYPE_CHECKING:
-    from exporter.formats.base import Conversion, Target
-    from exporter.formats.tensorrt_profiles import Profile
-    from exporter.interface import Interface
-    from exporter.parity.reference_set import ReferenceSet
-    from exporter.sources.base import Source
-    from exporter.system.cuda import Gpu
+from exporter.formats.tensorrt_profiles import Profile, profiles_for, range_note
+from exporter.interface import Interface
+from exporter.parity.reference_set import ReferenceSet
+from exporter.sources.base import Source
+from exporter.system.cuda import CudaError, Gpu, gpus
 
 __all__ = ["FILENAME", "check_available", "convert"]
 

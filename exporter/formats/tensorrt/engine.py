@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorrt as trt
 
+from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError
 from exporter.formats.tensorrt.plan import Log
 from exporter.interface import Axis, Interface, Tensor
 from exporter.parity.input_generator import rows_of, take_rows
-from exporter.parity.reference_set import first_mismatch
+from exporter.parity.reference_set import ReferenceSet, first_mismatch
 from exporter.system.cuda import Memory
 from triton_client.types import numpy_dtype
-
-if TYPE_CHECKING:
-    from exporter.arrays import Array, Arrays
-    from exporter.parity.reference_set import ReferenceSet
 
 __all__ = ["Engine", "check_plan"]
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorrt as trt
 
 from exporter.errors import UnavailableError, ValidationFailedError
 from exporter.formats.tensorrt.requirements import is_typed
+from exporter.formats.tensorrt_profiles import Profile
+from exporter.system.cuda import Gpu
 from exporter.triton.installation import cache_directory, make_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from exporter.formats.tensorrt_profiles import Profile
-    from exporter.system.cuda import Gpu
 
 __all__ = ["Log", "build_plan"]
 

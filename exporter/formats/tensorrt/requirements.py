@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from exporter.errors import UsageError, ValidationFailedError, first_line
 from exporter.system.cuda import CudaError, gpus
-
-if TYPE_CHECKING:
-    from exporter.triton.releases import Release
+from exporter.triton.releases import Release
 
 __all__ = ["check_available", "install_command", "is_typed"]
 

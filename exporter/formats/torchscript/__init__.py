@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from exporter.errors import ValidationFailedError, first_line
-from exporter.formats.base import Conversion
+from exporter.formats.base import Conversion, Target
 from exporter.formats.first_valid import export_first_valid
 from exporter.interface import Interface, Tensor
+from exporter.parity.reference_set import ReferenceSet
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
-    from exporter.formats.base import Target
-    from exporter.parity.reference_set import ReferenceSet
     from exporter.sources.base import Source
 
 __all__ = ["FILENAME", "TorchScriptSource", "convert"]

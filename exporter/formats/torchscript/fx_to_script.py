@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from exporter.interface import Interface
+from exporter.interface import Interface
 
 __all__ = ["NotWritableError", "script_of_graph"]
 

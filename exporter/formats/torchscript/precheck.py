@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 
+from exporter.arrays import Array, Arrays
 from exporter.errors import first_line
-from exporter.parity.reference_set import first_mismatch
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from exporter.arrays import Array, Arrays
-    from exporter.interface import Interface
-    from exporter.parity.reference_set import ReferenceSet
+from exporter.interface import Interface
+from exporter.parity.reference_set import ReferenceSet, first_mismatch
 
 __all__ = ["precheck"]
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import onnx
 from onnx.external_data_helper import ExternalDataInfo
 
 from exporter.errors import ValidationFailedError, first_line
 from exporter.names import artifact_path
+from exporter.sources.mlmodel import MLModel
 from exporter.sources.onnx.checks import check_deterministic, check_operators, damaged
 from exporter.sources.onnx.file_info import FileInfo
 from exporter.sources.onnx.graphs import external_tensors
 from exporter.sources.onnx.source import OnnxSource
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from exporter.sources.mlmodel import MLModel
 
 __all__ = ["OnnxSource", "open_source"]
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporter.arrays import Array, Arrays
+from exporter.interface import Interface, Tensor
 from exporter.sources.base import InputRejectedError
 from triton_client.types import numpy_dtype
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from exporter.arrays import Array, Arrays
-    from exporter.interface import Interface, Tensor
 
 __all__ = ["outputs_with_input_rows", "split_shared_symbols", "with_row_axis"]
 

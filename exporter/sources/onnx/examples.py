@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from exporter.arrays import Array
 from exporter.bounded_text import UNFIT
+from exporter.interface import Tensor
+from exporter.sources.mlmodel import MLModel
 from triton_client.types import numpy_dtype
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from exporter.arrays import Array
-    from exporter.interface import Tensor
-    from exporter.sources.mlmodel import MLModel
 
 __all__ = ["logged_example"]
 

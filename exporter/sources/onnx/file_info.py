@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import onnx
 
 from exporter.sources.onnx.graphs import external_tensors, opsets_of
 from exporter.sources.onnx.string_locale import uses_english_locale
 from exporter.sources.onnx.zipmap import ZipMapOutputs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import onnx
 
 __all__ = ["FileInfo"]
 

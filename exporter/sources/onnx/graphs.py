@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
+import onnx
 from onnx.external_data_helper import uses_external_data
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    import onnx
 
 __all__ = [
     "all_nodes",

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+import onnx
 
 from exporter.interface import unique_names, valid_tensor_name
+from exporter.sources.mlmodel import Field, MLModel
 from exporter.sources.onnx.graphs import graphs_below
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import onnx
-
-    from exporter.sources.mlmodel import Field, MLModel
 
 __all__ = ["rename", "renamed_fields", "served_names"]
 

@@ -9,12 +9,14 @@ onnx.proto.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import onnx
 from onnx import TensorProto, defs, helper, inliner, shape_inference, version_converter
 
 from exporter.errors import ValidationFailedError
+from exporter.sources.base import OnnxTarget
 from exporter.sources.onnx.graphs import (
     all_nodes,
     all_tensors,
@@ -22,11 +24,6 @@ from exporter.sources.onnx.graphs import (
     graphs_below,
     opsets_of,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exporter.sources.base import OnnxTarget
 
 __all__ = ["downgrade", "downgrade_by_converter", "too_new"]
 

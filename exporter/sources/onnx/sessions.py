@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import onnx
 
-from exporter.arrays import as_bytes, as_text
+from exporter.arrays import Array, Arrays, as_bytes, as_text
 from exporter.errors import ValidationFailedError, first_line
 from exporter.sources.onnx.checks import damaged
 from exporter.sources.onnx.string_locale import use_portable_locale
 from exporter.sources.optional_libraries import require
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from exporter.arrays import Array, Arrays
 
 __all__ = ["load_session", "open_session", "run_session"]
 

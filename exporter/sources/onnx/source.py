@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from exporter.arrays import Array, Arrays, as_bytes, as_text
-from exporter.interface import Interface
+from exporter.interface import Interface, Tensor
 from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
 from exporter.sources.mlmodel import MLModel, check_signature
 from exporter.sources.onnx.declared_shapes import (
@@ -16,19 +18,13 @@ from exporter.sources.onnx.declared_shapes import (
     with_row_axis,
 )
 from exporter.sources.onnx.examples import logged_example
+from exporter.sources.onnx.file_info import FileInfo
 from exporter.sources.onnx.naming import renamed_fields, served_names
 from exporter.sources.onnx.opset_downgrade import downgrade, downgrade_by_converter, too_new
 from exporter.sources.onnx.sessions import open_session
 from exporter.sources.onnx.string_locale import PORTABLE_LOCALE
 from exporter.sources.onnx.tensors import tensor_of
 from exporter.sources.onnx.writer import OnnxWriter
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from exporter.interface import Tensor
-    from exporter.sources.onnx.file_info import FileInfo
 
 __all__ = ["OnnxSource"]
 

@@ -9,14 +9,10 @@ Source: the glibc locales ``C`` and ``en_US``, which both copy ``i18n_ctype``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import onnx
 from onnx import helper
 
 from exporter.sources.onnx.graphs import all_nodes
-
-if TYPE_CHECKING:
-    import onnx
 
 __all__ = ["PORTABLE_LOCALE", "use_portable_locale", "uses_english_locale"]
 

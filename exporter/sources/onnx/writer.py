@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import onnx
 
 from exporter.sources.base import EXTERNAL_DATA_BYTES
+from exporter.sources.onnx.file_info import FileInfo
 from exporter.sources.onnx.graphs import external_tensors
 from exporter.sources.onnx.naming import rename
 from exporter.sources.onnx.string_locale import use_portable_locale
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from exporter.sources.onnx.file_info import FileInfo
 
 __all__ = ["OnnxWriter"]
 

@@ -6,19 +6,16 @@ classes to the columns of a tensor, which is served instead.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from exporter.arrays import Array
 from exporter.interface import Axis, Tensor
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exporter.arrays import Array
 
 __all__ = ["ZipMapOutputs"]
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from exporter.errors import ValidationFailedError
+from exporter.sources.mlmodel import MLModel
 from exporter.sources.pytorch.determinism import check_deterministic
 from exporter.sources.pytorch.module_source import ModuleSource
 from exporter.sources.pytorch.pickle_loader import load_module
 from exporter.sources.pytorch.program_source import ExportedProgramSource
 from exporter.sources.pytorch.pt2_archive import load_program
 from exporter.sources.safe_loading import check_pickle_allowed
-
-if TYPE_CHECKING:
-    from exporter.sources.mlmodel import MLModel
 
 __all__ = ["ExportedProgramSource", "ModuleSource", "open_source"]
 

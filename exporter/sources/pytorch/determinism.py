@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,9 +12,6 @@ from torch.utils import _pytree as pytree
 from exporter.errors import ValidationFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
-
     from torch.export import ExportedProgram
 
 __all__ = ["check_deterministic", "data_dependence"]

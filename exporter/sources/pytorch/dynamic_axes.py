@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from exporter.interface import Axis, Tensor
 from exporter.sources.pytorch.naming import datatype_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 __all__ = ["ROWS", "grown", "infer_dynamic_axes", "tensors_of"]
 

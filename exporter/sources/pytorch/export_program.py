@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 
 from exporter.errors import first_line
+from exporter.interface import Tensor
 from exporter.sources.pytorch.decompositions import decompose
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from torch.export import ExportedProgram
-
-    from exporter.interface import Tensor
 
 __all__ = ["export_programs"]
 

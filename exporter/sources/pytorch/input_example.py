@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from exporter.arrays import Array, Arrays
 from exporter.bounded_text import UNFIT
 from exporter.errors import ValidationFailedError
 from exporter.interface import Axis, Tensor
+from exporter.sources.mlmodel import Field, MLModel
 from triton_client.types import numpy_dtype, wire_datatype
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from exporter.arrays import Array, Arrays
-    from exporter.sources.mlmodel import Field, MLModel
 
 __all__ = ["InputExample", "logged_example"]
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Interface, unique_names
 from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
@@ -33,14 +37,6 @@ from exporter.sources.pytorch.side_effects import (
 )
 from exporter.sources.pytorch.statefulness import check_first_call, check_stateless, copy_unrun
 from exporter.sources.pytorch.torchscript import branches_on_values, compile_script, trace_script
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from torch.export import ExportedProgram
-
-    from exporter.arrays import Array, Arrays
 
 __all__ = ["ModuleSource"]
 

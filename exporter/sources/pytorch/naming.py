@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from exporter.errors import ValidationFailedError
 from exporter.interface import Axis, Tensor, unique_names
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from exporter.sources.mlmodel import Field
+from exporter.sources.mlmodel import Field
 
 __all__ = ["DATATYPES", "datatype_of", "names_of", "output_names", "tensor_of"]
 

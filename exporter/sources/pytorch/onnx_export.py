@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
 
-from exporter.sources.base import EXTERNAL_DATA_BYTES
+from exporter.interface import Axis
+from exporter.sources.base import EXTERNAL_DATA_BYTES, OnnxTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
     from torch.export import ExportedProgram
-
-    from exporter.interface import Axis
-    from exporter.sources.base import OnnxTarget
 
 __all__ = ["export_by_dynamo", "export_by_tracing"]
 

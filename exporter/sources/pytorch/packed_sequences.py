@@ -6,13 +6,12 @@ it fails.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-if TYPE_CHECKING:
-    from exporter.sources.pytorch.call_convention import PositionalModule
+from exporter.sources.pytorch.call_convention import PositionalModule
 
 __all__ = ["WithPackedOutputs", "is_recurrent"]
 

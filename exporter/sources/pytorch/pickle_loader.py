@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 
 from exporter.errors import ValidationFailedError
 from exporter.sources.optional_libraries import cannot_load, load_with_mlflow
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["load_module"]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Interface
 from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
@@ -18,13 +21,6 @@ from exporter.sources.pytorch.determinism import data_dependence
 from exporter.sources.pytorch.float64 import run_in_float64
 from exporter.sources.pytorch.naming import names_of, output_names, tensor_of
 from exporter.sources.pytorch.onnx_export import export_by_dynamo, export_by_tracing
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from torch.export import ExportedProgram
-
-    from exporter.arrays import Array, Arrays
 
 __all__ = ["ExportedProgramSource"]
 

@@ -14,22 +14,19 @@ import json
 import logging
 import re
 import warnings
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from torch._export.serde import schema
 from torch._export.serde.serialize import ExportedProgramDeserializer, _dict_to_dataclass
+from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import PT2ArchiveReader, _load_constants, _load_state_dict
 from torch.export.pt2_archive.constants import ARCHIVE_VERSION_PATH, ARCHIVE_VERSION_VALUE
 
 from exporter.errors import ValidationFailedError, first_line
 from exporter.sources.pytorch.pt2_schema import check_example, check_payloads, check_program
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from torch.export import ExportedProgram
 
 __all__ = ["load_program"]
 

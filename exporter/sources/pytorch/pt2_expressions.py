@@ -10,10 +10,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
 
 __all__ = ["check_guard", "check_size"]
 

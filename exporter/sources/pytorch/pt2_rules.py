@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import keyword
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from exporter.sources.pytorch.pt2_expressions import check_guard, check_size
 from exporter.sources.pytorch.pt2_operators import is_arithmetic
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["INTEGERS", "RULES", "is_dict_key", "is_word"]
 

@@ -10,8 +10,10 @@ import sys
 import sysconfig
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +23,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from exporter.errors import ValidationFailedError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from types import FrameType
 
 __all__ = ["check_no_external_reads", "check_no_rng", "reads_values", "rng_states"]
 

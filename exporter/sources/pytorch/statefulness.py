@@ -8,16 +8,14 @@ import itertools
 import random
 import types
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from exporter.errors import ValidationFailedError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["check_first_call", "check_stateless", "copy_unrun"]
 

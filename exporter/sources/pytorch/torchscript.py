@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
 from exporter.errors import ValidationFailedError, first_line
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from exporter.sources.pytorch.call_convention import PositionalModule
+from exporter.sources.pytorch.call_convention import PositionalModule
 
 __all__ = ["branches_on_values", "compile_script", "trace_script"]
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import onnx
 
 from exporter.errors import ValidationFailedError, first_line
+from exporter.sources.base import OnnxTarget
+from exporter.sources.mlmodel import MLModel
 from exporter.sources.onnx.string_locale import use_portable_locale
 from exporter.sources.optional_libraries import cannot_load, load_with_mlflow, require
 from exporter.sources.safe_loading import check_pickle_allowed, load_skops
 from exporter.sources.sklearn.converters import register_converters
 from exporter.sources.sklearn.trees import has_thresholds
 from exporter.sources.tabular.source import TabularSource
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import onnx
-
-    from exporter.sources.base import OnnxTarget
-    from exporter.sources.mlmodel import MLModel
 
 __all__ = ["classes_of", "open_source", "predictor"]
 

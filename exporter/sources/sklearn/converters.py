@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
@@ -17,12 +18,14 @@ from exporter.sources.sklearn.shape_calculators import register_shape_calculator
 from exporter.sources.sklearn.target_transform import register_target_transform
 from exporter.sources.sklearn.trees import FAMILIES, fitted_trees, known_features, loss_of
 from exporter.sources.tabular import lightgbm_trees, xgboost_trees
-from exporter.sources.tabular.tree_ensemble import argmax, binary, cast, divided, scores
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from exporter.sources.tabular.tree_ensemble import GraphBuilder
+from exporter.sources.tabular.tree_ensemble import (
+    GraphBuilder,
+    argmax,
+    binary,
+    cast,
+    divided,
+    scores,
+)
 
 __all__ = ["register_converters"]
 

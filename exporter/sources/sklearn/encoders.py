@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from exporter.arrays import Array
-    from exporter.sources.sklearn.operator_graph import OperatorGraph
+from exporter.arrays import Array
+from exporter.sources.sklearn.operator_graph import OperatorGraph
 
 __all__ = ["ENCODERS", "encoded_width"]
 

@@ -5,19 +5,16 @@ Source: scikit-learn ``sklearn/neighbors/_base.py``, ``_classification.py``, ``_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
+from exporter.arrays import Array
 from exporter.errors import ValidationFailedError
+from exporter.sources.sklearn.operator_graph import OperatorGraph
 from exporter.sources.tabular.tree_ensemble import argmax, cast
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from exporter.arrays import Array
-    from exporter.sources.sklearn.operator_graph import OperatorGraph
 
 __all__ = ["NEIGHBOURS"]
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
+from exporter.arrays import Array
 from exporter.errors import ValidationFailedError
+from exporter.sources.sklearn.operator_graph import OperatorGraph
 from exporter.sources.sklearn.ufuncs import applied
 from exporter.sources.tabular.tree_ensemble import cast, widened
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from exporter.arrays import Array
-    from exporter.sources.sklearn.operator_graph import OperatorGraph
 
 __all__ = ["NUMBERS", "SCALERS", "imputed_columns", "operations"]
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
 
+from exporter.arrays import Array
 from exporter.errors import ValidationFailedError
 from exporter.sources.tabular.tree_ensemble import class_at
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from exporter.arrays import Array
 
 __all__ = ["FallbackConverter", "OperatorGraph"]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from exporter.sources.sklearn.encoders import encoded_width
 from exporter.sources.sklearn.numeric_converters import imputed_columns
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["register_shape_calculators"]
 

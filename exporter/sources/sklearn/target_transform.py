@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from onnx import helper
@@ -11,9 +11,7 @@ from exporter.errors import ValidationFailedError
 from exporter.sources.sklearn.numeric_converters import SCALERS, operations
 from exporter.sources.sklearn.operator_graph import OperatorGraph
 from exporter.sources.sklearn.ufuncs import applied
-
-if TYPE_CHECKING:
-    from exporter.sources.tabular.tree_ensemble import GraphBuilder
+from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
 __all__ = ["register_target_transform"]
 

@@ -7,19 +7,15 @@ Source: scikit-learn ``sklearn/tree/_tree.pyx``, ``sklearn/ensemble/_gb.py``,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
+from exporter.arrays import Array
 from exporter.errors import ValidationFailedError
-from exporter.sources.tabular.tree_ensemble import Ensemble, Tree, cast
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exporter.arrays import Array
-    from exporter.sources.tabular.tree_ensemble import GraphBuilder
+from exporter.sources.tabular.tree_ensemble import Ensemble, GraphBuilder, Tree, cast
 
 __all__ = ["FAMILIES", "Fitted", "fitted_trees", "has_thresholds", "known_features", "loss_of"]
 

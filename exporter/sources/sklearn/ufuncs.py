@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from exporter.errors import ValidationFailedError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from exporter.sources.tabular.tree_ensemble import GraphBuilder
+from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
 __all__ = ["applied"]
 

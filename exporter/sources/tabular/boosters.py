@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import onnx
 
-from exporter.sources.tabular.tree_ensemble import Graph, argmax, class_at
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import onnx
-
-    from exporter.arrays import Array
-    from exporter.sources.base import OnnxTarget
-    from exporter.sources.tabular.tree_ensemble import GraphBuilder
+from exporter.arrays import Array
+from exporter.sources.base import OnnxTarget
+from exporter.sources.tabular.tree_ensemble import Graph, GraphBuilder, argmax, class_at
 
 __all__ = ["BoosterConverter"]
 

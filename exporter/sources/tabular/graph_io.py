@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
+from exporter.arrays import Array
+from exporter.interface import Tensor
 from triton_client.types import numpy_dtype
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import onnx
-
-    from exporter.arrays import Array
-    from exporter.interface import Tensor
 
 __all__ = ["Result", "element_type", "wrap_graph"]
 

@@ -6,12 +6,15 @@ Source: LightGBM ``include/LightGBM/tree.h`` (decisions, missing values), ``src/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from exporter.arrays import Array
 from exporter.sources.tabular.tree_ensemble import (
     Ensemble,
+    GraphBuilder,
     Tree,
     binary,
     divided,
@@ -19,12 +22,6 @@ from exporter.sources.tabular.tree_ensemble import (
     scores,
     whole,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exporter.arrays import Array
-    from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
 __all__ = ["prediction", "probabilities"]
 

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+import onnx
 
 from exporter.arrays import Array, Arrays, as_bytes
 from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Axis, Interface, Tensor
 from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
+from exporter.sources.mlmodel import MLModel
 from exporter.sources.optional_libraries import cannot_run_example
 from exporter.sources.tabular.graph_io import Result, element_type, wrap_graph
 from exporter.sources.tabular.tables import ROWS, Table
 from triton_client.types import numpy_dtype, wire_datatype
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    import onnx
-
-    from exporter.sources.mlmodel import MLModel
 
 __all__ = ["Converter", "Predictor", "TabularSource"]
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from exporter.arrays import as_text
+from exporter.arrays import Array, Arrays, as_text
 from exporter.bounded_text import UNFIT
 from exporter.errors import ValidationFailedError
 from exporter.interface import Axis, Tensor, unique_names
+from exporter.sources.mlmodel import Field, MLModel
 from triton_client.types import numpy_dtype, wire_datatype
-
-if TYPE_CHECKING:
-    from exporter.arrays import Array, Arrays
-    from exporter.sources.mlmodel import Field, MLModel
 
 __all__ = ["ROWS", "Table"]
 

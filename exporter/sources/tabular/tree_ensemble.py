@@ -8,21 +8,17 @@ written in float64 here, and features are rounded as in the library.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from exporter.arrays import Array
 from exporter.errors import ValidationFailedError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import onnx
-
-    from exporter.arrays import Array
-    from exporter.sources.base import OnnxTarget
+from exporter.sources.base import OnnxTarget
 
 __all__ = [
     "ML_OPSET",

@@ -7,24 +7,21 @@ values), ``src/objective`` (what a sum becomes, and how a base score becomes a s
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from exporter.arrays import Array
 from exporter.sources.tabular.tree_ensemble import (
     Ensemble,
+    GraphBuilder,
     Tree,
     binary,
     cast,
     no_onnx_form,
     scores,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from exporter.arrays import Array
-    from exporter.sources.tabular.tree_ensemble import GraphBuilder
 
 __all__ = ["prediction", "probabilities", "rounds_of", "without_missing"]
 

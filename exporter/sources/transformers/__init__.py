@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ValidationFailedError
+from exporter.sources.mlmodel import MLModel
 from exporter.sources.transformers.example_inputs import (
     ExampleInputs,
     example_texts,
@@ -22,9 +24,6 @@ from exporter.sources.transformers.file_checks import check_files
 from exporter.sources.transformers.loading import library, load_network, load_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from exporter.sources.mlmodel import MLModel
     from exporter.sources.pytorch import ModuleSource
 
 __all__ = ["open_source"]

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from exporter.arrays import Array, Arrays
 from exporter.bounded_text import parse_json
 from exporter.errors import ValidationFailedError, first_line
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from exporter.arrays import Array, Arrays
 
 __all__ = ["ExampleInputs", "example_texts", "image_inputs", "token_inputs"]
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from exporter.bounded_text import UNFIT, parse_json
 from exporter.errors import ValidationFailedError
 from exporter.names import artifact_path
 from exporter.sources.optional_libraries import cannot_load
 from exporter.sources.safe_loading import check_pickle_allowed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 __all__ = ["check_config_keys", "check_files", "damaged", "is_safe"]
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import inspect
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from exporter.errors import ValidationFailedError, first_line
 from exporter.sources.optional_libraries import require
 from exporter.sources.transformers.file_checks import check_config_keys, damaged, is_safe
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["library", "load_network", "load_tokenizer"]
 

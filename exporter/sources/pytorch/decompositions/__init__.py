@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 
 from exporter.sources.pytorch.decompositions import (
     complex_ops,
@@ -15,12 +18,6 @@ from exporter.sources.pytorch.decompositions import (
     scan_ops,
 )
 from exporter.sources.pytorch.decompositions.nodes import has_dtype
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
-
-    from torch.export import ExportedProgram
 
 __all__ = ["decompose"]
 

@@ -6,14 +6,12 @@ the seven that float32 has. Transforms of powers of two are as good as torch's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from exporter.sources.pytorch.decompositions.nodes import has_dtype
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 __all__ = ["DECOMPOSITIONS", "loses_digits"]
 

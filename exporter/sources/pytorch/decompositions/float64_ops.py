@@ -8,13 +8,11 @@ left of 1 is below 2e-8.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch._decomp import decompositions
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 __all__ = ["DECOMPOSITIONS", "projects"]
 

@@ -6,6 +6,7 @@ what has to be done for each of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,6 @@ from .strings import bytes_from_text, text_from_bytes
 from .validation import configured_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from ..shared.datatypes import Array
     from .interface import Interface
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from ..shared.errors import BackendError
 from ..shared.instance import Instance, stub_arguments
@@ -12,9 +13,6 @@ from .interface import read_interface
 from .session import load_session, run_options
 from .stub import accelerate
 from .validation import validate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["TritonPythonModel"]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnxruntime
 
@@ -12,9 +13,6 @@ from ..shared.errors import InternalError, InvalidArgumentError
 from ..shared.instance import require_file
 from ..shared.parameters import boolean_parameter, integer_parameter, string_parameter
 from .accelerators import execution_providers
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["load_session", "run_options", "runtime_message"]
 

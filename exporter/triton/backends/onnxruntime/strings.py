@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["bytes_from_text", "deserialize", "serialize", "text_from_bytes"]
 

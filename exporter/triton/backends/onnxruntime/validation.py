@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..shared.errors import InternalError, InvalidArgumentError, UnsupportedError
 from .datatypes import INVALID, is_supported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from .interface import Interface, Tensor
 
 __all__ = ["configured_shape", "validate"]

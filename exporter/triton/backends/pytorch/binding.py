@@ -7,14 +7,12 @@ the configuration. For outputs it uses the latter two.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..shared.errors import InternalError, InvalidArgumentError, UnsupportedError
 from .datatypes import is_supported
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["Binding", "bind"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,6 @@ from ..shared.execution import Executor, requested_outputs
 from .datatypes import config_datatype
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from ..shared.datatypes import Array
     from .binding import Binding
     from .parameters import Parameters

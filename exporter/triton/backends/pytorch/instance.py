@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from ..shared.errors import InternalError
 from ..shared.instance import Instance, require_file
@@ -12,9 +13,6 @@ from .binding import bind
 from .execution import TorchExecutor
 from .lending import lend_torch
 from .parameters import Parameters
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["TritonPythonModel"]
 

@@ -10,15 +10,11 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from importlib.machinery import PathFinder
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 
 from ..shared.errors import UnavailableError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType
 
 __all__ = ["lend_torch"]
 

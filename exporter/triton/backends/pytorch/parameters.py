@@ -6,14 +6,12 @@ which here is one instance.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..shared.parameters import boolean_parameter, integer_parameter
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["Parameters"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import triton_python_backend_utils as backend_utils
@@ -10,8 +11,6 @@ import triton_python_backend_utils as backend_utils
 from .errors import BackendError, InternalError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-
     from .datatypes import Array
 
 __all__ = ["Executor", "requested_outputs"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,8 +15,6 @@ import numpy as np
 from .errors import BackendError, InternalError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from .execution import Executor
 
 __all__ = ["Instance", "require_file", "stub_arguments"]
