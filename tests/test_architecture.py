@@ -110,8 +110,8 @@ def test_the_product_knows_no_example() -> None:
 def test_the_service_asks_the_exporter_for_facts_and_not_for_steps() -> None:
     known = {name for module in below("stlab_api") for name in imports(module)}
     ours = {name for name in known if name.startswith("exporter.")}
-    facts = {"arrays", "bundle", "errors", "names", "parity", "proven_bundle", "registry", "system"}
-    facts |= {"text", "triton"}
+    facts = {"arrays", "bundle", "errors", "interface", "names", "parity", "proven_bundle"}
+    facts |= {"registry", "system", "text", "triton"}
     assert {name.split(".")[1] for name in ours} <= facts
     assert importers("stlab_api.app", below("stlab_api")) == {"stlab_api.__main__"}
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from tests.integration.triton.triton_onnx_models import config, entry, identity, parameter
-
-if TYPE_CHECKING:
-    pass
 from tests.integration.triton.backend_cases import (
     DATATYPE_VALUES,
     A,
@@ -38,6 +32,7 @@ from tests.integration.triton.backend_cases import (
     two_inputs,
     with_default,
 )
+from tests.integration.triton.triton_onnx_models import config, entry, identity, parameter
 
 ANSWERS = [
     *(

@@ -2,22 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from onnx import TensorProto, helper
 
-from tests.integration.triton.triton_onnx_models import (
-    config,
-    entry,
-    identity,
-    model,
-    node,
-    parameter,
-    tensor,
-)
-
-if TYPE_CHECKING:
-    pass
 from tests.integration.triton.backend_cases import (
     NEWEST,
     A,
@@ -36,6 +22,15 @@ from tests.integration.triton.backend_cases import (
     two_inputs,
     with_default,
     zipmap,
+)
+from tests.integration.triton.triton_onnx_models import (
+    config,
+    entry,
+    identity,
+    model,
+    node,
+    parameter,
+    tensor,
 )
 
 REFUSED = [
