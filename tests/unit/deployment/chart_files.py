@@ -81,7 +81,7 @@ class Case:
         return self.name
 
 
-def sets(name: str, **values: object) -> Case:
+def case_with(name: str, **values: object) -> Case:
     """Make a case with values over the defaults; ``__`` stands for a point in their names."""
     given = {key.replace("__", "."): value for key, value in values.items()}
     return Case(name, options(given))
@@ -293,6 +293,6 @@ class _Rendered:
 every_case = for_each(_Rendered())
 
 
-def way(name: str) -> Case:
+def ci_case(name: str) -> Case:
     """Return an example of use, by the name of its file in ci/."""
     return next(case for case in FILES if case.name == name)

@@ -20,6 +20,8 @@ from .chart_files import (
     FILES,
     SWITCHES,
     Case,
+    case_with,
+    ci_case,
     every_case,
     name_of,
     of_kind,
@@ -27,8 +29,6 @@ from .chart_files import (
     rendered,
     run,
     run_all,
-    sets,
-    way,
 )
 from .deploy_files import ROOT
 
@@ -106,20 +106,20 @@ def test_every_switch_changes_something() -> None:
 
 def test_a_disabled_part_renders_nothing() -> None:
     items = rendered(
-        sets("no api", api__enabled=False, verify__test=False, networkPolicy__enabled=False)
+        case_with("no api", api__enabled=False, verify__test=False, networkPolicy__enabled=False)
     )
     assert {item["metadata"]["name"] for item in items} == {
         "stlab",
         "stlab-triton",
         "stlab-triton-headless",
     }
-    items = rendered(way("local"))
+    items = rendered(ci_case("local"))
     assert not [item for item in items if item["metadata"]["name"].startswith("stlab-triton")]
 
 
 def test_long_names_are_truncated() -> None:
     items = rendered(
-        sets(
+        case_with(
             "long",
             fullnameOverride="x" * 60,
             nameOverride="y" * 60,

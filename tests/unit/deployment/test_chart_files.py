@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .chart_files import CHART, FILES, K8S, Case, helm, of_kind, program, rendered, way
+from .chart_files import CHART, FILES, K8S, Case, ci_case, helm, of_kind, program, rendered
 from .deploy_files import ROOT, checked, tool
 
 STEP = "run `make manifests` and commit the result"
@@ -63,7 +63,7 @@ def test_yaml_is_tidy() -> None:
 
 
 def test_a_service_monitor_scrapes_a_port_once() -> None:
-    items = rendered(way("identity"))
+    items = rendered(ci_case("identity"))
     for monitor in of_kind(items, "ServiceMonitor"):
         (endpoint,) = monitor["spec"]["endpoints"]
         found = [

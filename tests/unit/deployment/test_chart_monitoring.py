@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from .chart_files import CHART, FILES, Case, Item, of_kind, rendered, way
+from .chart_files import CHART, FILES, Case, Item, ci_case, of_kind, rendered
 from .deploy_files import checked, tool
 
 PROMTOOL = functools.partial(tool, "promtool", "apt-get install prometheus")
@@ -23,11 +23,11 @@ def _rules(items: tuple[Item, ...]) -> list[Item]:
 def _released(name: str, namespace: str) -> tuple[Item, ...]:
     """Render a release with monitoring and KEDA, by its name and namespace."""
     options = ("--namespace", namespace, "--set", f"fullnameOverride={name}")
-    return rendered(Case(f"{namespace}/{name}", way("production").options + options))
+    return rendered(Case(f"{namespace}/{name}", ci_case("production").options + options))
 
 
 def test_a_release_has_every_rule_of_the_file() -> None:
-    made = _rules(rendered(way("production")))
+    made = _rules(rendered(ci_case("production")))
     names = [rule.get("alert", rule.get("record")) for rule in made]
     assert names == [
         rule.get("alert", rule.get("record")) for group in FILE["groups"] for rule in group["rules"]
@@ -36,13 +36,13 @@ def test_a_release_has_every_rule_of_the_file() -> None:
 
 def test_a_disabled_part_has_no_rules() -> None:
     for name, gone in (("local", "triton"), ("triton", "stlab-api")):
-        rules = _rules(rendered(way(name)))
+        rules = _rules(rendered(ci_case(name)))
         assert rules
         assert not [rule for rule in rules if f'{gone}"' in rule["expr"]]
 
 
 def test_runbooks_are_where_the_values_say() -> None:
-    for rule in _rules(rendered(way("dashboard"))):
+    for rule in _rules(rendered(ci_case("dashboard"))):
         if "alert" in rule:
             url = f"https://git.example.com/stlab/docs/alerts.md#{rule['alert'].lower()}"
             assert rule["annotations"]["runbook_url"] == url
@@ -132,7 +132,7 @@ def test_a_release_scales_on_its_own_queue(tmp_path: Path) -> None:
 def test_grafana_gets_the_dashboard() -> None:
     (made,) = [
         item
-        for item in of_kind(rendered(way("dashboard")), "ConfigMap")
+        for item in of_kind(rendered(ci_case("dashboard")), "ConfigMap")
         if item["metadata"]["labels"].get("grafana_dashboard") == "1"
     ]
     assert made["data"]["stlab.json"] == (CHART / "files" / "dashboard.json").read_text()

@@ -10,14 +10,14 @@ from .chart_files import (
     Case,
     Item,
     Pod,
+    case_with,
+    ci_case,
     every_case,
     matches,
     name_of,
     of_kind,
     pods,
     rendered,
-    sets,
-    way,
 )
 
 _PORTS = {"http": 80, "https": 443, "grpcs": 443}
@@ -248,7 +248,7 @@ def test_ingress_allows_the_clients_of_what_is_served(case: Case) -> None:
 
 def test_further_egress_ports_are_allowed() -> None:
     """A policy is about the pods' own ports: MLflow's Service has 80, its pods 5000."""
-    case = sets(
+    case = case_with(
         "ports", registry__trackingUri="http://mlflow", **{"networkPolicy.egressPorts[0]": 5000}
     )
     for policy in of_kind(rendered(case), "NetworkPolicy"):
@@ -258,7 +258,7 @@ def test_further_egress_ports_are_allowed() -> None:
 
 
 def test_named_peers_reach_triton() -> None:
-    ports = _ingress(rendered(way("production")), "triton")
+    ports = _ingress(rendered(ci_case("production")), "triton")
     assert ports["grpc"] is not None
     assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ci"}}} in (
         ports["grpc"]
@@ -266,7 +266,7 @@ def test_named_peers_reach_triton() -> None:
 
 
 def test_prometheus_reaches_the_service_when_callers_are_named() -> None:
-    ports = _ingress(rendered(way("production")), "api")
+    ports = _ingress(rendered(ci_case("production")), "api")
     peers = str(ports["http"])
     assert "monitoring" in peers
     assert "ingress" in peers
@@ -276,7 +276,7 @@ def test_prometheus_reaches_the_service_when_callers_are_named() -> None:
 
 
 def test_ingress_and_route_expose_the_api_alone() -> None:
-    items = (*rendered(way("production")), *rendered(way("identity")))
+    items = (*rendered(ci_case("production")), *rendered(ci_case("identity")))
     (ingress,) = of_kind(items, "Ingress")
     (rule,) = ingress["spec"]["rules"]
     (path,) = rule["http"]["paths"]

@@ -10,12 +10,12 @@ from .chart_files import (
     Case,
     Item,
     Pod,
+    ci_case,
     containers,
     every_case,
     of_kind,
     pods,
     rendered,
-    way,
 )
 from .deploy_files import ROOT, pinned
 
@@ -80,7 +80,7 @@ def test_images_are_pinned(case: Case) -> None:
 
 
 def test_an_image_can_be_pinned_by_digest() -> None:
-    for owner, container in containers(rendered(way("production"))):
+    for owner, container in containers(rendered(ci_case("production"))):
         if "verify" not in owner:
             assert re.fullmatch(r"[^:@]+:[^:@]+@sha256:[0-9a-f]{64}", container["image"])
 
@@ -117,11 +117,11 @@ def test_gpus_are_requested() -> None:
     for name in ("production", "kserve"):
         given = [
             container["resources"]["limits"].get("nvidia.com/gpu")
-            for _, container in containers(rendered(way(name)))
+            for _, container in containers(rendered(ci_case(name)))
             if container["name"] in {"triton", "kserve-container"}
         ]
         assert given == [1]
-    (triton, *_) = [p for p in pods(rendered(way("production"))) if p.part == "triton"]
+    (triton, *_) = [p for p in pods(rendered(ci_case("production"))) if p.part == "triton"]
     assert triton.spec["runtimeClassName"] == "nvidia"
 
 
@@ -164,11 +164,11 @@ def test_which_secrets_are_required() -> None:
         ("dashboard", {"api-keys", "dashboard-key"}),
         ("extras", {"proxy"}),
     ):
-        assert _secrets(rendered(way(name))) == secrets, name
+        assert _secrets(rendered(ci_case(name))) == secrets, name
 
 
 def test_external_secrets_have_every_key_that_pods_require() -> None:
-    items = rendered(way("external-secrets"))
+    items = rendered(ci_case("external-secrets"))
     made = {
         (item["spec"]["target"]["name"], one["secretKey"])
         for item in of_kind(items, "ExternalSecret")
@@ -215,8 +215,8 @@ def test_there_is_time_to_finish(case: Case) -> None:
 
 
 def test_the_grace_period_follows_the_flag() -> None:
-    (triton,) = [pod for pod in pods(rendered(way("production"))) if pod.part == "triton"]
-    assert _exit_timeout(triton, rendered(way("production"))) == 90
+    (triton,) = [pod for pod in pods(rendered(ci_case("production"))) if pod.part == "triton"]
+    assert _exit_timeout(triton, rendered(ci_case("production"))) == 90
     assert triton.spec["terminationGracePeriodSeconds"] == 10 + 90 + 15
 
 
@@ -263,7 +263,7 @@ def test_a_rollout_waits_for_models_to_load(case: Case) -> None:
 
 def test_values_extend_every_pod() -> None:
     parts = set()
-    for pod in pods(rendered(way("extras"))):
+    for pod in pods(rendered(ci_case("extras"))):
         parts.add(pod.part)
         environment = pod.environment()
         assert environment["NODE_NAME"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
@@ -279,14 +279,14 @@ def test_values_extend_every_pod() -> None:
 
 def test_values_add_objects_as_templates() -> None:
     added = {
-        item["metadata"]["name"]: item for item in of_kind(rendered(way("extras")), "ConfigMap")
+        item["metadata"]["name"]: item for item in of_kind(rendered(ci_case("extras")), "ConfigMap")
     }
     assert added["stlab-extra"]["data"] == {"note": "default"}
     assert added["stlab-note"]["metadata"]["labels"]["app.kubernetes.io/component"] == "extra"
 
 
 def test_every_client_trusts_the_private_ca() -> None:
-    for pod in pods(rendered(way("extras"))):
+    for pod in pods(rendered(ci_case("extras"))):
         (volume,) = [one for one in pod.spec["volumes"] if one["name"] == "ca"]
         assert volume["configMap"]["name"] == "corporate-ca"
         (mount,) = [one for one in pod.main["volumeMounts"] if one["name"] == "ca"]

@@ -20,14 +20,14 @@ from .chart_files import (
     FILES,
     Case,
     Item,
+    case_with,
+    ci_case,
     containers,
     every_case,
     of_kind,
     options,
     pods,
     rendered,
-    sets,
-    way,
 )
 from .deploy_files import CREDENTIALS, ROOT, Dockerfile
 
@@ -67,14 +67,14 @@ def test_the_service_and_the_dashboard_accept_their_settings(case: Case) -> None
 
 
 def test_triton_is_the_release_that_exports_target() -> None:
-    (triton,) = [pod for pod in pods(rendered(way("default"))) if pod.part == "triton"]
+    (triton,) = [pod for pod in pods(rendered(ci_case("default"))) if pod.part == "triton"]
     image = triton.main["image"]
     assert image == f"nvcr.io/nvidia/tritonserver:{DEFAULT_RELEASE}-py3"
 
 
 def test_images_are_those_that_are_built() -> None:
     for _, container in containers(
-        rendered(sets("all", verify__cronJob__enabled=True, dashboard__enabled=True))
+        rendered(case_with("all", verify__cronJob__enabled=True, dashboard__enabled=True))
     ):
         name = container["image"].rpartition("/")[2].partition(":")[0]
         if name != "tritonserver":
@@ -140,7 +140,7 @@ def test_one_pod_verifies_every_model(tmp_path: Path) -> None:
 
 
 def test_a_model_that_fails_hides_no_other(tmp_path: Path) -> None:
-    (pod, *_) = [one for one in pods(rendered(way("production"))) if one.part == "verify"]
+    (pod, *_) = [one for one in pods(rendered(ci_case("production"))) if one.part == "verify"]
     for failing in ("income", "credit-risk"):
         code, calls = _run(pod.main, tmp_path / failing, failing)
         assert code == 3
@@ -149,16 +149,16 @@ def test_a_model_that_fails_hides_no_other(tmp_path: Path) -> None:
 
 def test_triton_and_the_exporter_mean_the_same_repository() -> None:
     url, endpoint = "s3://models/triton/prod", "https://store.example.com:9000"
-    (triton,) = [pod for pod in pods(rendered(way("production"))) if pod.part == "triton"]
+    (triton,) = [pod for pod in pods(rendered(ci_case("production"))) if pod.part == "triton"]
     flag = triton.main["args"][0].partition("=")[2]
     assert flag == StoreUrl.parse(url, {"AWS_ENDPOINT_URL": endpoint}).for_server()
-    (triton,) = [pod for pod in pods(rendered(way("identity"))) if pod.part == "triton"]
+    (triton,) = [pod for pod in pods(rendered(ci_case("identity"))) if pod.part == "triton"]
     flag = triton.main["args"][0].partition("=")[2]
     assert flag == StoreUrl.parse("s3://models/triton", {}).for_server()
 
 
 def test_a_volume_is_mounted_for_reading() -> None:
-    (triton,) = [pod for pod in pods(rendered(way("pvc"))) if pod.part == "triton"]
+    (triton,) = [pod for pod in pods(rendered(ci_case("pvc"))) if pod.part == "triton"]
     (container,) = triton.spec["containers"]
     assert "--model-repository=/models" in container["args"]
     (mount,) = [one for one in container["volumeMounts"] if one["mountPath"] == "/models"]
@@ -172,7 +172,7 @@ def test_a_volume_is_mounted_for_reading() -> None:
 
 @pytest.mark.parametrize("mutual", [False, True])
 def test_grpc_is_encrypted_with_the_secrets(mutual: bool) -> None:
-    items = rendered(way("mtls" if mutual else "tls"))
+    items = rendered(ci_case("mtls" if mutual else "tls"))
     (triton,) = [pod for pod in pods(items) if pod.part == "triton"]
     (container,) = triton.spec["containers"]
     flags = dict(word.partition("=")[::2] for word in container["args"])
@@ -200,15 +200,15 @@ def test_grpc_is_encrypted_with_the_secrets(mutual: bool) -> None:
 
 
 def test_clients_of_triton_have_the_key() -> None:
-    (local,) = pods(rendered(way("local")))
+    (local,) = pods(rendered(ci_case("local")))
     assert "STLAB_TRITON_KEY" not in local.environment()
-    keyed = {pod.part for pod in pods(rendered(way("production")))
+    keyed = {pod.part for pod in pods(rendered(ci_case("production")))
              if "STLAB_TRITON_KEY" in pod.environment()}  # fmt: skip
     assert keyed == {"triton", "api", "verify"}
 
 
 def test_bundles_are_pulled_before_triton_starts(tmp_path: Path) -> None:
-    (triton,) = [pod for pod in pods(rendered(way("bundle"))) if pod.part == "triton"]
+    (triton,) = [pod for pod in pods(rendered(ci_case("bundle"))) if pod.part == "triton"]
     (init,) = triton.spec["initContainers"]
     _, calls = _run(init, tmp_path / "pull")
     parsed = [_parsed(words, init) for words in calls]
@@ -259,11 +259,11 @@ def test_an_hpa_scales_on_the_queue(signal: str, metric: str) -> None:
 
 def test_kserve_runs_the_same_server() -> None:
     """The runtime has the image, the command and the limits of the Deployment."""
-    (item,) = of_kind(rendered(way("kserve")), "ServingRuntime")
+    (item,) = of_kind(rendered(ci_case("kserve")), "ServingRuntime")
     (runtime,) = item["spec"]["containers"]
     (pod,) = [
         pod
-        for pod in pods(rendered(sets("gpu", triton__gpu__enabled=True)))
+        for pod in pods(rendered(case_with("gpu", triton__gpu__enabled=True)))
         if pod.part == "triton"
     ]
     ours = pod.main
@@ -277,7 +277,7 @@ def test_kserve_runs_the_same_server() -> None:
     assert list(declared) == item["spec"]["protocolVersions"]
     assert set(ports.values()) == {port["containerPort"] for port in ours["ports"]}
     assert item["spec"]["annotations"]["prometheus.kserve.io/port"] == str(ports["metrics"])
-    (service,) = of_kind(rendered(way("kserve")), "InferenceService")
+    (service,) = of_kind(rendered(ci_case("kserve")), "InferenceService")
     predictor = service["spec"]["predictor"]
     assert predictor["model"]["runtime"] == "stlab-triton"
     assert predictor["model"]["storageUri"] == "s3://models/triton"

@@ -30,7 +30,7 @@ from tests.support.embedded import embedded_tritonserver, loopback_flags
 from triton_client import TritonClient
 from triton_client.errors import ModelNotFound
 
-from .chart_files import of_kind, pods, rendered, way
+from .chart_files import ci_case, of_kind, pods, rendered
 
 pytestmark = pytest.mark.triton
 
@@ -73,7 +73,7 @@ def _status(port: int, path: str, **headers: str) -> int:
 @contextmanager
 def _started(folder: Path, name: str) -> Iterator[Started]:
     """Start Triton as the chart does in an example: its ConfigMap, its command, its flags."""
-    items = rendered(way(name))
+    items = rendered(ci_case(name))
     (config,) = of_kind(items, "ConfigMap")
     for file, text in config["data"].items():
         (folder / file).write_text(text)

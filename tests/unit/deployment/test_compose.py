@@ -41,7 +41,7 @@ from .deploy_files import (
 
 STACK = compose()
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
-EVERY = for_each(SERVICES)
+each_service = for_each(SERVICES)
 # Services that end.
 ONCE = frozenset({"buckets", "exporter", "exporter-gpu"})
 # Variables of docker compose itself.
@@ -77,7 +77,7 @@ def test_the_demo_adds_its_plugins_to_the_images_of_the_stack() -> None:
 # ---- images and programs ----
 
 
-@EVERY
+@each_service
 def test_images_are_pinned_or_built_here(name: str) -> None:
     service = SERVICES[name]
     image = interpolated(service["image"], {})
@@ -112,7 +112,7 @@ def test_triton_is_the_release_that_exports_target() -> None:
         assert image == f"nvcr.io/nvidia/tritonserver:{DEFAULT_RELEASE}-py3"
 
 
-@EVERY
+@each_service
 def test_programs_exist(name: str) -> None:
     service = SERVICES[name]
     programs = [service["entrypoint"][0]] if "entrypoint" in service else []
@@ -130,7 +130,7 @@ def test_programs_exist(name: str) -> None:
 # ---- what a process may do ----
 
 
-@EVERY
+@each_service
 def test_every_service_is_hardened(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
@@ -142,7 +142,7 @@ def test_every_service_is_hardened(name: str) -> None:
     assert not {"cap_add", "devices", "ipc", "network_mode", "pid", "privileged"} & set(service)
 
 
-@EVERY
+@each_service
 def test_only_data_is_writable(name: str) -> None:
     service = SERVICES[name]
     assert any(mount.startswith("/tmp:") for mount in service["tmpfs"])
@@ -225,7 +225,7 @@ def _profiles(name: str) -> set[str]:
     return set(SERVICES[name].get("profiles", []))
 
 
-@EVERY
+@each_service
 def test_a_service_starts_when_what_it_needs_is_healthy(name: str) -> None:
     for needed, how in SERVICES[name].get("depends_on", {}).items():
         other = SERVICES[needed]
@@ -239,7 +239,7 @@ def test_a_service_starts_when_what_it_needs_is_healthy(name: str) -> None:
         assert _profiles(needed) <= _profiles(name) or how.get("required") is False
 
 
-@EVERY
+@each_service
 def test_every_lasting_service_has_a_health_check(name: str) -> None:
     health = SERVICES[name]["healthcheck"]
     assert health == {"disable": True} if name in ONCE else {"interval", "timeout"} <= set(health)

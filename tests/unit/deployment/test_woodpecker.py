@@ -17,7 +17,7 @@ from .deploy_files import DOCKER, ROOT, WOODPECKER, check_schema, for_each, pinn
 
 FILES = sorted(WOODPECKER.glob("*.yaml"))
 FLOWS: dict[str, dict[str, Any]] = {path.stem: yaml.safe_load(path.read_text()) for path in FILES}
-EVERY = for_each(FLOWS)
+each_pipeline = for_each(FLOWS)
 # Pipelines that move an alias.
 MOVERS = ("export", "promote", "rollback")
 _SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|KEY|USER|_HOST$|REPOSITORY|_URI$|_URL$")
@@ -41,7 +41,7 @@ def test_they_are_woodpecker_files() -> None:
     check_schema("vendor.woodpecker-ci", FILES)
 
 
-@EVERY
+@each_pipeline
 def test_images_are_pinned(name: str) -> None:
     for step in _steps(name):
         assert pinned(step["image"]), step["image"]
@@ -50,7 +50,7 @@ def test_images_are_pinned(name: str) -> None:
             assert (DOCKER / f"{part}.Dockerfile").is_file()
 
 
-@EVERY
+@each_pipeline
 def test_every_condition_names_an_event(name: str) -> None:
     for rule in [*FLOWS[name]["when"], *(r for s in _steps(name) for r in s.get("when", []))]:
         assert rule["event"] in {"push", "pull_request", "deployment"}
@@ -62,7 +62,7 @@ def test_every_condition_names_an_event(name: str) -> None:
 # ---- secrets ----
 
 
-@EVERY
+@each_pipeline
 def test_secrets_are_by_reference(name: str) -> None:
     text = (WOODPECKER / f"{name}.yaml").read_text()
     assert not re.search(r"^\s*secrets:", text, re.MULTILINE)
@@ -76,7 +76,7 @@ def test_secrets_are_by_reference(name: str) -> None:
                 assert used in FLOWS[name].get("matrix", {}), command
 
 
-@EVERY
+@each_pipeline
 def test_secrets_are_documented(name: str) -> None:
     text = (WOODPECKER / f"{name}.yaml").read_text()
     comment = " ".join(line for line in text.splitlines() if line.startswith("#"))
@@ -96,7 +96,7 @@ def _secrets(name: str) -> set[str]:
     }
 
 
-@EVERY
+@each_pipeline
 def test_a_pull_request_sees_no_secret(name: str) -> None:
     if "pull_request" in _events(name):
         assert not _secrets(name)

@@ -1,4 +1,4 @@
-"""A hostile Triton, a proxy that cuts connections, and either client in front of them."""
+"""A fake Triton, a proxy that cuts connections, and either client in front of them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.triton_client.hostile_server import Blocking, CuttingProxy, HostileServer
+from tests.unit.triton_client.fake_triton import Blocking, CuttingProxy, FakeTriton
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @pytest.fixture
-def server() -> Iterator[HostileServer]:
-    server = HostileServer()
+def server() -> Iterator[FakeTriton]:
+    server = FakeTriton()
     yield server
     server.stop()
 
 
 @pytest.fixture
-def proxy(server: HostileServer) -> Iterator[CuttingProxy]:
+def proxy(server: FakeTriton) -> Iterator[CuttingProxy]:
     proxy = CuttingProxy(server.port)
     yield proxy
     proxy.close()

@@ -21,7 +21,7 @@ from triton_client._channel import channel_settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.unit.triton_client.hostile_server import Blocking, HostileServer
+    from tests.unit.triton_client.fake_triton import Blocking, FakeTriton
 
 DEADLINE = 0.5
 SLACK = 4.0  # far less than the ten seconds and more that a look-up takes to give up
@@ -125,7 +125,7 @@ def test_many_calls_that_fail_at_once_look_for_http_once() -> None:
 
 
 def test_a_server_that_once_spoke_grpc_is_not_taken_for_http(
-    server: HostileServer, connect: Blocking
+    server: FakeTriton, connect: Blocking
 ) -> None:
     client = connect(server.url, timeout=5)
     connect.run(client.metadata())
@@ -196,7 +196,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 def test_a_proxy_of_the_environment_is_used_but_not_for_this_machine(
-    server: HostileServer, connect: Blocking, monkeypatch: pytest.MonkeyPatch
+    server: FakeTriton, connect: Blocking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("grpc_proxy", "https_proxy", "no_grpc_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)

@@ -16,7 +16,7 @@ from triton_client import TritonClient, errors
 from triton_client._decode import decode_answer
 
 if TYPE_CHECKING:
-    from tests.unit.triton_client.hostile_server import Blocking, HostileServer
+    from tests.unit.triton_client.fake_triton import Blocking, FakeTriton
 
 X = np.arange(4, dtype=np.float32).reshape(2, 2)
 METHODS = ["ModelMetadata", "ModelConfig", "ModelInfer", "ModelStreamInfer"]
@@ -53,7 +53,7 @@ class AioStreamSeen(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc
         return await continuation(details, request)
 
 
-def test_interceptors_see_every_call(server: HostileServer, connect: Blocking) -> None:
+def test_interceptors_see_every_call(server: FakeTriton, connect: Blocking) -> None:
     seen = Seen()
     interceptors: list[Any] = [seen]
     if connect.kind == "asyncio":
@@ -65,7 +65,7 @@ def test_interceptors_see_every_call(server: HostileServer, connect: Blocking) -
 
 
 def test_a_patched_grpc_sees_the_channel(
-    server: HostileServer, monkeypatch: pytest.MonkeyPatch
+    server: FakeTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As OpenTelemetry's instrumentation of gRPC patches it, after the client was imported."""
     seen, opened = Seen(), grpc.insecure_channel
@@ -79,7 +79,7 @@ def test_a_patched_grpc_sees_the_channel(
     assert seen.methods == ["ServerMetadata"]
 
 
-def test_an_answer_has_a_bound(server: HostileServer, connect: Blocking) -> None:
+def test_an_answer_has_a_bound(server: FakeTriton, connect: Blocking) -> None:
     model = connect.run(connect(server.url, max_response_bytes=20_000).model("m"))
 
     def large(_request: Any, _context: Any) -> Any:
@@ -101,7 +101,7 @@ def test_an_answer_has_a_bound(server: HostileServer, connect: Blocking) -> None
             connect(server.url, max_response_bytes=wrong)
 
 
-def test_a_long_error_comes_whole(server: HostileServer, connect: Blocking) -> None:
+def test_a_long_error_comes_whole(server: FakeTriton, connect: Blocking) -> None:
     """A traceback of a Python model goes in a header, of which gRPC takes 16 KiB by default."""
     server.infer = lambda _, context: context.abort(grpc.StatusCode.INTERNAL, "a" * 60_000)
     with pytest.raises(errors.ServerError, match=r"a{60000}"):
@@ -143,7 +143,7 @@ def test_a_number_without_end_is_no_answer() -> None:
         decode_answer(b"\x32" + b"\xff" * 1_000_000)
 
 
-def test_what_a_server_sends_is_not_kept_without_a_bound(server: HostileServer) -> None:
+def test_what_a_server_sends_is_not_kept_without_a_bound(server: FakeTriton) -> None:
     """Descriptions of outputs are kept, for they come again; not those of 100 kB each."""
 
     def wordy(_request: Any, _context: Any) -> Any:

@@ -18,7 +18,7 @@ X = np.arange(4, dtype=np.float32).reshape(2, 2)
 
 
 class Interface:
-    """Makes a hostile server serve the model ``m`` with other inputs, as Triton checks them."""
+    """Makes a fake Triton serve the model ``m`` with other inputs, as Triton checks them."""
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.unit.triton_client.fake_name_server import FakeNameServer
-from tests.unit.triton_client.hostile_server import Blocking, HostileServer
+from tests.unit.triton_client.fake_triton import Blocking, FakeTriton
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,18 +18,16 @@ X = np.ones((1, 2), np.float32)
 
 
 @pytest.fixture
-def servers() -> Iterator[tuple[HostileServer, HostileServer]]:
-    first = HostileServer()
-    second = HostileServer(address=f"127.0.0.2:{first.port}")
+def servers() -> Iterator[tuple[FakeTriton, FakeTriton]]:
+    first = FakeTriton()
+    second = FakeTriton(address=f"127.0.0.2:{first.port}")
     yield first, second
     for server in (first, second):
         server.stop()
 
 
 @pytest.fixture(params=["a name", "a list"])
-def url(
-    request: pytest.FixtureRequest, servers: tuple[HostileServer, HostileServer]
-) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, servers: tuple[FakeTriton, FakeTriton]) -> Iterator[str]:
     port = servers[0].port
     if request.param != "a name":
         yield f"ipv4:127.0.0.1:{port},127.0.0.2:{port}"

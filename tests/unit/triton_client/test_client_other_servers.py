@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from tests.unit.triton_client.hostile_server import HostileServer
+from tests.unit.triton_client.fake_triton import FakeTriton
 from triton_client import errors
 
 X = np.arange(4, dtype=np.float32).reshape(2, 2)
@@ -68,7 +68,7 @@ def test_what_else_a_server_does_not_implement(server: Any, connect: Any) -> Non
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
 def test_a_server_that_compresses_unasked(connect: Any, compression: Any) -> None:
-    server = HostileServer(compression=compression)
+    server = FakeTriton(compression=compression)
     try:
         model = connect.run(connect(server.url).model("m"))
         rows = np.zeros((4000, 2), np.float32)

@@ -18,7 +18,7 @@ from triton_client import errors
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.unit.triton_client.hostile_server import Blocking
+    from tests.unit.triton_client.fake_triton import Blocking
 
     Serve = Callable[[socket.socket, threading.Event], None]
     Listen = Callable[[Serve], str]

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.unit.triton_client.hostile_server import HostileServer
+from tests.unit.triton_client.fake_triton import FakeTriton
 from triton_client import TLS, errors
 
 X = np.ones((1, 2), np.float32)
@@ -48,7 +48,7 @@ def certificate() -> tuple[bytes, bytes]:
 def test_tls_and_mutual_tls(connect: Any) -> None:
     server_key, server_certificate = certificate()
     client_key, client_certificate = certificate()
-    server = HostileServer(
+    server = FakeTriton(
         grpc.ssl_server_credentials(
             [(server_key, server_certificate)], client_certificate, require_client_auth=True
         )

@@ -1,4 +1,4 @@
-"""A hostile Triton: a gRPC server that does on demand what a real one does not."""
+"""A fake Triton: a gRPC server that does on demand what a real one does not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def stream_echo(request: Any, context: Any) -> Iterator[Any]:
         yield response
 
 
-class HostileServer(grpc.GenericRpcHandler):  # type: ignore[misc]
+class FakeTriton(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Serves the model ``m``: FP32 ``x`` [-1, 2] to ``y`` [-1, 2], at most four rows.
 
     Attributes:
