@@ -20,7 +20,7 @@ from exporter.triton.connection import connect
 from tests.support.embedded import loopback_flags
 from tests.support.ports import free_port
 from tests.support.running import environment as bare
-from tests.unit.deployment.chart_files import pods, rendered, way
+from tests.unit.deployment.chart_files import ci_case, pods, rendered
 from tests.unit.deployment.deploy_files import ROOT
 
 from .containers import possible
@@ -172,7 +172,7 @@ def test_processes_have_what_containers_have(stack: Stack) -> None:
 
 def test_a_pod_pulls_its_bundle(stack: Stack) -> None:
     """What the chart's init container runs brings what prod took; its Triton serves it."""
-    (pod,) = [pod for pod in pods(rendered(way("bundle"))) if pod.part == "triton"]
+    (pod,) = [pod for pod in pods(rendered(ci_case("bundle"))) if pod.part == "triton"]
     (pull,) = pod.spec["initContainers"]
     # Of the models of the example, this registry has one.
     pull = {**pull, "args": ["income"]}
