@@ -19,37 +19,17 @@ _RENAMED = {
     "int8_use_native_calibration_table": "trt_int8_use_native_calibration_table",
 }
 _TENSORRT_PARAMETERS = frozenset(
-    {
-        "trt_max_partition_iterations",
-        "trt_min_subgraph_size",
-        "trt_dla_enable",
-        "trt_dla_core",
-        "trt_engine_cache_enable",
-        "trt_engine_cache_path",
-        "trt_engine_cache_prefix",
-        "trt_dump_subgraphs",
-        "trt_force_sequential_engine_build",
-        "trt_context_memory_sharing_enable",
-        "trt_layer_norm_fp32_fallback",
-        "trt_timing_cache_enable",
-        "trt_timing_cache_path",
-        "trt_force_timing_cache",
-        "trt_detailed_build_log",
-        "trt_build_heuristics_enable",
-        "trt_sparsity_enable",
-        "trt_builder_optimization_level",
-        "trt_auxiliary_streams",
-        "trt_tactic_sources",
-        "trt_extra_plugin_lib_paths",
-        "trt_profile_min_shapes",
-        "trt_profile_max_shapes",
-        "trt_profile_opt_shapes",
-        "trt_cuda_graph_enable",
-        "trt_dump_ep_context_model",
-        "trt_ep_context_file_path",
-        "trt_ep_context_embed_mode",
-    }
-)
+    {"trt_max_partition_iterations", "trt_min_subgraph_size", "trt_dla_enable", "trt_dla_core",
+     "trt_engine_cache_enable", "trt_engine_cache_path", "trt_engine_cache_prefix",
+     "trt_dump_subgraphs", "trt_force_sequential_engine_build",
+     "trt_context_memory_sharing_enable", "trt_layer_norm_fp32_fallback",
+     "trt_timing_cache_enable", "trt_timing_cache_path", "trt_force_timing_cache",
+     "trt_detailed_build_log", "trt_build_heuristics_enable", "trt_sparsity_enable",
+     "trt_builder_optimization_level", "trt_auxiliary_streams", "trt_tactic_sources",
+     "trt_extra_plugin_lib_paths", "trt_profile_min_shapes", "trt_profile_max_shapes",
+     "trt_profile_opt_shapes", "trt_cuda_graph_enable", "trt_dump_ep_context_model",
+     "trt_ep_context_file_path", "trt_ep_context_embed_mode"}
+)  # fmt: skip
 
 Provider = str | tuple[str, dict[str, str]]
 
@@ -57,12 +37,7 @@ Provider = str | tuple[str, dict[str, str]]
 def execution_providers(config: Mapping[str, Any], kind: str, device: int) -> list[Provider]:
     """Return the execution providers of an instance, the preferred one first.
 
-    Accelerators for a GPU are ignored on a CPU instance, as NVIDIA's backend does.
-
-    Args:
-        config: The model configuration.
-        kind: ``CPU`` or ``GPU``.
-        device: The number of the GPU.
+    Accelerators for a GPU are ignored on an instance of kind ``CPU``, as NVIDIA's backend does.
 
     Raises:
         InvalidArgumentError: An accelerator or a parameter of one is unknown.

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-__all__ = ["bits_from_tensor", "bits_from_value", "tensor_from_bits", "value_from_bits"]
+from ..shared.datatypes import Array
 
-Array = np.ndarray
+__all__ = ["bits_from_tensor", "bits_from_value", "tensor_from_bits", "value_from_bits"]
 
 _CPU, _BFLOAT_CODE, _BITS = 1, 4, 16
 _ONNX_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
@@ -50,13 +50,7 @@ _new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 
 # The target of a capsule lives until its consumer calls the deleter.
 _alive: dict[int, tuple[Any, ...]] = {}
-
-
-def _forget(address: int) -> None:
-    _alive.pop(address, None)
-
-
-_release = _DELETER(_forget)
+_release = _DELETER(lambda address: _alive.pop(address, None))
 
 
 def bits_from_tensor(tensor: Any) -> Array:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..shared.errors import InvalidArgumentError
-
-if TYPE_CHECKING:
-    from .interface import Interface, Tensor
+from .interface import Interface, Tensor
 
 __all__ = ["complete", "is_complete"]
 
@@ -17,16 +15,11 @@ _DEFAULT_MAX_BATCH_SIZE = 4
 
 def is_complete(config: Mapping[str, Any]) -> bool:
     """Whether a configuration has inputs and outputs, and so stays as it is."""
-    inputs = [*config.get("input", []), *config.get("batch_input", [])]
-    return bool(inputs) and bool(config.get("output"))
+    return _has_inputs(config) and bool(config.get("output"))
 
 
 def complete(config: dict[str, Any], interface: Interface) -> None:
-    """Fill in inputs, outputs, batch size and dynamic batching from the model.
-
-    Args:
-        config: Changed in place.
-        interface: The inputs and outputs of the model; initializers are left out.
+    """Fill in inputs, outputs, batch size and dynamic batching from the model, in place.
 
     Raises:
         InvalidArgumentError: It sets a batch size, and the model does not support batching.
@@ -35,35 +28,28 @@ def complete(config: dict[str, Any], interface: Interface) -> None:
     max_batch_size = int(config.get("max_batch_size", 0))
     if all(tensor.shape and tensor.shape[0] == -1 for tensor in tensors):
         if max_batch_size == 0:
-            max_batch_size = _DEFAULT_MAX_BATCH_SIZE
-            config["max_batch_size"] = max_batch_size
-        if (
-            max_batch_size > 1
-            and "sequence_batching" not in config
-            and "dynamic_batching" not in config
-        ):
-            config["dynamic_batching"] = {}
+            config["max_batch_size"] = max_batch_size = _DEFAULT_MAX_BATCH_SIZE
+        if max_batch_size > 1 and "sequence_batching" not in config:
+            config.setdefault("dynamic_batching", {})
     elif max_batch_size != 0:
         raise InvalidArgumentError(
             f"autofill failed for model '{config['name']}': model does not support batching while "
             "non-zero max_batch_size is specified"
         )
-    batching = max_batch_size > 0
     # Only the side that is missing: what is configured stays, and is checked on load.
-    has_inputs = config.get("input") or config.get("batch_input")
-    for side, given, found in (
-        ("input", has_inputs, interface.inputs),
-        ("output", config.get("output"), interface.outputs),
-    ):
-        if not given:
-            config[side] = [_entry(tensor, batching=batching) for tensor in found.values()]
+    if not _has_inputs(config):
+        config["input"] = [_entry(tensor, max_batch_size) for tensor in interface.inputs.values()]
+    if not config.get("output"):
+        config["output"] = [_entry(tensor, max_batch_size) for tensor in interface.outputs.values()]
 
 
-def _entry(tensor: Tensor, *, batching: bool) -> dict[str, Any]:
-    dims = list(tensor.shape[1:] if batching else tensor.shape)
-    entry: dict[str, Any] = {"name": tensor.name, "data_type": tensor.datatype, "dims": dims}
-    if not dims:
-        entry["dims"] = [1]
-        if batching:
-            entry["reshape"] = {"shape": []}
+def _has_inputs(config: Mapping[str, Any]) -> bool:
+    return bool(config.get("input") or config.get("batch_input"))
+
+
+def _entry(tensor: Tensor, max_batch_size: int) -> dict[str, Any]:
+    dims = list(tensor.shape[1:] if max_batch_size else tensor.shape)
+    entry: dict[str, Any] = {"name": tensor.name, "data_type": tensor.datatype, "dims": dims or [1]}
+    if not dims and max_batch_size:
+        entry["reshape"] = {"shape": []}
     return entry

@@ -7,34 +7,27 @@ what has to be done for each of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as backend_utils
 
+from ..shared.datatypes import Array
 from ..shared.execution import Executor, requested_outputs
 from .bfloat16 import bits_from_tensor, bits_from_value, tensor_from_bits, value_from_bits
+from .interface import Interface
 from .session import runtime_message
 from .strings import bytes_from_text, text_from_bytes
 from .validation import configured_shape
-
-if TYPE_CHECKING:
-    from ..shared.datatypes import Array
-    from .interface import Interface
 
 __all__ = ["OnnxExecutor"]
 
 
 class OnnxExecutor(Executor):
-    """Runs a session for batches of requests.
+    """Runs an ``onnxruntime.InferenceSession`` for batches of requests."""
 
-    Args:
-        config: The model configuration.
-        session: The ``onnxruntime.InferenceSession``.
-        interface: The inputs and outputs of the model.
-        run_options: For every run, or None.
-    """
+    library_message = staticmethod(runtime_message)
 
     def __init__(
         self, config: Mapping[str, Any], session: Any, interface: Interface, run_options: Any
@@ -56,20 +49,13 @@ class OnnxExecutor(Executor):
         kinds = {*self._datatypes.values(), *self._output_datatypes.values()}
         self._has_bfloat16 = "TYPE_BF16" in kinds
         special = kinds & {"TYPE_STRING", "TYPE_BF16"}
-        plain = not special and not self._scalars and not self._scalar_outputs
+        self._plain = not special and not self._scalars and not self._scalar_outputs
         # One input that needs no conversion: the case that matters most.
-        single = plain and len(config["input"]) == 1 == len(tensors) and not interface.initializers
-        self._only_input: str | None = next(iter(tensors)) if single else None
-        self._plain_outputs = plain
-        super().__init__(
-            config,
-            tensor=self._tensor_of if self._has_bfloat16 else None,
-            unsplit=self._scalar_outputs,
-        )
-
-    def library_message(self, error: Exception) -> str:
-        """Return an error of ONNX Runtime in the words of NVIDIA's backend."""
-        return runtime_message(error)
+        single = len(config["input"]) == 1 == len(tensors) and not interface.initializers
+        self._only_input = next(iter(tensors)) if single and self._plain else None
+        super().__init__(config, unsplit=self._scalar_outputs)
+        if self._has_bfloat16:
+            self.make_tensor = self._tensor_of
 
     def answer_batch(self, requests: Sequence[Any]) -> list[Any]:
         """Return a response for every request from one run of the session."""
@@ -88,7 +74,7 @@ class OnnxExecutor(Executor):
             results = self._run_values(wanted, feeds)
         else:
             results = self._run(wanted, feeds, self._run_options)
-        if not self._plain_outputs:
+        if not self._plain:
             results = [
                 self._result(name, result, escaped=escaped)
                 for name, result in zip(wanted, results, strict=True)

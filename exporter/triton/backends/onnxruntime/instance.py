@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import types
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import triton_python_backend_utils as backend_utils
+
+from ..shared.datatypes import DATATYPES
 from ..shared.errors import BackendError
 from ..shared.instance import Instance, stub_arguments
 from .completion import complete, is_complete
 from .execution import OnnxExecutor
 from .interface import read_interface
 from .session import load_session, run_options
-from .stub import accelerate
+from .strings import deserialize, serialize
 from .validation import validate
 
 __all__ = ["TritonPythonModel"]
@@ -42,5 +48,20 @@ class TritonPythonModel(Instance):
         interface = read_interface(session)
         options = run_options(config)
         validate(config, interface)
-        accelerate()
+        _accelerate_stub()
         return OnnxExecutor(config, session, interface, options)
+
+
+def _accelerate_stub() -> None:
+    """Replace what the python backend's stub does slowly for every tensor, in Python."""
+    # A data type takes a dozen comparisons each way, and strings are read element by element. The
+    # stub looks the functions up at every call.
+    names = [name for name in DATATYPES if name != "bfloat16"]
+    by_number: dict[int, Any] = {n: np.dtype(name) for n, name in enumerate(names, start=1)}
+    numbers = {numpy_type: number for number, numpy_type in by_number.items()}
+    backend_utils.triton_to_numpy_type = by_number.get
+    backend_utils.numpy_to_triton_type = numbers.__getitem__
+    backend_utils.deserialize_bytes_tensor = deserialize
+    backend_utils.serialize_byte_tensor = serialize
+    # Called for every batch with the list of responses.
+    asyncio.iscoroutine = types.CoroutineType.__instancecheck__  # type: ignore[assignment]

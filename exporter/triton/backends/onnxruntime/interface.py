@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..shared.datatypes import DATATYPES
 from ..shared.errors import UnsupportedError
-from .datatypes import config_datatype
 
-__all__ = ["Interface", "Tensor", "read_interface"]
+__all__ = ["INVALID", "Interface", "Tensor", "is_supported", "read_interface"]
 
-_TENSOR = re.compile(r"^tensor\((\w+)\)$")
+INVALID = "TYPE_INVALID"
+
+# ONNX Runtime's names where they differ from numpy's.
+_NUMPY_NAMES = {"float": "float32", "double": "float64", "string": "object"}
+_FIRST_RELEASE_WITH_BFLOAT16 = "26.03"
 _OTHER_KINDS = {
     "seq": "ONNX_TYPE_SEQUENCE",
     "map": "ONNX_TYPE_MAP",
@@ -65,10 +70,18 @@ def read_interface(session: Any) -> Interface:
     )
 
 
+def is_supported(datatype: str) -> bool:
+    """Whether the backend of the target release has a data type, by the configuration's name."""
+    if datatype == "TYPE_BF16":
+        release = os.environ.get("STLAB_TRITON_RELEASE", "")
+        return not release or release >= _FIRST_RELEASE_WITH_BFLOAT16
+    return datatype in DATATYPES.values()
+
+
 def _tensors(arguments: Iterable[Any]) -> dict[str, Tensor]:
     tensors = {}
     for argument in arguments:
-        match = _TENSOR.match(argument.type)
+        match = re.fullmatch(r"tensor\((\w+)\)", argument.type)
         if match is None:
             kind = _OTHER_KINDS.get(argument.type.split("(", 1)[0], "ONNX_TYPE_UNKNOWN")
             raise UnsupportedError(
@@ -76,5 +89,8 @@ def _tensors(arguments: Iterable[Any]) -> dict[str, Tensor]:
                 "expected 'ONNX_TYPE_TENSOR'."
             )
         shape = tuple(size if isinstance(size, int) else -1 for size in argument.shape)
-        tensors[argument.name] = Tensor(argument.name, config_datatype(match.group(1)), shape)
+        datatype = DATATYPES.get(_NUMPY_NAMES.get(match[1], match[1]), INVALID)
+        if not is_supported(datatype):
+            datatype = INVALID
+        tensors[argument.name] = Tensor(argument.name, datatype, shape)
     return tensors

@@ -9,29 +9,21 @@ from typing import Any
 
 import onnxruntime
 
+from ..shared.configuration import boolean_parameter, integer_parameter, string_parameter
 from ..shared.errors import InternalError, InvalidArgumentError
 from ..shared.instance import require_file
-from ..shared.parameters import boolean_parameter, integer_parameter, string_parameter
 from .accelerators import execution_providers
 
 __all__ = ["load_session", "run_options", "runtime_message"]
 
-_ERROR = re.compile(r"^\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)$", re.DOTALL)
 _SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 _DEVICE_INITIALIZERS = "session.use_device_allocator_for_initializers"
 
 
 def load_session(config: Mapping[str, Any], path: str, kind: str, device: int) -> Any:
-    """Load a model.
+    """Return the ``onnxruntime.InferenceSession`` of a model for an instance, ``CPU`` or ``GPU``.
 
-    Args:
-        config: The model configuration.
-        path: The model file, or a folder that holds ``model.onnx`` and its external data.
-        kind: ``CPU`` or ``GPU``.
-        device: The number of the GPU.
-
-    Returns:
-        The ``onnxruntime.InferenceSession``.
+    The path is that of a file, or of a folder with ``model.onnx`` and its external data.
 
     Raises:
         InvalidArgumentError: A parameter has an invalid value.
@@ -53,7 +45,7 @@ def load_session(config: Mapping[str, Any], path: str, kind: str, device: int) -
 
 def runtime_message(error: Exception) -> str:
     """Return the message of an error of ONNX Runtime as NVIDIA's backend words it."""
-    match = _ERROR.match(str(error))
+    match = re.fullmatch(r"(?s)\[ONNXRuntimeError\] : (\d+) : \w+ : (.*)", str(error))
     code, text = match.groups() if match else (1, error)
     return f"onnx runtime error {code}: {text}"
 

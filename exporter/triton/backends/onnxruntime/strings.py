@@ -7,32 +7,19 @@ afterwards. As in NVIDIA's backend, which uses C strings, an element ends at its
 
 from __future__ import annotations
 
-import codecs
-import re
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from ..shared.datatypes import Array
+
 __all__ = ["bytes_from_text", "deserialize", "serialize", "text_from_bytes"]
 
-_ESCAPE = "stlab-private-use"
-# A byte from 0x80 to 0xFF becomes U+F780 to U+F7FF.
-_PRIVATE_USE = 0xF700
-_ESCAPED = re.compile(f"[{chr(_PRIVATE_USE + 0x80)}-{chr(_PRIVATE_USE + 0xFF)}]")
+# Python's "surrogateescape" makes U+DC80 to U+DCFF of the bytes 0x80 to 0xFF, but UTF-8, which ONNX
+# Runtime encodes text in, has no surrogates.
+_TO_PRIVATE_USE = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
+_FROM_PRIVATE_USE = {private: surrogate for surrogate, private in _TO_PRIVATE_USE.items()}
 _LENGTH_BYTES = 4
-
-Array = np.ndarray
-
-
-def _escape(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeDecodeError):
-        raise error
-    undecodable = error.object[error.start : error.end]
-    return "".join(chr(_PRIVATE_USE + byte) for byte in undecodable), error.end
-
-
-codecs.register_error(_ESCAPE, _escape)
 
 
 def text_from_bytes(values: Array) -> tuple[Array, bool]:
@@ -44,7 +31,7 @@ def text_from_bytes(values: Array) -> tuple[Array, bool]:
         try:
             flat[index] = element.decode()
         except UnicodeDecodeError:
-            flat[index] = element.decode(errors=_ESCAPE)
+            flat[index] = element.decode(errors="surrogateescape").translate(_TO_PRIVATE_USE)
             escaped = True
     return texts, escaped
 
@@ -54,16 +41,9 @@ def bytes_from_text(texts: Array, *, escaped: bool) -> Array:
     values = np.empty(texts.shape, dtype=object)
     flat = values.reshape(-1)
     for index, text in enumerate(texts.reshape(-1)):
-        flat[index] = _unescape(text) if escaped else text.encode()
+        plain = text.translate(_FROM_PRIVATE_USE) if escaped else text
+        flat[index] = plain.encode(errors="surrogateescape")
     return values
-
-
-def _unescape(text: str) -> bytes:
-    parts, start = [], 0
-    for match in _ESCAPED.finditer(text):
-        parts += [text[start : match.start()].encode(), bytes([ord(match.group()) - _PRIVATE_USE])]
-        start = match.end()
-    return b"".join([*parts, text[start:].encode()])
 
 
 def serialize(values: Array) -> bytes | tuple[()]:
@@ -78,14 +58,11 @@ def serialize(values: Array) -> bytes | tuple[()]:
 
 def deserialize(encoded: Any) -> Array:
     """Return the flat array of ``bytes`` that a wire format holds."""
-    values = np.array(list(_elements(bytes(encoded))), dtype=object)
-    # numpy makes an array of floats from an empty list, whatever its dtype argument.
-    return values if values.size else np.empty(0, dtype=object)
-
-
-def _elements(data: bytes) -> Iterable[bytes]:
-    offset = 0
+    data, offset = bytes(encoded), 0
+    values = []
     while offset < len(data):
         start = offset + _LENGTH_BYTES
         offset = start + int.from_bytes(data[offset:start], "little")
-        yield data[start:offset]
+        values.append(data[start:offset])
+    # numpy makes an array of floats from an empty list, whatever its dtype argument.
+    return np.array(values, dtype=object) if values else np.empty(0, dtype=object)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ..shared.errors import InternalError, InvalidArgumentError, UnsupportedError
-from .datatypes import INVALID, is_supported
-
-if TYPE_CHECKING:
-    from .interface import Interface, Tensor
+from ..shared.configuration import CORRELATION, is_batching, reject_unsupported, sequence_controls
+from ..shared.errors import InternalError, InvalidArgumentError
+from .interface import INVALID, Interface, Tensor, is_supported
 
 __all__ = ["configured_shape", "validate"]
 
-_BOOLEAN_CONTROLS = ("CONTROL_SEQUENCE_START", "CONTROL_SEQUENCE_END", "CONTROL_SEQUENCE_READY")
-_CORRELATION_CONTROL = "CONTROL_SEQUENCE_CORRID"
 _ONNX_NAMES = {
     "TYPE_FP16": "FLOAT16",
     "TYPE_FP32": "FLOAT",
@@ -30,38 +26,32 @@ _BOOLEAN_VALUES = {
 
 
 def validate(config: Mapping[str, Any], interface: Interface) -> None:
-    """Check a configuration against a model.
-
-    Args:
-        config: The model configuration, as the server has it.
-        interface: The inputs and outputs of the model.
+    """Check a configuration, as the server has it, against a model.
 
     Raises:
         InvalidArgumentError: It does not fit.
         InternalError: A sequence control or a data type does not exist.
         UnsupportedError: It fits, but only NVIDIA's backend supports it.
     """
-    inputs: Sequence[Mapping[str, Any]] = config.get("input", [])
-    sequence: Mapping[str, Any] = config.get("sequence_batching") or {}
-    expected = sum(1 for entry in inputs if not entry.get("optional", False))
-    expected += len(config.get("batch_input", []))
-    expected += _validate_controls(config, sequence, interface)
-    expected += len(sequence.get("state", []))
+    states = (config.get("sequence_batching") or {}).get("state", [])
+    expected = sum(not entry.get("optional", False) for entry in config.get("input", []))
+    expected += len(config.get("batch_input", [])) + len(states)
+    for name, control in sequence_controls(config):
+        _validate_control(config, name, control, interface)
+        expected += 1
     if len(interface.inputs) != expected:
         raise InvalidArgumentError(
             f"unable to load model '{config['name']}', configuration expects {expected} inputs, "
             f"model provides {len(interface.inputs)}"
         )
-    _validate_inputs(config, inputs, interface)
+    _validate_inputs(config, interface)
     _validate_outputs(config, interface)
-    _validate_states(config, sequence, interface)
-    for needed in ("batch_input", "batch_output"):
-        if config.get(needed):
-            raise UnsupportedError(f"{needed} is not available outside of NVIDIA's backend")
-    if any(entry.get("allow_ragged_batch", False) for entry in inputs):
-        raise UnsupportedError("allow_ragged_batch is not available outside of NVIDIA's backend")
-    if sequence.get("state"):
-        raise UnsupportedError("implicit state is not available outside of NVIDIA's backend")
+    for state in states:
+        # A state has its own field for the output's name; NVIDIA's backend reports it the same way.
+        name = state.get("output_name", state.get("name", ""))
+        tensor = _find(name, interface.outputs, "output")
+        _validate_datatype(config["name"], state, tensor, "output state")
+    reject_unsupported(config)
 
 
 def configured_shape(entry: Mapping[str, Any]) -> tuple[int, ...]:
@@ -71,14 +61,12 @@ def configured_shape(entry: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(int(size) for size in shape)
 
 
-def _validate_inputs(
-    config: Mapping[str, Any], entries: Iterable[Mapping[str, Any]], interface: Interface
-) -> None:
-    model, batching = config["name"], int(config.get("max_batch_size", 0)) > 0
+def _validate_inputs(config: Mapping[str, Any], interface: Interface) -> None:
+    model = config["name"]
     allowed = {**interface.inputs, **interface.initializers}
-    for entry in entries:
+    for entry in config.get("input", []):
         name, optional = entry["name"], entry.get("optional", False)
-        if optional and batching:
+        if optional and is_batching(config):
             raise InvalidArgumentError(
                 f"unable to load model '{model}', optional input '{name}' is not supported for "
                 "models that support batching"
@@ -102,16 +90,6 @@ def _validate_outputs(config: Mapping[str, Any], interface: Interface) -> None:
             _validate_shape(config, entry, tensor, exact=True)
 
 
-def _validate_states(
-    config: Mapping[str, Any], sequence: Mapping[str, Any], interface: Interface
-) -> None:
-    for state in sequence.get("state", []):
-        # A state has its own field for the output's name; NVIDIA's backend reports it the same way.
-        name = state.get("output_name", state.get("name", ""))
-        tensor = _find(name, interface.outputs, "output")
-        _validate_datatype(config["name"], {**state, "name": name}, tensor, "output state")
-
-
 def _find(name: str, tensors: Mapping[str, Tensor], kind: str) -> Tensor:
     if name not in tensors:
         raise InvalidArgumentError(
@@ -128,12 +106,11 @@ def _validate_datatype(model: str, entry: Mapping[str, Any], tensor: Tensor, kin
             f"unsupported datatype {datatype} for {kind} '{tensor.name}' for model '{model}'"
         )
     if datatype != tensor.datatype:
-        provided = "TYPE_<invalid>" if tensor.datatype == INVALID else tensor.datatype
-        # The wire name of the type, which only differs for strings.
-        provided = "TYPE_BYTES" if provided == "TYPE_STRING" else provided
+        # The wire's names.
+        named = {INVALID: "TYPE_<invalid>", "TYPE_STRING": "TYPE_BYTES"}
         raise InvalidArgumentError(
-            f"unable to load model '{model}', configuration expects datatype {datatype} for "
-            f"{kind} '{tensor.name}', model provides {provided}"
+            f"unable to load model '{model}', configuration expects datatype {datatype} for {kind} "
+            f"'{tensor.name}', model provides {named.get(tensor.datatype, tensor.datatype)}"
         )
 
 
@@ -162,7 +139,7 @@ def _validate_shape(
             )
         return
     start = f"model '{model}', tensor '{tensor.name}': "
-    batching = int(config.get("max_batch_size", 0)) > 0
+    batching = is_batching(config)
     if batching and tensor.shape[0] != -1:
         raise InvalidArgumentError(
             f"{start}for the model to support batching the shape should have at least 1 dimension "
@@ -175,30 +152,15 @@ def _validate_shape(
         for wanted, given in zip(tensor.shape, full, strict=True)
     ):
         return
-    explanation = (
-        " (an initial batch dimension because max_batch_size > 0 followed by the explicit tensor "
-        f"shape, making complete shape {_text(full)})"
-        if batching
-        else f" (shape {_text(full)})"
+    origin = (
+        "an initial batch dimension because max_batch_size > 0 followed by the explicit tensor "
+        "shape, making complete "
     )
     raise InvalidArgumentError(
         f"{start}the model expects {len(tensor.shape)} dimensions (shape {_text(tensor.shape)}) "
-        f"but the model configuration specifies {len(full)} dimensions{explanation}"
+        f"but the model configuration specifies {len(full)} dimensions "
+        f"({origin if batching else ''}shape {_text(full)})"
     )
-
-
-def _validate_controls(
-    config: Mapping[str, Any], sequence: Mapping[str, Any], interface: Interface
-) -> int:
-    """Check the control inputs of a sequence batcher and return how many the model takes."""
-    count = 0
-    for kind in (*_BOOLEAN_CONTROLS, _CORRELATION_CONTROL):
-        for entry in sequence.get("control_input", []):
-            for control in entry.get("control", []):
-                if control.get("kind") == kind:
-                    _validate_control(config, entry["name"], control, interface)
-                    count += 1
-    return count
 
 
 def _validate_control(
@@ -211,13 +173,13 @@ def _validate_control(
             "input"
         )
     start = f"unable to load model '{config['name']}', sequence control '{name}'"
-    shape = tensor.shape[1:] if int(config.get("max_batch_size", 0)) > 0 else tensor.shape
+    shape = tensor.shape[1:] if is_batching(config) else tensor.shape
     if shape != (1,):
         raise InvalidArgumentError(
             f"{start} in model has dims {_text(shape)} but dims [1] is expected"
         )
     datatype = control.get("data_type", INVALID)
-    if control["kind"] != _CORRELATION_CONTROL:
+    if control["kind"] != CORRELATION:
         datatype = next((_BOOLEAN_VALUES[key] for key in _BOOLEAN_VALUES if control.get(key)), "")
     if datatype != tensor.datatype:
         expected = _ONNX_NAMES.get(tensor.datatype, tensor.datatype.removeprefix("TYPE_"))

@@ -7,21 +7,18 @@ the configuration. For outputs it uses the latter two.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..shared.configuration import reject_unsupported, sequence_controls
+from ..shared.datatypes import DATATYPES
 from ..shared.errors import InternalError, InvalidArgumentError, UnsupportedError
-from .datatypes import is_supported
 
-__all__ = ["Binding", "bind"]
+__all__ = ["Binding", "bind", "config_datatype"]
 
-_CONTROLS = (
-    "CONTROL_SEQUENCE_START",
-    "CONTROL_SEQUENCE_END",
-    "CONTROL_SEQUENCE_READY",
-    "CONTROL_SEQUENCE_CORRID",
-)
+_UNSUPPORTED = {"TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64", "TYPE_STRING", "TYPE_BF16"}
+_SUPPORTED = frozenset(DATATYPES.values()) - _UNSUPPORTED
 
 
 @dataclass(frozen=True)
@@ -41,21 +38,28 @@ class Binding:
     as_dict: bool
 
 
-def bind(config: Mapping[str, Any], schema: Any) -> Binding:
-    """Check a configuration against a script.
+def config_datatype(dtype: Any) -> str:
+    """Return the configuration's name of a ``torch.dtype``."""
+    datatype = DATATYPES.get(str(dtype).removeprefix("torch."))
+    return datatype if datatype in _SUPPORTED else "TYPE_<invalid>"
 
-    Args:
-        config: The model configuration, as the server has it.
-        schema: The schema of the script's ``forward``.
+
+def bind(config: Mapping[str, Any], schema: Any) -> Binding:
+    """Check a configuration against the schema of a script's ``forward``.
 
     Raises:
         InvalidArgumentError: It does not fit.
         InternalError: It needs something that torch does not have.
         UnsupportedError: It fits, but only NVIDIA's backend supports it.
     """
-    _reject_unsupported(config)
+    reject_unsupported(config)
     entries, results = config.get("input", []), config.get("output", [])
-    controls = list(_controls(config))
+    controls = [name for name, _ in sequence_controls(config)]
+    for name in controls:
+        if _number(name) is None:
+            raise InternalError(
+                f"input '{name}' does not follow <name>__<index> naming convention."
+            )
     arguments = [a for a in schema.arguments if a.type.kind() not in {"ClassType", "InterfaceType"}]
     as_dict = len(arguments) == 1 and arguments[0].type.kind() == "DictType"
     if not as_dict:
@@ -67,32 +71,15 @@ def bind(config: Mapping[str, Any], schema: Any) -> Binding:
             )
         for entry in given:
             _check_datatype(config, entry, side)
-    names = [entry["name"] for entry in entries]
     allowed = [] if as_dict else [argument.name for argument in arguments]
-    inputs = _positions(names, allowed) | {name: _number(name) or 0 for name in controls}
+    inputs = _positions(entries, allowed) | {name: _number(name) or 0 for name in controls}
     if not as_dict and sorted(inputs.values()) != list(range(len(arguments))):
         raise InvalidArgumentError(
             f"unable to load model '{config['name']}', the inputs {', '.join(inputs)} do not refer "
             f"to the {len(arguments)} arguments of the model one by one"
         )
-    outputs = _positions([entry["name"] for entry in results], ())
     datatypes = {entry["name"]: entry["data_type"] for entry in results}
-    return Binding(inputs, outputs, datatypes, as_dict)
-
-
-def _reject_unsupported(config: Mapping[str, Any]) -> None:
-    sequence = config.get("sequence_batching") or {}
-    for needed, found in (
-        ("batch_input", config.get("batch_input")),
-        ("batch_output", config.get("batch_output")),
-        ("implicit state", sequence.get("state")),
-        (
-            "allow_ragged_batch",
-            any(entry.get("allow_ragged_batch") for entry in config.get("input", [])),
-        ),
-    ):
-        if found:
-            raise UnsupportedError(f"{needed} is not available outside of NVIDIA's backend")
+    return Binding(inputs, _positions(results, []), datatypes, as_dict)
 
 
 def _check_arguments(config: Mapping[str, Any], arguments: Sequence[Any], expected: int) -> None:
@@ -118,31 +105,17 @@ def _check_arguments(config: Mapping[str, Any], arguments: Sequence[Any], expect
 def _check_datatype(config: Mapping[str, Any], entry: Mapping[str, Any], side: str) -> None:
     if entry["data_type"] == "TYPE_STRING":
         raise UnsupportedError("lists of strings are not available outside of NVIDIA's backend")
-    if not is_supported(entry["data_type"]):
+    if entry["data_type"] not in _SUPPORTED:
         raise InternalError(
             f"unsupported datatype {entry['data_type']} for {side} '{entry['name']}' for model "
             f"'{config['name']}'"
         )
 
 
-def _controls(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the controls of a sequence batcher that the model takes as inputs."""
-    sequence = config.get("sequence_batching") or {}
-    for entry in sequence.get("control_input", []):
-        for control in entry.get("control", []):
-            if control.get("kind") in _CONTROLS:
-                if _number(entry["name"]) is None:
-                    raise InternalError(
-                        f"input '{entry['name']}' does not follow <name>__<index> naming "
-                        "convention."
-                    )
-                yield entry["name"]
-
-
-def _positions(names: Sequence[str], allowed: Iterable[str]) -> dict[str, int]:
-    order = list(allowed)
-    if order and set(names) <= set(order):
-        return {name: order.index(name) for name in names}
+def _positions(entries: Sequence[Mapping[str, Any]], allowed: Sequence[str]) -> dict[str, int]:
+    names = [entry["name"] for entry in entries]
+    if allowed and set(names) <= set(allowed):
+        return {name: allowed.index(name) for name in names}
     numbers = {name: _number(name) for name in names}
     if None in numbers.values():
         return {name: index for index, name in enumerate(names)}

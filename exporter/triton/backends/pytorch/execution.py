@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ..shared.datatypes import Array
 from ..shared.errors import InternalError, InvalidArgumentError
 from ..shared.execution import Executor, requested_outputs
-from .datatypes import config_datatype
-
-if TYPE_CHECKING:
-    from ..shared.datatypes import Array
-    from .binding import Binding
-    from .parameters import Parameters
+from .binding import Binding, config_datatype
+from .parameters import Parameters
 
 __all__ = ["TorchExecutor"]
 
 
 class TorchExecutor(Executor):
-    """Runs a script for batches of requests.
-
-    Args:
-        config: The model configuration.
-        script: The loaded ``torch.jit.ScriptModule``.
-        binding: Where the configuration's tensors go.
-        parameters: How to run it.
-    """
+    """Runs a ``torch.jit.ScriptModule`` for batches of requests."""
 
     def __init__(
         self, config: Mapping[str, Any], script: Any, binding: Binding, parameters: Parameters
@@ -40,10 +30,6 @@ class TorchExecutor(Executor):
         self._binding = binding
         self._optimized = parameters.optimized
         self._guard = torch.inference_mode if parameters.inference_mode else torch.no_grad
-
-    def library_message(self, error: Exception) -> str:
-        """Return an error of torch as NVIDIA's backend words it."""
-        return f"Internal: {error}"
 
     def answer_batch(self, requests: Sequence[Any]) -> list[Any]:
         """Return a response for every request from one run of the script."""
@@ -65,17 +51,12 @@ class TorchExecutor(Executor):
         return self.split(names, [arrays[name] for name in names], rows)
 
     def _run(self, arrays: Mapping[str, Array]) -> Sequence[Any]:
-        """Return the results of the script, flat.
-
-        Args:
-            arrays: Every input by its name.
-        """
+        """Return the results of the script, flat, for every input by its name."""
         torch, binding = self._torch, self._binding
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         given: list[Any] = [tensors]
         if not binding.as_dict:
-            given = sorted(tensors, key=binding.inputs.__getitem__)
-            given = [tensors[name] for name in given]
+            given = [tensors[name] for name in sorted(tensors, key=binding.inputs.__getitem__)]
         # Counts for a thread, and which one runs a batch is the server's choice.
         torch._C._set_graph_executor_optimize(self._optimized)  # noqa: SLF001
         try:

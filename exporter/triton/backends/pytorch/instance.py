@@ -29,17 +29,13 @@ class TritonPythonModel(Instance):
         if args["model_instance_kind"] == "GPU":
             sys.stderr.write("pytorch backend: it runs on the CPU here\n")
         lend_torch()
-        script = _load_script(path, config["name"], parameters)
+        import torch
+
+        parameters.apply()
+        warnings.simplefilter("ignore")  # about TorchScript's age, and read-only arrays
+        try:
+            with torch.inference_mode(parameters.inference_mode):
+                script = torch.jit.load(path, map_location="cpu")
+        except Exception as error:
+            raise InternalError(f"failed to load model '{config['name']}': {error}") from error
         return TorchExecutor(config, script, bind(config, script.forward.schema), parameters)
-
-
-def _load_script(path: str, model: str, parameters: Parameters) -> Any:
-    import torch
-
-    parameters.apply()
-    warnings.simplefilter("ignore")  # about TorchScript's age, and read-only arrays
-    try:
-        with torch.inference_mode(parameters.inference_mode):
-            return torch.jit.load(path, map_location="cpu")
-    except Exception as error:
-        raise InternalError(f"failed to load model '{model}': {error}") from error

@@ -18,7 +18,6 @@ from ..shared.errors import UnavailableError
 
 __all__ = ["lend_torch"]
 
-_VARIABLE = "STLAB_TORCH"
 # torch, and what it imports by itself.
 _LENT = frozenset(
     {"torch", "torchgen", "functorch", "typing_extensions", "filelock", "fsspec", "jinja2",
@@ -47,7 +46,7 @@ def lend_torch() -> None:
     Raises:
         UnavailableError: It is missing.
     """
-    folder = os.environ.get(_VARIABLE, "")
+    folder = os.environ.get("STLAB_TORCH", "")
     if folder:
         sys.meta_path.append(_Lender(folder))
     # A thread that spins while it waits takes its core from the server and the other models.

@@ -11,9 +11,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..shared.parameters import boolean_parameter, integer_parameter
+from ..shared.configuration import boolean_parameter, integer_parameter
 
 __all__ = ["Parameters"]
+
+# Switches of the just-in-time compiler, with their setters.
+_SWITCHES = {
+    "ENABLE_TENSOR_FUSER": "_jit_set_texpr_fuser_enabled",
+    "ENABLE_JIT_PROFILING": "_jit_set_profiling_mode",
+    "ENABLE_JIT_EXECUTOR": "_jit_set_profiling_executor",
+}
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,7 @@ class Parameters:
         Raises:
             InvalidArgumentError: One has an invalid value.
         """
-        names = ("ENABLE_TENSOR_FUSER", "ENABLE_JIT_PROFILING", "ENABLE_JIT_EXECUTOR")
-        switches = {name: boolean_parameter(config, name) for name in names}
+        switches = {name: boolean_parameter(config, name) for name in _SWITCHES}
         # Checked, without effect: there is no GPU, and every instance is a process of its own.
         for name in ("ENABLE_CACHE_CLEANING", "DISABLE_CUDNN", "ENABLE_WEIGHT_SHARING"):
             boolean_parameter(config, name)
@@ -64,11 +70,5 @@ class Parameters:
         if self.inter_threads:
             with suppress(RuntimeError):  # set before, as NVIDIA's backend ignores too
                 torch.set_num_interop_threads(self.inter_threads)
-        own = torch._C  # noqa: SLF001
-        setters = {
-            "ENABLE_TENSOR_FUSER": own._jit_set_texpr_fuser_enabled,  # noqa: SLF001
-            "ENABLE_JIT_PROFILING": own._jit_set_profiling_mode,  # noqa: SLF001
-            "ENABLE_JIT_EXECUTOR": own._jit_set_profiling_executor,  # noqa: SLF001
-        }
         for name, value in self.switches.items():
-            setters[name](value)
+            getattr(torch._C, _SWITCHES[name])(value)  # noqa: SLF001

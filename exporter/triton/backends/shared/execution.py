@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import triton_python_backend_utils as backend_utils
 
+from .configuration import is_batching
+from .datatypes import Array
 from .errors import BackendError, InternalError, UnsupportedError
-
-if TYPE_CHECKING:
-    from .datatypes import Array
 
 __all__ = ["Executor", "requested_outputs"]
 
@@ -19,33 +18,24 @@ __all__ = ["Executor", "requested_outputs"]
 class Executor(ABC):
     """Runs a model for batches of requests.
 
-    Args:
-        config: The model configuration.
-        tensor: Makes a ``pb_utils.Tensor`` of an output's name and array; the class by default.
-        unsplit: Outputs that need not have a row for every row of the requests.
+    Outputs in ``unsplit`` need not have a row for every row of the requests.
     """
 
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        *,
-        tensor: Callable[[str, Array], Any] | None = None,
-        unsplit: Collection[str] = (),
-    ) -> None:
-        self.batching = int(config.get("max_batch_size", 0)) > 0
+    def __init__(self, config: Mapping[str, Any], *, unsplit: Collection[str] = ()) -> None:
+        self.batching = is_batching(config)
         policy = config.get("model_transaction_policy") or {}
-        self._decoupled = bool(policy.get("decoupled", False))
+        self._decoupled = bool(policy.get("decoupled"))
         # The stub adds its classes to the module only once the backend is imported.
-        self._tensor = tensor or backend_utils.Tensor
+        self.make_tensor: Callable[[str, Array], Any] = backend_utils.Tensor
         self._unsplit = unsplit
 
     @abstractmethod
     def answer_batch(self, requests: Sequence[Any]) -> list[Any]:
         """Return a response for every request from one run of the model."""
 
-    @abstractmethod
     def library_message(self, error: Exception) -> str:
         """Return the message for an error that is no `BackendError`."""
+        return f"Internal: {error}"
 
     def execute(self, requests: Sequence[Any]) -> list[Any] | None:
         """Return a response for every request, or send them where the model is decoupled."""
@@ -110,7 +100,7 @@ class Executor(ABC):
         return responses
 
     def _response(self, names: Sequence[str], arrays: Sequence[Array]) -> Any:
-        return backend_utils.InferenceResponse([*map(self._tensor, names, arrays)])
+        return backend_utils.InferenceResponse([*map(self.make_tensor, names, arrays)])
 
 
 def requested_outputs(requests: Sequence[Any]) -> set[str]:

@@ -8,14 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .errors import BackendError, InternalError, UnavailableError
-
-if TYPE_CHECKING:
-    from .execution import Executor
+from .execution import Executor
 
 __all__ = ["Instance", "require_file", "stub_arguments"]
 
@@ -32,26 +30,23 @@ class Instance(ABC):
 
     @abstractmethod
     def load(self, config: Mapping[str, Any], path: str, args: Mapping[str, str]) -> Executor:
-        """Load the model and check the configuration against it.
-
-        Args:
-            config: The model configuration.
-            path: The model file.
-            args: The arguments of `initialize`.
+        """Load a model file and check the configuration against it; ``args`` are `initialize`'s.
 
         Raises:
             BackendError: The model cannot be served with this configuration.
         """
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Load the model.
-
-        Args:
-            args: The server's description of the instance; ``model_config`` is JSON.
-        """
-        _make_shared_memory_private()
+        """Load the model of the server's description; its ``model_config`` is JSON."""
+        # Triton makes the region of requests and answers readable for other users.
+        with suppress(OSError):
+            Path("/dev/shm", stub_arguments()[2]).chmod(0o600)  # noqa: S108 - where regions are
         try:
-            _check_numpy()
+            if int(np.__version__.split(".", 1)[0]) >= 2:
+                raise InternalError(
+                    f"numpy {np.__version__} cannot be used: with numpy 2 this server reads wrong "
+                    "values"
+                )
             config = json.loads(args["model_config"])
             filename = config.get("default_model_filename") or self.default_filename
             path = f"{args['model_repository']}/{args['model_version']}/{filename}"
@@ -77,16 +72,3 @@ def require_file(path: str, config: Mapping[str, Any]) -> None:
 def stub_arguments() -> list[str]:
     """Return the stub's command line: program, path of the model, name of its memory, and more."""
     return Path("/proc/self/cmdline").read_bytes().decode().split("\0")
-
-
-def _make_shared_memory_private() -> None:
-    """Keep other users from reading requests and answers: Triton makes the region readable."""
-    with suppress(OSError):
-        Path("/dev/shm", stub_arguments()[2]).chmod(0o600)  # noqa: S108 - where regions are
-
-
-def _check_numpy() -> None:
-    if int(np.__version__.split(".", 1)[0]) >= 2:
-        raise InternalError(
-            f"numpy {np.__version__} cannot be used: with numpy 2 this server reads wrong values"
-        )
