@@ -20,8 +20,6 @@ __all__ = ["SHELL", "assemble_backends"]
 PACKAGED_BACKENDS = Path(__file__).parent / "backends"
 """The backends that this package carries."""
 
-BACKENDS = ("onnxruntime", "pytorch")
-
 SHELL = "shell"
 """The folder of a backend directory that holds a ``bash`` to put first on the server's PATH."""
 
@@ -36,23 +34,22 @@ exec /bin/bash "$@"
 
 
 def assemble_backends(
-    cache: Path, server: Path, python_version: str, *, progress: Progress | None = None
+    cache: Path, server: Path, python_version: str, *, progress: Progress = lambda _text: None
 ) -> Installed:
-    """Return a backend directory for the server under ``server``.
+    """Return the folder for ``--backend-directory``, in the cache, with a stub for one Python.
 
-    Args:
-        cache: Where the directory is kept.
-        server: The folder ``pytriton/tritonserver`` of the wheel.
-        python_version: ``3.11`` and the like; the stub is made for one.
-        progress: Called with what takes time.
-
-    Returns:
-        The value of ``--backend-directory``, as it was assembled.
+    ``server`` is the folder ``pytriton/tritonserver`` of the wheel.
 
     Raises:
         UnavailableError: The cache cannot be written.
     """
-    files = _layout()
+    # Triton puts a backend's own folder alone on Python's path: each gets the shared package.
+    shared = [PACKAGED_BACKENDS / "__init__.py", *(PACKAGED_BACKENDS / "shared").glob("*.py")]
+    files = {}
+    for name in ("onnxruntime", "pytorch"):
+        files[f"{name}/model.py"] = PACKAGED_BACKENDS / "model.py"
+        for path in (*shared, *(PACKAGED_BACKENDS / name).glob("*.py")):
+            files[f"{name}/stlab_backends/{path.relative_to(PACKAGED_BACKENDS)}"] = path
     # The stub is made for the version that runs this, and so is the bytecode.
     digest = hashlib.sha256(f"{server}\n{python_version}\n{_BASH}\n".encode())
     for place, path in sorted(files.items()):
@@ -79,20 +76,6 @@ def assemble_backends(
         compileall.compile_dir(folder, quiet=2, stripdir=str(folder), prependdir=str(final))
 
     return install_checked(final, build, progress=progress)
-
-
-def _layout() -> dict[str, Path]:
-    """Return the packaged files by their place in a backend directory.
-
-    Every backend gets the shared package, since Triton puts its own folder alone on Python's path.
-    """
-    shared = [PACKAGED_BACKENDS / "__init__.py", *(PACKAGED_BACKENDS / "shared").glob("*.py")]
-    files = {}
-    for name in BACKENDS:
-        files[f"{name}/model.py"] = PACKAGED_BACKENDS / "model.py"
-        for path in (*shared, *(PACKAGED_BACKENDS / name).glob("*.py")):
-            files[f"{name}/stlab_backends/{path.relative_to(PACKAGED_BACKENDS)}"] = path
-    return files
 
 
 def _link(source: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,8 +31,6 @@ __all__ = [
 ]
 
 Progress = Callable[[str], None]
-
-_TAIL_LINES = 15
 
 
 def cache_directory() -> Path:
@@ -58,13 +57,9 @@ def make_folder(folder: Path) -> None:
     Raises:
         OSError: It cannot be made.
     """
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    for one in reversed(missing):
-        try:
-            one.mkdir(0o755)  # the umask can only take rights away
-        except FileExistsError:  # another process was first
-            if not one.is_dir():
-                raise
+    for one in reversed((folder, *folder.parents)):
+        # The umask can only take rights away. Another process may be first.
+        one.mkdir(0o755, exist_ok=True)
 
 
 def install_once(
@@ -72,20 +67,12 @@ def install_once(
     build: Callable[[Path, int], None],
     *,
     usable: Callable[[Path], bool] = Path.is_dir,
-    progress: Progress | None = None,
+    progress: Progress = lambda _text: None,
 ) -> Path:
-    """Return ``folder``, building it first where it is missing or no longer usable.
+    """Return ``folder``, building it first where it is missing or no longer ``usable``.
 
-    Args:
-        folder: The final place.
-        build: Fills an empty folder; gets that folder and the descriptor of the lock, which the
-            processes that it starts inherit.
-        usable: Whether a finished folder still works; the interpreter that it refers to may have
-            been removed.
-        progress: Called while another installation runs.
-
-    Returns:
-        The folder, complete.
+    ``build`` fills an empty folder; it gets that folder and the descriptor of the lock, which the
+    processes that it starts inherit. ``progress`` is called while another installation runs.
 
     Raises:
         UnavailableError: The cache cannot be written, or ``build`` says so.
@@ -97,8 +84,7 @@ def install_once(
         with _locked(folder, progress) as lock:
             if usable(folder):
                 return folder
-            for leftover in folder.parent.glob(f"{folder.name}.partial-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            _remove_partial(folder)
             partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
             try:
                 build(partial, lock)
@@ -108,8 +94,7 @@ def install_once(
                     folder.rename(partial.with_name(f"{partial.name}-old"))
                 partial.rename(folder)
             finally:
-                for leftover in folder.parent.glob(f"{folder.name}.partial-*"):
-                    shutil.rmtree(leftover, ignore_errors=True)
+                _remove_partial(folder)
     except OSError as error:
         raise UnavailableError(
             f"The Triton runtime cannot be installed into {folder.parent}: {error}.",
@@ -118,15 +103,19 @@ def install_once(
     return folder
 
 
+def _remove_partial(folder: Path) -> None:
+    for leftover in folder.parent.glob(f"{folder.name}.partial-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 @contextmanager
-def _locked(folder: Path, progress: Progress | None) -> Iterator[int]:
+def _locked(folder: Path, progress: Progress) -> Iterator[int]:
     lock = os.open(f"{folder}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if progress is not None:
-                progress("waiting for another installation of the Triton runtime")
+            progress("waiting for another installation of the Triton runtime")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
     finally:
@@ -134,57 +123,41 @@ def _locked(folder: Path, progress: Progress | None) -> Iterator[int]:
 
 
 def install_environment(folder: Path, packages: Sequence[str], lock: int) -> None:
-    """Fill ``folder`` with a virtual environment that holds exactly ``packages``.
+    """Fill an empty folder with a virtual environment that holds exactly ``packages``.
 
-    The environment gets no ``pip`` of its own where the current interpreter's can install into it.
-
-    Args:
-        folder: An empty folder.
-        packages: Pinned requirements; nothing beyond them is installed.
-        lock: Descriptor that the processes inherit.
+    They are pinned; nothing beyond them is installed. The processes inherit ``lock``.
 
     Raises:
         UnavailableError: The environment cannot be made, or a package cannot be installed.
     """
-    own_pip = importlib.util.find_spec("pip") is None
-    make = [sys.executable, "-m", "venv", *([] if own_pip else ["--without-pip"]), str(folder)]
+    make = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
     _run(make, lock, "A virtual environment for the Triton runtime cannot be made")
-    python = folder / "bin" / "python3"
-    pip = [str(python), "-m", "pip"] if own_pip else [*_current_pip(), "--python", str(python)]
-    _pip_install(pip, [], packages, lock)
+    _pip(packages, lock, ["--python", str(folder / "bin" / "python3")], [])
 
 
 def install_packages(folder: Path, packages: Sequence[str], lock: int) -> None:
-    """Fill ``folder`` with the contents of ``packages``, importable or not.
+    """Fill an empty folder with the contents of ``packages``, importable or not.
 
-    Args:
-        folder: An empty folder.
-        packages: Pinned requirements; nothing beyond them is installed.
-        lock: Descriptor that the processes inherit.
+    They are pinned; nothing beyond them is installed. The processes inherit ``lock``.
 
     Raises:
         UnavailableError: A package cannot be installed.
     """
-    if importlib.util.find_spec("pip") is not None:
-        _pip_install(_current_pip(), ["--no-compile", "--target", str(folder)], packages, lock)
-        return
-    with tempfile.TemporaryDirectory(prefix="stlab-pip-") as scratch:
-        _run([sys.executable, "-m", "venv", scratch], lock, "No pip can be installed")
-        pip = [str(Path(scratch) / "bin" / "python3"), "-m", "pip"]
-        _pip_install(pip, ["--no-compile", "--target", str(folder)], packages, lock)
+    _pip(packages, lock, [], ["--no-compile", "--target", str(folder)])
 
 
-def _current_pip() -> list[str]:
-    return [sys.executable, "-m", "pip"]
-
-
-def _pip_install(
-    pip: Sequence[str], options: Sequence[str], packages: Sequence[str], lock: int
-) -> None:
+def _pip(packages: Sequence[str], lock: int, where: list[str], how: list[str]) -> None:
+    """Install packages with this interpreter's pip, or one in an environment that is removed."""
     # Only wheels: a source distribution would be compiled for minutes and then fail.
     install = ["install", "--no-deps", "--only-binary=:all:", "--no-input", "--progress-bar=off"]
-    command = [*pip, *install, "--disable-pip-version-check", *options, *packages]
-    _run(command, lock, f"pip cannot install {', '.join(packages)}")
+    install += ["--disable-pip-version-check", *how, *packages]
+    with tempfile.TemporaryDirectory(prefix="stlab-pip-") as scratch:
+        python = sys.executable
+        if importlib.util.find_spec("pip") is None:
+            _run([python, "-m", "venv", scratch], lock, "No pip can be installed")
+            python = str(Path(scratch) / "bin" / "python3")
+        failure = f"pip cannot install {', '.join(packages)}"
+        _run([python, "-m", "pip", *where, *install], lock, failure)
 
 
 def _run(command: Sequence[str], lock: int, failure: str) -> None:
@@ -195,7 +168,7 @@ def _run(command: Sequence[str], lock: int, failure: str) -> None:
         if key not in {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX"}
     }
     done = subprocess.run(
-        list(command),
+        command,
         check=False,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -206,13 +179,10 @@ def _run(command: Sequence[str], lock: int, failure: str) -> None:
         pass_fds=(lock,),
     )
     if done.returncode:
-        tail = "\n".join(done.stdout.strip().splitlines()[-_TAIL_LINES:])
+        tail = "\n".join(done.stdout.strip().splitlines()[-15:])
         raise UnavailableError(
             f"{failure} (exit code {done.returncode}):\n{tail}",
-            hint=(
-                "Check that a package index can be reached (pip's own configuration is honoured) "
-                f"and has wheels for Python {sys.version_info[0]}.{sys.version_info[1]} "
-                "on Linux x86_64; another Triton release (--triton-release) needs another "
-                "ONNX Runtime."
-            ),
+            hint="Check that a package index can be reached (pip's own configuration is honoured) "
+            f"and has wheels for Python {sysconfig.get_python_version()} on Linux x86_64; another "
+            "Triton release (--triton-release) needs another ONNX Runtime.",
         )

@@ -30,17 +30,11 @@ __all__ = ["Installed", "check_owner", "install_checked"]
 
 logger = logging.getLogger("stlab")
 
+# The content, and the mode with numbers that change when a file is written.
+Entry = tuple[str, tuple[int, ...]]
+
 _SCHEMA = 1
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A file, link or folder: its content, and the stamp that changes when it is written."""
-
-    content: str
-    mode: int
-    stamp: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +47,18 @@ class Installed:
     """
 
     folder: Path
-    entries: Mapping[str, _Entry]
+    entries: Mapping[str, Entry]
 
     @classmethod
-    def of(cls, folder: Path) -> Self:
-        """Read a folder."""
-        found = dict(_walk(folder))
+    def of(cls, folder: Path, known: Mapping[str, Entry] | None = None) -> Self:
+        """Read a folder, but for the content of files whose numbers are known."""
+        known, found = known or {}, dict(_walk(folder))
+        new = [name for name in found if name not in known or known[name][1] != found[name]]
         with ThreadPoolExecutor(2) as threads:
-            contents = threads.map(lambda name: _content(folder / name, found[name]), found)
-            return cls(
-                folder,
-                {
-                    name: _Entry(content, status.st_mode, _stamp(status))
-                    for (name, status), content in zip(found.items(), contents, strict=True)
-                },
-            )
+            read = threads.map(lambda name: _content(folder / name, found[name][0]), new)
+            contents = dict(zip(new, read, strict=True))
+        entries = {name: (contents.get(name) or known[name][0], found[name]) for name in found}
+        return cls(folder, entries)
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
@@ -79,13 +70,8 @@ class Installed:
             record = json.loads(file.read_bytes())
             if record["schema"] != _SCHEMA:
                 return None
-            return cls(
-                folder,
-                {
-                    name: _Entry(str(content), int(mode), tuple(stamp))
-                    for name, (content, mode, *stamp) in record["entries"].items()
-                },
-            )
+            read = record["entries"].items()
+            return cls(folder, {name: (str(text), tuple(map(int, n))) for name, (text, *n) in read})
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
@@ -93,14 +79,23 @@ class Installed:
         """Write the record, whole or not at all."""
         file = _record(self.folder)
         partial = file.with_name(f"{file.name}.{os.getpid()}")
-        entries = {name: [e.content, e.mode, *e.stamp] for name, e in self.entries.items()}
+        entries = {name: [content, *numbers] for name, (content, numbers) in self.entries.items()}
         partial.write_text(json.dumps({"schema": _SCHEMA, "entries": entries}))
         partial.chmod(0o644)
         partial.replace(file)
 
     def differences(self) -> list[str]:
-        """Return the paths that are not as they were installed."""
-        return self._compared()[0]
+        """Return the paths whose content or mode is not as installed; record new stamps if none."""
+        now = Installed.of(self.folder, self.entries)
+        was, found = (
+            {name: (content, numbers[:1]) for name, (content, numbers) in each.entries.items()}
+            for each in (self, now)
+        )
+        changed = sorted(dict(was.items() ^ found.items()))
+        if not changed and now.entries != self.entries:
+            with suppress(OSError):
+                now.save()
+        return changed
 
     def check(self) -> None:
         """Check that the folder is as it was recorded.
@@ -116,39 +111,13 @@ class Installed:
                 "out what writes there; code of a model that is run unconfined can.",
             )
 
-    def still_holds(self) -> bool:
-        """Whether nothing differs; stamps that only a copy changed are recorded."""
-        changed, fresh = self._compared()
-        if not changed and fresh is not None:
-            with suppress(OSError):
-                fresh.save()
-        return not changed
-
-    def _compared(self) -> tuple[list[str], Installed | None]:
-        """Return the paths that differ, and a record with new stamps where one is needed."""
-        found = dict(_walk(self.folder))
-        changed = sorted(found.keys() ^ self.entries.keys())
-        both = {name: found[name] for name in found.keys() & self.entries.keys()}
-        changed += [name for name in both if both[name].st_mode != self.entries[name].mode]
-        read = [name for name in both if _stamp(both[name]) != self.entries[name].stamp]
-        with ThreadPoolExecutor(2) as threads:
-            contents = list(
-                threads.map(lambda name: _content(self.folder / name, both[name]), read)
-            )
-        entries = dict(self.entries)
-        for name, content in zip(read, contents, strict=True):
-            if content != self.entries[name].content:
-                changed.append(name)
-            entries[name] = _Entry(content, both[name].st_mode, _stamp(both[name]))
-        return changed, Installed(self.folder, entries) if read else None
-
 
 def install_checked(
     folder: Path,
     build: Callable[[Path, int], None],
     *,
     usable: Callable[[Path], bool] = lambda _folder: True,
-    progress: Progress | None = None,
+    progress: Progress = lambda _text: None,
 ) -> Installed:
     """Return a folder that holds what was installed into it, installing it where it does not.
 
@@ -157,7 +126,7 @@ def install_checked(
 
     def holds(folder: Path) -> bool:
         recorded = Installed.load(folder)
-        return recorded is not None and recorded.still_holds() and usable(folder)
+        return recorded is not None and not recorded.differences() and usable(folder)
 
     def install(partial: Path, lock: int) -> None:
         recorded = Installed.load(folder)
@@ -166,7 +135,9 @@ def install_checked(
             if changed:
                 logger.warning("%s is damaged (%s): installing it again", folder, changed[0])
         build(partial, lock)
-        _keep_others_out(partial)
+        for name, (mode, *_) in _walk(partial):
+            if mode & _OTHERS_WRITE and not stat.S_ISLNK(mode):  # whatever the umask was
+                (partial / name).chmod(stat.S_IMODE(mode) & ~_OTHERS_WRITE)
         # The record first: it is only valid for the folder that is renamed next.
         Installed(folder, Installed.of(partial).entries).save()
 
@@ -186,25 +157,21 @@ def check_owner(folder: Path) -> None:
     Raises:
         ConflictError: Other users can write it.
     """
-    with suppress(OSError):  # whatever else is wrong with it, installing says
+    try:
         status = folder.stat()
-        whose = "belongs to another user" if status.st_uid not in {0, os.geteuid()} else ""
-        if whose or status.st_mode & stat.S_IWOTH:
-            raise ConflictError(
-                f"stlab's cache {folder} {whose or 'can be written by everybody'}, "
-                "and programs in it are run",
-                hint="Set STLAB_CACHE to a folder of your own that no other user can write"
-                + _way_out(folder, status),
-            )
-
-
-def _way_out(folder: Path, status: os.stat_result) -> str:
+    except OSError:
+        return  # installing says what is wrong with it
+    if _is_safe(status):
+        return
+    hint = "Set STLAB_CACHE to a folder of your own that no other user can write"
     if status.st_uid == os.geteuid():
-        return f", or take the right away: chmod go-w {folder}"
-    if status.st_mode & stat.S_IWOTH:
+        hint += f", or take the right away: chmod go-w {folder}"
+    elif status.st_mode & stat.S_IWOTH:
         # A volume such as an emptyDir of Kubernetes.
-        return f", such as {folder / 'stlab'}, which stlab makes"
-    return ""
+        hint += f", such as {folder / 'stlab'}, which stlab makes"
+    others = status.st_uid not in {0, os.geteuid()}
+    what = "belongs to another user" if others else "can be written by everybody"
+    raise ConflictError(f"stlab's cache {folder} {what}, and programs in it are run", hint=hint)
 
 
 def _record(folder: Path) -> Path:
@@ -215,8 +182,8 @@ def _is_safe(status: os.stat_result) -> bool:
     return status.st_uid in {0, os.geteuid()} and not status.st_mode & stat.S_IWOTH
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield everything below a folder, links as they are."""
+def _walk(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield everything below a folder, links as they are, with the numbers of an entry."""
     waiting = [""]
     while waiting:
         inside = waiting.pop()
@@ -224,33 +191,23 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
             with os.scandir(folder / inside) as entries:
                 for entry in entries:
                     name = f"{inside}{entry.name}"
-                    yield name, entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
+                    s = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(s.st_mode):
                         waiting.append(f"{name}/")
+                        yield name, (s.st_mode,)  # what is in it has entries of its own
+                    else:
+                        yield name, (s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
         except FileNotFoundError:
             continue
 
 
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    if stat.S_ISDIR(status.st_mode):
-        return ()  # what is in it has entries of its own
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-
-
-def _content(path: Path, status: os.stat_result) -> str:
+def _content(path: Path, mode: int) -> str:
     try:
-        if stat.S_ISLNK(status.st_mode):
+        if stat.S_ISLNK(mode):
             return f"-> {path.readlink()}"
-        if not stat.S_ISREG(status.st_mode):
-            return "folder" if stat.S_ISDIR(status.st_mode) else "neither file nor folder"
+        if not stat.S_ISREG(mode):
+            return "folder" if stat.S_ISDIR(mode) else "neither file nor folder"
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         return f"unreadable: {error}"
-
-
-def _keep_others_out(folder: Path) -> None:
-    """Take away other users' right to write, whatever the umask was."""
-    for name, status in _walk(folder):
-        if status.st_mode & _OTHERS_WRITE and not stat.S_ISLNK(status.st_mode):
-            (folder / name).chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS_WRITE)

@@ -15,14 +15,16 @@ import re
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from exporter.errors import UnavailableError
 from exporter.triton.backend_directory import SHELL, assemble_backends
 from exporter.triton.installation import (
+    Progress,
     cache_directory,
     install_environment,
     install_packages,
@@ -41,20 +43,11 @@ __all__ = [
 LAUNCHER_MARK = "stlab-tritonserver-launcher"
 """A mark in the launcher's text, which distinguishes it from a real server."""
 
-# The python backend first tries its stub by a shell, without quotes around the path.
-_SHELL_SAFE = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
-
-# Of the cache. An older stlab's folder, triton, has no record of its files.
-_FOLDER = "runtime"
 _SERVER = "nvidia-pytriton==0.7.0"
 # From numpy 2 on, this server's python backend reads wrong values without an error.
 _NUMPY = "numpy==1.26.4"
 # Versions that NVIDIA built itself and that no wheel exists of: the nearest older one.
 _NEAREST_WHEEL = {"1.17.2": "1.17.1"}
-
-# Requests allocate and free thousands of small blocks. Larger caches for each thread, and no list
-# of fast chunks that has to be merged again and again, cost it less time for each of them.
-_MALLOC = "glibc.malloc.tcache_count=1000:glibc.malloc.mxfast=0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +108,10 @@ def find_tritonserver() -> Path | None:
     return None
 
 
-def ensure_runtime(release: Release, *, progress: Callable[[str], None] | None = None) -> Runtime:
-    """Return a server for ``release``, installing it where there is none.
+def ensure_runtime(release: Release, *, progress: Progress = lambda _text: None) -> Runtime:
+    """Return a server with the ONNX Runtime of a release, installing it where there is none.
 
-    Args:
-        release: The target release, whose ONNX Runtime is used.
-        progress: Called with a short description of what takes time.
-
-    Returns:
-        The runtime. A server on ``PATH`` is preferred, whatever its version.
+    A server on ``PATH`` is preferred, whatever its version.
 
     Raises:
         UnavailableError: No server exists for this platform or Python, or it cannot be installed.
@@ -133,47 +121,38 @@ def ensure_runtime(release: Release, *, progress: Callable[[str], None] | None =
     if found is not None:
         return Runtime(executable=found)
     libpython = _require_platform()
-    cache = _require_cache() / _FOLDER
-    python_version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    cache = _require_cache()
+    python_version = sysconfig.get_python_version()
     onnxruntime = _NEAREST_WHEEL.get(release.onnxruntime, release.onnxruntime)
 
     def install_server(folder: Path, lock: int) -> None:
-        if progress is not None:
-            progress("installing tritonserver")
+        progress("installing tritonserver")
         install_packages(folder, [_SERVER], lock)
 
     def install_python(folder: Path, lock: int) -> None:
-        if progress is not None:
-            progress(f"installing ONNX Runtime {onnxruntime}")
+        progress(f"installing ONNX Runtime {onnxruntime}")
         install_environment(folder, [_NUMPY, f"onnxruntime=={onnxruntime}"], lock)
 
+    def has_python(folder: Path) -> bool:
+        # The environment refers to the Python that it was made with, which may be gone.
+        return (folder / "bin" / "python3").exists()
+
+    install = partial(install_checked, progress=progress)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        server = pool.submit(
-            install_checked,
-            cache / _SERVER.replace("==", "-"),
-            install_server,
-            progress=progress,
-        )
-        python = pool.submit(
-            install_checked,
-            cache / f"onnxruntime-{onnxruntime}-python-{python_version}",
-            install_python,
-            # The environment refers to the Python that it was made with, which may be gone.
-            usable=lambda folder: (folder / "bin" / "python3").exists(),
-            progress=progress,
-        )
-        site, environment = server.result(), python.result()
+        folder = cache / _SERVER.replace("==", "-")
+        server = pool.submit(install, folder, install_server)
+        folder = cache / f"onnxruntime-{onnxruntime}-python-{python_version}"
+        environment = pool.submit(install, folder, install_python, usable=has_python)
+        site, python = server.result(), environment.result()
     tritonserver = site.folder / "pytriton" / "tritonserver"
     backends = assemble_backends(cache, tritonserver, python_version, progress=progress)
     return Runtime(
         executable=tritonserver / "bin" / "tritonserver",
         backend_directory=backends.folder,
-        environment=_environment(
-            release, environment.folder, site.folder, libpython, backends.folder
-        ),
+        environment=_environment(release, python.folder, site.folder, libpython, backends.folder),
         onnxruntime=onnxruntime,
         embedded=True,
-        installed=(site, environment, backends),
+        installed=(site, python, backends),
     )
 
 
@@ -187,7 +166,7 @@ def describe_runtime(release: Release) -> str:
     if found is not None:
         return f"{found}, from PATH"
     _require_platform()
-    there = (_require_cache() / _FOLDER / _SERVER.replace("==", "-")).is_dir()
+    there = (_require_cache() / _SERVER.replace("==", "-")).is_dir()
     when = "installed" if there else "installed when it is first needed"
     return f"embedded, with ONNX Runtime {release.onnxruntime}; {when}"
 
@@ -195,15 +174,12 @@ def describe_runtime(release: Release) -> str:
 def _environment(
     release: Release, python: Path, site: Path, libpython: Path | None, backends: Path
 ) -> dict[str, str]:
-    libraries = [str(site / "nvidia_pytriton.libs")]
-    if libpython is not None:
-        libraries.append(str(libpython))
-    inherited = os.environ.get("LD_LIBRARY_PATH")
+    libraries = [site / "nvidia_pytriton.libs", libpython, os.environ.get("LD_LIBRARY_PATH")]
     torch = importlib.util.find_spec("torch")
     return {
         # Only the pytorch backend imports torch from there: see its lending.py.
         **({"STLAB_TORCH": str(Path(torch.origin).parents[1])} if torch and torch.origin else {}),
-        "LD_LIBRARY_PATH": os.pathsep.join([*libraries, *([inherited] if inherited else [])]),
+        "LD_LIBRARY_PATH": os.pathsep.join(str(one) for one in libraries if one),
         # The python backend runs in the environment of the python3 that it finds first.
         "PATH": os.pathsep.join(
             [str(backends / SHELL), str(python / "bin"), os.environ.get("PATH", os.defpath)]
@@ -217,50 +193,46 @@ def _environment(
         "PYTHONDONTWRITEBYTECODE": "1",
         # numpy only copies here; its threads would cost start-up time and memory.
         "OPENBLAS_NUM_THREADS": "1",
-        "GLIBC_TUNABLES": _MALLOC,
+        # Requests allocate and free thousands of small blocks. Larger caches for each thread, and
+        # no list of fast chunks that has to be merged again and again, cost it less time for each.
+        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=1000:glibc.malloc.mxfast=0",
         "STLAB_TRITON_RELEASE": release.name,
     }
 
 
 def _require_cache() -> Path:
-    """Return the cache.
-
-    Raises:
-        UnavailableError: A shell would not take its path as one word.
-        ConflictError: Others can write in it.
-    """
+    """Return the cache's folder of servers, whose path a shell takes as one word."""
     cache = cache_directory().absolute()
-    if not _SHELL_SAFE.fullmatch(str(cache)):
+    # The python backend first tries its stub by a shell, without quotes around the path.
+    if not re.fullmatch(r"[\w./:@%+=,-]+", str(cache), re.ASCII):
         raise UnavailableError(
             f"the embedded Triton cannot run from {cache}: it passes that path to a shell unquoted",
             hint="Set STLAB_CACHE to a folder without spaces and special characters in its path.",
         )
-    for folder in (cache, cache / _FOLDER):
+    # An older stlab's folder, triton, has no record of its files.
+    runtimes = cache / "runtime"
+    for folder in (cache, runtimes):
         check_owner(folder)
-    return cache
+    return runtimes
 
 
 def _require_platform() -> Path | None:
-    """Return the folder of libpython, or None where the system's linker knows it.
-
-    Raises:
-        UnavailableError: The embedded server does not run here.
-    """
+    """Return the folder of libpython, or None where the system's linker knows it."""
     hint = "Put a tritonserver on PATH, or run inside NVIDIA's Triton container."
     system, machine = platform.system(), platform.machine()
     if system != "Linux" or machine not in {"x86_64", "AMD64"}:
         raise UnavailableError(
             f"The embedded Triton runs on Linux x86_64 only, not on {system} {machine}.", hint=hint
         )
-    if not (3, 8) <= sys.version_info[:2] <= (3, 13):
+    version = sysconfig.get_python_version()
+    if sys.version_info[:2] > (3, 13):
         raise UnavailableError(
-            "The embedded Triton has no python backend for Python "
-            f"{sys.version_info[0]}.{sys.version_info[1]} (3.8 to 3.13).",
+            f"The embedded Triton has no python backend for Python {version} (3.8 to 3.13).",
             hint=hint,
         )
-    library = f"libpython{sys.version_info[0]}.{sys.version_info[1]}.so.1.0"
-    if sys.version_info[:2] == (3, 13):
+    if version == "3.13":
         return None  # This one's libpython travels in the wheel.
+    library = f"libpython{version}.so.1.0"
     for folder in (sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib"):
         if folder and (Path(folder) / library).exists():
             return Path(folder)

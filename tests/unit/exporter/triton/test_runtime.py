@@ -58,7 +58,7 @@ def test_a_python_without_its_library_is_refused(
     monkeypatch.setattr(runtime.sysconfig, "get_config_var", lambda _name: None)
     monkeypatch.setattr(runtime.sys, "base_prefix", str(tmp_path))
     monkeypatch.setattr(runtime, "_SYSTEM_LIBRARIES", ())
-    monkeypatch.setattr(runtime.sys, "version_info", (3, 11, 0))
+    monkeypatch.setattr(runtime.sysconfig, "get_python_version", lambda: "3.11")
     with pytest.raises(UnavailableError, match="built without it") as caught:
         ensure_runtime(release("24.10"))
     assert "libpython3.11.so.1.0" in caught.value.message
