@@ -8,15 +8,15 @@ may enter.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import shutil
 import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from exporter.errors import ConflictError, UnavailableError
@@ -32,29 +32,8 @@ __all__ = ["TritonServer"]
 
 _ATTEMPTS = 4
 _POLL_SECONDS = 0.01
-_IN_USE = ("already in use", "Address already in use", "failed to start")
+_IN_USE = ("already in use", "failed to start")
 _SOCKET = "grpc"
-# struct sockaddr_un has 108 bytes for a path, the last of them a NUL.
-_LONGEST_SOCKET = 107
-
-
-@dataclass(slots=True)
-class _Ports:
-    """Ports as requested (0: any) and as taken."""
-
-    requested: tuple[int, int, int]
-    taken: tuple[int, int, int] = (0, 0, 0)
-
-    def take(self) -> None:
-        """Choose a free port wherever any will do."""
-        with contextlib.ExitStack() as stack:
-            chosen = []
-            for port in self.requested:
-                probe = stack.enter_context(socket.socket())
-                if not port:
-                    probe.bind(("127.0.0.1", 0))
-                chosen.append(port or probe.getsockname()[1])
-        self.taken = (chosen[0], chosen[1], chosen[2])
 
 
 @dataclass(slots=True)
@@ -64,11 +43,12 @@ class TritonServer:
     runtime: Runtime
     log_path: Path
     _arguments: list[str]
-    _ports: _Ports
+    _requested_ports: tuple[int, ...]
     _scratch: Path
     _environment: Mapping[str, str]
     _private: bool
-    _extra: Sequence[str] = ()
+    _extra: Sequence[str]
+    _ports: Sequence[int] = (0, 0, 0)
     _key: ServerKey | None = None
     _process: GuardedProcess | None = None
     _attempts: int = 0
@@ -91,19 +71,10 @@ class TritonServer:
     ) -> TritonServer:
         """Start a server and return at once, so that the caller works while it comes up.
 
-        Args:
-            runtime: What to run.
-            repository: A local folder, which exists, or an object-store URL.
-            control_mode: ``explicit`` or ``none``.
-            models: Loaded on start, in explicit mode.
-            http_port: 0 for any free port, as for the other two.
-            grpc_port: See ``http_port``.
-            metrics_port: See ``http_port``.
-            extra_args: Further flags, which replace the default ones.
-            log_path: Where the server's log goes; a temporary file by default.
-            environment: Its environment, in addition to the runtime's; the default has no
-                secrets.
-            private: Whether only this user can reach it: by gRPC, and not by a port.
+        It serves a local folder, which exists, or an object-store URL; a port of 0 is any free one.
+        The flags of ``extra_args`` replace the default ones. The log is a temporary file by
+        default, and the environment, which the runtime's is merged over, has no secrets. Only this
+        user can reach a private server: by gRPC, and not by a port.
 
         Returns:
             The server, not yet live. Where a port was left open, the URLs are final only once
@@ -113,8 +84,11 @@ class TritonServer:
             UnavailableError: The server cannot be started at all.
         """
         scratch = _scratch(private=private)
+        # A private server listens on a socket alone, ``<path>:0``.
+        address = ["--allow-http=false", "--allow-metrics=false", "--grpc-port=0"]
+        address.append(f"--grpc-address=unix:{scratch / _SOCKET}")
         ours = [
-            *merge_flags(safe_flags(runtime), _only(scratch / _SOCKET) if private else ()),
+            *merge_flags(safe_flags(runtime), address if private else []),
             f"--model-repository={repository}",
             f"--model-control-mode={control_mode}",
             *(f"--load-model={model}" for model in models),
@@ -127,7 +101,7 @@ class TritonServer:
             runtime=runtime,
             log_path=log_path or scratch / "tritonserver.log",
             _arguments=merge_flags(ours, extra_args),
-            _ports=_Ports((http_port, grpc_port, metrics_port)),
+            _requested_ports=(http_port, grpc_port, metrics_port),
             _scratch=scratch,
             _environment=minimal_environment() if environment is None else environment,
             _private=private,
@@ -143,19 +117,19 @@ class TritonServer:
     @property
     def http_url(self) -> str:
         """``host:port`` of the HTTP endpoint."""
-        return f"127.0.0.1:{self._ports.taken[0]}"
+        return f"127.0.0.1:{self._ports[0]}"
 
     @property
     def grpc_url(self) -> str:
         """``host:port`` of the gRPC endpoint, or ``unix:path`` of a private one."""
         if self._private:
             return f"unix:{self._scratch / _SOCKET}:0"
-        return f"127.0.0.1:{self._ports.taken[1]}"
+        return f"127.0.0.1:{self._ports[1]}"
 
     @property
     def metrics_url(self) -> str:
         """``host:port`` of the Prometheus endpoint."""
-        return f"127.0.0.1:{self._ports.taken[2]}"
+        return f"127.0.0.1:{self._ports[2]}"
 
     @property
     def keys(self) -> dict[str, str]:
@@ -163,11 +137,7 @@ class TritonServer:
         return {} if self._key is None else {KEY_NAME: self._key.value}
 
     def client(self, **options: Any) -> TritonClient:
-        """Return a client with all rights.
-
-        Args:
-            options: Of `TritonClient`.
-        """
+        """Return a client with all rights; the options are those of `TritonClient`."""
         return TritonClient(self.grpc_url, protocol_keys=self.keys, **options)
 
     @property
@@ -175,39 +145,38 @@ class TritonServer:
         """The server's process, while there is one."""
         return self._process.server.pid if self._process is not None else None
 
-    def wait_live(self, timeout: float = 30.0) -> None:
-        """Wait until the server answers.
+    @property
+    def _running(self) -> bool:
+        return self._process is not None and self._process.running
 
-        Args:
-            timeout: Seconds.
+    def wait_live(self, timeout: float = 30.0) -> None:
+        """Wait until the server answers, for at most ``timeout`` seconds.
 
         Raises:
             UnavailableError: It ended, or is not live in time; the message has the end of its log.
         """
         deadline = time.monotonic() + timeout
-        while not self._is_live():
-            if self._process is None or not self._process.running:
-                if self._attempts < _ATTEMPTS and self._lost_a_port():
+        # Another server may have taken the port, and answer.
+        while not (self._answers() and self._running):
+            if not self._running:
+                lost = 0 in self._requested_ports and any(s in self.log_tail() for s in _IN_USE)
+                if lost and self._attempts < _ATTEMPTS:
                     self._end(timeout=0)
                     self._spawn()
                     continue
-                code = self._process.server.returncode if self._process is not None else None
-                raise UnavailableError(
-                    f"tritonserver ended on start (exit code {code}):\n{self._startup_error()}",
-                    hint=self._hint(),
-                )
+                code = self._process and self._process.server.returncode
+                # A wrong flag makes it print all that it knows after the one line that matters.
+                complaint, usage, _ = self.log_tail(1000).partition("Usage: tritonserver")
+                end = complaint.strip() if usage else self.log_tail()
+                raise self._failure(f"ended on start (exit code {code}):\n{end}")
             if time.monotonic() > deadline:
-                raise UnavailableError(
-                    f"tritonserver was not live after {timeout:g} s:\n{self.log_tail()}",
-                    hint=self._hint(),
-                )
+                raise self._failure(f"was not live after {timeout:g} s:\n{self.log_tail()}")
             time.sleep(_POLL_SECONDS)
 
     def stop(self, timeout: float = 10.0) -> None:
         """End the server, by SIGTERM and then SIGKILL of its process group. Safe to call twice.
 
-        Args:
-            timeout: Seconds that running requests get.
+        Running requests get ``timeout`` seconds.
         """
         self._end(timeout)
         # With it goes the log, unless it has a path of its own.
@@ -224,12 +193,7 @@ class TritonServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         # Its requests have no client any more, and unloading its models would take seconds.
         self.stop(timeout=0)
 
@@ -248,51 +212,41 @@ class TritonServer:
     def _take_ports(self) -> list[str]:
         """Choose ports and a key, and return the flags that say them."""
         while True:
-            self._ports.take()
-            ports = [
-                f"--{name}-port={port}"
-                for name, port in zip(("http", "grpc", "metrics"), self._ports.taken, strict=True)
-            ]
+            with contextlib.ExitStack() as stack:
+                probes = [stack.enter_context(socket.socket()) for _ in self._requested_ports]
+                for probe in probes:
+                    probe.bind(("127.0.0.1", 0))
+                free = [probe.getsockname()[1] for probe in probes]
+            pairs = zip(self._requested_ports, free, strict=True)
+            self._ports = [requested or other for requested, other in pairs]
+            http, grpc, metrics = self._ports
+            ports = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"]
             try:
                 self._key = ServerKey.for_server([*self._arguments, *ports])
             except ConflictError:
-                if self._ports.requested[1]:
+                if self._requested_ports[1]:
                     raise
             else:
                 return [*ports, *key_flags(self._key.value, self._extra)]
 
-    def _is_live(self) -> bool:
-        running = self._process is not None and self._process.running
+    def _answers(self) -> bool:
         if self._private:
-            if not (self._scratch / f"{_SOCKET}:0").exists():
-                return False
-            with contextlib.suppress(TritonClientError), self.client(timeout=2) as client:
-                return client.live() and running
+            if (self._scratch / f"{_SOCKET}:0").exists():
+                with contextlib.suppress(TritonClientError), self.client(timeout=2) as client:
+                    return client.live()
             return False
-        connection = http.client.HTTPConnection(self.http_url, timeout=2)
         try:
-            connection.request("GET", "/v2/health/live")
-            live = connection.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
+            with contextlib.closing(HTTPConnection(self.http_url, timeout=2)) as connection:
+                connection.request("GET", "/v2/health/live")
+                return connection.getresponse().status == HTTPStatus.OK
+        except (OSError, HTTPException):
             return False
-        finally:
-            connection.close()
-        # Another server may have taken the port.
-        return live and self._process is not None and self._process.running
 
-    def _lost_a_port(self) -> bool:
-        tail = self.log_tail(20)
-        return 0 in self._ports.requested and any(sign in tail for sign in _IN_USE)
-
-    def _startup_error(self) -> str:
-        # A wrong flag makes the server print all that it knows after the one line that matters.
-        complaint, usage, _ = self.log_tail(1000).partition("Usage: tritonserver")
-        return complaint.strip() if usage else self.log_tail()
-
-    def _hint(self) -> str:
+    def _failure(self, what: str) -> UnavailableError:
         kept = self._scratch not in self.log_path.parents
         log = f" The whole log: {self.log_path}" if kept else ""
-        return f"Check the machine's memory and limits (ulimit -a), then try again.{log}"
+        hint = f"Check the machine's memory and limits (ulimit -a), then try again.{log}"
+        return UnavailableError(f"tritonserver {what}", hint=hint)
 
     def _end(self, timeout: float) -> None:
         if self._process is not None:
@@ -302,20 +256,11 @@ class TritonServer:
             self._key = None
 
 
-def _only(path: Path) -> list[str]:
-    """Return the flags of a server that listens on a socket alone, ``<path>:0``."""
-    return [
-        "--allow-http=false",
-        "--allow-metrics=false",
-        f"--grpc-address=unix:{path}",
-        "--grpc-port=0",
-    ]
-
-
 def _scratch(*, private: bool) -> Path:
     """Return a new folder that no other user may enter, of a name short enough for a socket."""
     scratch = Path(tempfile.mkdtemp(prefix="stlab-triton-"))
-    if private and len(bytes(scratch / f"{_SOCKET}:0")) > _LONGEST_SOCKET:
+    # struct sockaddr_un has 108 bytes for a path, the last of them a NUL.
+    if private and len(bytes(scratch / f"{_SOCKET}:0")) >= 108:
         scratch.rmdir()
         scratch = Path(tempfile.mkdtemp(prefix="stlab-triton-", dir="/tmp"))
     return scratch
