@@ -45,12 +45,10 @@ def check_addresses(*urls: str) -> None:
 
 
 def is_loopback(host: str, *, unspecified: bool = False) -> bool:
-    """Return whether a host is this machine's loopback, which no other machine reaches.
+    """Return whether a host, without brackets, is this machine's loopback.
 
-    Args:
-        host: A name or an address, without brackets.
-        unspecified: Whether ``0.0.0.0`` and ``::`` count: connecting to them reaches this machine,
-            while a server that listens on them can be reached from others.
+    With ``unspecified``, ``0.0.0.0`` and ``::`` count: connecting to them reaches this machine,
+    while a server that listens on them can be reached from others.
     """
     try:
         address = ip_address(host)
@@ -72,10 +70,9 @@ def split_addresses(urls: str) -> tuple[str, ...]:
 def expand_addresses(urls: Iterable[str]) -> tuple[str, ...]:
     """Return the gRPC addresses of all servers, in order and each once.
 
-    Args:
-        urls: ``HOST:PORT``, ``grpc://``, ``grpcs://`` or ``dns:///`` addresses. A name of several
-            addresses, as a headless Service of Kubernetes has, is replaced by them; one that does
-            not resolve within `RESOLVE_SECONDS` stays as it is.
+    They are ``HOST:PORT``, ``grpc://``, ``grpcs://`` or ``dns:///`` addresses. A name of several
+    addresses, as a headless Service of Kubernetes has, is replaced by them; one that does not
+    resolve within `RESOLVE_SECONDS` stays as it is.
 
     Raises:
         UsageError: One has an account in it.
@@ -87,29 +84,23 @@ def expand_addresses(urls: Iterable[str]) -> tuple[str, ...]:
 
 def _behind(url: str) -> list[str]:
     scheme, separator, rest = url.rpartition("://")
-    if scheme not in {"", "grpc", "grpcs", "dns"} or url.startswith((*_LISTS, "unix:")):
-        return [url]
     host, _, port = rest.lstrip("/").rpartition(":")
-    if not host or not port.isdigit():
+    named = scheme in {"", "grpc", "grpcs", "dns"} and not url.startswith((*_LISTS, "unix:"))
+    if not named or not host or not port.isdigit():
         return [url]
     found = _resolve(host.strip("[]"), int(port))
     # A server that has both kinds of address is one server.
-    for family in (socket.AF_INET, socket.AF_INET6):
-        addresses = sorted({str(entry[4][0]) for entry in found if entry[0] == family})
-        if len(addresses) > 1:
-            kept = "" if scheme == "dns" else scheme + separator
-            ends = [f"[{one}]" if family == socket.AF_INET6 else one for one in addresses]
-            return [f"{kept}{end}:{port}{SERVER_NAME}{host}" for end in ends]
-        if addresses:
-            break
-    return [url]
+    addresses = sorted({entry[4][0] for entry in found if entry[0] == socket.AF_INET})
+    if not addresses:
+        addresses = sorted({f"[{entry[4][0]}]" for entry in found if entry[0] == socket.AF_INET6})
+    if len(addresses) < 2:
+        return [url]
+    start = "" if scheme == "dns" else scheme + separator
+    return [f"{start}{one}:{port}{SERVER_NAME}{host}" for one in addresses]
 
 
 def _resolve(host: str, port: int) -> Sequence[tuple[Any, ...]]:
-    """Return a name's entries; none where it does not resolve, which connecting to it will say.
-
-    The system's resolver takes no deadline, so a thread waits for it.
-    """
+    """Return a name's entries; none where it does not resolve, which connecting to it will say."""
     found: queue.SimpleQueue[Sequence[tuple[Any, ...]]] = queue.SimpleQueue()
 
     def resolve() -> None:
@@ -118,6 +109,7 @@ def _resolve(host: str, port: int) -> Sequence[tuple[Any, ...]]:
         except OSError:
             found.put(())
 
+    # The system's resolver takes no deadline.
     threading.Thread(target=resolve, name=f"resolve-{host}", daemon=True).start()
     try:
         return found.get(timeout=RESOLVE_SECONDS)

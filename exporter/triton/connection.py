@@ -9,12 +9,7 @@ from exporter.errors import ConflictError, UnavailableError, UsageError, Validat
 from exporter.triton.addresses import check_addresses
 from exporter.triton.credentials import Credentials
 from triton_client import TritonClient
-from triton_client.errors import (
-    DeadlineExceeded,
-    PermissionDenied,
-    TritonClientError,
-    Unavailable,
-)
+from triton_client.errors import DeadlineExceeded, PermissionDenied, TritonClientError, Unavailable
 
 __all__ = ["connect", "make_client"]
 
@@ -24,9 +19,7 @@ CALL_SECONDS = 60.0
 def make_client(url: str, timeout: float) -> TritonClient:
     """Return a client of a server that the user named, with the environment's credentials for it.
 
-    Args:
-        url: The server's gRPC address, of any form that `expand_addresses` takes.
-        timeout: Seconds that a call may take.
+    The address has any form that `expand_addresses` takes; a call may take ``timeout`` seconds.
 
     Raises:
         ValueError: It is not an address, or a certificate is invalid.
@@ -40,12 +33,7 @@ def make_client(url: str, timeout: float) -> TritonClient:
 def connect(
     url: str, *, option: str = "--triton-url", timeout: float = CALL_SECONDS
 ) -> Iterator[TritonClient]:
-    """Open a client of a live server.
-
-    Args:
-        url: The server's gRPC address.
-        option: Where the user named it, for hints.
-        timeout: Seconds that a call may take.
+    """Open a client of a live server; ``option`` is where the user named it, for hints.
 
     Raises:
         UsageError: It is not an address.

@@ -46,17 +46,14 @@ class Credentials:
         Raises:
             UsageError: A file cannot be read, or one of certificate and key is missing.
         """
-        files = {
-            name: environment.get(name, "")
-            for name in ("STLAB_TRITON_CA", "STLAB_TRITON_CERT", "STLAB_TRITON_CERT_KEY")
-        }
-        for name, file in files.items():
-            if file and not _is_pem(file) and not os.access(file, os.R_OK):
+        names = ("STLAB_TRITON_CA", "STLAB_TRITON_CERT", "STLAB_TRITON_CERT_KEY")
+        authorities, certificate, private_key = files = [environment.get(n, "") for n in names]
+        for name, file in zip(names, files, strict=True):
+            if isinstance(_pem(file), Path) and not os.access(file, os.R_OK):
                 raise UsageError(
                     f"{name} names {file}, which cannot be read",
                     hint="Give PEM, a file of it, or leave it out.",
                 )
-        authorities, certificate, private_key = files.values()
         if bool(certificate) != bool(private_key):
             raise UsageError(
                 "STLAB_TRITON_CERT and STLAB_TRITON_CERT_KEY belong together, and one is missing",
@@ -69,45 +66,28 @@ class Credentials:
     def for_server(self, url: str) -> dict[str, Any]:
         """Return the arguments of `TritonClient` and `AsyncTritonClient` for a server.
 
-        A server that stlab started on this machine gets its own key, unless one is set.
-
-        Args:
-            url: Its address, perhaps with `SERVER_NAME` and a name after it.
+        The address may have `SERVER_NAME` after it, and the name in the server's certificate. A
+        server that stlab started on this machine gets its own key, unless one is set.
         """
         address, _, name = url.partition(SERVER_NAME)
-        arguments = self.arguments(name, encrypted=address.startswith("grpcs://"))
-        port = None if arguments else local_port(address)
-        if port is not None:
-            # By number: localhost may also be ::1, where another user's server may listen.
-            address = f"127.0.0.1:{port}"
-            arguments["headers"] = LocalKey(port)
-        return {"url": address, **arguments}
-
-    def arguments(self, server_name: str = "", *, encrypted: bool = False) -> dict[str, Any]:
-        """Return the credentials as arguments of `TritonClient` and `AsyncTritonClient`.
-
-        Args:
-            server_name: The name in the server's certificate, where the address has another.
-            encrypted: Whether the address asks for TLS.
-        """
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, Any] = {"url": address}
         if self.key:
             arguments["protocol_keys"] = {KEY_NAME: self.key}
-        if self.authorities or self.certificate or (server_name and encrypted):
+        if self.authorities or self.certificate or (name and address.startswith("grpcs://")):
             arguments["tls"] = TLS(
                 root_certificates=_pem(self.authorities),
                 private_key=_pem(self.private_key),
                 certificate_chain=_pem(self.certificate),
-                server_name=server_name or None,
+                server_name=name or None,
             )
+        port = local_port(address)
+        if port is not None and len(arguments) == 1:
+            # By number: localhost may also be ::1, where another user's server may listen.
+            return {"url": f"127.0.0.1:{port}", "headers": LocalKey(port)}
         return arguments
 
 
-def _is_pem(text: str) -> bool:
-    return text.lstrip().startswith("-----BEGIN ")
-
-
 def _pem(text: str) -> bytes | Path | None:
-    if _is_pem(text):
+    if text.lstrip().startswith("-----BEGIN "):
         return text.encode()
     return Path(text) if text else None

@@ -14,26 +14,13 @@ from exporter.triton.runtime import Runtime
 __all__ = [
     "CONTROL",
     "KEY_NAME",
-    "LOOPBACK",
     "flag_names",
     "flag_value",
-    "flag_values",
     "key_flags",
+    "local_flags",
     "merge_flags",
     "safe_flags",
 ]
-
-LOOPBACK = (
-    "--http-address=127.0.0.1",
-    "--grpc-address=127.0.0.1",
-    "--metrics-address=127.0.0.1",
-)
-"""Flags that bind every endpoint to this machine; tritonserver's default is every network.
-
-Loopback is no boundary inside the machine: every user reaches it, and so does every web page in a
-browser on it, by requests that need no permission of the server. What they may not do needs a key:
-see `CONTROL`.
-"""
 
 CONTROL = ("model-repository", "shared-memory", "trace", "logging")
 """The APIs that need the key: they load models, whose files may be code, or write memory and files.
@@ -55,16 +42,26 @@ _SAME = {
 }
 
 
+def local_flags(runtime: Runtime) -> list[str]:
+    """Return the flags that bind every endpoint to this machine, and name the backends.
+
+    tritonserver's default is every network. Loopback is no boundary inside the machine: every user
+    reaches it, and so does every web page in a browser on it, by requests that need no permission
+    of the server. What they may not do needs a key: see `CONTROL`.
+    """
+    flags = [f"--{endpoint}-address=127.0.0.1" for endpoint in ("http", "grpc", "metrics")]
+    if runtime.backend_directory is not None:
+        flags.append(f"--backend-directory={runtime.backend_directory}")
+    return flags
+
+
 def safe_flags(runtime: Runtime) -> list[str]:
     """Return the flags that keep a server private and its configurations complete.
 
     Those of `key_flags` belong with them wherever the server can be reached by others.
-
-    Args:
-        runtime: The server to be started.
     """
     flags = [
-        *LOOPBACK,
+        *local_flags(runtime),
         "--disable-auto-complete-config",
         "--strict-readiness=true",
         # Percentiles, in addition to Triton's sums.
@@ -72,8 +69,6 @@ def safe_flags(runtime: Runtime) -> list[str]:
         # More threads than cores only take turns; one alone would be blocked by a model's load.
         f"--http-thread-count={max(2, min(8, os.cpu_count() or 2))}",
     ]
-    if runtime.backend_directory is not None:
-        flags.append(f"--backend-directory={runtime.backend_directory}")
     if runtime.has_flag("--allow-client-shm"):
         flags.append("--allow-client-shm=false")
     return flags
@@ -82,37 +77,20 @@ def safe_flags(runtime: Runtime) -> list[str]:
 def key_flags(key: str, theirs: Sequence[str] = (), closed: Sequence[str] = CONTROL) -> list[str]:
     """Return the flags that close APIs to everybody without a key.
 
-    Args:
-        key: Its value; the name is `KEY_NAME`.
-        theirs: The user's flags, which may close some APIs with keys of their own: tritonserver
-            takes each API once.
-        closed: The APIs.
+    The user's flags may close some APIs with keys of their own: tritonserver takes each API once.
     """
     flags = []
     for name in _RESTRICT:
-        taken = {
-            api for value in flag_values(theirs, name) for api in value.partition(":")[0].split(",")
-        }
+        taken = [api for v in _values(theirs, name) for api in v.partition(":")[0].split(",")]
         left = [api for api in closed if api not in taken]
         if left:
             flags.append(f"{name}={','.join(left)}:{KEY_NAME}={key}")
     return flags
 
 
-def flag_values(arguments: Sequence[str], name: str) -> list[str]:
-    """Return every value of a flag, from ``--name=value`` and ``--name value``."""
-    values = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        if argument == name:
-            values.append(following)
-        elif argument.startswith(f"{name}="):
-            values.append(argument.partition("=")[2])
-    return values
-
-
 def flag_value(arguments: Sequence[str], name: str, default: str) -> str:
     """Return the last value of a flag, which is the one that counts."""
-    return [default, *flag_values(arguments, name)][-1]
+    return [default, *_values(arguments, name)][-1]
 
 
 def flag_names(arguments: Sequence[str]) -> set[str]:
@@ -124,10 +102,18 @@ def flag_names(arguments: Sequence[str]) -> set[str]:
 def merge_flags(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
     """Return those of ``ours`` that ``theirs`` do not replace, then ``theirs``.
 
-    Args:
-        ours: Flags of the form ``--name=value`` or ``--name``.
-        theirs: Anything tritonserver takes, also ``--name value`` in two arguments.
+    Only ``theirs`` may have ``--name value`` in two arguments.
     """
     named = flag_names(theirs) - _ADDED_UP
     kept = [flag for flag in ours if flag.split("=", 1)[0] not in named]
     return [*kept, *theirs]
+
+
+def _values(arguments: Sequence[str], name: str) -> list[str]:
+    """Return every value of a flag, from ``--name=value`` and ``--name value``."""
+    values = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        found, equals, value = argument.partition("=")
+        if found == name:
+            values.append(value if equals else following)
+    return values

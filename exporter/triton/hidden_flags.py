@@ -40,17 +40,13 @@ _POINTER = struct.calcsize("P")
 
 
 def hide(command: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Take the keys out of a command.
-
-    Args:
-        command: A tritonserver and its flags, of the form ``--name=value``.
+    """Take the keys out of a tritonserver's flags, of the form ``--name=value``.
 
     Returns:
         The command as it may be seen, and the variables that hold what was taken out.
     """
-    secret = {n: part for n, part in enumerate(command) if _KEY.match(part)}
-    shown = [_KEY.sub(r"\1hidden", part) for part in command]
-    return shown, {f"{HIDDEN}{n}": part for n, part in secret.items()}
+    hidden = {f"{HIDDEN}{n}": part for n, part in enumerate(command) if _KEY.match(part)}
+    return [_KEY.sub(r"\1hidden", part) for part in command], hidden
 
 
 def execute(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
@@ -67,8 +63,7 @@ def execute(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     variables = {"PATH": os.defpath, **plain, **found}
     if found:
         try:
-            _require_binary(command[0])
-            _be_traced()
+            _be_traced(command[0])
         except OSError as error:
             sys.stderr.write(
                 "warning: other users of this machine can read the key of this server in the list "
@@ -80,19 +75,11 @@ def execute(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     os.execve(command[0], list(command), variables)  # noqa: S606
 
 
-def _require_binary(program: str) -> None:
-    """Reject a script: it would pass its arguments on to another program."""
+def _be_traced(program: str) -> None:
+    """Return once a tracer waits for the program that this process becomes."""
     with open(program, "rb") as file:  # noqa: PTH123 - pathlib takes as long to import as all else
-        if file.read(4) != b"\x7fELF":
+        if file.read(4) != b"\x7fELF":  # it would pass its arguments on to another program
             raise OSError(f"{program} is a script")
-
-
-def _be_traced() -> None:
-    """Return once a tracer waits for the program that this process becomes.
-
-    Raises:
-        OSError: The kernel does not allow it.
-    """
     process = os.getpid()
     ours, theirs = socket.socketpair()
     with ours, theirs:

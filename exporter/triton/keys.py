@@ -16,6 +16,7 @@ import secrets
 import socket
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -26,16 +27,13 @@ from exporter.triton.installation import cache_directory, make_folder
 
 __all__ = ["LocalKey", "ServerKey", "claim_key", "local_port"]
 
-_PORT = re.compile(r"[0-9]{1,5}")
-_KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 # With any of these no other server can listen on 127.0.0.1, to which clients send the key.
 _HOLD_LOOPBACK = ("127.0.0.1", "0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
-_LOCAL = re.compile(r"(?:grpc://)?(?:localhost|127\.0\.0\.1):([0-9]{1,5})")
 
 
 def local_port(url: str) -> int | None:
     """Return the port of a plain-text address on this machine's loopback, None for others."""
-    found = _LOCAL.fullmatch(url)
+    found = re.fullmatch(r"(?:grpc://)?(?:localhost|127\.0\.0\.1):([0-9]{1,5})", url)
     return int(found[1]) if found else None
 
 
@@ -43,9 +41,7 @@ def local_port(url: str) -> int | None:
 class ServerKey:
     """The key of a server that is about to start.
 
-    Attributes:
-        value: The key.
-        problem: Why it is in no file, so that no command will find it; empty where it is.
+    ``problem`` says why it is in no file, so that no command will find it; empty where it is.
     """
 
     value: str
@@ -55,10 +51,7 @@ class ServerKey:
 
     @classmethod
     def for_server(cls, arguments: Sequence[str]) -> Self:
-        """Return the key for a server that is about to start: ``STLAB_TRITON_KEY``, or a new one.
-
-        Args:
-            arguments: tritonserver's flags.
+        """Return the key for a server with these flags: ``STLAB_TRITON_KEY``, or a new one.
 
         Raises:
             ConflictError: Another server of this user holds the gRPC port.
@@ -69,17 +62,14 @@ class ServerKey:
         if flag_value(arguments, "--grpc-address", "0.0.0.0") not in _HOLD_LOOPBACK:  # noqa: S104
             return cls(secrets.token_urlsafe(32), "it does not listen on 127.0.0.1")
         port = flag_value(arguments, "--grpc-port", "8001")
-        if not _PORT.fullmatch(port):
+        if not re.fullmatch("[0-9]{1,5}", port):
             # tritonserver itself says what is wrong with it.
             return cls(secrets.token_urlsafe(32), f"--grpc-port={port} is not a port")
         return cls.claim(int(port))
 
     @classmethod
     def claim(cls, port: int) -> Self:
-        """Make a key and write its file.
-
-        Args:
-            port: The server's gRPC port.
+        """Make a key and write its file for a server's gRPC port.
 
         Raises:
             ConflictError: Another server of this user holds the port's file.
@@ -118,11 +108,7 @@ class ServerKey:
 
 
 class LocalKey:
-    """Reads the key of this user's server on a port, whichever is running.
-
-    Args:
-        port: The server's gRPC port.
-    """
+    """Reads the key of this user's server on a gRPC port, whichever is running."""
 
     def __init__(self, port: int) -> None:
         self._path = _path(port)
@@ -131,25 +117,19 @@ class LocalKey:
 
     def __call__(self) -> dict[str, str | bytes]:
         """Return the headers to send; none where the file is missing or not trustworthy."""
-        try:
+        seen = None
+        with suppress(OSError):
             found = self._path.lstat()
-        except OSError:
-            self._seen, self._headers = None, {}
-            return self._headers
-        if (found.st_ino, found.st_mtime_ns) != self._seen:
-            key = _read(self._path)
-            self._seen = (found.st_ino, found.st_mtime_ns)
+            seen = (found.st_ino, found.st_mtime_ns)
+        if seen != self._seen:
+            key = _read(self._path) if seen else ""
             self._headers = {f"triton-grpc-protocol-{KEY_NAME}": key} if key else {}
+            self._seen = seen
         return self._headers
 
 
 def claim_key(arguments: Sequence[str], *, say: Callable[[str], None]) -> ServerKey:
-    """Return the key for a server that is about to start; see `ServerKey.for_server`.
-
-    Args:
-        arguments: tritonserver's flags.
-        say: Called with a warning where stlab's commands will not find the key.
-    """
+    """Return `ServerKey.for_server`, with a warning where stlab's commands will not find it."""
     key = ServerKey.for_server(arguments)
     if key.problem:
         say(f"no client has this server's key ({key.problem}); set one in STLAB_TRITON_KEY")
@@ -165,21 +145,17 @@ def _path(port: int) -> Path:
 def _locked(path: Path) -> int | None:
     """Open and lock a key's file for its server; None where another server holds it."""
     while True:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        file = os.open(path, flags, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file), path.lstat()):
-                return file
-        except FileNotFoundError:
-            pass  # its last server has just removed it
-        except BlockingIOError:
-            os.close(file)
-            return None
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)
+        with ExitStack() as opened:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            opened.callback(os.close, file)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            with suppress(FileNotFoundError):  # its last server has just removed it
+                if os.path.samestat(os.fstat(file), path.lstat()):
+                    opened.pop_all()
+                    return file
 
 
 def _read(path: Path) -> str:
@@ -193,4 +169,4 @@ def _read(path: Path) -> str:
         if not private or found.st_uid != os.geteuid():
             return ""
         key = stream.read(64).decode(errors="replace")
-    return key if _KEY.fullmatch(key) else ""
+    return key if re.fullmatch("[A-Za-z0-9_-]{43}", key) else ""

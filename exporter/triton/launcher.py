@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,10 +19,10 @@ from exporter.errors import StlabError
 from exporter.text.terminal import block
 from exporter.triton.flags import (
     CONTROL,
-    LOOPBACK,
     flag_names,
     flag_value,
     key_flags,
+    local_flags,
     merge_flags,
 )
 from exporter.triton.hidden_flags import execute, hide
@@ -45,62 +46,44 @@ exec "{python}" -P -m exporter.triton.launcher "$@"
 
 
 def install_launcher(bin_directory: Path) -> Path | None:
-    """Write ``<bin_directory>/tritonserver``, unless there is a real one.
-
-    Args:
-        bin_directory: Of a virtual environment in which this package is installed.
+    """Write ``tritonserver`` into the ``bin`` of a virtual environment that has this package.
 
     Returns:
         The launcher, or None where another tritonserver is there or on ``PATH``.
     """
     launcher = bin_directory / "tritonserver"
-    if launcher.is_symlink() or launcher.exists():
-        try:
-            ours = LAUNCHER_MARK in launcher.read_text(errors="replace")[:4096]
-        except OSError:
-            ours = False
-        if not ours:
-            return None
-    if find_tritonserver() is not None:
+    ours = not os.path.lexists(launcher)
+    with suppress(OSError):
+        ours = ours or LAUNCHER_MARK in launcher.read_text(errors="replace")[:4096]
+    if not ours or find_tritonserver() is not None:
         return None
-    script = _SCRIPT.format(mark=LAUNCHER_MARK, python=sys.executable)
     partial = launcher.with_name(f".tritonserver-{os.getpid()}")
-    partial.write_text(script)
+    partial.write_text(_SCRIPT.format(mark=LAUNCHER_MARK, python=sys.executable))
     partial.chmod(0o755)
     partial.replace(launcher)
     return launcher
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Become tritonserver.
-
-    Args:
-        arguments: Its flags; those of this process by default.
-    """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+def main() -> NoReturn:
+    """Become tritonserver, with the arguments of this process."""
+    given = sys.argv[1:]
     try:
         target = release(os.environ.get("STLAB_TRITON_RELEASE") or DEFAULT_RELEASE)
         runtime = ensure_runtime(target, progress=_say)
+        command = [str(runtime.executable), *merge_flags(local_flags(runtime), given)]
+        hidden: dict[str, str] = {}
+        if flag_names(given) - {"--help"}:
+            command, hidden = _closed(command, given)
     except StlabError as error:
-        _fail(error)
-    ours = list(LOOPBACK)
-    if runtime.backend_directory is not None:
-        ours.append(f"--backend-directory={runtime.backend_directory}")
+        sys.stderr.write(f"tritonserver: {block(error.message)}\n{block(error.hint)}\n")
+        sys.exit(error.exit_code)
     kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-    environment = {**kept, **runtime.environment}
-    command = [str(runtime.executable), *merge_flags(ours, given)]
-    if flag_names(given) - {"--help"}:
-        command, hidden = _closed(command, given)
-        environment |= hidden
-    execute(command, environment)
+    execute(command, {**kept, **runtime.environment, **hidden})
 
 
-def _closed(command: list[str], given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def _closed(command: Sequence[str], given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Return the command with a key for the closed APIs, and the variables that hide it."""
-    try:
-        key = claim_key(command, say=_say)
-    except StlabError as error:
-        _fail(error)
+    key = claim_key(command, say=_say)
     key.hand_over()
     # In the other modes nothing is loaded by a request, and everybody may list the models.
     explicit = flag_value(given, "--model-control-mode", "none") == "explicit"
@@ -110,11 +93,6 @@ def _closed(command: list[str], given: Sequence[str]) -> tuple[list[str], dict[s
 
 def _say(text: str) -> None:
     sys.stderr.write(f"{block(text)}\n")
-
-
-def _fail(error: StlabError) -> NoReturn:
-    sys.stderr.write(f"tritonserver: {block(error.message)}\n{block(error.hint)}\n")
-    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

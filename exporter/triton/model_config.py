@@ -68,13 +68,7 @@ def differences(ours: pb.ModelConfig, served: pb.ModelConfig) -> list[str]:
 
 
 def _differences(ours: Any, served: Any, path: str) -> list[str]:
-    """Return the fields that stlab set and the server reads differently.
-
-    Args:
-        ours: A message that stlab wrote.
-        served: The same message as the server reports it.
-        path: The name of the message, for the result.
-    """
+    """Compare the fields that stlab set in a message, whose name ``path`` ends with."""
     found: list[str] = []
     for field, value in ours.ListFields():
         name = f"{path}{field.name}"
@@ -82,8 +76,7 @@ def _differences(ours: Any, served: Any, path: str) -> list[str]:
         if field.name == "instance_group":
             continue  # the server names and places instances itself
         if field.message_type is None:
-            same = list(value) == list(other) if _repeated(field) else value == other
-            if not same:
+            if (list(value) != list(other)) if field.is_repeated else (value != other):
                 found.append(f"{name}: {value!r} became {other!r}")
         elif field.message_type.GetOptions().map_entry:
             found += [
@@ -91,7 +84,7 @@ def _differences(ours: Any, served: Any, path: str) -> list[str]:
                 for key in value
                 if key not in other or value[key] != other[key]
             ]
-        elif _repeated(field):
+        elif field.is_repeated:
             if len(value) != len(other):
                 found.append(f"{name}: {len(value)} became {len(other)}")
             for index, (left, right) in enumerate(zip(value, other, strict=False)):
@@ -99,7 +92,3 @@ def _differences(ours: Any, served: Any, path: str) -> list[str]:
         else:
             found += _differences(value, other, f"{name}.")
     return found
-
-
-def _repeated(field: Any) -> bool:
-    return bool(field.is_repeated)

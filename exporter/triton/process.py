@@ -60,14 +60,10 @@ class GuardedProcess:
         output: IO[bytes] | None,
         scratch: Path,
     ) -> GuardedProcess:
-        """Start a server.
+        """Start a server with these flags, whose log goes to ``output`` or this process's own.
 
-        Args:
-            runtime: What to run.
-            arguments: Its flags, but for the name of its shared memory.
-            environment: Its environment, in addition to the runtime's.
-            output: The file for stdout and stderr; this process's own where it is None.
-            scratch: The owner's folder, which the guardian removes if the owner is killed.
+        The environment is merged with the runtime's. The guardian removes ``scratch``, the owner's
+        folder, if the owner is killed.
 
         Raises:
             UnavailableError: It cannot be started.
@@ -120,8 +116,7 @@ class GuardedProcess:
     def end(self, timeout: float) -> None:
         """End the server and whatever it started, and remove its shared memory.
 
-        Args:
-            timeout: Seconds that it gets to end by itself; then it is killed.
+        It gets ``timeout`` seconds to end by itself; then it is killed.
         """
         if self.running and timeout > 0:
             self.server.terminate()

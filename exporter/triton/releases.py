@@ -46,16 +46,13 @@ class Release:
         return int((self.tensorrt or "10").split(".")[0])
 
     def tensorrt_matches(self, found: str) -> bool:
-        """Whether a plan that a version of TensorRT built runs on this release.
+        """Whether a plan that a TensorRT such as ``10.9.0.34`` builds runs on this release.
 
         A plan runs on the TensorRT that built it: major and minor version are compared, as far as
         the release's are known.
-
-        Args:
-            found: The version that is to build it, such as ``10.9.0.34``.
         """
-        known = (self.tensorrt or "").split(".")[:2]
-        return not self.tensorrt or found.split(".")[: len(known)] == known
+        known = self.tensorrt.split(".")[:2] if self.tensorrt else []
+        return found.split(".")[: len(known)] == known
 
 
 # name, core, ONNX Runtime, opset, IR, TensorRT
@@ -107,25 +104,18 @@ RELEASES: dict[str, Release] = {row[0]: Release(*row) for row in _TABLE}
 DEFAULT_RELEASE = "26.07"
 """The release that is targeted where none is named."""
 
-_NAME = re.compile(r"[0-9]{2}\.(0[1-9]|1[0-2])")
-
 
 def release(name: str) -> Release:
-    """Return what is known of a Triton release.
+    """Return what is known of a release such as ``26.07``, of ``tritonserver:26.07-py3``.
 
-    Args:
-        name: ``YY.MM``, as in ``nvcr.io/nvidia/tritonserver:26.07-py3``.
-
-    Returns:
-        The row of the table; for a release newer than the table, the figures of the newest one,
-        marked as assumed.
+    For one newer than the table these are the figures of the newest one, marked as assumed.
 
     Raises:
         UsageError: The name is malformed, or older than the table.
     """
-    oldest, newest = _TABLE[0][0], _TABLE[-1][0]
+    oldest, newest = min(RELEASES), max(RELEASES)
     known = f"known releases: {oldest} to {newest}, the default is {DEFAULT_RELEASE}"
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(r"[0-9]{2}\.(0[1-9]|1[0-2])", name):
         raise UsageError(f"{name!r} is not a Triton release, which looks like YY.MM.", hint=known)
     if name < oldest:
         raise UsageError(f"Triton release {name} is too old to export for.", hint=known)

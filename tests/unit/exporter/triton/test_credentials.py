@@ -11,13 +11,13 @@ SECRET = "open-sesame-1234"
 
 
 def test_an_environment_that_says_nothing_changes_nothing() -> None:
-    assert Credentials.of({}).arguments() == {}
-    assert Credentials.of({"STLAB_TRITON_KEY": "", "STLAB_TRITON_CA": ""}).arguments() == {}
+    for environment in ({}, {"STLAB_TRITON_KEY": "", "STLAB_TRITON_CA": ""}):
+        assert Credentials.of(environment).for_server("host:8001") == {"url": "host:8001"}
 
 
 def test_the_key_is_never_shown() -> None:
     credentials = Credentials.of({"STLAB_TRITON_KEY": SECRET})
-    assert credentials.arguments() == {"protocol_keys": {"stlab": SECRET}}
+    assert credentials.for_server("host:8001")["protocol_keys"] == {"stlab": SECRET}
     assert SECRET not in repr(credentials)
 
 
