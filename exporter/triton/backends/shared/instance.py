@@ -23,11 +23,6 @@ class Instance(ABC):
 
     default_filename: ClassVar[str]
 
-    @staticmethod
-    def auto_complete_config(auto_complete_model_config: Any) -> Any:
-        """Return a ``pb_utils.ModelConfig`` as it is."""
-        return auto_complete_model_config
-
     @abstractmethod
     def load(self, config: Mapping[str, Any], path: str, args: Mapping[str, str]) -> Executor:
         """Load a model file and check the configuration against it; ``args`` are `initialize`'s.
