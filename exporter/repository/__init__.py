@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.repository.base import Publication, Repository, check_compatible
+from exporter.repository.base import Publication, Repository
 from exporter.repository.local_repository import LocalRepository
 from exporter.repository.object_repository import ObjectRepository
-from exporter.repository.published import possibly_served
 from exporter.repository.url import StoreUrl, is_url
 from exporter.repository.workspace import Workspace
 
@@ -18,10 +17,8 @@ __all__ = [
     "Repository",
     "StoreUrl",
     "Workspace",
-    "check_compatible",
     "is_url",
     "open_repository",
-    "possibly_served",
 ]
 
 

@@ -10,12 +10,11 @@ import os
 import shutil
 import uuid
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.bundle import CONFIG, MANIFEST, Bundle, file_digest
-from exporter.errors import StlabError
 from exporter.repository.atomic_files import (
     copy_file,
     durable,
@@ -24,23 +23,8 @@ from exporter.repository.atomic_files import (
     sync,
     translate_errors,
 )
-from exporter.repository.base import Publication, merged_config
-from exporter.repository.model_dir import (
-    lay_out,
-    reject_foreign_files,
-    served_versions,
-    versions_at,
-    warmup_files,
-)
-from exporter.repository.published import (
-    check_not_served,
-    check_replaceable,
-    is_remnant,
-    is_served,
-    possibly_served,
-    published_state,
-    unused_warmup_files,
-)
+from exporter.repository.base import Publication, Repository
+from exporter.repository.model_dir import lay_out, warmup_files
 from exporter.repository.workspace import Workspace, has_leftovers, read_identity
 from exporter.triton.model_config import render
 
@@ -80,7 +64,7 @@ class LocalModelDir:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalRepository:
+class LocalRepository(Repository):
     """The repository below one folder.
 
     Attributes:
@@ -99,18 +83,16 @@ class LocalRepository:
         """See `Repository.identity`."""
         return read_identity(self.root)
 
-    def clean_up(self, model: str) -> None:
-        """See `Repository.clean_up`."""
-        if has_leftovers(self.root, model):
-            with suppress(StlabError), self.workspace(model):
-                pass  # opening it deletes them
+    def has_leftovers(self, model: str) -> bool:
+        """See `Repository.has_leftovers`."""
+        return has_leftovers(self.root, model)
 
     def ensure_locked(self, model: str) -> None:
         """See `Repository.ensure_locked`; a flock cannot expire."""
 
-    def versions(self, model: str) -> tuple[int, ...]:
-        """See `Repository.versions`."""
-        return versions_at(self._folder(model))
+    def model_dir(self, model: str) -> LocalModelDir:
+        """See `Repository.model_dir`."""
+        return LocalModelDir(self.root / model)
 
     def bundle(self, model: str, version: int) -> Bundle | None:
         """See `Repository.bundle`."""
@@ -130,30 +112,17 @@ class LocalRepository:
         """See `Repository.verify`."""
         Bundle(self._version_dir(bundle.model, bundle.version), bundle.manifest).verify()
 
-    def served_versions(self, model: str) -> tuple[int, ...]:
-        """See `Repository.served_versions`."""
-        return served_versions(self._folder(model))
-
-    def is_serving(self, bundle: Bundle) -> bool:
-        """See `Repository.is_serving`."""
-        return is_served(self, bundle, self._folder(bundle.model))
-
     def publish(self, bundle: Bundle, work: Path) -> Publication | None:
         """See `Repository.publish`.
 
         A new model's directory is moved in with its config, by one rename.
         """
         with translate_errors(self.root):
-            model_dir = self._folder(bundle.model)
-            reject_foreign_files(model_dir)
-            target = self._version_dir(bundle.model, bundle.version)
-            same, intact = published_state(self, bundle)
-            same = same or is_remnant(bundle, model_dir)
+            same, intact = self._check_publishable(bundle, self.model_dir(bundle.model))
             if intact:
                 self._add_warmup(bundle)
                 return None
-            if target.is_dir() and not same:
-                check_replaceable(self, bundle, model_dir)
+            target = self._version_dir(bundle.model, bundle.version)
             folder = work / f"publish-{uuid.uuid4().hex}" / bundle.model
             lay_out(bundle, folder, bundle.config)
             open_to_readers(folder)
@@ -182,7 +151,7 @@ class LocalRepository:
             if publication.is_new_model:
                 self._remove(target.parent, work)
                 return
-            if bundle.version in possibly_served(self, bundle.model):
+            if bundle.version in self.possibly_served(bundle.model):
                 return
             self._remove(target, work)
             if publication.displaced is not None:
@@ -194,7 +163,7 @@ class LocalRepository:
         """See `Repository.activate`."""
         with translate_errors(self.root):
             path = self.root / bundle.model / CONFIG
-            text = render(merged_config(self, bundle, other_versions))
+            text = render(self.merged_config(bundle, other_versions))
             previous = None
             if path.is_file():
                 previous = work / f"config-{uuid.uuid4().hex}"
@@ -215,22 +184,18 @@ class LocalRepository:
                 os.utime(path)
             sync(path.parent)
 
-    def remove(self, model: str, version: int, work: Path) -> None:
-        """See `Repository.remove`."""
-        check_not_served(self, model, version)
+    def delete(self, model: str, version: int, work: Path) -> None:
+        """See `Repository.delete`."""
         with translate_errors(self.root):
             bundle = self.bundle(model, version)
             self._remove(self._version_dir(model, version), work)
             self._drop_warmup(model, () if bundle is None else list(warmup_files(bundle)))
 
-    def _folder(self, model: str) -> LocalModelDir:
-        return LocalModelDir(self.root / model)
-
     def _version_dir(self, model: str, version: int) -> Path:
         return self.root / model / str(version)
 
     def _drop_warmup(self, model: str, names: Collection[str]) -> None:
-        for name in unused_warmup_files(self, model, self._folder(model), names):
+        for name in self._unused_warmup(model, names):
             (self.root / model / name).unlink(missing_ok=True)
 
     def _add_warmup(self, bundle: Bundle) -> None:

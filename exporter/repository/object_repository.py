@@ -21,27 +21,12 @@ from pathlib import Path
 from exporter.bundle import CONFIG, MANIFEST, REPORT, SAMPLES, WARMUP, Bundle, file_digest
 from exporter.errors import ConflictError, StlabError, ValidationFailedError
 from exporter.names import artifact_path
-from exporter.repository.base import Publication, merged_config
+from exporter.repository.base import Publication, Repository
 from exporter.repository.lease import LEASE_SECONDS, Lease
-from exporter.repository.model_dir import (
-    reject_foreign_files,
-    served_versions,
-    version_files,
-    versions_at,
-    warmup_files,
-)
+from exporter.repository.model_dir import version_files, warmup_files
 from exporter.repository.object_model_dir import ObjectModelDir
 from exporter.repository.object_state import ObjectState
 from exporter.repository.object_store import ObjectStore
-from exporter.repository.published import (
-    check_not_served,
-    check_replaceable,
-    is_remnant,
-    is_served,
-    possibly_served,
-    published_state,
-    unused_warmup_files,
-)
 from exporter.repository.url import StoreUrl
 from exporter.repository.workspace import explain_full_disk
 from exporter.system.environment import temporary_folder
@@ -52,7 +37,7 @@ __all__ = ["ObjectRepository"]
 _DOWNLOADED_WITH_MANIFEST = (CONFIG, SAMPLES, REPORT)
 
 
-class ObjectRepository:
+class ObjectRepository(Repository):
     """The repository below a prefix of a bucket.
 
     Args:
@@ -77,20 +62,22 @@ class ObjectRepository:
             self._leases[model] = lease
             try:
                 self._state.create_identity()
-                self._delete_leftovers(model)
                 with (
                     tempfile.TemporaryDirectory(prefix="stlab-work-") as work,
                     explain_full_disk(Path(work)),
                 ):
+                    self._delete_leftovers(model, Path(work))
                     yield Path(work)
             finally:
                 del self._leases[model]
 
-    def clean_up(self, model: str) -> None:
-        """See `Repository.clean_up`."""
-        if self._state.unfinished(model):
-            with suppress(StlabError), self.workspace(model):
-                pass  # opening it deletes them
+    def has_leftovers(self, model: str) -> bool:
+        """See `Repository.has_leftovers`."""
+        return bool(self.unfinished(model))
+
+    def unfinished(self, model: str) -> list[int]:
+        """See `Repository.unfinished`."""
+        return self._state.unfinished(model)
 
     def ensure_locked(self, model: str) -> None:
         """See `Repository.ensure_locked`."""
@@ -105,9 +92,9 @@ class ObjectRepository:
         """See `Repository.identity`."""
         return self._state.identity()
 
-    def versions(self, model: str) -> tuple[int, ...]:
-        """See `Repository.versions`."""
-        return versions_at(self._list(model))
+    def model_dir(self, model: str) -> ObjectModelDir:
+        """See `Repository.model_dir`."""
+        return ObjectModelDir.list(self.store, self._folder(model))
 
     def bundle(self, model: str, version: int) -> Bundle | None:
         """See `Repository.bundle`; the model's own files are not downloaded."""
@@ -132,25 +119,16 @@ class ObjectRepository:
 
     def verify(self, bundle: Bundle) -> None:
         """See `Repository.verify`."""
-        model_dir, version = self._list(bundle.model), bundle.version
+        model_dir, version = self.model_dir(bundle.model), bundle.version
         bundle.verify_at(
             model_dir.version(version),
             lambda name: model_dir.holds(bundle, name, f"{version}/{name}"),
         )
 
-    def served_versions(self, model: str) -> tuple[int, ...]:
-        """See `Repository.served_versions`."""
-        return served_versions(self._list(model))
-
-    def is_serving(self, bundle: Bundle) -> bool:
-        """See `Repository.is_serving`."""
-        model_dir = self._list(bundle.model)
-        return is_served(self, bundle, model_dir, self._state.unfinished(bundle.model))
-
     def publish(
         self,
         bundle: Bundle,
-        work: Path,  # noqa: ARG002 - nothing is staged
+        work: Path,
     ) -> Publication | None:
         """See `Repository.publish`.
 
@@ -158,24 +136,21 @@ class ObjectRepository:
         not restore it.
         """
         model, version = bundle.model, bundle.version
-        model_dir = self._list(model)
-        reject_foreign_files(model_dir, self._state.unfinished(model))
-        same, intact = published_state(self, bundle)
-        same = same or is_remnant(bundle, model_dir)
+        model_dir = self.model_dir(model)
+        same, intact = self._check_publishable(bundle, model_dir)
         if intact:
             self._add_warmup(bundle)
             return None
         if model_dir.version(version) and not same:
-            check_replaceable(self, bundle, model_dir)
-            self._delete_version(model, version)
-            model_dir = self._list(model)
+            self.delete(model, version, work)
+            model_dir = self.model_dir(model)
         try:
             self._upload_version(bundle, model_dir)
             self._add_warmup(bundle)
         except BaseException:
             if not same:
                 with suppress(StlabError):
-                    self._delete_version(model, version)
+                    self.delete(model, version, work)
             raise
         return None if same else Publication(is_new_model=not model_dir.sizes)
 
@@ -183,16 +158,16 @@ class ObjectRepository:
         self,
         bundle: Bundle,
         publication: Publication,  # noqa: ARG002 - nothing was displaced
-        work: Path,  # noqa: ARG002
+        work: Path,
     ) -> None:
         """See `Repository.unpublish`."""
-        if bundle.version not in possibly_served(self, bundle.model):
-            self._delete_version(bundle.model, bundle.version)
+        if bundle.version not in self.possibly_served(bundle.model):
+            self.delete(bundle.model, bundle.version, work)
 
     def activate(self, bundle: Bundle, other_versions: Iterable[int], work: Path) -> Path | None:
         """See `Repository.activate`."""
-        content = render(merged_config(self, bundle, other_versions)).encode()
-        before = self._list(bundle.model).read(CONFIG)
+        content = render(self.merged_config(bundle, other_versions)).encode()
+        before = self.model_dir(bundle.model).read(CONFIG)
         previous = None
         if before is not None:
             previous = work / f"config-{uuid.uuid4().hex}"
@@ -210,15 +185,22 @@ class ObjectRepository:
         else:
             self.store.replace(self._config(model), previous.read_bytes())
 
-    def remove(
+    def delete(
         self,
         model: str,
         version: int,
         work: Path,  # noqa: ARG002 - nothing is moved out
     ) -> None:
-        """See `Repository.remove`."""
-        check_not_served(self, model, version)
-        self._delete_version(model, version)
+        """See `Repository.delete`; the manifest goes first."""
+        self.ensure_locked(model)
+        model_dir = self.model_dir(model)
+        self._state.mark(model, version)
+        for name in sorted(model_dir.version(version), key=lambda name: name != MANIFEST):
+            self.store.delete(f"{model_dir.folder}/{version}/{name}")
+        warmup = [f"{WARMUP}/{name}" for name in model_dir.entries(WARMUP)]
+        for name in self._unused_warmup(model, warmup):
+            self.store.delete(f"{model_dir.folder}/{name}")
+        self._state.clear(model, version)
 
     @cached_property
     def _scratch(self) -> Path:
@@ -232,18 +214,15 @@ class ObjectRepository:
     def _config(self, model: str) -> str:
         return f"{self._folder(model)}/{CONFIG}"
 
-    def _list(self, model: str) -> ObjectModelDir:
-        return ObjectModelDir.list(self.store, self._folder(model))
-
-    def _delete_leftovers(self, model: str) -> None:
+    def _delete_leftovers(self, model: str, work: Path) -> None:
         """Delete the unfinished versions of killed exports, unless the live config serves them."""
         for version in self._state.unfinished(model):
-            if self._list(model).has(f"{version}/{MANIFEST}"):
+            if self.model_dir(model).has(f"{version}/{MANIFEST}"):
                 self._state.clear(model, version)
                 continue
             with suppress(ValidationFailedError):  # it may be served: it stays
                 if version not in self.served_versions(model):
-                    self._delete_version(model, version)
+                    self.delete(model, version, work)
 
     def _read_into(self, folder: Path, model: str, name: str) -> bool:
         content = self.store.read(f"{self._folder(model)}/{folder.name}/{name}")
@@ -273,20 +252,8 @@ class ObjectRepository:
         self._state.clear(model, version)
 
     def _add_warmup(self, bundle: Bundle) -> None:
-        model_dir = self._list(bundle.model)
+        model_dir = self.model_dir(bundle.model)
         for name in warmup_files(bundle):
             if not model_dir.holds(bundle, name, name):
                 path, digest = bundle.path / name, bundle.digest(name)
                 self.store.upload(f"{model_dir.folder}/{name}", path, digest)
-
-    def _delete_version(self, model: str, version: int) -> None:
-        """Delete a version, its manifest first, and then the unused warm-up data."""
-        self.ensure_locked(model)
-        model_dir = self._list(model)
-        self._state.mark(model, version)
-        for name in sorted(model_dir.version(version), key=lambda name: name != MANIFEST):
-            self.store.delete(f"{model_dir.folder}/{version}/{name}")
-        warmup = [f"{WARMUP}/{name}" for name in model_dir.entries(WARMUP)]
-        for name in unused_warmup_files(self, model, model_dir, warmup):
-            self.store.delete(f"{model_dir.folder}/{name}")
-        self._state.clear(model, version)

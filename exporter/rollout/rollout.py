@@ -12,7 +12,7 @@ from exporter.errors import OutcomeUnknownError, StlabError
 from exporter.names import ARCHIVED
 from exporter.progress import Steps
 from exporter.registry import Selection, is_current, repository_of
-from exporter.repository import Repository, check_compatible, possibly_served
+from exporter.repository import Repository
 from exporter.rollout.live_servers import answers, reload, unload, verify
 
 __all__ = ["Rollout", "is_rolled_out", "versions_to_keep"]
@@ -57,7 +57,7 @@ def versions_to_keep(
         if name not in {alias, ARCHIVED}
         and (versions is None or repository_of(versions.get(version, {}), name) in here)
     }
-    return set(possibly_served(repository, model)) & aliased
+    return set(repository.possibly_served(model)) & aliased
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +91,10 @@ class Rollout:
             StlabError: A step failed; repository and servers are as before.
         """
         repository = self.repository
-        is_new_model = not possibly_served(repository, bundle.model)
+        is_new_model = not repository.possibly_served(bundle.model)
         with contextlib.ExitStack() as undo:
             with steps("publish"):
-                check_compatible(repository, bundle, other_versions)
+                repository.merged_config(bundle, other_versions)  # raises if they do not fit
                 publication = repository.publish(bundle, self.workdir)
                 if publication is not None:
                     undo.callback(repository.unpublish, bundle, publication, self.workdir)

@@ -10,7 +10,6 @@ import pytest
 from exporter.bundle import Bundle
 from exporter.errors import ConflictError, ValidationFailedError
 from exporter.interface import Interface, Tensor
-from exporter.repository import check_compatible, possibly_served
 from tests.support.bundles import INTERFACE, make_bundle
 from tests.support.repository_shelves import Shelf, local_shelf, object_shelf, served
 
@@ -156,9 +155,9 @@ def test_other_interfaces_cannot_be_served_together(shelf: Shelf, tmp_path: Path
     wider = Interface((Tensor("x", "FP32", ("n", 5)),), INTERFACE.outputs)
     first, second = make_bundle(tmp_path), make_bundle(tmp_path, 2, interface=wider)
     export(shelf, first)
-    check_compatible(shelf.repository, second, [])
+    shelf.repository.merged_config(second, [])
     with pytest.raises(ConflictError, match=r"version 1 .* its interface differs"):
-        check_compatible(shelf.repository, second, [1])
+        shelf.repository.merged_config(second, [1])
     with pytest.raises(ConflictError):
         shelf.repository.activate(second, [1], shelf.work)
     assert served(shelf) == [1]
@@ -208,7 +207,7 @@ def test_a_file_that_is_cut_short_is_healed_by_the_same_export(
             continue  # the other version's
         for size in (0, len(before[name]) // 2, len(before[name]) - 1):
             shelf.put(name, before[name][:size])
-            beside = {1, 2} & set(possibly_served(shelf.repository, "net")) - {1}
+            beside = {1, 2} & set(shelf.repository.possibly_served("net")) - {1}
             assert beside == {2}, (name, size)
             assert shelf.repository.publish(bundle, shelf.work) is None, (name, size)
             shelf.repository.activate(bundle, beside, shelf.work)
