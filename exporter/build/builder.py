@@ -73,12 +73,7 @@ class Candidate:
 
 
 def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
-    """Build a bundle.
-
-    Args:
-        job: What to build.
-        evidence: Receives the checks of the reference.
-        steps: Receives progress events.
+    """Build a bundle; the evidence receives the checks of the reference.
 
     Raises:
         ValidationFailedError: The version is damaged or unsafe, cannot be proven, or cannot be

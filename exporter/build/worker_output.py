@@ -82,11 +82,6 @@ def read_reference_set(path: Path, batching: Batching, *, slow: bool) -> Referen
 def take_bundle(left: Path, references: Path, job: BuildJob) -> Bundle:
     """Validate the worker's bundle, and move it into the folder of the job.
 
-    Args:
-        left: The folder that the worker wrote.
-        references: The worker's file of the reference set.
-        job: The job.
-
     Raises:
         ValidationFailedError: The bundle holds anything but plain files, its manifest is not that
             of the job, or its config would make a server run anything but the model.

@@ -33,11 +33,6 @@ _CHANGED_FIELDS = ("name", "model_warmup")
 def prove(server: ProvingServer, candidate: Candidate, evidence: Evidence) -> None:
     """Load a candidate with its config, and compare its outputs with the reference.
 
-    Args:
-        server: The server.
-        candidate: The bundle and the reference outputs.
-        evidence: Receives the checks, and so the verdict.
-
     Raises:
         UnavailableError: The server died or hangs.
     """

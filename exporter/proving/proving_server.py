@@ -70,13 +70,7 @@ class PrivateServer:
     def open(
         cls, folder: Path, release: Release, say: Callable[[str], None]
     ) -> Iterator[PrivateServer]:
-        """Start a server in the background, while the caller converts, and stop it at the end.
-
-        Args:
-            folder: An empty folder for the server's repository.
-            release: The target release.
-            say: Receives progress messages.
-        """
+        """Start a server in the background, while the caller converts, and stop it at the end."""
         # The server's processes run as the same user, and may run code of a model file.
         hide_process()
 
@@ -190,14 +184,7 @@ class RemoteServer:
 def open_server(
     prove_on: str, folder: Path, release: Release, say: Callable[[str], None]
 ) -> Iterator[ProvingServer]:
-    """Open the server at an address, or start a private one.
-
-    Args:
-        prove_on: The gRPC address of a running server; empty for a private one.
-        folder: An empty folder for a private server's repository.
-        release: The release of a private server.
-        say: Receives progress messages.
-    """
+    """Open the running server at an address, or start a private one if that is empty."""
     if prove_on:
         with RemoteServer.open(prove_on) as remote:
             yield remote

@@ -23,10 +23,7 @@ __all__ = [
 
 
 def open_repository(url: str) -> Repository:
-    """Return the repository in a local folder or on an object store.
-
-    Args:
-        url: The folder, or a URL such as ``s3://bucket/prefix``.
+    """Return the repository at a folder or a URL such as ``s3://bucket/prefix``.
 
     Raises:
         UsageError: The URL's store is not supported, or Triton would misread the URL.

@@ -16,13 +16,7 @@ __all__ = ["copy_file", "durable", "open_to_readers", "replace_file", "sync", "t
 
 
 def replace_file(path: Path, content: bytes, staging: Path) -> None:
-    """Replace a file's content atomically.
-
-    Args:
-        path: The file.
-        content: The new content.
-        staging: A folder on the same filesystem, for the temporary file.
-    """
+    """Replace a file's content atomically; staging is a folder on the same filesystem."""
     temporary = staging / f"{path.name}.{uuid.uuid4().hex}"
     try:
         with temporary.open("xb") as file:

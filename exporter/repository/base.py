@@ -43,7 +43,8 @@ class Repository(ABC):
     """A Triton model repository.
 
     A version's directory is never overwritten, and the model's config.pbtxt alone decides which
-    versions are served. Methods that change something require an open workspace of the model.
+    versions are served. Methods that change something require an open workspace of the model, and
+    ``work`` is its folder.
     """
 
     @abstractmethod
@@ -99,9 +100,7 @@ class Repository(ABC):
     def fetch(self, bundle: Bundle, folder: Path) -> Bundle:
         """Return a bundle of this repository with all of its files on local disk.
 
-        Args:
-            bundle: A bundle from `bundle`.
-            folder: Where files may be downloaded to; created if it does not exist.
+        The files may be downloaded to the folder, which is created.
 
         Raises:
             ValidationFailedError: A file is missing, or is not the one that was proven.
@@ -122,10 +121,6 @@ class Repository(ABC):
 
         A directory of the same bundle that is damaged or incomplete is repaired.
 
-        Args:
-            bundle: The bundle.
-            work: The folder from `workspace`.
-
         Returns:
             The argument for `unpublish`; None if there is nothing to undo.
 
@@ -141,11 +136,6 @@ class Repository(ABC):
     @abstractmethod
     def activate(self, bundle: Bundle, other_versions: Iterable[int], work: Path) -> Path | None:
         """Switch the live config to this version and the others that stay served.
-
-        Args:
-            bundle: The version to serve.
-            other_versions: Other versions that stay served here.
-            work: The folder from `workspace`.
 
         Returns:
             A copy of the previous config, for `restore_config`; None if there was none.

@@ -182,11 +182,7 @@ def _options(address: StoreUrl) -> dict[str, Any]:
 
 @contextmanager
 def translate_errors(address: StoreUrl, *, writes: bool = False) -> Iterator[None]:
-    """Translate the errors of a driver.
-
-    Args:
-        address: The repository.
-        writes: Whether the block writes, so that only the bucket can be missing.
+    """Translate the errors of a driver; where the block writes, only the bucket can be missing.
 
     Raises:
         FileNotFoundError: The object is missing; the caller handles it.

@@ -70,11 +70,7 @@ class Lease:
     ) -> Iterator[Lease]:
         """Acquire the lock of a model, renew it in the background, and release it at the end.
 
-        Args:
-            store: The store.
-            folder: The folder of the model's locks.
-            model: The model, for messages.
-            seconds: How long the lock outlives a holder that died on another machine.
+        For ``seconds`` the lock outlives a holder that died on another machine.
 
         Raises:
             ConflictError: Another exporter holds the lock; the message names it.

@@ -45,13 +45,7 @@ class ModelDir(Protocol):
         """Whether the file at a path equals a bundle's file."""
 
     def begins(self, bundle: Bundle, name: str, at: str) -> bool:
-        """Whether the file at a path is the beginning of a bundle's file.
-
-        Args:
-            bundle: A bundle with all of its files on local disk.
-            name: The bundle's file.
-            at: The path in the directory.
-        """
+        """Whether the file at a path is the beginning of a local bundle's file."""
 
 
 def version_files(bundle: Bundle) -> tuple[str, ...]:
@@ -71,10 +65,7 @@ def warmup_files(bundle: Bundle) -> Iterator[str]:
 def lay_out(bundle: Bundle, folder: Path, config: str) -> None:
     """Create the model directory that serves a bundle, with links to the bundle's files.
 
-    Args:
-        bundle: The bundle.
-        folder: The model directory to create; its name must be the model's.
-        config: The text of its config.pbtxt.
+    The folder's name must be the model's.
     """
     version = folder / str(bundle.version)
     for name in version_files(bundle):
@@ -125,9 +116,7 @@ def reject_foreign_files(model_dir: ModelDir, unfinished: Collection[int] = ()) 
 
     A damaged config passes: the next export rewrites it.
 
-    Args:
-        model_dir: The directory; it need not exist.
-        unfinished: Versions that may lack their manifest, since an export was interrupted.
+    An unfinished version may lack its manifest, since an export was interrupted.
 
     Raises:
         ConflictError: It holds a version without manifest, code that a server would run, or a

@@ -86,11 +86,6 @@ class ObjectStore:
     def upload(self, name: str, path: Path, sha256: str) -> None:
         """Upload a local file, and verify the object by reading it back.
 
-        Args:
-            name: The object.
-            path: The file.
-            sha256: The expected digest.
-
         Raises:
             UnavailableError: The object differs from the file.
         """

@@ -70,11 +70,7 @@ class StoreUrl:
 
     @classmethod
     def parse(cls, url: str, environment: Mapping[str, str] = os.environ) -> StoreUrl:
-        """Parse a URL.
-
-        Args:
-            url: The URL as the user wrote it.
-            environment: May hold the endpoint or the account.
+        """Parse a URL as the user wrote it; the environment may hold the endpoint or the account.
 
         Raises:
             UsageError: The store is not supported, or Triton would misread a name.

@@ -30,10 +30,7 @@ _NOT_EXPLICIT = "explicit model load / unload is not allowed"
 def reload(url: str, bundle: Bundle, *, must_serve: bool = True) -> None:
     """Reload a model on a server, and check that it serves the version.
 
-    Args:
-        url: The server's gRPC address.
-        bundle: The version to serve.
-        must_serve: Whether the version must be served afterwards; False when undoing.
+    When undoing, the version need not be served afterwards.
 
     Raises:
         UnavailableError: The server does not answer.

@@ -80,11 +80,6 @@ class Rollout:
     ) -> Iterator[None]:
         """Publish, activate and verify, then run the block; undo if a step or the block fails.
 
-        Args:
-            bundle: The proven bundle.
-            other_versions: Other versions that stay served.
-            steps: Receives progress events.
-
         Raises:
             OutcomeUnknownError: Whether the block moved the alias is unknown; the bundle stays
                 published and served, and the next run finds out.
