@@ -8,7 +8,6 @@ from exporter.repository.base import Publication, Repository
 from exporter.repository.local_repository import LocalRepository
 from exporter.repository.object_repository import ObjectRepository
 from exporter.repository.url import StoreUrl, is_url
-from exporter.repository.workspace import Workspace
 
 __all__ = [
     "LocalRepository",
@@ -16,7 +15,6 @@ __all__ = [
     "Publication",
     "Repository",
     "StoreUrl",
-    "Workspace",
     "is_url",
     "open_repository",
 ]

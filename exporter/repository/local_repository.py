@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from exporter.repository.atomic_files import (
 )
 from exporter.repository.base import Publication, Repository
 from exporter.repository.model_dir import lay_out, warmup_files
-from exporter.repository.workspace import Workspace, has_leftovers, read_identity
+from exporter.repository.workspace import has_leftovers, open_workspace, read_identity
 from exporter.triton.model_config import render
 
 __all__ = ["LocalRepository"]
@@ -73,11 +73,9 @@ class LocalRepository(Repository):
 
     root: Path
 
-    @contextmanager
-    def workspace(self, model: str) -> Iterator[Path]:
+    def workspace(self, model: str) -> AbstractContextManager[Path]:
         """See `Repository.workspace`; the folder is on the repository's filesystem."""
-        with Workspace.open(self.root, model) as work:
-            yield work.path
+        return open_workspace(self.root, model)
 
     def identity(self) -> str:
         """See `Repository.identity`."""

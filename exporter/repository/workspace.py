@@ -15,7 +15,6 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.bounded_text import UNFIT, parse_json
@@ -26,9 +25,9 @@ from exporter.system.processes import ProcessId
 __all__ = [
     "FORMER_IDENTITY",
     "IDENTITY",
-    "Workspace",
     "explain_full_disk",
     "has_leftovers",
+    "open_workspace",
     "read_identity",
 ]
 
@@ -41,47 +40,37 @@ FORMER_IDENTITY = "identity"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
-@dataclass(frozen=True, slots=True)
-class Workspace:
-    """A private folder next to the repository, while this process holds the model's lock.
+@contextmanager
+def open_workspace(root: Path, model: str) -> Iterator[Path]:
+    """Hold a model's lock, and provide an empty folder on the repository's filesystem.
 
-    Attributes:
-        path: An empty folder on the repository's filesystem.
+    What a killed run left is deleted. The lock is the kernel's (flock), which releases it when the
+    holder ends.
+
+    Raises:
+        ConflictError: Another exporter holds the lock; the message names it.
     """
-
-    path: Path
-
-    @classmethod
-    @contextmanager
-    def open(cls, root: Path, model: str) -> Iterator[Workspace]:
-        """Acquire the lock of a model, delete what a killed run left, and release it at the end.
-
-        The lock is the kernel's (flock), which releases it when the holder ends.
-
-        Raises:
-            ConflictError: Another exporter holds the lock; the message names it.
-        """
-        folder = _staging(root) / model
+    folder = _staging(root) / model
+    with translate_errors(root):
+        _staging(root).mkdir(parents=True, exist_ok=True)
+        _move_identity(root, make_room=model == FORMER_IDENTITY)
+        folder.mkdir(exist_ok=True)
+        lock = (folder / "lock").open("a+")
+    with lock:
         with translate_errors(root):
-            _staging(root).mkdir(parents=True, exist_ok=True)
-            _move_identity(root, make_room=model == FORMER_IDENTITY)
-            folder.mkdir(exist_ok=True)
-            lock = (folder / "lock").open("a+")
-        with lock:
+            _lock(lock.fileno(), folder / "lock", model)
+        try:
             with translate_errors(root):
-                _lock(lock.fileno(), folder / "lock", model)
-            try:
-                with translate_errors(root):
-                    for leftover in folder.glob("work-*"):
-                        shutil.rmtree(leftover, ignore_errors=True)
-                    work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
-                    _create_identity(root, work)
-                with explain_full_disk(root):
-                    yield cls(work)
-            finally:
                 for leftover in folder.glob("work-*"):
                     shutil.rmtree(leftover, ignore_errors=True)
-                os.ftruncate(lock.fileno(), 0)
+                work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
+                _create_identity(root, work)
+            with explain_full_disk(root):
+                yield work
+        finally:
+            for leftover in folder.glob("work-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            os.ftruncate(lock.fileno(), 0)
 
 
 def has_leftovers(root: Path, model: str) -> bool:

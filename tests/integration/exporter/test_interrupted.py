@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.repository import Workspace
+from exporter.repository.workspace import open_workspace
 from tests.support.models import ROWS, times
 from tests.support.registering import RegistryFixture
 from tests.support.running import command, small_disk, start
@@ -158,7 +158,7 @@ def test_a_stopped_run_undoes_what_it_did(
 
 def test_a_second_exporter_is_told_who_is_first(lab: RegistryFixture) -> None:
     lab.register_onnx("busy", times(1.0), example=ROWS)
-    with Workspace.open(lab.folder / "repository", "busy"):
+    with open_workspace(lab.folder / "repository", "busy"):
         result = lab.export("busy")
     assert result.exit_code == 5
     assert result.error is not None

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import ConflictError, UnavailableError
-from exporter.repository import LocalRepository, Workspace
+from exporter.repository import LocalRepository
+from exporter.repository.workspace import open_workspace
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from exporter.repository import Workspace
-with Workspace.open(Path(sys.argv[1]), "net") as work:
-    (work.path / "half-written").write_bytes(b"x")
-    print(work.path, flush=True)
+from exporter.repository.workspace import open_workspace
+with open_workspace(Path(sys.argv[1]), "net") as work:
+    (work / "half-written").write_bytes(b"x")
+    print(work, flush=True)
     time.sleep(60)
 """
 
@@ -34,12 +35,12 @@ def hold(root: Path) -> tuple[subprocess.Popen[str], Path]:
 
 def test_it_lies_beside_the_repository_and_is_empty(tmp_path: Path) -> None:
     root = tmp_path / "repository"
-    with Workspace.open(root, "net") as work:
-        assert list(work.path.iterdir()) == []
-        assert root not in work.path.parents
-        assert work.path.stat().st_dev == tmp_path.stat().st_dev
-        (work.path / "file").touch()
-    assert not work.path.exists()
+    with open_workspace(root, "net") as work:
+        assert list(work.iterdir()) == []
+        assert root not in work.parents
+        assert work.stat().st_dev == tmp_path.stat().st_dev
+        (work / "file").touch()
+    assert not work.exists()
     assert not root.exists()
 
 
@@ -47,10 +48,10 @@ def test_another_process_is_named(tmp_path: Path) -> None:
     root = tmp_path / "repository"
     holder, left = hold(root)
     try:
-        with pytest.raises(ConflictError) as caught, Workspace.open(root, "net"):
+        with pytest.raises(ConflictError) as caught, open_workspace(root, "net"):
             pytest.fail("two at once")
         assert f"process {holder.pid} on " in caught.value.message
-        with Workspace.open(root, "other"):
+        with open_workspace(root, "other"):
             pass  # another model is another matter
         assert left.is_dir()
     finally:
@@ -64,16 +65,16 @@ def test_a_holder_that_died_blocks_nobody_and_is_cleaned_up_after(tmp_path: Path
     os.kill(holder.pid, signal.SIGKILL)
     holder.communicate()
     assert (left / "half-written").is_file()
-    with Workspace.open(root, "net") as work:
+    with open_workspace(root, "net") as work:
         assert not left.exists()
-        lock = work.path.parent / "lock"
+        lock = work.parent / "lock"
         assert json.loads(lock.read_text())["pid"] == os.getpid()
     assert lock.read_text() == ""
 
 
 def test_an_error_gives_the_lock_back(tmp_path: Path) -> None:
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError), Workspace.open(tmp_path / "r", "net"):
+        with pytest.raises(ZeroDivisionError), open_workspace(tmp_path / "r", "net"):
             raise ZeroDivisionError
 
 
@@ -120,12 +121,12 @@ def test_a_repository_that_a_model_called_identity_broke_works_again(tmp_path: P
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_explained(tmp_path: Path, code: int) -> None:
-    with pytest.raises(UnavailableError) as caught, Workspace.open(tmp_path / "r", "net"):
+    with pytest.raises(UnavailableError) as caught, open_workspace(tmp_path / "r", "net"):
         raise OSError(code, os.strerror(code))
     assert os.strerror(code) in caught.value.message
     assert "disk" in caught.value.hint
 
 
 def test_other_errors_keep_their_own_name(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), Workspace.open(tmp_path / "r", "net"):
+    with pytest.raises(FileNotFoundError), open_workspace(tmp_path / "r", "net"):
         raise FileNotFoundError(errno.ENOENT, "gone")
