@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
 from triton_client.errors import (
     DeadlineExceeded,
@@ -25,7 +25,9 @@ from triton_client.errors import (
     Unavailable,
 )
 
-__all__ = ["NOT_POLLED", "Failure", "classify", "classify_text", "is_unimplemented"]
+__all__ = ["NOT_POLLED", "Failure", "Place", "classify", "classify_text", "is_withheld"]
+
+E = TypeVar("E", bound=TritonClientError)
 
 _BY_CODE: Final[dict[str, type[TritonClientError]]] = {
     "DEADLINE_EXCEEDED": DeadlineExceeded,
@@ -70,6 +72,18 @@ _UNPROCESSED: Final = re.compile(
 _TOO_LARGE: Final = re.compile(r"CLIENT: Received message|Decompressed message")
 
 
+class Place(NamedTuple):
+    """What a call goes to, for its errors; a model and a version are empty where it has none."""
+
+    server: str
+    model: str = ""
+    version: str = ""
+
+    def error(self, kind: type[E], message: str) -> E:
+        """Return an error of a call that goes there."""
+        return kind(message, server=self.server, model=self.model, version=self.version)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What a failed call was.
@@ -85,16 +99,8 @@ class Failure:
     unprocessed: bool = False
 
 
-def classify(code: str, details: str, *, server: str, model: str, version: str) -> Failure:
-    """Return what a gRPC status means.
-
-    Args:
-        code: The status code's name, such as ``UNAVAILABLE``.
-        details: The status message.
-        server: The address that was called.
-        model: The model the call concerned, or empty.
-        version: The version called, or empty.
-    """
+def classify(code: str, details: str, place: Place) -> Failure:
+    """Return what a gRPC status means: a code's name, such as ``UNAVAILABLE``, and its message."""
     kind = _BY_CODE.get(code, ServerError)
     if code == "INVALID_ARGUMENT" and _UNKNOWN_MODEL.search(details):
         kind = ModelNotFound
@@ -112,29 +118,23 @@ def classify(code: str, details: str, *, server: str, model: str, version: str) 
     elif code == "RESOURCE_EXHAUSTED" and "metadata size exceeds" in details:
         kind = ServerError  # and so do headers
     message = details or f"the server answered {code} without a reason"
-    error = kind(message, server=server, model=model, version=version)
-    return Failure(error, transient, unprocessed)
+    return Failure(place.error(kind, message), transient, unprocessed)
 
 
-def classify_text(message: str, *, server: str, model: str, version: str) -> TritonClientError:
-    """Return what an error inside a response means, which has no status code.
-
-    Args:
-        message: What the server says.
-        server: The address that was called.
-        model: The model the call concerned, or empty.
-        version: The version called, or empty.
-    """
+def classify_text(message: str, place: Place) -> TritonClientError:
+    """Return what an error inside a response means, which has no status code."""
     kind = ModelNotFound if _UNKNOWN_MODEL.search(message) else _known(message)
     if kind is None:
         kind = InvalidInput if _INVALID.search(message) else ServerError
-    return kind(message, server=server, model=model, version=version)
+    return place.error(kind, message)
 
 
-def is_unimplemented(error: TritonClientError) -> bool:
-    """Whether a call failed because the server, one other than Triton, does not implement it."""
+def is_withheld(error: TritonClientError) -> bool:
+    """Whether a server does not show a model's config, or has none; its model can be used."""
     code = getattr(error.__cause__, "code", None)
-    return code is not None and code().name == "UNIMPLEMENTED"
+    # Servers other than Triton do not implement the call.
+    is_unimplemented = code is not None and code().name == "UNIMPLEMENTED"
+    return is_unimplemented or isinstance(error, PermissionDenied)
 
 
 def _known(details: str) -> type[TritonClientError] | None:

@@ -24,13 +24,7 @@ def renamed(arguments: dict[str, Any], old: str, new: str) -> Any:
 
 
 class Origin:
-    """The arguments that a client was made with.
-
-    Args:
-        kind: The client's class.
-        arguments: Those of its constructor, by name.
-        client: The client; by default one is made when it is needed.
-    """
+    """The arguments that a client was made with; without a client, one is made when needed."""
 
     __slots__ = ("_arguments", "_client", "_kind")
 
