@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from math import prod
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +17,6 @@ from triton_client.types import numpy_dtype
 
 __all__ = ["decode_answer", "decode_streamed", "tensor_offsets"]
 
-_NO_BUFFERS: Final[Mapping[str, np.ndarray[Any, Any]]] = MappingProxyType({})
 _MOST_KEPT_HEAD: Final = 1024  # bytes; what a server sends is not kept without a bound
 _MOST_VARINT: Final = 10  # bytes; a longer number is none, and would take ever more time
 _OUTPUTS_TAG: Final = 0x2A  # field 5
@@ -44,7 +42,7 @@ _TYPED_CONTENTS: Final = {
 
 
 def decode_answer(
-    answer: bytes | memoryview, buffers: Mapping[str, np.ndarray[Any, Any]] = _NO_BUFFERS
+    answer: bytes | memoryview, buffers: Mapping[str, np.ndarray[Any, Any]] | None = None
 ) -> Result:
     """Return the outputs of a serialized ``ModelInferResponse``, in the server's order.
 
@@ -66,7 +64,7 @@ def decode_answer(
         is_kept = raws and len(head) <= _MOST_KEPT_HEAD
         name, datatype, shape = (_output_head if is_kept else _output_head.__wrapped__)(head)
         try:
-            if name in buffers:
+            if buffers and name in buffers:
                 outputs[name] = _written(buffers[name], datatype, shape)
             elif raws:
                 offset, size = raws[index]

@@ -49,10 +49,10 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, object]) -> list[tuple[Te
             _check_shape(tensor, array)
             arrays.append((tensor, array))
         elif not tensor.optional:
-            _check_names(spec, inputs)
+            _check_names("input", spec.inputs, inputs)
             raise ValueError(f"input {tensor.name!r} is missing; it takes {tensor}")
     if len(arrays) != len(inputs):
-        _check_names(spec, inputs)
+        _check_names("input", spec.inputs, inputs)
     if spec.max_batch_size:
         _check_batch(arrays)
     return arrays
@@ -69,10 +69,7 @@ def check_outputs(spec: ModelSpec, outputs: Iterable[str]) -> tuple[str, ...]:
     if isinstance(outputs, str):
         raise ValueError(f"outputs is a list of names; write [{outputs!r}]")  # noqa: TRY004
     names = tuple(outputs)
-    known = {tensor.name for tensor in spec.outputs}
-    for name in names:
-        if name not in known:
-            raise ValueError(f"no such output: {name!r}; the outputs are {_listed(spec.outputs)}")
+    _check_names("output", spec.outputs, names)
     return names
 
 
@@ -103,11 +100,12 @@ def check_output_buffers(
     return buffers
 
 
-def _check_names(spec: ModelSpec, inputs: Mapping[str, object]) -> None:
-    known = {tensor.name for tensor in spec.inputs}
-    unknown = ", ".join(repr(name) for name in inputs if name not in known)
+def _check_names(kind: str, tensors: Iterable[TensorSpec], names: Iterable[str]) -> None:
+    known = [tensor.name for tensor in tensors]
+    unknown = ", ".join(repr(name) for name in names if name not in known)
     if unknown:
-        raise ValueError(f"no such input: {unknown}; the inputs are {_listed(spec.inputs)}")
+        listed = ", ".join(map(repr, known)) or "none"
+        raise ValueError(f"no such {kind}: {unknown}; the {kind}s are {listed}")
 
 
 def _as_array(tensor: TensorSpec, value: object) -> Array:
@@ -274,7 +272,3 @@ def _check_buffer_size(tensor: TensorSpec, array: Array, *, rows: int | None, sp
             f"output {tensor.name!r} has the shape {list(shape)}, too large for an array of "
             f"{list(array.shape)}"
         )
-
-
-def _listed(tensors: Iterable[TensorSpec]) -> str:
-    return ", ".join(repr(tensor.name) for tensor in tensors) or "none"
