@@ -31,7 +31,7 @@ RULE = unasync.Rule(
     },
 )
 TEXT = {
-    r"\b(?:Async|Sync)(?=(?:Model|ModelInterface|ModelSequence|Repository|SharedMemory|Transport"
+    r"\b(?:Async|Sync)(?=(?:Model|ModelSequence|Repository|SharedMemory|Transport"
     r"|TritonClient)\b)": "",
     r"``async with``": "``with``",
     r"``grpc\.aio``": "``grpc``",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 __all__ = ["Items", "Later", "TimedLock", "encode_while_waiting", "in_order", "iterate"]
@@ -77,12 +77,10 @@ class TimedLock:
         if self._loop is not loop:
             self._loop, self._lock = loop, asyncio.Lock()
         lock, acquired = self._lock, False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                acquired = await lock.acquire()
         try:
-            try:
-                async with asyncio.timeout(seconds):
-                    acquired = await lock.acquire()
-            except TimeoutError:
-                pass
             yield acquired
         finally:
             if acquired:

@@ -4,93 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
 from os import getpid
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc.aio
 
 from triton_client._channel import ChannelSettings
 from triton_client._deadline import Deadline
-from triton_client._green_threads import prepare_green_threads
-from triton_client._hooks import HookContext, Hooks
-from triton_client._http_port import HttpPort
-from triton_client._retry import Attempts, Retries
-
-if TYPE_CHECKING:
-    from triton_client._requests import Call
+from triton_client._hooks import Hooks
+from triton_client._requests import Call
+from triton_client._retry import Attempts
+from triton_client._transport import Connection, TransportBase
 
 __all__ = ["AsyncTransport"]
 
 T = TypeVar("T")
 
 
-_CLOSED: Final = "the client was closed"
-
-
-def _raise_if_cancelled(error: asyncio.CancelledError) -> None:
-    """Raise the error if the task was cancelled; closing grpcio's channel looks the same."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise error
-
-
-class _Connection:
-    """An open channel, its loop and process, and the callables that were made on it."""
-
-    __slots__ = ("_channel", "_methods", "loop", "pid")
-
-    def __init__(self, settings: ChannelSettings, loop: asyncio.AbstractEventLoop) -> None:
-        self._channel: grpc.aio.Channel = settings.open_aio()
-        self._methods: dict[str, Any] = {}
-        self.loop = loop
-        self.pid = getpid()
-
-    def unary(self, path: str) -> Any:
-        """Return what makes a unary call: from the bytes of a message to those of another."""
-        method = self._methods.get(path)
-        if method is None:
-            method = self._methods[path] = self._channel.unary_unary(path)
-        return method
-
-    def stream(self, path: str) -> Any:
-        # On the wire, a stream of one request is that request.
-        return self._channel.unary_stream(path)
-
-    async def close(self) -> None:
-        await self._channel.close()
-
-
-class AsyncTransport:
-    """One server's channel, as :class:`triton_client._sync_transport.Transport`.
+class AsyncTransport(TransportBase):
+    """One server's channel, for an event loop.
 
     A channel belongs to the event loop and the process in which it was opened; in another one the
     next call opens another channel.
-
-    Args:
-        settings: How the channel is set up.
-        retries: The most retries of a call.
-        hooks: Called at the start and the end of every call.
-
-    Raises:
-        RuntimeError: gRPC does not work with the green threads of this program.
     """
 
-    __slots__ = (
-        "_closed", "_connected", "_headers", "_hooks", "_http_port", "_opened", "_retries",
-        "_settings",
-    )  # fmt: skip
+    __slots__ = ("_loop", "_opened", "_pid")
 
     def __init__(self, settings: ChannelSettings, retries: int, hooks: Hooks | None = None) -> None:
-        prepare_green_threads(aio=True)
-        self._settings = settings
-        self._headers = settings.headers
-        self._hooks = hooks
-        self._retries = Retries(retries)
-        self._opened: _Connection | None = None
-        self._connected = False
-        self._http_port = HttpPort(settings.host_port)
-        self._closed = False
+        super().__init__(settings, retries, hooks, aio=True)
+        self._opened: Connection | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
 
     async def run(self, call: Call[T], deadline: Deadline, *, retry: bool = True) -> T:
         """Send a call and return what its response says.
@@ -99,56 +43,41 @@ class AsyncTransport:
             TritonClientError: The call failed.
             RuntimeError: The client is closed.
         """
-        if self._hooks is None:
-            return await self._run(call, deadline, retry=retry)
-        with HookContext(self._hooks, call.info()):
-            return await self._run(call, deadline, retry=retry)
+        attempts = None
+        with self._hooked(call):
+            while True:
+                method = self._connection().unary(call.method)
+                left, metadata = self._terms(call, deadline)
+                try:
+                    answer = await method(call.request, timeout=left, metadata=metadata)
+                except grpc.RpcError as error:
+                    attempts = attempts or Attempts(deadline, retry)
+                    pause = await self._pause(call, error, attempts)
+                except asyncio.CancelledError as error:
+                    _raise_cancelled(call, error)
+                else:
+                    self._connected = True
+                    self._retries.succeeded()
+                    return call.read(answer)
+                await asyncio.sleep(pause)
 
-    async def _run(self, call: Call[T], deadline: Deadline, *, retry: bool) -> T:
-        attempts = Attempts()
-        while True:
-            method = self._connection().unary(call.method)
-            metadata = self._headers.current(call.headers)
-            left = deadline.remaining()
-            if left == 0:
-                raise call.overdue()
-            try:
-                answer = await method(call.request, timeout=left, metadata=metadata)
-            except grpc.RpcError as error:
-                pause = await self._pause(call, error, attempts, deadline, repeatable=retry)
-            except asyncio.CancelledError as error:
-                _raise_if_cancelled(error)
-                raise call.failure("CANCELLED", _CLOSED).error from error
-            else:
-                self._connected = True
-                self._retries.succeeded()
-                return call.read(answer)
-            await asyncio.sleep(pause)
-
-    async def stream(self, call: Call[T], seconds: float | None) -> AsyncIterator[T]:
+    async def stream(self, call: Call[T], deadline: Deadline) -> AsyncIterator[T]:
         """Send a call and yield what each of its responses says; leaving early cancels it.
 
-        Args:
-            call: The call; it is sent when the first response is wanted, and again only where the
-                server never processed it.
-            seconds: How long all of it may take from then on; ``None`` for no bound.
+        It is sent when the first response is wanted, and again only where the server never
+        processed it.
 
         Raises:
             TritonClientError: The call failed.
             RuntimeError: The client is closed.
         """
-        deadline = Deadline(seconds)
-        with nullcontext() if self._hooks is None else HookContext(self._hooks, call.info()):
-            attempts, answered = Attempts(), False
+        attempts, answered = Attempts(deadline, repeatable=False), False
+        with self._hooked(call):
             while True:
-                method = self._connection().stream(call.method)
-                metadata = self._headers.current(call.headers)
-                left = deadline.remaining()
-                if left == 0:
-                    raise call.overdue()
-                # No triton_grpc_error in the metadata, which gives errors a status code: a
-                # decoupled Python model that ends its answers after an error then ends the server
-                # (24.10).
+                # On the wire, a stream of one request is that request.
+                method = self._connection().channel.unary_stream(call.method)
+                left, metadata = self._terms(call, deadline)
+                # As in the synchronous transport, no triton_grpc_error in the metadata.
                 answers = method(call.request, timeout=left, metadata=metadata)
                 try:
                     async for answer in answers:
@@ -157,36 +86,23 @@ class AsyncTransport:
                 except grpc.RpcError as error:
                     if answered:
                         raise call.failed(error).error from error
-                    pause = await self._pause(call, error, attempts, deadline, repeatable=False)
+                    pause = await self._pause(call, error, attempts)
                 except asyncio.CancelledError as error:
-                    _raise_if_cancelled(error)
-                    raise call.failure("CANCELLED", _CLOSED).error from error
+                    _raise_cancelled(call, error)
                 else:
                     return
                 finally:
                     answers.cancel()
                 await asyncio.sleep(pause)
 
-    async def _pause(
-        self,
-        call: Call[T],
-        error: grpc.RpcError,
-        attempts: Attempts,
-        deadline: Deadline,
-        *,
-        repeatable: bool,
-    ) -> float:
-        """Return the seconds to wait before the next attempt.
-
-        Raises:
-            TritonClientError: There is none.
-        """
+    async def _pause(self, call: Call[T], error: grpc.RpcError, attempts: Attempts) -> float:
+        """Return the seconds to wait before the next attempt; raises the error if there is none."""
         failure = call.failed(error)
-        pause = self._retries.pause(failure, attempts, deadline, repeatable=repeatable)
+        pause = self._retries.pause(failure, attempts)
         if pause is not None:
             return pause
         unreached = failure.transient and not self._connected
-        if unreached and await self._http_port.aio_answers(deadline):
+        if unreached and await self._http_port.aio_answers(attempts.deadline):
             raise call.http_port() from error
         raise failure.error from error
 
@@ -194,13 +110,22 @@ class AsyncTransport:
         """Close the connection; calls under way end with ``Unavailable``."""
         self._closed = True
         opened, self._opened = self._opened, None
-        if opened is not None and opened.loop is asyncio.get_running_loop():
-            await opened.close()
+        if opened is not None and self._loop is asyncio.get_running_loop():
+            await opened.channel.close()
 
-    def _connection(self) -> _Connection:
+    def _connection(self) -> Connection:
         if self._closed:
             raise RuntimeError("the client is closed")
-        opened, loop = self._opened, asyncio.get_running_loop()
-        if opened is None or opened.loop is not loop or opened.pid != getpid():
-            opened = self._opened = _Connection(self._settings, loop)
+        opened, loop, pid = self._opened, asyncio.get_running_loop(), getpid()
+        if opened is None or self._loop is not loop or self._pid != pid:
+            opened = self._opened = Connection(self._settings.open_aio())
+            self._loop, self._pid = loop, pid
         return opened
+
+
+def _raise_cancelled(call: Call[Any], error: asyncio.CancelledError) -> NoReturn:
+    """Raise the error if the task was cancelled; closing grpcio's channel looks the same."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise error
+    raise call.failure("CANCELLED", "the client was closed").error from error

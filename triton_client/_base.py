@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from time import monotonic
 from typing import Any, Final
@@ -11,18 +12,21 @@ import numpy as np
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from triton_client._config import ModelConfig, model_config
-from triton_client._failures import is_unimplemented
+from triton_client._deadline import Deadline
+from triton_client._failures import Place
+from triton_client._headers import call_headers
 from triton_client._origin import Origin
+from triton_client._parameters import Parameter, RequestOptions
 from triton_client._plan import RequestBuilder
 from triton_client._requests import Call
 from triton_client._result import Result
 from triton_client._shared_memory import ShmRegistry
-from triton_client._spec import SequenceIds, model_spec, sequence_ids
+from triton_client._spec import SequenceIds, sequence_ids
 from triton_client._tensors import decode_tensor
-from triton_client.errors import InvalidInput, PermissionDenied, TritonClientError
+from triton_client.errors import InvalidInput, TritonClientError
 from triton_client.types import ModelSpec
 
-__all__ = ["PARTS_AT_ONCE", "ModelBase", "copied", "is_withheld", "sent_inputs"]
+__all__ = ["PARTS_AT_ONCE", "ModelBase", "copied", "sent_inputs"]
 
 PARTS_AT_ONCE: Final = 4
 """How many requests of one split inference run at a time."""
@@ -32,41 +36,35 @@ CONFIRMED_SECONDS: Final = 1.0
 
 
 class ModelBase:
-    """One model of a server, with its interface.
-
-    Attributes:
-        name: The model's name.
-        version: The version called; empty where the server chooses.
-    """
+    """One model of a server, with its interface."""
 
     __slots__ = (
-        "_builder", "_config", "_confirmed_until", "_origin", "_sequence_ids", "_server", "_shm",
-        "name", "version",
+        "_builder", "_config", "_confirmed_until", "_origin", "_place", "_sequence_ids", "_shm",
+        "_timeout", "_withheld", "name", "version",
     )  # fmt: skip
 
     _builder: RequestBuilder
-    _config: ModelConfig | TritonClientError
+    _config: ModelConfig
+    _withheld: TritonClientError | None
 
     def __init__(
-        self, server: str, name: str, version: str, shm: ShmRegistry, origin: Origin
+        self, place: Place, timeout: float | None, shm: ShmRegistry, origin: Origin
     ) -> None:
-        self._origin = origin
+        self._place = place
+        self._timeout = timeout
         self._shm = shm
-        self._server = server
-        self.name = name
-        self.version = version
+        self._origin = origin
+        _, self.name, self.version = place
         self._sequence_ids = SequenceIds()
         self._confirmed_until = 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        config: Any = self._config
-        if isinstance(config, ModelConfig):
-            config = config.raw.SerializeToString()  # the message's class cannot be pickled
-        return _restored, (self._origin, self.name, self.version, self.spec, config)
+        config = self._config.raw.SerializeToString()  # the message's class cannot be pickled
+        return _restored, (self._origin, self.name, self.version, self.spec, config, self._withheld)
 
     def __repr__(self) -> str:
         version = f" version {self.version}" if self.version else ""
-        return f"<{type(self).__name__} {self.name!r}{version} at {self._server}>"
+        return f"<{type(self).__name__} {self.name!r}{version} at {self._place.server}>"
 
     @property
     def spec(self) -> ModelSpec:
@@ -81,36 +79,59 @@ class ModelBase:
             PermissionDenied: The server does not show it.
             ServerError: The server has none, as servers other than Triton.
         """
-        if isinstance(self._config, TritonClientError):
-            error = self._config
-            raise type(error)(
-                error.message, server=self._server, model=self.name, version=self.version
-            )
+        if self._withheld is not None:
+            raise self._place.error(type(self._withheld), self._withheld.message)
         return self._config
 
-    def _learn(self, metadata: Any, config: Any) -> None:
-        """Adopt what the server says of the model.
-
-        Args:
-            metadata: The ``ModelMetadataResponse``.
-            config: The ``ModelConfig`` message, or the error that came in its place.
-        """
-        known = None if isinstance(config, TritonClientError) else config
-        self.adopt(model_spec(metadata, known, self.version), config)
-
-    def adopt(self, spec: ModelSpec, config: Any) -> None:
-        """Adopt an interface, and the config or the error that came in its place."""
-        failed = isinstance(config, TritonClientError)
+    def adopt(self, spec: ModelSpec, config: Any, withheld: TritonClientError | None) -> None:
+        """Adopt an interface, and a ``ModelConfig`` message: an empty one where it is withheld."""
+        self._config = model_config(config)
         # Of an error only its words: its traceback would keep much more alive.
-        self._config = type(config)(config.message) if failed else model_config(config)
-        before, self._sequence_ids = self._sequence_ids, sequence_ids(None if failed else config)
+        self._withheld = None if withheld is None else type(withheld)(withheld.message)
+        before, self._sequence_ids = self._sequence_ids, sequence_ids(config)
         found = getattr(self, "_builder", None)
         if found is None or (found.spec, before) != (spec, self._sequence_ids):
-            self._builder = RequestBuilder(self._server, spec, self.version, self._shm)
+            self._builder = RequestBuilder(self._place, spec, self._shm)
 
-    def _newer(self, used: RequestBuilder) -> RequestBuilder | None:
-        """Return what has replaced the builder that was used; ``None`` for nothing."""
-        return None if self._builder is used else self._builder
+    def _sequence_id(self, given: int | str | None) -> int | str:
+        """Return the identifier of a new sequence, a random one where none is given."""
+        ids = self._sequence_ids
+        if given is None:
+            return 1 + secrets.randbelow(ids.largest) if ids.largest else secrets.token_hex(16)
+        if not ids.allows(given):
+            raise self._builder.invalid(
+                f"the id of a sequence of this model is {ids}, not {given!r}"
+            )
+        return given
+
+    def _deadline(self, seconds: float | None) -> Deadline:
+        return Deadline(self._timeout if seconds is None else seconds)
+
+    def _names(self, outputs: Iterable[str] | None) -> tuple[str, ...] | None:
+        """Return the names of outputs; unknown ones too while the interface may have changed."""
+        if outputs is None:
+            return None
+        if not isinstance(outputs, Mapping | str):
+            outputs = tuple(outputs)
+            if not self._is_confirmed:
+                return outputs
+        return self._builder.names(outputs)
+
+    def _options(
+        self,
+        outputs: Iterable[str] | None,
+        deadline: float | None,
+        parameters: Mapping[str, Parameter] | None,
+        priority: int,
+        headers: Mapping[str, str | bytes] | None,
+    ) -> RequestOptions:
+        return RequestOptions(
+            self._names(outputs),
+            self._deadline(deadline).seconds,
+            parameters,
+            priority=priority,
+            headers=call_headers(headers),
+        )
 
     @property
     def _is_confirmed(self) -> bool:
@@ -120,26 +141,24 @@ class ModelBase:
         """
         return monotonic() < self._confirmed_until
 
-    def _confirm(self, used: RequestBuilder) -> RequestBuilder | None:
-        """Record that the interface was fetched; return the builder to use from now on."""
-        newer = self._newer(used)
-        if newer is None:
+    def _confirm(self, used: RequestBuilder) -> None:
+        """Record that the interface was fetched, if it was found unchanged."""
+        if self._builder is used:
             self._confirmed_until = monotonic() + CONFIRMED_SECONDS
-        return newer
 
 
-def _restored(origin: Origin, name: str, version: str, spec: ModelSpec, config: Any) -> ModelBase:
+def _restored(
+    origin: Origin,
+    name: str,
+    version: str,
+    spec: ModelSpec,
+    config: bytes,
+    withheld: TritonClientError | None,
+) -> ModelBase:
     """Return a model of a client as it was pickled, without a call to the server."""
     model: ModelBase = origin.client().known_model(name, version)
-    if isinstance(config, bytes):
-        config = model_config_pb2.ModelConfig.FromString(config)
-    model.adopt(spec, config)
+    model.adopt(spec, model_config_pb2.ModelConfig.FromString(config), withheld)
     return model
-
-
-def is_withheld(error: TritonClientError) -> bool:
-    """Whether a server does not show a model's config, or has none; its model can be used."""
-    return isinstance(error, PermissionDenied) or is_unimplemented(error)
 
 
 def copied(inputs: Mapping[str, object], refused: InvalidInput) -> dict[str, object]:
@@ -155,13 +174,9 @@ def copied(inputs: Mapping[str, object], refused: InvalidInput) -> dict[str, obj
 
 
 def sent_inputs(calls: Sequence[Call[Result]]) -> dict[str, np.ndarray[Any, Any]] | None:
-    """Return the inputs that requests hold; the caller's arrays may have changed since.
+    """Return the inputs that one inference's requests hold; ``None`` where shared memory does.
 
-    Args:
-        calls: The requests of one inference, in order.
-
-    Returns:
-        The inputs by name; ``None`` where they are in shared memory.
+    The caller's arrays may have changed since.
     """
     found: dict[str, list[np.ndarray[Any, Any]]] = {}
     for call in calls:

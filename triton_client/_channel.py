@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -14,12 +15,12 @@ from typing import Any, Final, Literal, Self
 import grpc
 import grpc.aio
 
-from triton_client._defaults import MAX_RESPONSE_BYTES
 from triton_client._headers import Headers, HeaderSource, Token
 
-__all__ = ["TLS", "ChannelSettings", "Compression", "channel_settings"]
+__all__ = ["MAX_RESPONSE_BYTES", "TLS", "ChannelSettings", "Compression", "channel_settings"]
 
 Compression = Literal["gzip", "deflate"]
+MAX_RESPONSE_BYTES: Final = 512 << 20
 
 # Triton tolerates one ping in 300 s without data (--grpc-http2-min-recv-ping-interval-without-data)
 # and closes the connection with too_many_pings after two more.
@@ -68,18 +69,9 @@ class TLS:
 class ChannelSettings:
     """What ``grpc`` and ``grpc.aio`` need to open a channel.
 
-    Attributes:
-        address: The address as the caller wrote it, for errors.
-        target: The gRPC target.
-        credentials: The channel credentials; ``None`` for plain text.
-        options: The gRPC channel arguments.
-        headers: The headers of every call.
-        compression: A ``grpc.Compression`` of the requests; ``None`` for none.
-        interceptors: Those of ``grpc`` or of ``grpc.aio``.
-        host_port: The host and the port, where the address is one of these in plain text.
+    ``credentials`` are ``None`` for plain text; ``host_port`` is that of an address in plain text.
     """
 
-    address: str
     target: str
     credentials: Any | None
     options: tuple[tuple[str, int | str], ...]
@@ -127,19 +119,7 @@ def channel_settings(
     max_response_bytes: int = MAX_RESPONSE_BYTES,
     interceptors: Sequence[Any] = (),
 ) -> ChannelSettings:
-    """Return the settings of a channel.
-
-    Args:
-        url: ``host:port``, ``grpc://host:port``, ``grpcs://host:port`` for TLS, or a gRPC target.
-        tls: Certificates, or whether to encrypt with gRPC's own.
-        credentials: A ``grpc.ChannelCredentials`` in place of ``tls``.
-        headers: Sent with every call; or a function that returns them.
-        options: gRPC channel arguments; each one given replaces the default of its name only.
-        token: A bearer token, or a function that returns it.
-        protocol_keys: The secrets of restricted protocols, by key.
-        compression: How requests are compressed.
-        max_response_bytes: The largest answer that is taken.
-        interceptors: Those of ``grpc`` or of ``grpc.aio``, the first one outermost.
+    """Return the settings of a channel, from the arguments of a client.
 
     Raises:
         ValueError: The address is not that of a gRPC server, or an argument is invalid.
@@ -153,7 +133,9 @@ def channel_settings(
         raise ValueError(f"max_response_bytes is from 1 to 2**31 - 1, not {max_response_bytes}")
     host_port = _host_port(target)
     arguments = {**_OPTIONS, "grpc.max_receive_message_length": max_response_bytes}
-    if host_port is not None and _is_loopback(host_port[0]):
+    host, _ = host_port or ("", 0)
+    ip = _ip(host)
+    if host == "localhost" or (ip is not None and ip.is_loopback):
         # No proxy reaches this machine by that name.
         arguments["grpc.enable_http_proxy"] = 0
     arguments |= dict(options or {})
@@ -167,7 +149,6 @@ def channel_settings(
         if certificates.server_name:
             arguments["grpc.ssl_target_name_override"] = certificates.server_name
     return ChannelSettings(
-        address=url,
         target=target,
         credentials=credentials,
         options=tuple(arguments.items()),
@@ -200,7 +181,7 @@ def _problem(authority: str) -> str:
     """Return what is wrong with a host and its port; nothing where they are right."""
     host, colon, port = authority.rpartition(":")
     is_bare = ":" in host and not host.startswith("[")
-    if is_bare and _is_ipv6(host):
+    if is_bare and _ip(host):
         return "is an IPv6 address without brackets: [address]:port"
     if is_bare or "/" in authority or "," in authority or authority.split() != [authority]:
         return "is not an address"
@@ -213,23 +194,15 @@ def _problem(authority: str) -> str:
     return ""
 
 
-def _is_ipv6(host: str) -> bool:
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     with suppress(ValueError):
-        return ipaddress.ip_address(host).version == 6
-    return False
+        return ipaddress.ip_address(host)
+    return None
 
 
 def _host_port(target: str) -> tuple[str, int] | None:
-    host, colon, port = target.removeprefix("dns:///").rpartition(":")
-    if not target.startswith("dns:///") or not colon or not port.isdecimal():
-        return None
-    return host.strip("[]"), int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
+    found = re.fullmatch(r"dns:///\[?(.*?)\]?:(\d+)", target)
+    return None if found is None else (found[1], int(found[2]))
 
 
 def _pem(source: bytes | str | PathLike[str] | None) -> bytes | None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import model_config_pb2
 
 from triton_client.types import datatype_of_config
 
 __all__ = ["ConfigTensor", "DynamicBatching", "InstanceGroup", "ModelConfig", "model_config"]
-
-_DATATYPES: Final = model_config_pb2.DataType
-_KINDS: Final = model_config_pb2.ModelInstanceGroup.Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +95,7 @@ class ModelConfig:
 def model_config(message: Any) -> ModelConfig:
     """Return a model's config from the message."""
     batching = message.dynamic_batching
+    kinds = model_config_pb2.ModelInstanceGroup.Kind
     return ModelConfig(
         name=message.name,
         platform=message.platform,
@@ -107,7 +105,7 @@ def model_config(message: Any) -> ModelConfig:
         input=tuple(map(_tensor, message.input)),
         output=tuple(map(_tensor, message.output)),
         instance_group=tuple(
-            InstanceGroup(_KINDS.Name(item.kind), item.count, tuple(item.gpus))
+            InstanceGroup(kinds.Name(item.kind), item.count, tuple(item.gpus))
             for item in message.instance_group
         ),
         dynamic_batching=DynamicBatching(
@@ -123,7 +121,7 @@ def model_config(message: Any) -> ModelConfig:
 
 
 def _tensor(message: Any) -> ConfigTensor:
-    datatype = _DATATYPES.Name(message.data_type)
+    datatype = model_config_pb2.DataType.Name(message.data_type)
     return ConfigTensor(
         message.name,
         datatype_of_config(datatype) if message.data_type else "",

@@ -1,11 +1,17 @@
-"""One point in time that bounds a call with all its attempts and parts."""
+"""The point in time that bounds a call with all its attempts and parts, and the usual bounds."""
 
 from __future__ import annotations
 
 import math
 from time import monotonic
+from typing import Final
 
-__all__ = ["Deadline"]
+__all__ = ["LOAD_SECONDS", "POLL_SECONDS", "PROBE_SECONDS", "TIMEOUT_SECONDS", "Deadline"]
+
+TIMEOUT_SECONDS: Final = 60.0
+LOAD_SECONDS: Final = 600.0
+PROBE_SECONDS: Final = 5.0
+POLL_SECONDS: Final = 0.1
 
 
 class Deadline:

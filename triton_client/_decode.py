@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from math import prod
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -18,13 +17,14 @@ from triton_client.types import numpy_dtype
 
 __all__ = ["decode_answer", "decode_streamed", "tensor_offsets"]
 
-_NO_BUFFERS: Final[Mapping[str, np.ndarray[Any, Any]]] = MappingProxyType({})
 _MOST_KEPT_HEAD: Final = 1024  # bytes; what a server sends is not kept without a bound
 _MOST_VARINT: Final = 10  # bytes; a longer number is none, and would take ever more time
 _OUTPUTS_TAG: Final = 0x2A  # field 5
 _RAW_OUTPUT_TAG: Final = 0x32  # field 6
+_LAST_FIELD: Final = 6
 _INFER_RESPONSE_TAG: Final = 0x12  # field 2 of ModelStreamInferResponse
 _REST_TAGS: Final = frozenset({0x0A, 0x12, 0x1A, 0x22})  # fields 1 to 4, all length-delimited
+_OUTPUT: Final = service_pb2.ModelInferResponse.InferOutputTensor
 _TYPED_CONTENTS: Final = {
     "BOOL": "bool_contents",
     "UINT8": "uint_contents",
@@ -42,38 +42,35 @@ _TYPED_CONTENTS: Final = {
 
 
 def decode_answer(
-    answer: bytes | memoryview, buffers: Mapping[str, np.ndarray[Any, Any]] = _NO_BUFFERS
+    answer: bytes | memoryview, buffers: Mapping[str, np.ndarray[Any, Any]] | None = None
 ) -> Result:
     """Return the outputs of a serialized ``ModelInferResponse``, in the server's order.
 
     Numeric arrays are read-only views of ``answer``, which they keep alive; they need not be
-    aligned, which numpy takes care of.
-
-    Args:
-        answer: The message.
-        buffers: The arrays in shared memory that outputs were written to, by name.
+    aligned, which numpy takes care of. Outputs that were written to shared memory are taken from
+    the arrays there, ``buffers``.
 
     Raises:
         ValueError: The message is malformed, or a tensor does not fit its shape.
     """
     fields = _fields(answer)
     if fields is None:
-        return _decode_parsed(answer, buffers)
+        return decode_answer(_without_others(answer), buffers)
     heads, raws, rest = fields
-    if not raws and heads:
-        return _decode_parsed(answer, buffers)
-    if len(raws) != len(heads):
+    if raws and len(raws) != len(heads):
         raise ValueError(f"the answer has {len(heads)} outputs, but contents for {len(raws)}")
     outputs: dict[str, np.ndarray[Any, Any]] = {}
-    for head, (offset, size) in zip(heads, raws, strict=True):
-        read = _output_head if len(head) <= _MOST_KEPT_HEAD else _output_head.__wrapped__
-        name, datatype, shape = read(head)
+    for index, head in enumerate(heads):
+        is_kept = raws and len(head) <= _MOST_KEPT_HEAD
+        name, datatype, shape = (_output_head if is_kept else _output_head.__wrapped__)(head)
         try:
-            outputs[name] = (
-                _written(buffers[name], datatype, shape)
-                if name in buffers
-                else decode_tensor(answer, datatype, shape, offset=offset, size=size)
-            )
+            if buffers and name in buffers:
+                outputs[name] = _written(buffers[name], datatype, shape)
+            elif raws:
+                offset, size = raws[index]
+                outputs[name] = decode_tensor(answer, datatype, shape, offset=offset, size=size)
+            else:
+                outputs[name] = _typed(head, datatype, shape)
         except ValueError as error:
             raise ValueError(f"output {name!r}: {error}") from error
     return Result.of(outputs, rest)
@@ -93,25 +90,14 @@ def decode_streamed(answer: bytes | memoryview) -> tuple[str, Result]:
     Raises:
         ValueError: The message is malformed, or a tensor does not fit its shape.
     """
-    inner = _streamed_answer(answer)
-    if inner is not None:
-        return "", decode_answer(inner)
-    try:
-        response = service_pb2.ModelStreamInferResponse.FromString(bytes(answer))
-    except DecodeError as error:
-        raise ValueError(f"the answer cannot be read: {error}") from error
+    if answer and answer[0] == _INFER_RESPONSE_TAG:
+        size, position = _read_varint(answer, 1)
+        if position + size == len(answer):  # nothing else, so it need not be copied
+            return "", decode_answer(memoryview(answer)[position:])
+    response = _parsed(service_pb2.ModelStreamInferResponse, answer)
     if response.error_message:
         return str(response.error_message), Result({})
     return "", decode_answer(response.infer_response.SerializeToString())
-
-
-def _streamed_answer(answer: bytes | memoryview) -> memoryview | None:
-    """Return the inner message where the outer one holds nothing else, without a copy."""
-    if not answer or answer[0] != _INFER_RESPONSE_TAG:
-        return None
-    size, position = _read_varint(answer, 1)
-    inner = memoryview(answer)[position:]
-    return inner if len(inner) == size else None
 
 
 def _fields(
@@ -154,42 +140,12 @@ def _written(
     return array.reshape(-1)[:count].reshape(shape)
 
 
-def _decode_parsed(
-    answer: bytes | memoryview, buffers: Mapping[str, np.ndarray[Any, Any]]
-) -> Result:
-    """Decode by the generated class: typed contents, and fields that this code does not know."""
-    try:
-        response = service_pb2.ModelInferResponse.FromString(bytes(answer))
-    except DecodeError as error:
-        raise ValueError(f"the answer cannot be read: {error}") from error
-    raws: Sequence[bytes] = response.raw_output_contents
-    if raws and len(raws) != len(response.outputs):
-        count = len(response.outputs)
-        raise ValueError(f"the answer has {count} outputs, but contents for {len(raws)}")
-    outputs: dict[str, np.ndarray[Any, Any]] = {}
-    for index, output in enumerate(response.outputs):
-        shape = tuple(output.shape)
-        try:
-            if output.name in buffers:
-                outputs[output.name] = _written(buffers[output.name], output.datatype, shape)
-                continue
-            outputs[output.name] = (
-                decode_tensor(raws[index], output.datatype, shape, offset=0, size=len(raws[index]))
-                if raws
-                else _typed(output.contents, output.datatype, shape)
-            )
-        except ValueError as error:
-            raise ValueError(f"output {output.name!r}: {error}") from error
-    response.ClearField("outputs")
-    response.ClearField("raw_output_contents")
-    return Result.of(outputs, response.SerializeToString())
-
-
-def _typed(contents: Any, datatype: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def _typed(head: bytes, datatype: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Return the values that are inside of an output's description."""
     field = _TYPED_CONTENTS.get(datatype)
     if field is None:
         raise ValueError(f"{datatype} has no typed contents")
-    values: Iterable[Any] = getattr(contents, field)
+    values: Iterable[Any] = getattr(_parsed(_OUTPUT, head).contents, field)
     array = np.array(list(values), dtype=numpy_dtype(datatype)).reshape(shape)
     array.flags.writeable = False
     return array
@@ -197,11 +153,25 @@ def _typed(contents: Any, datatype: str, shape: tuple[int, ...]) -> np.ndarray[A
 
 @lru_cache(maxsize=1024)
 def _output_head(head: bytes) -> tuple[str, str, tuple[int, ...]]:
+    output = _parsed(_OUTPUT, head)
+    return output.name, output.datatype, tuple(output.shape)
+
+
+def _without_others(answer: bytes | memoryview) -> bytes:
+    """Return an answer without the fields that :func:`_fields` does not know."""
+    response = _parsed(service_pb2.ModelInferResponse, answer)
+    response.DiscardUnknownFields()
+    for field, _ in response.ListFields():
+        if field.number > _LAST_FIELD:
+            response.ClearField(field.name)
+    return bytes(response.SerializeToString())
+
+
+def _parsed(kind: Any, message: bytes | memoryview) -> Any:
     try:
-        output = service_pb2.ModelInferResponse.InferOutputTensor.FromString(head)
+        return kind.FromString(bytes(message))
     except DecodeError as error:
         raise ValueError(f"the answer cannot be read: {error}") from error
-    return output.name, output.datatype, tuple(output.shape)
 
 
 def _read_varint(message: bytes | memoryview, position: int) -> tuple[int, int]:

@@ -15,9 +15,9 @@ from typing import Any, Final
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from triton_client._parameters import RequestOptions, Step, encode_options, encode_step
+from triton_client._parameters import RequestOptions, encode_options
 from triton_client._shared_memory import Reference, Shared
-from triton_client._tensors import Raw, encode_tensor, raw_size
+from triton_client._tensors import Raw, encode_tensor
 from triton_client.types import TensorSpec
 
 __all__ = ["RequestEncoder"]
@@ -28,12 +28,7 @@ _NO_OPTIONS: Final = RequestOptions()
 
 
 class RequestEncoder:
-    """Makes the bytes of a ``ModelInferRequest`` for one model version.
-
-    Args:
-        model: The model's name.
-        version: The version; empty where the server chooses.
-    """
+    """Makes the bytes of a ``ModelInferRequest`` for one model version."""
 
     __slots__ = ("_headers", "_model", "_version")
 
@@ -47,18 +42,11 @@ class RequestEncoder:
         inputs: Sequence[tuple[TensorSpec, np.ndarray[Any, Any]]],
         outputs: Sequence[str] = (),
         options: RequestOptions = _NO_OPTIONS,
-        *,
-        sequence: Step | None = None,
         shared: Shared | None = None,
     ) -> tuple[Raw, ...]:
         """Return the request's bytes, in parts: what is not a tensor, and each tensor as it is.
 
-        Args:
-            inputs: Every input with its array, of the input's dtype.
-            outputs: The names of the outputs to return; none means all.
-            options: What else the request holds.
-            sequence: The sequence it belongs to, and whether it begins and ends it.
-            shared: The inputs and outputs that are in shared memory.
+        Every input comes with an array of its dtype. No names of outputs means all.
 
         Raises:
             TypeError: An element of a ``BYTES`` input is neither ``bytes`` nor ``str``.
@@ -78,13 +66,11 @@ class RequestEncoder:
                 self._headers.clear()
             self._headers[key] = header
         parts: list[Raw] = [header, encode_options(options)]
-        if sequence is not None:
-            parts.append(encode_step(sequence))
         for spec, array in inputs:
             if shared is not None and spec.name in shared.inputs:
                 continue
             raw = encode_tensor(array, spec.datatype)
-            size = raw_size(raw)
+            size = len(raw) if isinstance(raw, bytes) else raw.nbytes
             parts.append(_raw_head(size))
             if size:
                 parts.append(raw)
@@ -119,13 +105,10 @@ def _refer(tensor: Any, reference: Reference) -> None:
 
 @lru_cache(maxsize=256)
 def _raw_head(size: int) -> bytes:
-    return _RAW_INPUT_TAG + _varint(size)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    """Return what comes before a tensor's bytes: the field's tag, and their number as a varint."""
+    head = bytearray(_RAW_INPUT_TAG)
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head)

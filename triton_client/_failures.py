@@ -11,42 +11,35 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
-from triton_client.errors import (
-    DeadlineExceeded,
-    InvalidInput,
-    ModelNotFound,
-    NotReady,
-    Overloaded,
-    PermissionDenied,
-    ServerError,
-    TritonClientError,
-    Unavailable,
-)
+from triton_client import errors
+from triton_client.errors import TritonClientError
 
-__all__ = ["NOT_POLLED", "Failure", "classify", "classify_text", "is_unimplemented"]
+__all__ = ["NOT_POLLED", "Failure", "Place", "classify", "classify_text", "is_withheld"]
+
+E = TypeVar("E", bound=TritonClientError)
 
 _BY_CODE: Final[dict[str, type[TritonClientError]]] = {
-    "DEADLINE_EXCEEDED": DeadlineExceeded,
-    "RESOURCE_EXHAUSTED": Overloaded,
-    "INVALID_ARGUMENT": InvalidInput,
-    "OUT_OF_RANGE": InvalidInput,
-    "NOT_FOUND": ModelNotFound,
-    "UNAUTHENTICATED": PermissionDenied,
-    "PERMISSION_DENIED": PermissionDenied,
-    "UNAVAILABLE": Unavailable,
-    "CANCELLED": Unavailable,
+    "DEADLINE_EXCEEDED": errors.DeadlineExceeded,
+    "RESOURCE_EXHAUSTED": errors.Overloaded,
+    "INVALID_ARGUMENT": errors.InvalidInput,
+    "OUT_OF_RANGE": errors.InvalidInput,
+    "NOT_FOUND": errors.ModelNotFound,
+    "UNAUTHENTICATED": errors.PermissionDenied,
+    "PERMISSION_DENIED": errors.PermissionDenied,
+    "UNAVAILABLE": errors.Unavailable,
+    "CANCELLED": errors.Unavailable,
 }
 _UNAVAILABLE_TEXTS: Final[tuple[tuple[str, type[TritonClientError]], ...]] = (
-    ("Exceeds maximum queue size", Overloaded),
-    ("Request timeout expired", DeadlineExceeded),
-    ("is not at ready state", NotReady),
-    ("has no available versions", NotReady),
-    ("Server not ready", NotReady),
-    ("Server is stopping", NotReady),
-    ("protocol is restricted", PermissionDenied),
-    ("explicit model load / unload is not allowed", ServerError),
+    ("Exceeds maximum queue size", errors.Overloaded),
+    ("Request timeout expired", errors.DeadlineExceeded),
+    ("is not at ready state", errors.NotReady),
+    ("has no available versions", errors.NotReady),
+    ("Server not ready", errors.NotReady),
+    ("Server is stopping", errors.NotReady),
+    ("protocol is restricted", errors.PermissionDenied),
+    ("explicit model load / unload is not allowed", errors.ServerError),
 )
 # Texts of errors whose code says too little, and of errors inside of responses.
 NOT_POLLED: Final = "failed to poll from model repository"
@@ -70,6 +63,18 @@ _UNPROCESSED: Final = re.compile(
 _TOO_LARGE: Final = re.compile(r"CLIENT: Received message|Decompressed message")
 
 
+class Place(NamedTuple):
+    """What a call goes to, for its errors; a model and a version are empty where it has none."""
+
+    server: str
+    model: str = ""
+    version: str = ""
+
+    def error(self, kind: type[E], message: str) -> E:
+        """Return an error of a call that goes there."""
+        return kind(message, server=self.server, model=self.model, version=self.version)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What a failed call was.
@@ -85,56 +90,42 @@ class Failure:
     unprocessed: bool = False
 
 
-def classify(code: str, details: str, *, server: str, model: str, version: str) -> Failure:
-    """Return what a gRPC status means.
-
-    Args:
-        code: The status code's name, such as ``UNAVAILABLE``.
-        details: The status message.
-        server: The address that was called.
-        model: The model the call concerned, or empty.
-        version: The version called, or empty.
-    """
-    kind = _BY_CODE.get(code, ServerError)
+def classify(code: str, details: str, place: Place) -> Failure:
+    """Return what a gRPC status means: a code's name, such as ``UNAVAILABLE``, and its message."""
+    kind = _BY_CODE.get(code, errors.ServerError)
     if code == "INVALID_ARGUMENT" and _UNKNOWN_MODEL.search(details):
-        kind = ModelNotFound
+        kind = errors.ModelNotFound
     transient = unprocessed = False
     if code == "UNAVAILABLE":
-        kind = _known(details) or Unavailable
-        transient = kind is Unavailable
+        kind = _known(details) or errors.Unavailable
+        transient = kind is errors.Unavailable
         unprocessed = transient and bool(_UNPROCESSED.match(details))
     elif code == "RESOURCE_EXHAUSTED" and "message larger than max" in details:
         # A message that is too large stays too large.
-        kind = InvalidInput
+        kind = errors.InvalidInput
         if _TOO_LARGE.search(details):
-            kind = ServerError
+            kind = errors.ServerError
             details = f"the answer is larger than max_response_bytes allows: {details}"
     elif code == "RESOURCE_EXHAUSTED" and "metadata size exceeds" in details:
-        kind = ServerError  # and so do headers
+        kind = errors.ServerError  # and so do headers
     message = details or f"the server answered {code} without a reason"
-    error = kind(message, server=server, model=model, version=version)
-    return Failure(error, transient, unprocessed)
+    return Failure(place.error(kind, message), transient, unprocessed)
 
 
-def classify_text(message: str, *, server: str, model: str, version: str) -> TritonClientError:
-    """Return what an error inside a response means, which has no status code.
-
-    Args:
-        message: What the server says.
-        server: The address that was called.
-        model: The model the call concerned, or empty.
-        version: The version called, or empty.
-    """
-    kind = ModelNotFound if _UNKNOWN_MODEL.search(message) else _known(message)
+def classify_text(message: str, place: Place) -> TritonClientError:
+    """Return what an error inside a response means, which has no status code."""
+    kind = errors.ModelNotFound if _UNKNOWN_MODEL.search(message) else _known(message)
     if kind is None:
-        kind = InvalidInput if _INVALID.search(message) else ServerError
-    return kind(message, server=server, model=model, version=version)
+        kind = errors.InvalidInput if _INVALID.search(message) else errors.ServerError
+    return place.error(kind, message)
 
 
-def is_unimplemented(error: TritonClientError) -> bool:
-    """Whether a call failed because the server, one other than Triton, does not implement it."""
+def is_withheld(error: TritonClientError) -> bool:
+    """Whether a server does not show a model's config, or has none; its model can be used."""
     code = getattr(error.__cause__, "code", None)
-    return code is not None and code().name == "UNIMPLEMENTED"
+    # Servers other than Triton do not implement the call.
+    is_unimplemented = code is not None and code().name == "UNIMPLEMENTED"
+    return is_unimplemented or isinstance(error, errors.PermissionDenied)
 
 
 def _known(details: str) -> type[TritonClientError] | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
-from triton_client._trace import trace_headers
-
-__all__ = ["HeaderSource", "Headers", "Metadata", "Token", "call_headers"]
+__all__ = ["HeaderSource", "Headers", "Metadata", "Token", "call_headers", "trace_headers"]
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 HeaderSource = Mapping[str, str | bytes] | Callable[[], Mapping[str, str | bytes]]
@@ -22,10 +21,7 @@ _TEXT: Final = re.compile(rb"[\x20-\x7e]*")
 class Headers:
     """The headers of every call. No value appears in its ``repr`` or in an error.
 
-    Args:
-        headers: By name, or a function that returns them, called before every attempt of a call.
-        token: Sent as ``authorization: Bearer …``; a function is called like that of ``headers``.
-        protocol_keys: The secrets of Triton's restricted protocols, by key.
+    Where headers or the token are a function, it is called before every attempt of a call.
 
     Raises:
         ValueError: A header cannot be sent over HTTP/2.
@@ -53,8 +49,7 @@ class Headers:
     def current(self, own: Metadata = ()) -> Metadata | None:
         """Return the headers of the next attempt, ``None`` for none.
 
-        Args:
-            own: The call's own, which replace those of the same name.
+        The call's own replace those of the same name.
 
         Raises:
             ValueError: A function gave what cannot be sent over HTTP/2.
@@ -72,6 +67,25 @@ class Headers:
         if trace and not any(name == "traceparent" for name, _ in found):
             found += trace
         return found or None
+
+
+def trace_headers() -> Metadata:
+    """Return the W3C trace context of the current span, where the application uses OpenTelemetry.
+
+    Nothing where it has not imported ``opentelemetry.trace``, where there is no span, and where the
+    span is not sampled.
+    """
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    current_span = getattr(trace, "get_current_span", None)
+    if current_span is None:
+        return ()
+    context = current_span().get_span_context()
+    if not (context.is_valid and context.trace_flags.sampled):
+        return ()
+    flags = int(context.trace_flags)
+    parent = ("traceparent", f"00-{context.trace_id:032x}-{context.span_id:016x}-{flags:02x}")
+    state = context.trace_state.to_header()
+    return (parent, ("tracestate", state)) if state else (parent,)
 
 
 def call_headers(headers: Mapping[str, str | bytes] | None) -> Metadata:

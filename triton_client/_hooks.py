@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
+from triton_client._failures import Place
 from triton_client.errors import TritonClientError
 
-__all__ = ["CallInfo", "HookContext", "Hooks"]
+__all__ = ["CallInfo", "Hooks", "hooked"]
 
 _log = logging.getLogger(__name__)
 
@@ -57,49 +58,33 @@ class Hooks(Protocol):
         """
 
 
-class HookContext:
-    """Calls the hooks at the start and the end of one call.
+@contextmanager
+def hooked(hooks: Hooks, call: CallInfo) -> Iterator[None]:
+    """Call the hooks at the start and the end of one call."""
+    logged = False
 
-    Args:
-        hooks: What to call.
-        call: The call.
-    """
-
-    __slots__ = ("_began", "_call", "_hooks", "_logged")
-
-    def __init__(self, hooks: Hooks, call: CallInfo) -> None:
-        self._hooks = hooks
-        self._call = call
-        self._logged = False
-        self._began = 0.0
-
-    def __enter__(self) -> Self:
-        self._run(lambda: self._hooks.started(self._call))
-        self._began = perf_counter()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        seconds = perf_counter() - self._began
-        ended = None if isinstance(error, GeneratorExit) else error
-        if ended is not None and not isinstance(ended, TritonClientError):
-            call = self._call
-            ended = TritonClientError(
-                f"ended by {type(ended).__name__}",
-                server=call.server,
-                model=call.model,
-                version=call.version,
-            )
-        self._run(lambda: self._hooks.finished(self._call, seconds, ended))
-
-    def _run(self, hook: Callable[[], None]) -> None:
+    def run(hook: Callable[[], None]) -> None:
+        nonlocal logged
         try:
             hook()
         except Exception:  # noqa: BLE001 - the application's own code
-            if not self._logged:
-                self._logged = True
-                _log.warning("a hook of a %s call failed", self._call.method, exc_info=True)
+            if not logged:
+                logged = True
+                _log.warning("a hook of a %s call failed", call.method, exc_info=True)
+
+    run(lambda: hooks.started(call))
+    began, ended = perf_counter(), None
+    try:
+        yield
+    except TritonClientError as error:
+        ended = error
+        raise
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        place = Place(call.server, call.model, call.version)
+        ended = place.error(TritonClientError, f"ended by {type(error).__name__}")
+        raise
+    finally:
+        seconds = perf_counter() - began
+        run(lambda: hooks.finished(call, seconds, ended))

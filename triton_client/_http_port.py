@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from time import monotonic
 from typing import Final
@@ -15,19 +15,11 @@ from triton_client._deadline import Deadline
 __all__ = ["HttpPort"]
 
 _SECONDS: Final = 1.0  # the longest that a look may take, and the shortest time between two
-
 _REQUEST: Final = b"GET /v2/health/live HTTP/1.1\r\nHost: triton\r\nConnection: close\r\n\r\n"
-
-# Looking a name up cannot be interrupted, and an executor's thread would hold up the end of an
-# event loop and of the process: hence daemon threads that nothing waits for.
 
 
 class HttpPort:
-    """Finds out whether an address is an HTTP port; what was found stays.
-
-    Args:
-        address: The host and the port; ``None`` for an address that is not looked at.
-    """
+    """Finds out whether an address, if there is one, is an HTTP port; what was found stays."""
 
     __slots__ = ("_address", "_found", "_next")
 
@@ -38,62 +30,44 @@ class HttpPort:
 
     def answers(self, deadline: Deadline) -> bool:
         """Check whether HTTP/1 answers there; ``False`` where nothing does in time."""
-        seconds = self._due(deadline)
-        if self._address is not None and seconds:
-            found: list[bool] = []
-            thread = _start(self._address, seconds, found.append)
-            if thread is not None:
-                thread.join(seconds)
-            self._found = found == [True]
+        if look := self._look():
+            with suppress(TimeoutError):
+                self._found = look.result(deadline.within(_SECONDS))
         return self._found
 
     async def aio_answers(self, deadline: Deadline) -> bool:
         """As :meth:`answers`, from an event loop."""
-        seconds = self._due(deadline)
-        if self._address is not None and seconds:
-            loop = asyncio.get_running_loop()
-            future: asyncio.Future[bool] = loop.create_future()
-
-            def settle(found: bool) -> None:
-                if not future.done():
-                    future.set_result(found)
-
-            def report(found: bool) -> None:
-                with suppress(RuntimeError):  # the loop has ended meanwhile
-                    loop.call_soon_threadsafe(settle, found)
-
-            if _start(self._address, seconds, report) is not None:
-                with suppress(TimeoutError):
-                    self._found = await asyncio.wait_for(future, seconds)
+        if look := self._look():
+            with suppress(TimeoutError):
+                self._found = await asyncio.wait_for(
+                    asyncio.wrap_future(look), deadline.within(_SECONDS)
+                )
         return self._found
 
-    def _due(self, deadline: Deadline) -> float:
-        """Return how long a look may take; 0 for none, since many calls may fail at once."""
-        now = monotonic()
-        if self._found or now < self._next:
-            return 0.0
+    def _look(self) -> Future[bool] | None:
+        """Begin to look; ``None`` where one was begun just now, since many calls fail at once."""
+        now, address = monotonic(), self._address
+        if address is None or self._found or now < self._next:
+            return None
         self._next = now + _SECONDS
-        return deadline.within(_SECONDS)
+        look: Future[bool] = Future()
+        look.set_running_or_notify_cancel()  # so that it is not cancelled with who waits for it
+        # Looking a name up cannot be interrupted, and an executor's thread would hold up the end of
+        # an event loop and of the process: hence a daemon thread that nothing waits for.
+        thread = threading.Thread(
+            target=lambda: look.set_result(_answers_http(address)),
+            name="triton-client-http-port",
+            daemon=True,
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the process may start no thread
+            look.set_result(False)
+        return look
 
 
-def _start(
-    address: tuple[str, int], seconds: float, report: Callable[[bool], None]
-) -> threading.Thread | None:
-    """Start a look; ``None`` where the process may start no thread."""
-    thread = threading.Thread(
-        target=lambda: report(_answers_http(address, seconds)),
-        name="triton-client-http-port",
-        daemon=True,
-    )
-    try:
-        thread.start()
-    except RuntimeError:
-        return None
-    return thread
-
-
-def _answers_http(address: tuple[str, int], seconds: float) -> bool:
-    with suppress(OSError), socket.create_connection(address, seconds) as end:
+def _answers_http(address: tuple[str, int]) -> bool:
+    with suppress(OSError), socket.create_connection(address, _SECONDS) as end:
         end.sendall(_REQUEST)
         return end.recv(16).startswith(b"HTTP/1.")
     return False

@@ -1,4 +1,4 @@
-"""A caller's inputs as arrays of exactly the model's dtypes and shapes.
+"""A caller's inputs as arrays of exactly the model's dtypes and shapes, and arrays for outputs.
 
 Nothing that has a dtype is ever cast. Python's own numbers have none, and take the input's as
 numpy's weak scalars do (NEP 50): a float is rounded to the input's precision, an integer may become
@@ -8,20 +8,26 @@ a float that equals it, and anything that overflows or changes its kind is rejec
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from math import prod
 from typing import Any, Final
 
 import numpy as np
 
+from triton_client._shared_memory import ShmRegistry
 from triton_client.types import ModelSpec, TensorSpec, numpy_dtype, wire_datatype
 
-__all__ = ["check_inputs", "check_outputs"]
+__all__ = ["check_inputs", "check_output_buffers", "check_outputs"]
 
 Array = np.ndarray[Any, Any]
 
-_FLOATS: Final = frozenset({"FP16", "FP32", "FP64", "BF16"})
 _TEXT: Final = frozenset({str, bytes, bytearray})
 _UNTYPED: Final = _TEXT | {bool, int, float}
-# An array of numpy's own text dtypes loses the NULs at the end of its elements.
+_ALLOWED: Final[dict[str, frozenset[type]]] = {
+    "BYTES": _TEXT,
+    "BOOL": frozenset({bool}),
+    **dict.fromkeys(("FP16", "FP32", "FP64", "BF16"), frozenset({int, float})),
+}
+"""Python's types that a data type takes; the other ones take integers."""
 _NUMPY_TEXT: Final[dict[type, type]] = {np.bytes_: bytes, np.str_: str}
 
 
@@ -43,10 +49,10 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, object]) -> list[tuple[Te
             _check_shape(tensor, array)
             arrays.append((tensor, array))
         elif not tensor.optional:
-            _check_names(spec, inputs)
+            _check_names("input", spec.inputs, inputs)
             raise ValueError(f"input {tensor.name!r} is missing; it takes {tensor}")
     if len(arrays) != len(inputs):
-        _check_names(spec, inputs)
+        _check_names("input", spec.inputs, inputs)
     if spec.max_batch_size:
         _check_batch(arrays)
     return arrays
@@ -63,54 +69,74 @@ def check_outputs(spec: ModelSpec, outputs: Iterable[str]) -> tuple[str, ...]:
     if isinstance(outputs, str):
         raise ValueError(f"outputs is a list of names; write [{outputs!r}]")  # noqa: TRY004
     names = tuple(outputs)
-    known = {tensor.name for tensor in spec.outputs}
-    for name in names:
-        if name not in known:
-            raise ValueError(f"no such output: {name!r}; the outputs are {_listed(spec.outputs)}")
+    _check_names("output", spec.outputs, names)
     return names
 
 
-def _check_names(spec: ModelSpec, inputs: Mapping[str, object]) -> None:
-    known = {tensor.name for tensor in spec.inputs}
-    unknown = ", ".join(repr(name) for name in inputs if name not in known)
+def check_output_buffers(
+    spec: ModelSpec,
+    outputs: Mapping[str, Array | None],
+    shm: ShmRegistry,
+    *,
+    rows: int | None,
+    split: bool,
+) -> dict[str, Array]:
+    """Return the arrays to write outputs to; ``None`` is for one that comes with the response.
+
+    ``rows`` are those that are sent, in one or several requests; ``None`` where the model does not
+    batch.
+
+    Raises:
+        ValueError: The model has no such output, or it cannot be written to its array.
+    """
+    check_outputs(spec, list(outputs))
+    buffers: dict[str, Array] = {}
+    for tensor in spec.outputs:
+        array = outputs.get(tensor.name)
+        if array is not None:
+            _check_buffer(tensor, array, shm)
+            _check_buffer_size(tensor, array, rows=rows, split=split)
+            buffers[tensor.name] = array
+    return buffers
+
+
+def _check_names(kind: str, tensors: Iterable[TensorSpec], names: Iterable[str]) -> None:
+    known = [tensor.name for tensor in tensors]
+    unknown = ", ".join(repr(name) for name in names if name not in known)
     if unknown:
-        raise ValueError(f"no such input: {unknown}; the inputs are {_listed(spec.inputs)}")
+        listed = ", ".join(map(repr, known)) or "none"
+        raise ValueError(f"no such {kind}: {unknown}; the {kind}s are {listed}")
 
 
 def _as_array(tensor: TensorSpec, value: object) -> Array:
-    if isinstance(value, np.ndarray):
-        if isinstance(value, np.ma.MaskedArray):
-            raise _masked(tensor)
-        array: Array = value
-    elif isinstance(value, list | tuple) or _leaf_type(value) in _UNTYPED:
+    array: Array
+    if type(value) is np.ndarray:
+        array = value
+    else:
         leaves = set(_leaf_types(value))
         if any(issubclass(leaf, np.ma.MaskedArray | np.ma.core.MaskedConstant) for leaf in leaves):
-            raise _masked(tensor)
+            raise ValueError(
+                f"input {tensor.name!r} is a masked array, and masked values cannot be sent; "
+                "replace them: .filled(value)"
+            )
         if leaves <= _UNTYPED:
             return _from_python(tensor, value, leaves)
         if leaves & _TEXT:
             found = _names(leaves - _TEXT)
             raise ValueError(f"input {tensor.name!r} mixes text with {found}")
-        array = _converted(tensor, np.asarray, value)
-    elif isinstance(value, np.generic):
-        array = np.asarray(value)
-    elif hasattr(value, "__array__"):
-        array = _converted(tensor, np.asarray, value)
-    elif hasattr(value, "__dlpack__"):
-        array = _converted(tensor, np.from_dlpack, value)
-    else:
-        raise ValueError(
-            f"input {tensor.name!r} takes {tensor.datatype}, not a {type(value).__name__}"
-        )
+        if isinstance(value, list | tuple) or hasattr(value, "__array__"):
+            convert: Any = np.asarray
+        elif hasattr(value, "__dlpack__"):
+            convert = np.from_dlpack
+        else:
+            raise ValueError(
+                f"input {tensor.name!r} takes {tensor.datatype}, not a {type(value).__name__}"
+            )
+        try:
+            array = convert(value)
+        except (TypeError, ValueError, RuntimeError, BufferError) as error:
+            raise ValueError(f"input {tensor.name!r} cannot be made an array: {error}") from error
     _check_dtype(tensor, array)
-    return array
-
-
-def _converted(tensor: TensorSpec, convert: Any, value: object) -> Array:
-    try:
-        array: Array = convert(value)
-    except (TypeError, ValueError, RuntimeError, BufferError) as error:
-        raise ValueError(f"input {tensor.name!r} cannot be made an array: {error}") from error
     return array
 
 
@@ -133,25 +159,14 @@ def _check_dtype(tensor: TensorSpec, array: Array) -> None:
     )
 
 
-def _masked(tensor: TensorSpec) -> ValueError:
-    return ValueError(
-        f"input {tensor.name!r} is a masked array, and masked values cannot be sent; "
-        "replace them: .filled(value)"
-    )
-
-
 def _leaf_types(value: object) -> Iterator[type]:
+    """Yield the types in a value, Python's for numpy's text, of which numpy loses zero bytes."""
     if isinstance(value, list | tuple):
         for item in value:
             yield from _leaf_types(item)
     else:
-        yield _leaf_type(value)
-
-
-def _leaf_type(value: object) -> type:
-    """Return a value's type, Python's for numpy's text, of which numpy would lose zero bytes."""
-    kind = type(value)
-    return _NUMPY_TEXT.get(kind, kind)
+        kind = type(value)
+        yield _NUMPY_TEXT.get(kind, kind)
 
 
 def _names(kinds: Iterable[type]) -> str:
@@ -160,15 +175,7 @@ def _names(kinds: Iterable[type]) -> str:
 
 def _from_python(tensor: TensorSpec, value: object, leaves: set[type]) -> Array:
     datatype = tensor.datatype
-    allowed: frozenset[type]
-    if datatype == "BYTES":
-        allowed = _TEXT
-    elif datatype == "BOOL":
-        allowed = frozenset({bool})
-    elif datatype in _FLOATS:
-        allowed = frozenset({int, float})
-    else:
-        allowed = frozenset({int})
+    allowed = _ALLOWED.get(datatype, frozenset({int}))
     if not leaves <= allowed:
         raise ValueError(f"input {tensor.name!r} takes {datatype}, got {_names(leaves - allowed)}")
     try:
@@ -218,13 +225,15 @@ def _keeps_values(value: object, array: Array, leaves: set[type]) -> bool:
 
 
 def _check_shape(tensor: TensorSpec, array: Array) -> None:
-    shape = array.shape
-    if len(shape) != len(tensor.shape) or any(
-        dim not in (-1, size) for dim, size in zip(tensor.shape, shape, strict=True)
-    ):
-        raise ValueError(
-            f"input {tensor.name!r} takes the shape {list(tensor.shape)}, got {list(shape)}"
-        )
+    if not _fits(array, tensor.shape):
+        found = list(array.shape)
+        raise ValueError(f"input {tensor.name!r} takes the shape {list(tensor.shape)}, got {found}")
+
+
+def _fits(array: Array, shape: tuple[int, ...]) -> bool:
+    return array.ndim == len(shape) and all(
+        dim in (-1, size) for dim, size in zip(shape, array.shape, strict=True)
+    )
 
 
 def _check_batch(arrays: list[tuple[TensorSpec, Array]]) -> None:
@@ -236,5 +245,30 @@ def _check_batch(arrays: list[tuple[TensorSpec, Array]]) -> None:
         raise ValueError("a batch has at least one row")
 
 
-def _listed(tensors: Iterable[TensorSpec]) -> str:
-    return ", ".join(repr(tensor.name) for tensor in tensors) or "none"
+def _check_buffer(tensor: TensorSpec, array: Array, shm: ShmRegistry) -> None:
+    if tensor.datatype == "BYTES":
+        raise ValueError(f"output {tensor.name!r} is of strings; give None instead of an array")
+    if not isinstance(array, np.ndarray) or array.dtype != numpy_dtype(tensor.datatype):
+        found = array.dtype.name if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(
+            f"output {tensor.name!r} needs an array of {tensor.dtype.name}, got {found}"
+        )
+    if not array.flags.writeable or shm.find(array) is None:
+        raise ValueError(
+            f"output {tensor.name!r} needs a writable, contiguous array in open shared memory of "
+            "this client; make it with its empty()"
+        )
+
+
+def _check_buffer_size(tensor: TensorSpec, array: Array, *, rows: int | None, split: bool) -> None:
+    shape = tensor.shape if rows is None else (rows, *tensor.shape[1:])
+    if split and not _fits(array, shape):
+        raise ValueError(
+            f"output {tensor.name!r} comes in several responses and needs an array of exactly the "
+            f"shape {list(shape)}, got {list(array.shape)}"
+        )
+    if min(shape, default=0) >= 0 and prod(shape) > array.size:
+        raise ValueError(
+            f"output {tensor.name!r} has the shape {list(shape)}, too large for an array of "
+            f"{list(array.shape)}"
+        )

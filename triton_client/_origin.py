@@ -11,8 +11,6 @@ from typing import Any, NoReturn, Self
 
 __all__ = ["Origin", "ProcessBound", "renamed"]
 
-_OF_ONE_PROCESS = ("credentials", "interceptors")
-
 
 def renamed(arguments: dict[str, Any], old: str, new: str) -> Any:
     """Return an argument that may have been given by its former name, and keep the new one."""
@@ -24,13 +22,7 @@ def renamed(arguments: dict[str, Any], old: str, new: str) -> Any:
 
 
 class Origin:
-    """The arguments that a client was made with.
-
-    Args:
-        kind: The client's class.
-        arguments: Those of its constructor, by name.
-        client: The client; by default one is made when it is needed.
-    """
+    """The arguments that a client was made with; without a client, one is made when needed."""
 
     __slots__ = ("_arguments", "_client", "_kind")
 
@@ -49,7 +41,7 @@ class Origin:
         return client
 
     def __reduce__(self) -> tuple[Any, ...]:
-        for name in _OF_ONE_PROCESS:
+        for name in ("credentials", "interceptors"):
             if self._arguments.get(name):
                 raise TypeError(
                     f"a client with {name}= cannot be pickled; make one in each process, or give "

@@ -11,11 +11,9 @@ from tritonclient.grpc import service_pb2
 
 from triton_client._headers import Metadata
 
-__all__ = ["Parameter", "RequestOptions", "Step", "Wanted", "encode_options", "encode_step"]
+__all__ = ["Parameter", "RequestOptions", "Wanted", "encode_options"]
 
 Parameter = bool | int | float | str
-Step = tuple[int | str, bool, bool]
-"""A sequence's identifier, and whether a request is its first and its last."""
 Wanted = Iterable[str] | Mapping[str, np.ndarray[Any, Any] | None]
 """Outputs' names, or their names with arrays in shared memory to write them to."""
 
@@ -87,15 +85,4 @@ def _encoded(
         if field is None:
             raise ValueError(f"the parameter {name!r} is a {kind.__name__}: {value!r}")
         setattr(request.parameters[name], field, value)
-    return bytes(request.SerializeToString())
-
-
-def encode_step(step: Step) -> bytes:
-    """Return the fields that make a request a step of a sequence."""
-    request = service_pb2.ModelInferRequest()
-    identifier, start, end = step
-    field = "string_param" if isinstance(identifier, str) else "int64_param"
-    setattr(request.parameters["sequence_id"], field, identifier)
-    request.parameters["sequence_start"].bool_param = start
-    request.parameters["sequence_end"].bool_param = end
     return bytes(request.SerializeToString())

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from triton_client._answers import AnswerReader
 from triton_client._decode import decode_answer, decode_streamed
 from triton_client._encode import RequestEncoder
-from triton_client._failures import classify_text
-from triton_client._inputs import check_inputs, check_outputs
-from triton_client._output_buffers import check_output_buffers
-from triton_client._parameters import RequestOptions, Step
-from triton_client._request_cache import RepeatedRequests
+from triton_client._failures import Place, classify_text
+from triton_client._inputs import check_inputs, check_output_buffers, check_outputs
+from triton_client._parameters import RequestOptions
+from triton_client._repeats import AnswerReader, RepeatedRequests
 from triton_client._requests import INFER, STREAM, Call
 from triton_client._result import Result
 from triton_client._shared_memory import Shared, ShmRegion, ShmRegistry
@@ -31,7 +28,6 @@ from triton_client.types import ModelSpec, TensorSpec
 __all__ = ["InferencePlan", "RequestBuilder", "joined"]
 
 Array = np.ndarray[Any, Any]
-_NO_BUFFERS: Final[Mapping[str, Array]] = MappingProxyType({})
 
 
 class InferencePlan(NamedTuple):
@@ -40,22 +36,16 @@ class InferencePlan(NamedTuple):
     Attributes:
         given: The inputs as the caller gave them.
         options: What else each request holds.
-        parts: The rows of each request; ``None`` for all there are.
-        inputs: Every input with all of its rows.
-        outputs: The names of the outputs to return; none means all.
+        calls: The requests, in the order of their rows.
+        parts: How many they are.
         buffers: The arrays in shared memory to write outputs to.
-        known: The one request, where it is like an earlier one.
-        key: What to keep the one request by for others like it; ``None`` for not at all.
     """
 
     given: Mapping[str, object]
     options: RequestOptions
-    parts: tuple[slice | None, ...] = (None,)
-    inputs: Sequence[tuple[TensorSpec, Array]] = ()
-    outputs: tuple[str, ...] = ()
-    buffers: Mapping[str, Array] = _NO_BUFFERS
-    known: Call[Result] | None = None
-    key: Hashable = None
+    calls: Iterable[Call[Result]]
+    parts: int
+    buffers: Mapping[str, Array]
 
 
 def joined(plan: InferencePlan, results: Sequence[Result]) -> Result:
@@ -74,44 +64,39 @@ def joined(plan: InferencePlan, results: Sequence[Result]) -> Result:
 
 
 class RequestBuilder:
-    """Plans the inferences of one model version and builds their requests.
+    """Plans the inferences of one model version and builds their requests."""
 
-    Args:
-        server: The server's address, for errors.
-        spec: The model's inputs and outputs.
-        version: The version to call; empty where the server chooses.
-        shm: The client's shared memory.
-    """
+    __slots__ = ("_encoder", "_place", "_reader", "_repeats", "_shm", "spec")
 
-    __slots__ = ("_encoder", "_reader", "_repeats", "_server", "_shm", "_version", "spec")
-
-    def __init__(
-        self, server: str, spec: ModelSpec, version: str, shm: ShmRegistry | None = None
-    ) -> None:
-        self._shm = ShmRegistry() if shm is None else shm
+    def __init__(self, place: Place, spec: ModelSpec, shm: ShmRegistry) -> None:
         self.spec = spec
-        self._server = server
-        self._version = version
-        self._encoder = RequestEncoder(spec.name, version)
+        self._place = place
+        self._shm = shm
+        self._encoder = RequestEncoder(spec.name, place.version)
         self._reader = AnswerReader()
         self._repeats = RepeatedRequests()
 
-    def plan(self, inputs: Mapping[str, object], options: RequestOptions) -> InferencePlan:
+    def plan(
+        self,
+        inputs: Mapping[str, object],
+        options: RequestOptions,
+        encode: Callable[[Iterable[Call[Result]]], Iterable[Call[Result]]] = list,
+    ) -> InferencePlan:
         """Check an inference against the model and split it into requests.
 
+        Each is encoded when ``encode`` takes it: by default all at once.
+
         Raises:
-            InvalidInput: It does not fit the model.
+            InvalidInput: It does not fit the model, or a string or a parameter cannot be encoded.
         """
         wanted, timeout, parameters, request_id, priority, headers, class_count = options
         key: Hashable = None
         if not (parameters or request_id or class_count or self._shm):
-            # A list of outputs becomes a tuple, which can be part of a key.
-            names = tuple(wanted) if isinstance(wanted, list) else wanted
-            known, key = self._repeats.find(inputs, names, timeout, priority)
+            known, key = self._repeats.find(inputs, wanted, timeout, priority)
             if known is not None:
                 known = known._replace(headers=headers) if headers else known
-                return InferencePlan(inputs, options, known=known)
-        buffers: Mapping[str, Array] = _NO_BUFFERS
+                return InferencePlan(inputs, options, [known], 1, {})
+        buffers: Mapping[str, Array] = {}
         try:
             arrays = check_inputs(self.spec, inputs)
             parts = self._parts(arrays)
@@ -126,25 +111,12 @@ class RequestBuilder:
             outputs = self._outputs(wanted, class_count)
         except ValueError as error:
             raise self.invalid(error) from error
-        return InferencePlan(inputs, options, parts, arrays, outputs, buffers, key=key)
-
-    def calls(self, plan: InferencePlan) -> Iterable[Call[Result]]:
-        """Return a plan's requests, each encoded when it is taken.
-
-        Raises:
-            InvalidInput: A string or a parameter cannot be encoded.
-        """
-        if plan.known is not None:
-            return (plan.known,)
-        return map(partial(self._call, plan), plan.parts)
+        keep = partial(self._repeats.keep, key, inputs) if key and len(parts) == 1 else None
+        call = partial(self._call, arrays, outputs, buffers, options, keep)
+        return InferencePlan(inputs, options, encode(map(call, parts)), len(parts), buffers)
 
     def single(
-        self,
-        inputs: Mapping[str, object],
-        options: RequestOptions,
-        *,
-        sequence: Step | None = None,
-        stream: bool = False,
+        self, inputs: Mapping[str, object], options: RequestOptions, *, stream: bool = False
     ) -> Call[Result]:
         """Return a request that cannot be split: a step of a sequence, or that of a stream.
 
@@ -157,13 +129,13 @@ class RequestBuilder:
                 kind, most = "stream" if stream else "step of a sequence", self.spec.max_batch_size
                 raise ValueError(f"a {kind} takes at most {most} rows; send fewer")  # noqa: TRY301
             outputs = self._outputs(options.outputs, options.class_count)
-            message = self._encoder.encode(arrays, outputs, options, sequence=sequence)
+            message = self._encoder.encode(arrays, outputs, options)
         except (TypeError, ValueError) as error:
             raise self.invalid(error) from error
         if stream:
-            read = partial(_read_streamed, self._server, self.spec.name, self._version)
+            read = partial(_read_streamed, self._place)
             return self._request(STREAM, message, read, options)
-        read = partial(_read, self._reader, outputs, None, _NO_BUFFERS)
+        read = partial(_read, self._reader, outputs, None, {})
         return self._request(INFER, message, read, options)
 
     def names(self, outputs: Iterable[str]) -> tuple[str, ...]:
@@ -179,12 +151,18 @@ class RequestBuilder:
 
     def invalid(self, reason: Exception | str) -> InvalidInput:
         """Return the error of a request that does not fit the model."""
-        return InvalidInput(
-            str(reason), server=self._server, model=self.spec.name, version=self._version
-        )
+        return self._place.error(InvalidInput, str(reason))
 
-    def _call(self, plan: InferencePlan, part: slice | None) -> Call[Result]:
-        inputs, buffers, rows = plan.inputs, plan.buffers, None
+    def _call(
+        self,
+        inputs: Sequence[tuple[TensorSpec, Array]],
+        outputs: tuple[str, ...],
+        buffers: Mapping[str, Array],
+        options: RequestOptions,
+        keep: Callable[[Sequence[Raw], Call[Result]], None] | None,
+        part: slice | None,
+    ) -> Call[Result]:
+        rows = None
         if part is not None:
             inputs = [(tensor, array[part]) for tensor, array in inputs]
             buffers = {name: array[part] for name, array in buffers.items()}
@@ -193,16 +171,16 @@ class RequestBuilder:
         try:
             if self._shm or buffers:
                 shared = self._shm.share(inputs, buffers)
-            message = self._encoder.encode(inputs, plan.outputs, plan.options, shared=shared)
+            message = self._encoder.encode(inputs, outputs, options, shared)
         except (TypeError, ValueError) as error:
             raise self.invalid(error) from error
         read = self._reader.read
-        if plan.outputs or rows:
-            read = partial(_read, self._reader, plan.outputs, rows, buffers)
+        if outputs or rows:
+            read = partial(_read, self._reader, outputs, rows, buffers)
         regions = () if shared is None else shared.regions
-        call = self._request(INFER, message, read, plan.options, regions)
-        if plan.key is not None and part is None:
-            self._repeats.keep(plan.key, plan.given, message, call)
+        call = self._request(INFER, message, read, options, regions)
+        if keep is not None:
+            keep(message, call)
         return call
 
     def _outputs(self, wanted: Iterable[str] | None, class_count: int) -> tuple[str, ...]:
@@ -221,18 +199,9 @@ class RequestBuilder:
         options: RequestOptions,
         regions: tuple[ShmRegion, ...] = (),
     ) -> Call[Result]:
-        # The one copy: from here on the caller's arrays may change.
         parts: tuple[Any, ...] = message
-        return Call(
-            method,
-            b"".join(parts),
-            read,
-            self._server,
-            self.spec.name,
-            self._version,
-            regions,
-            options.headers,
-        )
+        # The one copy: from here on the caller's arrays may change.
+        return Call(method, b"".join(parts), read, self._place, regions, options.headers)
 
     def _parts(self, inputs: Sequence[tuple[TensorSpec, Array]]) -> tuple[slice | None, ...]:
         most = self.spec.max_batch_size
@@ -266,8 +235,8 @@ def _read(
     return result
 
 
-def _read_streamed(server: str, model: str, version: str, answer: bytes) -> Result:
+def _read_streamed(place: Place, answer: bytes) -> Result:
     message, result = decode_streamed(answer)
     if message:
-        raise classify_text(message, server=server, model=model, version=version)
+        raise classify_text(message, place)
     return result

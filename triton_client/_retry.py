@@ -33,20 +33,20 @@ class Attempts:
     """How often one call has failed.
 
     Attributes:
+        deadline: The call's deadline; no pause reaches beyond it.
+        repeatable: Whether the call may arrive twice.
         broken: The attempts that may have arrived.
         unprocessed: The attempts that the peer never processed.
     """
 
+    deadline: Deadline
+    repeatable: bool = True
     broken: int = 0
     unprocessed: int = 0
 
 
 class Retries:
-    """The retry policy of one client, and its budget.
-
-    Args:
-        most: The most retries of one call; 0 turns them off.
-    """
+    """The retry policy of one client, of which 0 retries at most turn it off, and its budget."""
 
     __slots__ = ("_most", "_tokens")
 
@@ -61,36 +61,31 @@ class Retries:
         if self._tokens < _TOKENS:
             self._tokens = min(_TOKENS, self._tokens + _REFUND)
 
-    def pause(
-        self, failure: Failure, attempts: Attempts, deadline: Deadline, *, repeatable: bool = True
-    ) -> float | None:
+    def pause(self, failure: Failure, attempts: Attempts) -> float | None:
         """Return the seconds to wait before the next attempt, or ``None`` to give up.
 
-        Args:
-            failure: What the attempt ended with.
-            attempts: The call's failures so far, to which this one is added.
-            deadline: The call's deadline; no pause reaches beyond it.
-            repeatable: Whether the call may arrive twice.
+        The failure is added to the attempts where another one follows.
         """
-        pause: float | None
         if failure.unprocessed:
             pause = _drawn(_UNPROCESSED_BOUNDS, attempts.unprocessed)
+        elif (
+            failure.transient
+            and attempts.repeatable
+            and attempts.broken < self._most
+            and self._tokens >= 1
+        ):
+            pause = _drawn(_BROKEN_BOUNDS, attempts.broken)
+        else:
+            return None
+        left = attempts.deadline.remaining()
+        if left is not None and pause >= left:
+            return None
+        if failure.unprocessed:
             attempts.unprocessed += 1
-            return _in_time(pause, deadline)
-        if not (failure.transient and repeatable):
-            return None
-        if attempts.broken >= self._most or self._tokens < 1:
-            return None
-        pause = _in_time(_drawn(_BROKEN_BOUNDS, attempts.broken), deadline)
-        if pause is not None:
+        else:
             attempts.broken += 1
             self._tokens -= 1
         return pause
-
-
-def _in_time(pause: float, deadline: Deadline) -> float | None:
-    remaining = deadline.remaining()
-    return pause if remaining is None or pause < remaining else None
 
 
 def _drawn(bounds: tuple[float, float], doublings: int) -> float:

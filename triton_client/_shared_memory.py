@@ -11,7 +11,6 @@ import secrets
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from threading import Lock
@@ -20,25 +19,27 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from triton_client._origin import ProcessBound
 from triton_client.errors import DeadlineExceeded, ServerError, TritonClientError, Unavailable
 from triton_client.types import TensorSpec, wire_datatype
 
-__all__ = ["Reference", "Shared", "ShmRegion", "ShmRegistry", "using"]
+__all__ = [
+    "RELEASE_SECONDS", "STILL_USED", "WAIT_SECONDS", "MemoryArrays", "Reference", "Shared",
+    "ShmRegion", "ShmRegistry", "using",
+]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
 
 _FOLDER: Final = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
 _ALIGNMENT: Final = 64
+WAIT_SECONDS: Final = 0.002
+# The server may have answered and not yet released the region.
+RELEASE_SECONDS: Final = 10.0
+STILL_USED: Final = "it is currently in use"
 
 
 class Reference(NamedTuple):
-    """Where a tensor is in shared memory.
-
-    Attributes:
-        region: The name under which the server knows the region.
-        offset: Bytes from the region's start.
-        nbytes: The size in bytes.
-    """
+    """Where a tensor is in shared memory: the region's name, an offset and a size in bytes."""
 
     region: str
     offset: int
@@ -51,28 +52,15 @@ class ShmRegion:
     The memory stays mapped for as long as arrays refer to it. The name is removed at the latest
     when the object or the process that made it ends.
 
-    Args:
-        nbytes: The size in bytes.
-
     Raises:
         ValueError: The size is not positive.
         OSError: Not enough shared memory is free.
     """
 
     __slots__ = (
-        "__weakref__",
-        "_address",
-        "_lock",
-        "_mapping",
-        "_position",
-        "_unlink",
-        "_uses",
-        "abandoned",
-        "name",
-        "nbytes",
-        "open",
-        "owner",
-    )
+        "__weakref__", "_address", "_lock", "_mapping", "_position", "_unlink", "abandoned", "name",
+        "nbytes", "open", "owner", "uses",
+    )  # fmt: skip
 
     def __init__(self, nbytes: int) -> None:
         if nbytes < 1:
@@ -82,7 +70,7 @@ class ShmRegion:
         self.nbytes = nbytes
         self.open = True
         self.abandoned = False
-        self._uses: set[tuple[int, object]] = set()
+        self.uses: set[tuple[int, object]] = set()
         self._position = 0
         self._lock = Lock()
         path = _FOLDER / self.name
@@ -103,15 +91,10 @@ class ShmRegion:
         self._address = int(whole.__array_interface__["data"][0])
 
     @property
-    def key(self) -> str:
-        """The POSIX name."""
-        return f"/{self.name}"
-
-    @property
     def busy(self) -> bool:
         """Whether a call of this process uses it."""
         pid = os.getpid()
-        return any(user == pid for user, _ in tuple(self._uses))
+        return any(user == pid for user, _ in tuple(self.uses))
 
     def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
         """Return a new array in it, aligned to 64 bytes.
@@ -145,24 +128,6 @@ class ShmRegion:
         offset = int(array.__array_interface__["data"][0]) - self._address
         return offset if 0 <= offset <= self.nbytes - array.nbytes else None
 
-    def begin(self, use: tuple[int, object]) -> None:
-        """Record a call that uses it.
-
-        Raises:
-            RuntimeError: It is closed.
-        """
-        # In this order, as `close` looks in the other one: either sees the other.
-        self._uses.add(use)
-        if not self.open:
-            self._uses.discard(use)
-            raise RuntimeError("the shared memory is closed")
-
-    def end(self, use: tuple[int, object], *, answered: bool) -> None:
-        """Record the end of a call, and whether the server is done with it."""
-        if not answered:
-            self.abandoned = True
-        self._uses.discard(use)
-
     def drop(self) -> None:
         """Remove its name, where this process made it; the last array unmaps the memory."""
         self.open = False
@@ -170,15 +135,8 @@ class ShmRegion:
         self._mapping = None
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """The tensors of one request that are in shared memory.
-
-    Attributes:
-        inputs: By name.
-        outputs: By name.
-        regions: All that are used.
-    """
+class Shared(NamedTuple):
+    """The inputs and the outputs of one request that are in shared memory, and all its regions."""
 
     inputs: Mapping[str, Reference]
     outputs: Mapping[str, Reference]
@@ -220,43 +178,42 @@ class ShmRegistry:
     ) -> Shared | None:
         """Return which tensors of a request are in shared memory; ``None`` for none.
 
-        Args:
-            inputs: Every input with its array.
-            buffers: The arrays that outputs are written to, by name.
-
         Raises:
-            ValueError: The shared memory of such an array was closed.
+            ValueError: The shared memory of an array that an output is written to was closed.
         """
         regions: dict[str, ShmRegion] = {}
-        sides: tuple[dict[str, Reference], dict[str, Reference]] = ({}, {})
-        arrays = [
-            (sides[0], spec.name, array) for spec, array in inputs if spec.datatype != "BYTES"
-        ]
-        arrays += [(sides[1], name, array) for name, array in buffers.items()]
-        for side, name, array in arrays:
-            found = self.find(array)
-            if found is not None:
-                region, side[name] = found
-                regions[region.name] = region
-        if len(sides[1]) < len(buffers):
+
+        def references(arrays: Iterable[tuple[str, Array]]) -> dict[str, Reference]:
+            places = {}
+            for name, array in arrays:
+                found = self.find(array)
+                if found is not None:
+                    region, places[name] = found
+                    regions[region.name] = region
+            return places
+
+        given = references((spec.name, array) for spec, array in inputs if spec.datatype != "BYTES")
+        written = references(buffers.items())
+        if len(written) < len(buffers):
             raise ValueError("the shared memory of an output's array was closed")
-        return Shared(*sides, tuple(regions.values())) if regions else None
+        return Shared(given, written, tuple(regions.values())) if regions else None
 
 
 @contextmanager
-def using(regions: Iterable[ShmRegion]) -> Iterator[None]:
+def using(regions: Sequence[ShmRegion]) -> Iterator[None]:
     """Keep regions registered while a call uses them.
 
     Raises:
         RuntimeError: One is closed.
     """
     use = (os.getpid(), object())
-    begun: list[ShmRegion] = []
     answered = True
     try:
+        # In this order, as `close` looks in the other one: either sees the other.
         for region in regions:
-            region.begin(use)
-            begun.append(region)
+            region.uses.add(use)
+        if not all(region.open for region in regions):
+            raise RuntimeError("the shared memory is closed")  # noqa: TRY301
         answered = False
         yield
         answered = True
@@ -264,8 +221,80 @@ def using(regions: Iterable[ShmRegion]) -> Iterator[None]:
         answered = answered or _is_answer(error)
         raise
     finally:
-        for region in begun:
-            region.end(use, answered=answered)
+        for region in regions:
+            # Whether the server is done with it comes before that the call is.
+            if not answered:
+                region.abandoned = True
+            region.uses.discard(use)
+
+
+class MemoryArrays(ProcessBound):
+    """The arrays of one shared memory.
+
+    Attributes:
+        nbytes: The size in bytes.
+    """
+
+    __slots__ = ("_region", "_server", "_shm", "_timeout", "_transport", "nbytes")
+
+    def __init__(
+        self, transport: Any, server: str, shm: ShmRegistry, nbytes: int, timeout: float | None
+    ) -> None:
+        self.nbytes = nbytes
+        self._transport = transport
+        self._server = server
+        self._shm = shm
+        self._timeout = timeout
+        self._region: ShmRegion | None = None
+
+    @property
+    def name(self) -> str:
+        """The name under which the server knows it; empty until it is entered."""
+        return "" if self._region is None else self._region.name
+
+    def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
+        """Return a new array in the shared memory, aligned to 64 bytes.
+
+        Its room is free again when the shared memory is closed, not before.
+
+        Args:
+            shape: The array's shape.
+            dtype: Any dtype of fixed size that Triton has; no strings.
+
+        Raises:
+            ValueError: There is not enough room left, or Triton has no such dtype.
+            RuntimeError: The shared memory is not entered, closed, or a parent process's.
+        """
+        if self._region is None:
+            raise RuntimeError("enter the shared memory first, in a with statement")
+        return self._region.empty(shape, dtype)
+
+    def copy(self, array: npt.ArrayLike) -> Array:
+        """Return a copy of an array in the shared memory; raises what :meth:`empty` does."""
+        source = np.asarray(array)
+        copied = self.empty(source.shape, source.dtype)
+        copied[...] = source
+        return copied
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.nbytes} bytes>"
+
+    def _open(self) -> ShmRegion:
+        if self._region is not None:
+            raise RuntimeError("shared memory is entered once; make another")
+        self._region = ShmRegion(self.nbytes)
+        return self._region
+
+    def _leave(self) -> ShmRegion | None:
+        """Return the region if this process has to close it."""
+        region = self._region
+        if region is None or not region.open:
+            return None
+        self._shm.remove(region)
+        if region.owner == os.getpid():
+            return region
+        region.drop()
+        return None
 
 
 def _is_answer(error: BaseException) -> bool:

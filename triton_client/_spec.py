@@ -42,15 +42,13 @@ class SequenceIds:
         return 0 < identifier <= self.largest
 
 
-def sequence_ids(config: Any | None) -> SequenceIds:
+def sequence_ids(config: Any) -> SequenceIds:
     """Return which identifiers a model takes, by the data type in which it receives them.
 
-    A server does not check: it passes a model the bytes of another type, or crashes.
-
-    Args:
-        config: The ``ModelConfig``, or ``None`` where the server does not show it.
+    A server does not check: it passes a model the bytes of another type, or crashes. An empty
+    ``ModelConfig`` allows every identifier.
     """
-    controls = () if config is None else config.sequence_batching.control_input
+    controls = config.sequence_batching.control_input
     for control in (control for item in controls for control in item.control):
         if control.kind == pb.ModelSequenceBatching.Control.CONTROL_SEQUENCE_CORRID:
             if control.data_type == pb.TYPE_STRING:
@@ -59,16 +57,16 @@ def sequence_ids(config: Any | None) -> SequenceIds:
     return SequenceIds()
 
 
-def model_spec(metadata: Any, config: Any | None, version: str) -> ModelSpec:
+def model_spec(metadata: Any, config: Any, version: str) -> ModelSpec:
     """Return the interface of a served model.
 
     Args:
         metadata: The ``ModelMetadataResponse``; its shapes include the batch dimension.
-        config: The ``ModelConfig``, or ``None`` where the server does not show it: the model
+        config: The ``ModelConfig``, an empty one where the server does not show it: the model
             then counts as one that does not batch, so no request is split.
         version: The version called; empty for the newest one that is served.
     """
-    optional = set() if config is None else {item.name for item in config.input if item.optional}
+    optional = {item.name for item in config.input if item.optional}
 
     def tensors(items: Any) -> tuple[TensorSpec, ...]:
         return tuple(
@@ -80,7 +78,7 @@ def model_spec(metadata: Any, config: Any | None, version: str) -> ModelSpec:
         name=metadata.name,
         version=version or _newest(metadata.versions),
         platform=metadata.platform,
-        max_batch_size=0 if config is None else config.max_batch_size,
+        max_batch_size=config.max_batch_size,
         inputs=tensors(metadata.inputs),
         outputs=tensors(metadata.outputs),
     )

@@ -22,9 +22,8 @@ Later = Callable[[], B]
 iterate = iter
 
 
-def encode_while_waiting(requests: Iterable[A]) -> Iterable[A]:
-    """Return requests as they are: the caller waits, so its arrays stay as they are too."""
-    return requests
+encode_while_waiting = iter
+"""Encodes each request when it is sent: the caller waits, so its arrays stay as they are."""
 
 
 def in_order(prepare: Callable[[A], Later[B]], items: Items[A], concurrency: int) -> Iterator[B]:
@@ -34,18 +33,17 @@ def in_order(prepare: Callable[[A], Later[B]], items: Items[A], concurrency: int
     values. At most ``concurrency`` items are taken ahead of the results. An exception is raised at
     its item's turn. Leaving early waits for what has started and drops the rest.
     """
-    with ThreadPoolExecutor(concurrency, "triton-client") as pool:
-        pending: deque[Future[B]] = deque()
-        try:
-            for item in items:
-                pending.append(_submitted(pool, prepare, item))
-                if len(pending) >= concurrency:
-                    yield pending.popleft().result()
-            while pending:
+    pool = ThreadPoolExecutor(concurrency, "triton-client")
+    pending: deque[Future[B]] = deque()
+    try:
+        for item in items:
+            pending.append(_submitted(pool, prepare, item))
+            if len(pending) >= concurrency:
                 yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _submitted(pool: ThreadPoolExecutor, prepare: Callable[[A], Later[B]], item: A) -> Future[B]:

@@ -14,17 +14,12 @@ import numpy as np
 
 from triton_client.types import numpy_dtype
 
-__all__ = ["Raw", "decode_tensor", "encode_tensor", "raw_size"]
+__all__ = ["Raw", "decode_tensor", "encode_tensor"]
 
 Raw = bytes | np.ndarray[Any, Any]
 """Bytes, or a contiguous little-endian array that is them."""
 
 _LENGTH: Final = Struct("<I")
-
-
-def raw_size(raw: Raw) -> int:
-    """Return how many bytes a tensor's wire form has."""
-    return len(raw) if isinstance(raw, bytes) else raw.nbytes
 
 
 def encode_tensor(array: np.ndarray[Any, Any], datatype: str) -> Raw:

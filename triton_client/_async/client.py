@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from asyncio import sleep
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from triton_client import _requests as requests
@@ -12,14 +11,9 @@ from triton_client._aio_transport import AsyncTransport
 from triton_client._async.model import AsyncModel
 from triton_client._async.repository import AsyncRepository
 from triton_client._async.shared_memory import AsyncSharedMemory
-from triton_client._channel import TLS, Compression, channel_settings
-from triton_client._deadline import Deadline
-from triton_client._defaults import (
-    MAX_RESPONSE_BYTES,
-    POLL_SECONDS,
-    PROBE_SECONDS,
-    TIMEOUT_SECONDS,
-)
+from triton_client._channel import MAX_RESPONSE_BYTES, TLS, Compression, channel_settings
+from triton_client._deadline import POLL_SECONDS, PROBE_SECONDS, TIMEOUT_SECONDS, Deadline
+from triton_client._failures import Place
 from triton_client._headers import HeaderSource, Token
 from triton_client._hooks import Hooks
 from triton_client._origin import Origin, renamed
@@ -168,15 +162,9 @@ class AsyncTritonClient:
 
     def known_model(self, name: str, version: str) -> AsyncModel:
         """Return a model whose inputs and outputs are not fetched yet; see :meth:`model`."""
+        place = Place(self.url, name, version)
         return AsyncModel(
-            self._transport,
-            self._pinned,
-            server=self.url,
-            name=name,
-            version=version,
-            timeout=self.timeout,
-            shm=self._shm,
-            origin=self._origin,
+            self._transport, self._pinned, place, self.timeout, self._shm, self._origin
         )
 
     async def models(self) -> tuple[str, ...]:
@@ -192,8 +180,8 @@ class AsyncTritonClient:
             name: The model; all by default.
             version: The version; all by default.
         """
-        call = requests.statistics(self.url, name or "", "" if version is None else str(version))
-        return await self._transport.run(call, Deadline(self.timeout))
+        place = Place(self.url, name or "", "" if version is None else str(version))
+        return await self._transport.run(requests.statistics(place), Deadline(self.timeout))
 
     async def trace_settings(self, model: str = "") -> dict[str, tuple[str, ...]]:
         """Return the trace settings of a model, or of the server by default."""
@@ -209,7 +197,7 @@ class AsyncTritonClient:
                 restores what holds without the setting.
             model: The model whose settings they are; the server's by default.
         """
-        call = requests.trace_settings(self.url, model, settings)
+        call = requests.trace_settings(Place(self.url, model), settings)
         return await self._transport.run(call, Deadline(self.timeout))
 
     async def log_settings(self) -> dict[str, bool | int | str]:
@@ -246,12 +234,7 @@ class AsyncTritonClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from triton_client import _requests as requests
+from triton_client._aio_transport import AsyncTransport
 from triton_client._async.model import AsyncModel
-from triton_client._deadline import Deadline
-from triton_client._defaults import LOAD_SECONDS
-from triton_client._failures import NOT_POLLED
+from triton_client._deadline import LOAD_SECONDS, Deadline
+from triton_client._failures import NOT_POLLED, Place
 from triton_client.errors import ModelNotFound, NotReady, ServerError
 from triton_client.types import RepositoryEntry
-
-if TYPE_CHECKING:
-    from triton_client._aio_transport import AsyncTransport
 
 __all__ = ["AsyncRepository"]
 
@@ -69,13 +65,13 @@ class AsyncRepository:
             ModelNotFound: The repository has no such model.
             TritonClientError: The model did not load; what was loaded before stays loaded.
         """
-        call = requests.load(self._server, name, config=config, files=files)
+        call = requests.load(Place(self._server, name), config, files)
         try:
             await self._change(call, name, deadline)
         except ServerError as error:
             # Triton says the same of a missing model and of one that it cannot read.
             if NOT_POLLED in error.message and not await self._knows(name):
-                raise call.failure("NOT_FOUND", error.message).error from error
+                raise call.place.error(ModelNotFound, error.message) from error
             raise
 
     async def unload(
@@ -91,15 +87,15 @@ class AsyncRepository:
         Raises:
             ModelNotFound: The server does not know the model.
         """
-        call = requests.unload(self._server, name, dependents=dependents)
+        call = requests.unload(Place(self._server, name), dependents=dependents)
         known = await self._knows(name)
         await self._change(call, name, deadline)
         if not known:
-            raise call.failure("NOT_FOUND", "the server does not know the model").error
+            raise call.place.error(ModelNotFound, "the server does not know the model")
 
     async def _knows(self, name: str) -> bool:
         """Whether a model serves, perhaps sent with its load, or is in the repository."""
-        call = requests.model_ready(self._server, name, "")
+        call = requests.model_ready(Place(self._server, name))
         with suppress(ModelNotFound, NotReady):
             if await self._transport.run(call, Deadline(self._timeout)):
                 return True

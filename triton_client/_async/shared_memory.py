@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import logging
 from asyncio import sleep
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from triton_client import _requests as requests
+from triton_client._aio_transport import AsyncTransport
 from triton_client._deadline import Deadline
-from triton_client._shared_memory import ShmRegistry
-from triton_client._shared_memory_arrays import (
-    RELEASE_SECONDS,
-    STILL_REGISTERED,
-    WAIT_SECONDS,
-    MemoryArrays,
-    is_held,
-)
+from triton_client._shared_memory import RELEASE_SECONDS, STILL_USED, WAIT_SECONDS, MemoryArrays
 from triton_client.errors import TritonClientError
-
-if TYPE_CHECKING:
-    from triton_client._aio_transport import AsyncTransport
 
 __all__ = ["AsyncSharedMemory"]
 
@@ -42,22 +32,13 @@ class AsyncSharedMemory(MemoryArrays):
     nor removes it.
     """
 
-    __slots__ = ("_transport",)
+    __slots__ = ()
 
-    def __init__(
-        self,
-        transport: AsyncTransport,
-        server: str,
-        shm: ShmRegistry,
-        nbytes: int,
-        timeout: float | None,
-    ) -> None:
-        super().__init__(server, shm, nbytes, timeout)
-        self._transport = transport
+    _transport: AsyncTransport
 
     async def __aenter__(self) -> Self:
         region = self._open()
-        call = requests.register(self._server, region.name, region.key, region.nbytes)
+        call = requests.register(self._server, region.name, region.nbytes)
         try:
             await self._transport.run(call, Deadline(self._timeout))
         except BaseException:
@@ -66,12 +47,7 @@ class AsyncSharedMemory(MemoryArrays):
         self._shm.add(region)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -89,10 +65,12 @@ class AsyncSharedMemory(MemoryArrays):
                     await self._transport.run(call, Deadline(self._timeout))
                     break
                 except TritonClientError as error:
-                    if not is_held(error, limit):
+                    if STILL_USED not in error.message or limit.remaining() == 0:
                         raise
                     await sleep(WAIT_SECONDS)
         except (TritonClientError, RuntimeError) as error:
-            _log.warning(STILL_REGISTERED, region.name, error)
+            _log.warning(
+                "shared memory %s may stay registered with the server: %s", region.name, error
+            )
         finally:
             region.drop()

@@ -5,18 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from time import sleep
-from types import TracebackType
 from typing import Any, Self
 
 from triton_client import _requests as requests
-from triton_client._channel import TLS, Compression, channel_settings
-from triton_client._deadline import Deadline
-from triton_client._defaults import (
-    MAX_RESPONSE_BYTES,
-    POLL_SECONDS,
-    PROBE_SECONDS,
-    TIMEOUT_SECONDS,
-)
+from triton_client._channel import MAX_RESPONSE_BYTES, TLS, Compression, channel_settings
+from triton_client._deadline import POLL_SECONDS, PROBE_SECONDS, TIMEOUT_SECONDS, Deadline
+from triton_client._failures import Place
 from triton_client._headers import HeaderSource, Token
 from triton_client._hooks import Hooks
 from triton_client._origin import Origin, renamed
@@ -169,16 +163,8 @@ class TritonClient:
 
     def known_model(self, name: str, version: str) -> Model:
         """Return a model whose inputs and outputs are not fetched yet; see :meth:`model`."""
-        return Model(
-            self._transport,
-            self._pinned,
-            server=self.url,
-            name=name,
-            version=version,
-            timeout=self.timeout,
-            shm=self._shm,
-            origin=self._origin,
-        )
+        place = Place(self.url, name, version)
+        return Model(self._transport, self._pinned, place, self.timeout, self._shm, self._origin)
 
     def models(self) -> tuple[str, ...]:
         """Return the names of the models that can serve, sorted."""
@@ -193,8 +179,8 @@ class TritonClient:
             name: The model; all by default.
             version: The version; all by default.
         """
-        call = requests.statistics(self.url, name or "", "" if version is None else str(version))
-        return self._transport.run(call, Deadline(self.timeout))
+        place = Place(self.url, name or "", "" if version is None else str(version))
+        return self._transport.run(requests.statistics(place), Deadline(self.timeout))
 
     def trace_settings(self, model: str = "") -> dict[str, tuple[str, ...]]:
         """Return the trace settings of a model, or of the server by default."""
@@ -210,7 +196,7 @@ class TritonClient:
                 restores what holds without the setting.
             model: The model whose settings they are; the server's by default.
         """
-        call = requests.trace_settings(self.url, model, settings)
+        call = requests.trace_settings(Place(self.url, model), settings)
         return self._transport.run(call, Deadline(self.timeout))
 
     def log_settings(self) -> dict[str, bool | int | str]:
@@ -247,12 +233,7 @@ class TritonClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:

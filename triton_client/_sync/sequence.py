@@ -4,26 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from triton_client._deadline import Deadline
-from triton_client._origin import ProcessBound
+from triton_client._requests import Call
+from triton_client._result import Result
+from triton_client._sequence_base import SequenceBase
 from triton_client._sync_concurrency import Items, iterate
+from triton_client._sync_transport import Transport
 from triton_client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from triton_client._requests import Call
-    from triton_client._result import Result
-    from triton_client._sequence_steps import SequenceSteps
     from triton_client._sync.model import Model
-    from triton_client._sync_transport import Transport
 
 __all__ = ["ModelSequence"]
 
 
-class ModelSequence(ProcessBound):
+class ModelSequence(SequenceBase):
     """Requests that a stateful model takes as one; from :meth:`Model.sequence`.
 
     For one step at a time. All steps go to one server, and none is sent twice: a step that failed
@@ -35,13 +31,10 @@ class ModelSequence(ProcessBound):
         id: The sequence's identifier.
     """
 
-    __slots__ = ("_model", "_steps", "_transport", "id")
+    __slots__ = ()
 
-    def __init__(self, transport: Transport, steps: SequenceSteps, model: Model) -> None:
-        self._transport = transport
-        self._steps = steps
-        self._model = model
-        self.id = steps.id
+    _model: Model
+    _transport: Transport
 
     def infer(
         self, inputs: Mapping[str, object], *, end: bool = False, request_id: str = ""
@@ -57,14 +50,7 @@ class ModelSequence(ProcessBound):
             InvalidInput: The inputs do not fit the model, or the sequence has ended or failed.
             TritonClientError: The call failed for another reason.
         """
-        request = partial(self._steps.request, inputs, end=end, request_id=request_id)
-        try:
-            step = request()
-        except InvalidInput:
-            if not self._adopts_newer():
-                raise
-            step = request()
-        return self._send(*step, end=end)
+        return self._send(self._prepared(inputs, request_id), end=end)
 
     def infer_all(self, items: Items[Mapping[str, object]]) -> Iterator[Result]:
         """Run a step for each of ``items``, the last one with ``end``.
@@ -79,49 +65,36 @@ class ModelSequence(ProcessBound):
         for item in iterate(items):
             following = self._prepared(item)
             if step is not None:
-                yield self._send(*self._steps.turn_of(step, end=False), end=False)
+                yield self._send(step, end=False)
             step = following
         if step is not None:
-            yield self._send(*self._steps.turn_of(step, end=True), end=True)
+            yield self._send(step, end=True)
 
-    def _send(self, call: Call[Result], limit: Deadline, *, end: bool) -> Result:
-        first = self._steps.is_new
+    def _send(self, step: Call[Result] | InvalidInput, *, end: bool) -> Result:
+        first, limit, call = self._is_new, self._deadline(), self._turn_of(step, end=end)
         try:
-            with self._steps.sending(end=end):
+            with self._sending(end=end):
                 return self._transport.run(call, limit, retry=False)
         except InvalidInput:
             if first:
                 # For the next sequence.
-                self._model._look_again(self._steps.builder, limit)  # noqa: SLF001
+                self._model._look_again(self._builder, limit)  # noqa: SLF001
             raise
 
-    def _prepared(self, item: Mapping[str, object]) -> Call[Result] | InvalidInput:
-        step = self._steps.prepared(item)
-        if isinstance(step, InvalidInput) and self._adopts_newer():
-            return self._steps.prepared(item)
+    def _prepared(
+        self, inputs: Mapping[str, object], request_id: str = ""
+    ) -> Call[Result] | InvalidInput:
+        """Return a step's request, by the model's new interface if nothing was sent yet."""
+        step = self._prepare(inputs, request_id)
+        if isinstance(step, InvalidInput) and self._is_new:
+            newer = self._model._look_again(self._builder, self._deadline())  # noqa: SLF001
+            if newer is not None:
+                self._builder = newer
+                step = self._prepare(inputs, request_id)
         return step
-
-    def _adopts_newer(self) -> bool:
-        """Adopt the model's new interface, if it has one and nothing was sent yet."""
-        steps = self._steps
-        if not steps.is_new:
-            return False
-        newer = self._model._look_again(steps.builder, steps.deadline())  # noqa: SLF001
-        if newer is None:
-            return False
-        steps.builder = newer
-        return True
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._steps.leave()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id!r}>"
+    def __exit__(self, *_: object) -> None:
+        self._state = "over"

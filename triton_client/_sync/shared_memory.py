@@ -5,23 +5,13 @@ from __future__ import annotations
 
 import logging
 from time import sleep
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from triton_client import _requests as requests
 from triton_client._deadline import Deadline
-from triton_client._shared_memory import ShmRegistry
-from triton_client._shared_memory_arrays import (
-    RELEASE_SECONDS,
-    STILL_REGISTERED,
-    WAIT_SECONDS,
-    MemoryArrays,
-    is_held,
-)
+from triton_client._shared_memory import RELEASE_SECONDS, STILL_USED, WAIT_SECONDS, MemoryArrays
+from triton_client._sync_transport import Transport
 from triton_client.errors import TritonClientError
-
-if TYPE_CHECKING:
-    from triton_client._sync_transport import Transport
 
 __all__ = ["SharedMemory"]
 
@@ -43,22 +33,13 @@ class SharedMemory(MemoryArrays):
     nor removes it.
     """
 
-    __slots__ = ("_transport",)
+    __slots__ = ()
 
-    def __init__(
-        self,
-        transport: Transport,
-        server: str,
-        shm: ShmRegistry,
-        nbytes: int,
-        timeout: float | None,
-    ) -> None:
-        super().__init__(server, shm, nbytes, timeout)
-        self._transport = transport
+    _transport: Transport
 
     def __enter__(self) -> Self:
         region = self._open()
-        call = requests.register(self._server, region.name, region.key, region.nbytes)
+        call = requests.register(self._server, region.name, region.nbytes)
         try:
             self._transport.run(call, Deadline(self._timeout))
         except BaseException:
@@ -67,12 +48,7 @@ class SharedMemory(MemoryArrays):
         self._shm.add(region)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -90,10 +66,12 @@ class SharedMemory(MemoryArrays):
                     self._transport.run(call, Deadline(self._timeout))
                     break
                 except TritonClientError as error:
-                    if not is_held(error, limit):
+                    if STILL_USED not in error.message or limit.remaining() == 0:
                         raise
                     sleep(WAIT_SECONDS)
         except (TritonClientError, RuntimeError) as error:
-            _log.warning(STILL_REGISTERED, region.name, error)
+            _log.warning(
+                "shared memory %s may stay registered with the server: %s", region.name, error
+            )
         finally:
             region.drop()

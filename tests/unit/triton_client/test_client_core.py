@@ -18,10 +18,11 @@ import triton_client
 from triton_client import errors
 from triton_client._channel import TLS, channel_settings
 from triton_client._deadline import Deadline
-from triton_client._failures import classify
+from triton_client._failures import Place, classify
 from triton_client._parameters import RequestOptions
 from triton_client._plan import RequestBuilder, joined
 from triton_client._retry import Attempts, Retries
+from triton_client._shared_memory import ShmRegistry
 from triton_client.types import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ SPEC = ModelSpec(
     "m", "1", "", 4, (TensorSpec("x", "INT32", (-1, 2)),), (TensorSpec("y", "INT32", (-1, 2)),)
 )
 DEFAULTS = RequestOptions(timeout=60.0)
+
+
+def building(spec: ModelSpec, version: str = "") -> RequestBuilder:
+    return RequestBuilder(Place("s", "m", version), spec, ShmRegistry())
 
 
 def echo(request: bytes) -> bytes:
@@ -44,10 +49,10 @@ def echo(request: bytes) -> bytes:
 @pytest.mark.parametrize("rows", [1, 3, 4, 5, 8, 13])
 def test_rows_are_split_and_joined_in_order(rows: int) -> None:
     x = np.arange(rows * 2, dtype=np.int32).reshape(rows, 2)
-    builder = RequestBuilder("s", SPEC, "")
+    builder = building(SPEC)
     plan = builder.plan({"x": x}, DEFAULTS)
-    assert len(plan.parts) == math.ceil(rows / 4)
-    answers = [call.read(echo(call.request)) for call in builder.calls(plan)]
+    assert plan.parts == math.ceil(rows / 4)
+    answers = [call.read(echo(call.request)) for call in plan.calls]
     assert max(len(part["y"]) for part in answers) <= 4
     np.testing.assert_array_equal(joined(plan, answers)["y"], x)
 
@@ -55,33 +60,31 @@ def test_rows_are_split_and_joined_in_order(rows: int) -> None:
 def test_a_model_that_does_not_batch_is_never_split() -> None:
     spec = ModelSpec("m", "1", "", 0, SPEC.inputs, SPEC.outputs)
     x = np.zeros((1000, 2), np.int32)
-    assert RequestBuilder("s", spec, "").plan({"x": x}, DEFAULTS).parts == (None,)
+    assert building(spec).plan({"x": x}, DEFAULTS).parts == 1
 
 
 def test_a_part_with_other_rows_is_refused() -> None:
-    builder = RequestBuilder("s", SPEC, "")
-    first, second = builder.calls(builder.plan({"x": np.zeros((6, 2), np.int32)}, DEFAULTS))
+    builder = building(SPEC)
+    first, second = builder.plan({"x": np.zeros((6, 2), np.int32)}, DEFAULTS).calls
     with pytest.raises(errors.ServerError, match="4 rows were sent"):
         first.read(echo(second.request))
 
 
 def test_an_output_that_was_asked_for_and_did_not_come() -> None:
-    builder = RequestBuilder("s", SPEC, "")
-    (call,) = builder.calls(
-        builder.plan({"x": np.zeros((1, 2), np.int32)}, RequestOptions(outputs=["y"]))
-    )
+    builder = building(SPEC)
+    plan = builder.plan({"x": np.zeros((1, 2), np.int32)}, RequestOptions(outputs=["y"]))
+    (call,) = plan.calls
     with pytest.raises(errors.ServerError, match="no output 'y'"):
         call.read(b"")
 
 
 def test_what_cannot_be_encoded_is_invalid_input() -> None:
-    builder = RequestBuilder("s", SPEC, "3")
+    builder = building(SPEC, "3")
     x = np.zeros((1, 2), np.int32)
     for parameters in ({"timeout": 1}, {"p": None}, {"p": [1]}, {"p": 2**70}):
         options = RequestOptions(parameters=cast("Any", parameters))
-        plan = builder.plan({"x": x}, options)
         with pytest.raises(errors.InvalidInput) as caught:
-            list(builder.calls(plan))
+            builder.plan({"x": x}, options)
         assert (caught.value.server, caught.value.model, caught.value.version) == ("s", "m", "3")
 
 
@@ -112,7 +115,7 @@ def test_what_cannot_be_encoded_is_invalid_input() -> None:
     ],
 )  # fmt: skip
 def test_status_codes(code: str, details: str, kind: type[Exception], transient: bool) -> None:
-    failure = classify(code, details, server="host:1", model="m", version="2")
+    failure = classify(code, details, Place("host:1", "m", "2"))
     assert type(failure.error) is kind
     assert failure.transient is transient
     assert str(failure.error).startswith("model 'm' version 2 at host:1: ")
@@ -143,23 +146,23 @@ def test_deadlines() -> None:
 
 
 def test_retries_have_a_number_a_budget_and_a_deadline() -> None:
-    broken = classify("UNAVAILABLE", "Socket closed", server="", model="", version="")
-    refused = classify("INTERNAL", "", server="", model="", version="")
+    broken = classify("UNAVAILABLE", "Socket closed", Place(""))
+    refused = classify("INTERNAL", "", Place(""))
     never = Deadline(None)
     retries = Retries(2)
-    assert retries.pause(refused, Attempts(), never) is None
-    assert retries.pause(broken, Attempts(), never, repeatable=False) is None
-    attempts = Attempts()
+    assert retries.pause(refused, Attempts(never)) is None
+    assert retries.pause(broken, Attempts(never, repeatable=False)) is None
+    attempts = Attempts(never)
     for given_up in (False, False, True):
-        assert (retries.pause(broken, attempts, never) is None) is given_up
-    given = sum(retries.pause(broken, Attempts(), never) is not None for _ in range(50))
+        assert (retries.pause(broken, attempts) is None) is given_up
+    given = sum(retries.pause(broken, Attempts(never)) is not None for _ in range(50))
     assert given == 8, "ten tokens, two were taken above"
     for _ in range(11):
         retries.succeeded()
-    assert retries.pause(broken, Attempts(), never) is not None
-    assert Retries(0).pause(broken, Attempts(), never) is None
+    assert retries.pause(broken, Attempts(never)) is not None
+    assert Retries(0).pause(broken, Attempts(never)) is None
     passed = Deadline(1e-9)
-    assert Retries(2).pause(broken, Attempts(), passed) is None
+    assert Retries(2).pause(broken, Attempts(passed)) is None
     with pytest.raises(ValueError, match="negative"):
         Retries(-1)
 
@@ -181,15 +184,15 @@ def test_retries_have_a_number_a_budget_and_a_deadline() -> None:
     ],
 )
 def test_what_the_peer_never_processed_costs_no_budget(details: str, unprocessed: bool) -> None:
-    failure = classify("UNAVAILABLE", details, server="", model="", version="")
+    failure = classify("UNAVAILABLE", details, Place(""))
     assert failure.unprocessed is unprocessed
     retries, never = Retries(1), Deadline(None)
-    attempts = Attempts()
-    given = [retries.pause(failure, attempts, never, repeatable=False) for _ in range(50)]
+    attempts = Attempts(never, repeatable=False)
+    given = [retries.pause(failure, attempts) for _ in range(50)]
     assert all((pause is not None) is unprocessed for pause in given)
-    assert retries.pause(failure, Attempts(), Deadline(1e-9)) is None
-    broken = classify("UNAVAILABLE", "Socket closed", server="", model="", version="")
-    assert retries.pause(broken, attempts, never) is not None, "nothing was taken for the others"
+    assert retries.pause(failure, Attempts(Deadline(1e-9))) is None
+    broken = classify("UNAVAILABLE", "Socket closed", Place(""))
+    assert retries.pause(broken, Attempts(never)) is not None, "nothing was taken for the others"
 
 
 def settings(url: str, **changes: Any) -> Any:

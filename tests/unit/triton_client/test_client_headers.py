@@ -16,8 +16,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Trace
 
 from triton_client import CallInfo, TritonClient, errors
 from triton_client._channel import channel_settings
-from triton_client._headers import Headers
-from triton_client._trace import trace_headers
+from triton_client._headers import Headers, trace_headers
 
 X = np.ones((1, 2), np.float32)
 SECRET = "s3cr3t"

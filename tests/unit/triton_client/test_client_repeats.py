@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from triton_client import errors
-from triton_client._answers import AnswerReader
 from triton_client._decode import decode_answer
+from triton_client._failures import Place
 from triton_client._parameters import RequestOptions
 from triton_client._plan import RequestBuilder
+from triton_client._repeats import AnswerReader
 from triton_client._shared_memory import ShmRegistry
 from triton_client.types import ModelSpec, TensorSpec
 
@@ -25,9 +26,13 @@ SPEC = ModelSpec(
 )  # fmt: skip
 
 
+def fresh() -> RequestBuilder:
+    return RequestBuilder(Place("s", "m"), SPEC, ShmRegistry())
+
+
 def requests(builder: RequestBuilder, inputs: Any, **options: Any) -> list[Any]:
     plan = builder.plan(inputs, RequestOptions(**{"timeout": 60.0, **options}))
-    return [service_pb2.ModelInferRequest.FromString(call.request) for call in builder.calls(plan)]
+    return [service_pb2.ModelInferRequest.FromString(call.request) for call in plan.calls]
 
 
 @settings(max_examples=60, deadline=None)
@@ -48,7 +53,7 @@ def requests(builder: RequestBuilder, inputs: Any, **options: Any) -> list[Any]:
     )
 )
 def test_requests_are_those_of_a_builder_that_has_seen_none(cases: list[Any]) -> None:
-    kept = RequestBuilder("s", SPEC, "")
+    kept = fresh()
     # Each twice and then once more: the third one is made from what was kept.
     for number, case in enumerate(case for case in cases for _ in range(3)):
         rows, columns, backwards, outputs, timeout, priority, layout, request_id = case
@@ -60,13 +65,11 @@ def test_requests_are_those_of_a_builder_that_has_seen_none(cases: list[Any]) ->
         options = {
             "outputs": outputs, "timeout": timeout, "priority": priority, "request_id": request_id,
         }  # fmt: skip
-        assert requests(kept, inputs, **options) == requests(
-            RequestBuilder("s", SPEC, ""), inputs, **options
-        )
+        assert requests(kept, inputs, **options) == requests(fresh(), inputs, **options)
 
 
 def test_one_array_for_two_inputs() -> None:
-    kept = RequestBuilder("s", SPEC, "")
+    kept = fresh()
     x = np.ones((1, 2), np.float32)
     for _ in range(3):
         requests(kept, {"a": x, "b": x})
@@ -75,7 +78,7 @@ def test_one_array_for_two_inputs() -> None:
 
 
 def test_what_is_wrong_stays_wrong() -> None:
-    kept = RequestBuilder("s", SPEC, "")
+    kept = fresh()
     x = np.ones((1, 2), np.float32)
     for _ in range(4):
         requests(kept, {"a": x, "b": x})
@@ -89,7 +92,7 @@ def test_what_is_wrong_stays_wrong() -> None:
 
 def test_strings_are_not_kept() -> None:
     spec = ModelSpec("m", "1", "", 0, (TensorSpec("a", "BYTES", (-1,)),), ())
-    kept = RequestBuilder("s", spec, "")
+    kept = RequestBuilder(Place("s", "m"), spec, ShmRegistry())
     for word in (b"one", b"two", b"six", b"ten"):
         (request,) = requests(kept, {"a": np.array([word], object)})
         assert request.raw_input_contents[0] == b"\3\0\0\0" + word
@@ -104,7 +107,7 @@ def test_a_region_that_was_opened_meanwhile_is_used() -> None:
             shared.append(True)
 
     shared: list[bool] = []
-    kept = RequestBuilder("s", SPEC, "", ShmRegistry())
+    kept = fresh()
     x = np.ones((1, 2), np.float32)
     for _ in range(3):
         requests(kept, {"a": x, "b": x})
