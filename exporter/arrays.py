@@ -23,7 +23,8 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_EPOCH = (1980, 1, 1, 0, 0, 0)
+_decode = np.frompyfunc(lambda v: v.decode() if isinstance(v, bytes) else str(v), 1, 1)
+_encode = np.frompyfunc(lambda v: v.encode() if isinstance(v, str) else v, 1, 1)
 
 
 def read_npz(path: Path) -> dict[str, Array]:
@@ -61,39 +62,22 @@ def _check_sizes(archive: zipfile.ZipFile) -> None:
                 raise ValueError(f"{entry.filename} holds fewer values than its shape {shape} says")
 
 
-def write_npz(
-    path: Path | BinaryIO, arrays: Mapping[str, Array], *, compresslevel: int = 0
-) -> None:
+def write_npz(path: Path | BinaryIO, arrays: Arrays, *, compresslevel: int = 0) -> None:
     """Write arrays that are not of objects: the same arrays, the same bytes."""
     method = zipfile.ZIP_DEFLATED if compresslevel else zipfile.ZIP_STORED
     with zipfile.ZipFile(path, "w", method, compresslevel=compresslevel) as archive:
         for name, array in arrays.items():
             content = io.BytesIO()
             np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
-            # A date of its own would make every bundle another one.
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=_EPOCH)
-            entry.compress_type = method
-            archive.writestr(entry, content.getvalue())
+            # An entry of 1980: with today's date every bundle would be another one.
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), method)
 
 
 def as_text(values: Array) -> Array:
     """Return strings as ONNX Runtime takes them; anything else as it is."""
-    if values.dtype.kind != "O":
-        return values
-    return _objects(
-        [v.decode() if isinstance(v, bytes) else str(v) for v in values.ravel()], values
-    )
+    return np.asarray(_decode(values), object) if values.dtype.kind == "O" else values
 
 
 def as_bytes(values: Array) -> Array:
     """Return strings as a server sends them; anything else as it is."""
-    if values.dtype.kind not in "OU":
-        return values
-    flat = [v.encode() if isinstance(v, str) else v for v in values.ravel()]
-    return _objects(flat, values)
-
-
-def _objects(flat: list[Any], like: Array) -> Array:
-    result = np.empty(len(flat), dtype=object)
-    result[:] = flat
-    return result.reshape(like.shape)
+    return np.asarray(_encode(values), object) if values.dtype.kind in "OU" else values

@@ -32,11 +32,6 @@ _MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 def reading(what: str, *, hint: str, kind: str) -> Iterator[None]:
     """Turn any error raised while a file from outside is read into one that names the file.
 
-    Args:
-        what: The file, for the message.
-        hint: What to do about it.
-        kind: The error's machine-readable word.
-
     Raises:
         ValidationFailedError: It is missing or damaged.
         UnavailableError: This machine cannot read it.
@@ -45,16 +40,12 @@ def reading(what: str, *, hint: str, kind: str) -> Iterator[None]:
         yield
     except (StlabError, MemoryError):
         raise
-    except OSError as error:
-        if not isinstance(error, _MISSING):
+    except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, _MISSING):
             raise UnavailableError(
                 f"{what} cannot be read here: {error.strerror or error}",
                 hint="Check this machine's disk, memory and limits, then run the command again.",
             ) from error
-        raise ValidationFailedError(
-            f"{what} cannot be read: {error}", hint=hint, kind=kind
-        ) from error
-    except Exception as error:
         raise ValidationFailedError(
             f"{what} cannot be read: {first_line(error)}", hint=hint, kind=kind
         ) from error
@@ -74,11 +65,7 @@ def read_bounded(path: Path, most: int) -> bytes:
 
 
 def parse_json(content: bytes | str | Path, *, strict: bool = False) -> Any:
-    """Parse JSON, or a file of it.
-
-    Args:
-        content: The text, or its file.
-        strict: Whether numbers must be finite and fit 64 bits, as in stlab's own files.
+    """Parse JSON, or a file of it; strictly, with numbers that are finite and fit 64 bits.
 
     Raises:
         ValueError: It is damaged, too large or too deep.
@@ -86,19 +73,12 @@ def parse_json(content: bytes | str | Path, *, strict: bool = False) -> Any:
     text = content if isinstance(content, bytes | str) else read_bounded(content, _MOST_JSON)
     if len(text) > _MOST_JSON:
         raise ValueError(f"it is larger than {_MOST_JSON} bytes")
-    bounds: dict[str, Any] = {}
-    if strict:
-        bounds = {"parse_constant": _not_finite, "parse_float": _finite, "parse_int": _integer}
     try:
-        parsed = json.loads(text, **bounds)
+        parsed = json.loads(text, **(_STRICT if strict else {}))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     check_depth(parsed)
     return parsed
-
-
-def _not_finite(text: str) -> float:
-    raise ValueError(f"it holds the number {text}")
 
 
 def _finite(text: str) -> float:
@@ -114,32 +94,30 @@ def _integer(text: str) -> int:
     return int(text)
 
 
+_STRICT: dict[str, Any] = {
+    "parse_constant": _finite,
+    "parse_float": _finite,
+    "parse_int": _integer,
+}
+
+
 def check_depth(parsed: Any) -> None:
     """Check that a parsed value is safe to walk by recursion, and its texts to encode.
 
     Raises:
         ValueError: It is nested too deeply, or a text has half of a surrogate pair.
     """
-    level = [parsed]
+    values: list[Any] = [parsed]
     for _ in range(MOST_DEPTH + 1):
-        for value in level:
-            if isinstance(value, dict):
-                _check_texts(value)
-        children = [child for value in level for child in _children(value)]
-        _check_texts(children)
-        level = [child for child in children if isinstance(child, dict | list)]
-        if not level:
+        children: list[Any] = []
+        for value in values:
+            if isinstance(value, str):
+                value.encode()
+            elif isinstance(value, dict):
+                children += [*value, *value.values()]
+            elif isinstance(value, list):
+                children += value
+        if not children:
             return
+        values = children
     raise ValueError("it is nested too deeply")
-
-
-def _children(value: Any) -> Any:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
-
-
-def _check_texts(values: Any) -> None:
-    for value in values:
-        if isinstance(value, str) and not value.isascii():
-            value.encode()

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
@@ -114,51 +114,35 @@ class Manifest(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle on local disk.
-
-    Attributes:
-        path: Its folder.
-        manifest: The content of its ``manifest.json``.
-    """
+    """A bundle on local disk: its folder, and the content of its ``manifest.json``."""
 
     path: Path
     manifest: Manifest
 
     @classmethod
     def seal(cls, path: Path, facts: Mapping[str, Any]) -> Bundle:
-        """Write the manifest of the files in a folder.
-
-        Args:
-            path: The folder with model files, config, samples and warm-up data.
-            facts: The manifest without its schema and files.
+        """Write the manifest of the files in a folder: the facts, the schema and every file.
 
         Raises:
             ValidationFailedError: A file has a name that a bundle's may not have.
         """
-        files = {
-            name: {"sha256": file_digest(path / name), "bytes": (path / name).stat().st_size}
-            for name in sorted(_walk(path))
-        }
-        for name in files:
+        files = {}
+        for name in _file_names(path):
             _check_file_name(name)
+            size = (path / name).stat().st_size
+            files[name] = FileEntry(sha256=file_digest(path / name), bytes=size)
         manifest = cast("Manifest", {"schema": SCHEMA, **facts, "files": files})
-        (path / MANIFEST).write_bytes(_canonical(manifest))
-        return cls(path, manifest)
+        return cls(path, manifest).with_facts()
 
     def with_facts(self, **facts: Any) -> Bundle:
-        """Add facts to the manifest; the files stay as they are."""
+        """Write the manifest with further facts; the files stay as they are."""
         manifest = cast("Manifest", {**self.manifest, **facts})
         (self.path / MANIFEST).write_bytes(_canonical(manifest))
         return Bundle(self.path, manifest)
 
     @classmethod
     def open(cls, path: Path, model: str, version: int) -> Bundle:
-        """Read a bundle's manifest; the files are checked by `verify`.
-
-        Args:
-            path: The bundle's folder.
-            model: The model that the manifest has to be about.
-            version: The version that the manifest has to be about.
+        """Read the manifest of a version's bundle; the files are checked by `verify`.
 
         Raises:
             ValidationFailedError: The manifest is missing, unreadable, of another schema, or about
@@ -171,20 +155,20 @@ class Bundle:
         ):
             manifest = parse_json(path / MANIFEST, strict=True)
             schema, found = manifest["schema"], (manifest["model"], manifest["version"])
-            if schema == SCHEMA and found == (model, version):
-                _check_manifest(manifest)
-        if schema != SCHEMA:
-            raise ValidationFailedError(
-                f"the bundle's manifest has schema {schema}, this release reads {SCHEMA}",
-                hint="Export the version again with this release.",
-                kind="bundle",
-            )
-        if found != (model, version):
-            raise ValidationFailedError(
-                f"the bundle is of {found[0]!r} version {found[1]!r}, not of '{model}' {version}",
-                hint=f"Prove this version itself: stlab-export {model} --alias staging",
-                kind="bundle",
-            )
+            if schema != SCHEMA:
+                raise ValidationFailedError(
+                    f"the bundle's manifest has schema {schema}, this release reads {SCHEMA}",
+                    hint="Export the version again with this release.",
+                    kind="bundle",
+                )
+            if found != (model, version):
+                raise ValidationFailedError(
+                    f"the bundle is of {found[0]!r} version {found[1]!r}, not of '{model}' "
+                    f"{version}",
+                    hint=f"Prove this version itself: stlab-export {model} --alias staging",
+                    kind="bundle",
+                )
+            _check_manifest(manifest)
         return cls(path, manifest)
 
     @property
@@ -251,17 +235,13 @@ class Bundle:
         Raises:
             ValidationFailedError: A file is missing, differs, or is not in the manifest.
         """
-        self.verify_at(set(_walk(self.path)), lambda name: self.holds(name, self.path / name))
+        self.verify_at(_file_names(self.path), lambda name: self.holds(name, self.path / name))
 
     def verify_at(self, found: Collection[str], holds: Callable[[str], bool]) -> None:
-        """Compare the files of a copy with the manifest, which is one of them.
-
-        Args:
-            found: The names of the copy's files.
-            holds: Whether the copy's file of a name is the one in the manifest.
+        """Compare the files that were found in a copy with the manifest, which is one of them.
 
         Raises:
-            ValidationFailedError: See `verify`.
+            ValidationFailedError: See `verify`; of a file in the manifest, ``holds`` decides.
         """
         for name in sorted({*self.files, MANIFEST, *found} - {REPORT}):
             if name not in self.files and name != MANIFEST:
@@ -307,7 +287,7 @@ def file_digest(path: Path) -> str:
 def folder_digest(path: Path) -> str:
     """Return one sha256 over the names and the contents of all files below a folder."""
     digest = hashlib.sha256()
-    for name in sorted(_walk(path)):
+    for name in _file_names(path):
         digest.update(f"{name}\0{file_digest(path / name)}\n".encode())
     return digest.hexdigest()
 
@@ -353,10 +333,9 @@ def _check_file_name(name: str) -> None:
         )
 
 
-def _walk(path: Path) -> Iterator[str]:
-    for folder, _, names in os.walk(path):
-        for name in names:
-            yield (Path(folder) / name).relative_to(path).as_posix()
+def _file_names(path: Path) -> list[str]:
+    walked = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    return sorted(file.relative_to(path).as_posix() for file in walked)
 
 
 def _canonical(manifest: Manifest) -> bytes:

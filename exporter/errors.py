@@ -112,16 +112,9 @@ def resource_error(lacking: str) -> UnavailableError:
 
 def error_of(exit_code: int, kind: str, message: str, hint: str) -> StlabError:
     """Return the error that another process described by its exit code and `as_dict`."""
-    for error in (
-        UsageError,
-        ValidationFailedError,
-        NotFoundError,
-        ConflictError,
-        UnavailableError,
-    ):
-        if error.exit_code == exit_code:
-            return error(message, hint=hint, kind=kind)
-    return StlabError(message, hint=hint, kind=kind)
+    kinds = (UsageError, ValidationFailedError, NotFoundError, ConflictError, UnavailableError)
+    found = {error.exit_code: error for error in kinds}.get(exit_code, StlabError)
+    return found(message, hint=hint, kind=kind)
 
 
 def first_line(error: BaseException) -> str:

@@ -112,12 +112,7 @@ def valid_tensor_name(name: str) -> bool:
 
 
 def unique_names(names: Iterable[str], fallback: str) -> tuple[str, ...]:
-    """Make names valid and unique, deterministically.
-
-    Args:
-        names: The names.
-        fallback: Replaces a name without any valid character.
-    """
+    """Make names valid and unique, deterministically; a name of nothing valid is ``fallback``."""
     result: list[str] = []
     for name in names:
         clean = re.sub(r"[^A-Za-z0-9_.:/\-]+", "_", name).strip("_.-/:") or fallback

@@ -81,17 +81,13 @@ def artifact_path(name: str) -> PurePosixPath:
         ValidationFailedError: It is absolute, or leaves its folder.
     """
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not _is_file_name(name):
+    leaves = path.is_absolute() or ".." in path.parts
+    # What every file system can hold, and every terminal show.
+    valid = 0 < len(name) <= _MOST_PATH and "\\" not in name and name.isprintable()
+    if leaves or not valid or any(len(part.encode()) > _MOST_PART for part in path.parts):
         raise ValidationFailedError(
             f"the artifact refers to a file outside itself, or to an invalid name: {name[:200]!r}",
             hint="Log the model again; its files must be inside its own folder.",
             kind="artifact",
         )
     return path
-
-
-def _is_file_name(name: str) -> bool:
-    """Whether every file system can hold a file of this name, and every terminal show it."""
-    if not name or "\\" in name or not name.isprintable() or len(name) > _MOST_PATH:
-        return False
-    return all(len(part.encode()) <= _MOST_PART for part in name.split("/"))

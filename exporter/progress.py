@@ -23,23 +23,11 @@ class Listener(Protocol):
         """Receive that a step ended."""
 
 
-class _Silent:
-    """Ignores all events."""
-
-    def begin(self, step: str) -> None: ...
-    def say(self, step: str, text: str) -> None: ...
-    def end(self, step: str, seconds: float, *, failed: bool) -> None: ...
-
-
 class Steps:
-    """The steps of one command, with their seconds.
-
-    Args:
-        listener: Receives progress events, if given.
-    """
+    """The steps of one command, with their seconds, reported to a listener if there is one."""
 
     def __init__(self, listener: Listener | None = None) -> None:
-        self._listener = listener or _Silent()
+        self._listener = listener
         self._begin = time.perf_counter()
         self._current = ""
         self._seconds: dict[str, float] = {}
@@ -59,17 +47,20 @@ class Steps:
     def begin(self, step: str) -> None:
         """Begin a step that the caller times."""
         self._current = step
-        self._listener.begin(step)
+        if self._listener:
+            self._listener.begin(step)
 
     def end(self, step: str, seconds: float, *, failed: bool) -> None:
         """End a step that the caller has timed."""
         self._current = ""
         self._seconds[step] = self._seconds.get(step, 0.0) + seconds
-        self._listener.end(step, seconds, failed=failed)
+        if self._listener:
+            self._listener.end(step, seconds, failed=failed)
 
     def say(self, text: str) -> None:
         """Report a detail of the current step."""
-        self._listener.say(self._current, text)
+        if self._listener:
+            self._listener.say(self._current, text)
 
     @property
     def seconds(self) -> dict[str, float]:

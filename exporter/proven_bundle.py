@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exporter.bounded_text import reading
 from exporter.bundle import REPORT, Bundle
@@ -30,13 +30,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ProvenBundle:
-    """A bundle with passing evidence.
+    """A bundle with the summary of its passing evidence, and where the registry stores it.
 
-    Attributes:
-        bundle: The bundle.
-        parity: The summary of its evidence.
-        uri: Where the registry stores it.
-        reused: Whether an earlier export built it.
+    It is reused if an earlier export built it.
     """
 
     bundle: Bundle
@@ -45,14 +41,8 @@ class ProvenBundle:
     reused: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BundleRef:
-    """A reference to a proven bundle, from a version's tags.
-
-    Attributes:
-        sha256: The bundle's digest.
-        uri: Where the registry stores it.
-    """
+class BundleRef(NamedTuple):
+    """A proven bundle in a version's tags: its digest, and where the registry stores it."""
 
     sha256: str
     uri: str
@@ -98,19 +88,16 @@ def load_passed(bundle: Bundle, uri: str) -> ProvenBundle:
     Raises:
         ValidationFailedError: The evidence is missing, of another bundle, or did not pass.
     """
+    what = f"the {REPORT} of version {bundle.version}"
+    hint = f"Prove it again: stlab-export {bundle.model} --alias staging"
     report = bundle.passed_report()
     if report is None:
         raise ValidationFailedError(
-            f"the {REPORT} of version {bundle.version} holds no passing evidence for its bundle "
-            f"{bundle.sha256[:12]}",
-            hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
+            f"{what} holds no passing evidence for its bundle {bundle.sha256[:12]}",
+            hint=hint,
             kind="bundle",
         )
-    with reading(
-        f"the {REPORT} of version {bundle.version}",
-        hint=f"Prove it again: stlab-export {bundle.model} --alias staging",
-        kind="bundle",
-    ):
+    with reading(what, hint=hint, kind="bundle"):
         return ProvenBundle(bundle, parity_summary(report["parity"]), uri, reused=True)
 
 

@@ -8,7 +8,6 @@ Source: bwrap(1).
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import subprocess
@@ -29,12 +28,7 @@ _READ = "import os, sys; sys.exit(not all(os.access(p, 4) for p in sys.stdin.rea
 
 def find() -> str:
     """Return the path of a working bubblewrap; empty where there is none."""
-    return _works(shutil.which("bwrap") or "")
-
-
-@functools.cache
-def _works(path: str) -> str:
-    program = shutil.which("true")
+    path, program = shutil.which("bwrap"), shutil.which("true")
     if not path or not program:
         return ""
     everything = ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev")
@@ -68,11 +62,9 @@ def _succeeds(command: list[str], text: str = "") -> bool:
 
 
 def wrapped(bwrap: str, view: View) -> list[str]:
-    """Return the beginning of a command line, whose rest runs inside.
+    """Return the beginning of a command line, whose rest runs inside, with a view's files only.
 
-    Args:
-        bwrap: The program.
-        view: The files inside; the last folder that may be changed is ``/tmp`` as well.
+    The last folder that may be changed is ``/tmp`` as well.
     """
     arguments = [bwrap, *_NAMESPACES, "--proc", "/proc", "--dev", "/dev"]
     for path in view.gpus:

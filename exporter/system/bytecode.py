@@ -17,15 +17,14 @@ __all__ = ["compile_modules"]
 
 
 def compile_modules(sources: Iterable[str]) -> None:
-    """Compile installed modules where their bytecode can be written.
+    """Compile modules where their bytecode can be written.
 
-    Args:
-        sources: Files that a foreign process named; those outside libraries are ignored.
+    A foreign process named them: what is not in an installed library is ignored.
     """
     if sys.dont_write_bytecode:
         return
     installed = libraries()
-    wanted = [path for path in sources if _is_below(path, installed)]
+    wanted = [path for path in sources if _can_be_compiled(path, installed)]
     if wanted:
         subprocess.run(
             [sys.executable, "-P", "-m", "compileall", "-qq", "-j", "0", "-i", "-"],
@@ -37,11 +36,8 @@ def compile_modules(sources: Iterable[str]) -> None:
         )
 
 
-def _is_below(source: str, installed: Iterable[Path]) -> bool:
+def _can_be_compiled(source: str, installed: Iterable[Path]) -> bool:
     path = Path(source)
     plain = path.suffix == ".py" and os.path.normpath(source) == source and source.isprintable()
-    return (
-        plain
-        and any(root in path.parents for root in installed)
-        and os.access(path.parent, os.W_OK)
-    )
+    below = any(root in path.parents for root in installed)
+    return plain and below and os.access(path.parent, os.W_OK)

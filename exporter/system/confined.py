@@ -27,13 +27,9 @@ READY = '{"event": "confined"}'
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a module of stlab runs as a process of its own.
+    """How a module of stlab runs as a process of its own, with one argument.
 
     Attributes:
-        module: The module, as ``python -m`` takes it.
-        argument: Its argument.
-        view: The files that it may use.
-        limits: Its resource limits.
         landlock: Whether Landlock keeps it to its view.
         seccomp: Whether its system calls are filtered.
     """

@@ -31,10 +31,7 @@ class CudaError(Exception):
 class Gpu:
     """One GPU that this process may use.
 
-    Attributes:
-        name: As its maker calls it.
-        capability: The compute capability, such as ``8.6``: its architecture.
-        memory: Its memory in bytes.
+    Its compute capability, such as ``8.6``, is its architecture; its memory is in bytes.
     """
 
     name: str
@@ -69,42 +66,33 @@ class _Driver:
             self._library = _load()
         except OSError as error:
             raise CudaError(f"there is no NVIDIA driver ({_LIBRARY})") from error
-        self.call("cuInit", ctypes.c_uint(0))
+        self.call("cuInit", 0)
 
     def call(self, name: str, *arguments: Any) -> None:
-        """Call a function of the driver.
-
-        Args:
-            name: The function.
-            arguments: Values of ctypes, whose types are the function's.
-
-        Raises:
-            CudaError: It failed.
-        """
+        """Call a function of the driver; it takes an int as C's, and all else as of ctypes."""
         code = getattr(self._library, name)(*arguments)
         if code:
             text = ctypes.c_char_p()
-            self._library.cuGetErrorName(ctypes.c_int(code), ctypes.byref(text))
+            self._library.cuGetErrorName(code, ctypes.byref(text))
             raise CudaError(f"{name} failed: {(text.value or b'unknown').decode()} ({code})")
 
     def device(self, index: int) -> ctypes.c_int:
         """Return the driver's handle of a GPU."""
         device = ctypes.c_int()
-        self.call("cuDeviceGet", ctypes.byref(device), ctypes.c_int(index))
+        self.call("cuDeviceGet", ctypes.byref(device), index)
         return device
 
     def gpu(self, index: int) -> Gpu:
         """Return the properties of a GPU."""
-        device, memory = self.device(index), _size()
+        device, memory = self.device(index), ctypes.c_size_t()
         name = ctypes.create_string_buffer(256)
-        self.call("cuDeviceGetName", name, ctypes.c_int(256), device)
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        self.call("cuDeviceGetName", name, len(name), device)
         self.call("cuDeviceTotalMem_v2", ctypes.byref(memory), device)
-        capability = []
-        for attribute in (_MAJOR, _MINOR):
-            value = ctypes.c_int()
-            self.call("cuDeviceGetAttribute", ctypes.byref(value), ctypes.c_int(attribute), device)
-            capability.append(str(value.value))
-        return Gpu(name.value.decode(errors="replace"), ".".join(capability), memory.value)
+        self.call("cuDeviceGetAttribute", ctypes.byref(major), _MAJOR, device)
+        self.call("cuDeviceGetAttribute", ctypes.byref(minor), _MINOR, device)
+        capability = f"{major.value}.{minor.value}"
+        return Gpu(name.value.decode(errors="replace"), capability, memory.value)
 
 
 class Memory:
@@ -114,28 +102,28 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self._driver = _Driver()
-        self._device = self._driver.device(0)
-        self._blocks: dict[str, tuple[int, int]] = {}
+        driver = _Driver()
+        self._call, self._device = driver.call, driver.device(0)
+        self._blocks: dict[str, tuple[ctypes.c_uint64, int]] = {}
         self._stream = ctypes.c_void_p()
 
     def __enter__(self) -> Self:
         context = ctypes.c_void_p()
         # The context that TensorRT works in as well.
-        self._driver.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device)
-        self._driver.call("cuCtxSetCurrent", context)
+        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device)
+        self._call("cuCtxSetCurrent", context)
         # A stream that waits for the copies, which are put on the default one.
-        self._driver.call("cuStreamCreate", ctypes.byref(self._stream), ctypes.c_uint(0))
+        self._call("cuStreamCreate", ctypes.byref(self._stream), 0)
         return self
 
     def __exit__(self, *error: object) -> None:
         with suppress(CudaError):
             for address, _ in self._blocks.values():
-                self._driver.call("cuMemFree_v2", ctypes.c_uint64(address))
-            self._driver.call("cuStreamDestroy_v2", self._stream)
+                self._call("cuMemFree_v2", address)
+            self._call("cuStreamDestroy_v2", self._stream)
         self._blocks.clear()
         with suppress(CudaError):
-            self._driver.call("cuDevicePrimaryCtxRelease_v2", self._device)
+            self._call("cuDevicePrimaryCtxRelease_v2", self._device)
 
     @property
     def stream(self) -> int:
@@ -143,50 +131,42 @@ class Memory:
         return self._stream.value or 0
 
     def block(self, name: str, size: int) -> int:
-        """Return the address of a block of at least so many bytes.
+        """Return the address of a block of at least so many bytes, and one at least.
 
-        Args:
-            name: Its name; a smaller block of the same name is freed, a larger one reused.
-            size: The bytes; a block has one at least.
+        A smaller block of the same name is freed, a larger one is used again.
         """
-        address, there = self._blocks.get(name, (0, 0))
-        if there < max(size, 1):
-            if address:
-                self._driver.call("cuMemFree_v2", ctypes.c_uint64(address))
+        size = max(size, 1)
+        address, there = self._blocks.get(name, (ctypes.c_uint64(), 0))
+        if there < size:
+            if there:
+                self._call("cuMemFree_v2", address)
                 del self._blocks[name]
-            block = ctypes.c_uint64()
-            self._driver.call("cuMemAlloc_v2", ctypes.byref(block), _size(max(size, 1)))
-            address = block.value
-            self._blocks[name] = (address, max(size, 1))
-        return address
+            address = ctypes.c_uint64()
+            self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
+            self._blocks[name] = (address, size)
+        return address.value
 
     def upload(self, name: str, array: npt.NDArray[Any]) -> int:
         """Copy an array into a block, and return the block's address."""
         whole = np.ascontiguousarray(array)
         address = self.block(name, whole.nbytes)
         if whole.nbytes:
-            pointer = ctypes.c_void_p(whole.ctypes.data)
-            size = _size(whole.nbytes)
-            self._driver.call("cuMemcpyHtoD_v2", ctypes.c_uint64(address), pointer, size)
+            pointer, size = ctypes.c_void_p(whole.ctypes.data), ctypes.c_size_t(whole.nbytes)
+            self._call("cuMemcpyHtoD_v2", self._blocks[name][0], pointer, size)
         return address
 
     def download(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
         """Return a copy of the start of a block."""
         array = np.empty(shape, dtype)
         if array.nbytes:
-            pointer, size = ctypes.c_void_p(array.ctypes.data), _size(array.nbytes)
-            address = ctypes.c_uint64(self._blocks[name][0])
-            self._driver.call("cuMemcpyDtoH_v2", pointer, address, size)
+            pointer, size = ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes)
+            self._call("cuMemcpyDtoH_v2", pointer, self._blocks[name][0], size)
         return array
 
     def wait(self) -> None:
         """Wait until the stream has finished its work."""
-        self._driver.call("cuStreamSynchronize", self._stream)
+        self._call("cuStreamSynchronize", self._stream)
 
 
 def _load() -> Any:
     return ctypes.CDLL(_LIBRARY)
-
-
-def _size(value: int = 0) -> ctypes.c_size_t:
-    return ctypes.c_size_t(value)

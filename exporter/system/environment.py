@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,7 +22,8 @@ __all__ = [
     "temporary_folder",
 ]
 
-_temporary: list[Path] = []
+_at_exit = ExitStack()
+atexit.register(_at_exit.close)
 
 # What a computation may need; everything else may be a secret.
 _NAMES = frozenset(
@@ -66,10 +67,9 @@ def raise_gc_thresholds() -> None:
 
 def temporary_folder(prefix: str) -> Path:
     """Return a new folder that is removed when this process ends or calls `exit_now`."""
-    if not _temporary:
-        atexit.register(_remove_temporary)
-    _temporary.append(Path(tempfile.mkdtemp(prefix=prefix)))
-    return _temporary[-1]
+    path = tempfile.mkdtemp(prefix=prefix)
+    _at_exit.callback(shutil.rmtree, path, ignore_errors=True)
+    return Path(path)
 
 
 def exit_now(code: int) -> NoReturn:
@@ -77,10 +77,5 @@ def exit_now(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    _remove_temporary()
+    _at_exit.close()
     os._exit(code)
-
-
-def _remove_temporary() -> None:
-    for path in _temporary:
-        shutil.rmtree(path, ignore_errors=True)

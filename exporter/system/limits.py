@@ -20,7 +20,6 @@ __all__ = [
     "threads_within",
 ]
 
-OPEN_FILES = 4096
 # Libraries reserve memory for every core, and use little of it.
 _ROOM_PER_CORE = 256 << 20
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -49,7 +48,7 @@ class Limits:
     data: int = 0
     file_size: int = 0
     threads: int = 0
-    open_files: int = OPEN_FILES
+    open_files: int = 4096
 
     def apply(self) -> None:
         """Limit this process and those that it starts, for good."""
@@ -107,22 +106,16 @@ def shortage(error: BaseException) -> str:
 def oom_kills(root: Path = Path("/")) -> int:
     """Return how many processes the kernel has killed because memory ran out.
 
-    They are those of this process's control group, or of the whole machine where it has none.
-
-    Args:
-        root: Where ``proc`` and ``sys`` are.
+    They are those of this process's control group of version 2, or of the whole machine where it
+    has none; ``root`` is where ``proc`` and ``sys`` are.
     """
-    for path in (*_events(root), root / "proc/vmstat"):
+    counts = [root / "proc/vmstat"]
+    with suppress(OSError):
+        text = (root / "proc/self/cgroup").read_text()
+        if found := re.search(r"^0::/(.*)$", text, re.MULTILINE):
+            counts.insert(0, root / "sys/fs/cgroup" / found[1] / "memory.events")
+    for path in counts:
         with suppress(OSError):
             if found := re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE):
                 return int(found[1])
     return 0
-
-
-def _events(root: Path) -> list[Path]:
-    """Return the file with the events of this process's control group, of version 2."""
-    with suppress(OSError):
-        text = (root / "proc/self/cgroup").read_text()
-        if found := re.search(r"^0::/(.*)$", text, re.MULTILINE):
-            return [root / "sys/fs/cgroup" / found[1] / "memory.events"]
-    return []

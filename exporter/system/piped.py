@@ -40,6 +40,7 @@ class Listened:
             cwd=folder,
             start_new_session=True,
         )
+        self._pipes = [pipe for pipe in (self._process.stdout, self._process.stderr) if pipe]
 
     @property
     def returncode(self) -> int | None:
@@ -75,15 +76,13 @@ class Listened:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
+        for pipe in self._pipes:
+            pipe.close()
 
     def _read(self) -> Iterator[bytes]:
         with selectors.DefaultSelector() as selector:
-            for pipe in (self._process.stdout, self._process.stderr):
-                if pipe is not None:
-                    selector.register(pipe, selectors.EVENT_READ)
+            for pipe in self._pipes:
+                selector.register(pipe, selectors.EVENT_READ)
             while selector.get_map():
                 left = self._deadline - time.monotonic()
                 if left <= 0:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 __all__ = ["ProcessId"]
-
-# The 22nd field of /proc/PID/stat; the second one, a name in parentheses, may hold spaces.
-_STATE, _STARTED = 0, 19
-_DEAD = frozenset({"Z", "X"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +18,6 @@ class ProcessId:
     """The identity of a process.
 
     Attributes:
-        pid: Its number.
-        host: The machine's name.
         boot: The kernel's id of the machine's current boot.
         namespace: The process namespace that the number belongs to.
         started: When it started, in the kernel's ticks, since numbers are reused.
@@ -38,7 +33,7 @@ class ProcessId:
     def this_process(cls) -> Self:
         """Return the calling process."""
         pid = os.getpid()
-        return cls(pid, socket.gethostname(), _boot(), _namespace(), _stat(pid)[1])
+        return cls(pid, *_here(), _stat(pid)[1])
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self:
@@ -56,7 +51,7 @@ class ProcessId:
 
     def has_died(self) -> bool:
         """Whether it certainly ended: it ran on this machine and no longer does."""
-        here = (socket.gethostname(), _boot(), _namespace())
+        here = _here()
         if not all(here) or (self.host, self.boot, self.namespace) != here or not self.pid:
             return False
         try:
@@ -66,27 +61,22 @@ class ProcessId:
         except PermissionError:
             return False
         state, started = _stat(self.pid)
-        return state in _DEAD or bool(started and self.started and started != self.started)
+        return state in {"Z", "X"} or bool(started and self.started and started != self.started)
 
 
 def _stat(pid: int) -> tuple[str, str]:
     """Return a process's state and when it started; empty where the kernel does not say."""
-    try:
-        fields_after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return "", ""
-    return fields_after_name[_STATE], fields_after_name[_STARTED]
+    with suppress(OSError):
+        # The fields after the second one, a name in parentheses, which may hold spaces.
+        later = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return later[0], later[19]
+    return "", ""
 
 
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _namespace() -> str:
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""
+def _here() -> tuple[str, str, str]:
+    """Return this process's host, boot and namespace; empty where the kernel does not say."""
+    boot = namespace = ""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    return socket.gethostname(), boot, namespace

@@ -21,8 +21,6 @@ from exporter.system.view import View
 
 __all__ = ["Confinement", "confined_command", "confinement", "hide_process", "suited"]
 
-_PLAN = "plan.json"
-
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
@@ -44,12 +42,12 @@ class Confinement:
         return self.seccomp and bool(self.bwrap or self.landlock)
 
     def __str__(self) -> str:
-        layers = (
-            "bubblewrap" if self.bwrap else "",
-            f"Landlock {self.landlock}" if self.landlock else "",
-            "seccomp" if self.seccomp else "",
-        )
-        return ", ".join(filter(None, layers)) or "none"
+        layers = {
+            "bubblewrap": self.bwrap,
+            f"Landlock {self.landlock}": self.landlock,
+            "seccomp": self.seccomp,
+        }
+        return ", ".join(name for name, offered in layers.items() if offered) or "none"
 
 
 def confinement() -> Confinement:
@@ -76,15 +74,9 @@ def suited(offered: Confinement, view: View) -> Confinement:
 def confined_command(
     offered: Confinement, view: View, limits: Limits, module: str, argument: str
 ) -> list[str]:
-    """Return the command line that runs a module of stlab, confined.
+    """Return the command line that runs a module of stlab, confined by the offered layers.
 
-    Args:
-        offered: The layers to use.
-        view: The files that it may use; its plan is written into the first folder that it may
-            change.
-        limits: Its resource limits.
-        module: The module.
-        argument: Its argument.
+    Its plan is written into the first folder that it may change.
     """
     # A file, since Linux takes no argument of more than 128 KiB.
     file = Path(view.write[0]) / "plan.json"
@@ -92,9 +84,7 @@ def confined_command(
     plan.save(file)
     # -P: nothing in the working directory is imported.
     python = [sys.executable, "-P", "-m", "exporter.system.confined", str(file)]
-    if not offered.bwrap:
-        return python
-    return [*bubblewrap.wrapped(offered.bwrap, view), *python]
+    return [*bubblewrap.wrapped(offered.bwrap, view), *python] if offered.bwrap else python
 
 
 def hide_process() -> None:

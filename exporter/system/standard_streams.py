@@ -10,8 +10,6 @@ from typing import IO, Any
 
 __all__ = ["secure_standard_streams"]
 
-_NAMES = ("stdin", "stdout", "stderr")
-
 
 def secure_standard_streams() -> None:
     """Make a process's exit code independent of the readers of its output.
@@ -19,8 +17,10 @@ def secure_standard_streams() -> None:
     A closed standard descriptor is opened on the null device, so that no file gets its number and
     then the output. What cannot be written is dropped.
     """
-    for descriptor, name in enumerate(_NAMES):
-        if not _is_open(descriptor):
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
             _discard(descriptor)
         if descriptor == 0:
             sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
@@ -56,14 +56,6 @@ def _reopened(descriptor: int, stream: IO[str] | None) -> IO[str]:
         errors="backslashreplace",
         line_buffering=descriptor == 2 or raw.isatty(),
     )
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
 
 
 def _discard(descriptor: int) -> None:

@@ -49,7 +49,7 @@ class FakeDriver:
         return 0
 
     def cuDeviceGetAttribute(self, value: Any, attribute: Any, device: Any) -> int:  # noqa: N802
-        value._obj.value = {75: 8, 76: 6}[attribute.value]
+        value._obj.value = {75: 8, 76: 6}[attribute]
         return 0
 
     def cuStreamCreate(self, stream: Any, flags: Any) -> int:  # noqa: N802
