@@ -18,6 +18,7 @@ of both. Errors of libraries are translated where the library is called, with th
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import ClassVar
 
 from exporter.text.redaction import redact
@@ -30,6 +31,7 @@ __all__ = [
     "UnavailableError",
     "UsageError",
     "ValidationFailedError",
+    "causes",
     "error_of",
     "first_line",
     "resource_error",
@@ -39,13 +41,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class StlabError(Exception):
-    """An error with an exit code, a machine-readable kind and a hint.
-
-    Args:
-        message: One sentence: what is wrong.
-        hint: What to do about it, with the next command where there is one.
-        kind: A machine-readable word; a subclass has a default.
-    """
+    """An error with an exit code, a machine-readable kind, and a hint with the next command."""
 
     exit_code: ClassVar[int] = 1
     default_kind: ClassVar[str] = "unexpected"
@@ -115,6 +111,13 @@ def error_of(exit_code: int, kind: str, message: str, hint: str) -> StlabError:
     kinds = (UsageError, ValidationFailedError, NotFoundError, ConflictError, UnavailableError)
     found = {error.exit_code: error for error in kinds}.get(exit_code, StlabError)
     return found(message, hint=hint, kind=kind)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, what it was raised from or while handling, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def first_line(error: BaseException) -> str:

@@ -1,6 +1,5 @@
 """Adapter of the MLflow Model Registry: versions, aliases, tags, and bundles in runs."""
 
-from exporter.registry.cleanup import clean_up
 from exporter.registry.client import Registry, Selection
 from exporter.registry.pipeline_tags import pipeline_models
 from exporter.registry.promote import is_current, promote
@@ -10,7 +9,7 @@ from exporter.registry.promotion_record import (
     promotion,
     repository_of,
 )
-from exporter.registry.runs import ExportRun, fetch_bundle
+from exporter.registry.runs import ExportRun, clean_up, fetch_bundle
 
 __all__ = [
     "ExportRun",

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import NotFoundError, StlabError, UnavailableError
+from exporter.errors import NotFoundError, StlabError, UnavailableError, causes
 from exporter.names import artifact_path
 from exporter.registry.bounds import exchange
-from exporter.registry.errors import NOT_FOUND, quiet_progress, translate_errors
+from exporter.registry.errors import NOT_FOUND, translate_errors
 from exporter.registry.locations import locate
 
 if TYPE_CHECKING:
@@ -31,17 +31,10 @@ _MISSING = ("No such ", "(404)", "(NoSuchKey)")
 
 
 def download(registry: Registry, address: str, folder: Path, what: str, hint: str) -> Path:
-    """Download a folder of artifacts.
+    """Download a folder of artifacts from an address in a tag or in a version's source.
 
-    Args:
-        registry: The registry that the address comes from.
-        address: The address in a tag, or in a version's source.
-        folder: The target folder; created if it does not exist.
-        what: The content, for error messages.
-        hint: The hint of the error if the artifacts are missing.
-
-    Returns:
-        The folder.
+    The target folder is created if it does not exist, and returned. The hint is for artifacts that
+    are missing.
 
     Raises:
         ConflictError: The address is not followed; the kind is ``address``.
@@ -49,17 +42,10 @@ def download(registry: Registry, address: str, folder: Path, what: str, hint: st
         ValidationFailedError: A file's name points outside the folder.
         UnavailableError: The registry or the store failed, or this machine cannot store the files.
     """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    with translate_errors(registry.uri), quiet_progress():
+    gone = NotFoundError(f"{what} is gone from the registry", hint=hint)
+    with translate_errors(registry.uri):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            location = locate(registry, address, what)
-            store = get_artifact_repository(location, tracking_uri=registry.uri)
-            files = list(_files(store))
-            _check_room(folder, sum(size or 0 for _, size in files), what)
-            for name, size in files:
-                _copy(registry, store, name, size, folder)
+            copied = _copy(registry, address, folder, what)
         except StlabError:
             raise
         except Exception as error:
@@ -67,11 +53,32 @@ def download(registry: Registry, address: str, folder: Path, what: str, hint: st
             if fault:
                 raise _local_error(folder, what, fault) from error
             if _is_missing(error):
-                raise NotFoundError(f"{what} is gone from the registry", hint=hint) from error
+                raise gone from error
             raise
-    if not files:
-        raise NotFoundError(f"{what} is gone from the registry", hint=hint)
+    if not copied:
+        raise gone
     return folder
+
+
+def _copy(registry: Registry, address: str, folder: Path, what: str) -> int:
+    """Copy the files of an address, and return how many there are."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    folder.mkdir(parents=True, exist_ok=True)
+    location = locate(registry, address, what)
+    store = get_artifact_repository(location, tracking_uri=registry.uri)
+    files = list(_files(store))
+    needed, free = sum(size or 0 for _, size in files), shutil.disk_usage(folder).free
+    if needed > free:
+        full = f"{os.strerror(errno.ENOSPC)}: it has {needed:,} bytes, and {free:,} are free"
+        raise _local_error(folder, what, full)
+    for name, size in files:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        max_bytes = shutil.disk_usage(folder).free if size is None else size
+        with exchange(registry.uri, max_bytes=max_bytes + _OVERHEAD, transfer=True):
+            store._download_file(name, str(target))  # noqa: SLF001 - every store of MLflow has it
+    return len(files)
 
 
 def _files(store: Any) -> Iterator[tuple[str, int | None]]:
@@ -93,21 +100,6 @@ def _files(store: Any) -> Iterator[tuple[str, int | None]]:
                 yield name, entry.file_size
 
 
-def _copy(registry: Registry, store: Any, name: str, size: int | None, folder: Path) -> None:
-    target = folder / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    max_bytes = shutil.disk_usage(folder).free if size is None else size
-    with exchange(registry.uri, max_bytes=max_bytes + _OVERHEAD, transfer=True):
-        store._download_file(name, str(target))  # noqa: SLF001 - every store of MLflow has it
-
-
-def _check_room(folder: Path, needed: int, what: str) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        full = f"{os.strerror(errno.ENOSPC)}: it has {needed:,} bytes, and {free:,} are free"
-        raise _local_error(folder, what, full)
-
-
 def _local_error(folder: Path, what: str, fault: str) -> UnavailableError:
     full = any(fault.startswith(os.strerror(code)) for code in _DISK_FULL)
     return UnavailableError(
@@ -120,7 +112,7 @@ def _local_fault(error: Exception, folder: Path) -> str:
     """Return the kernel's message if this machine caused the error, else an empty string."""
     # MLflow joins the errors of several files into one message.
     text = str(error)
-    codes = {cause.errno for cause in _causes(error) if isinstance(cause, OSError)}
+    codes = {cause.errno for cause in causes(error) if isinstance(cause, OSError)}
     for code in (*_DISK_FULL, *_OTHER_FAULTS):
         if code in codes or f"[Errno {code}]" in text:
             return os.strerror(code)
@@ -137,9 +129,3 @@ def _is_missing(error: Exception) -> bool:
         or any(phrase in str(error) for phrase in _MISSING)
         or getattr(error, "error_code", "") in NOT_FOUND
     )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

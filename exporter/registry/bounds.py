@@ -24,11 +24,9 @@ __all__ = [
     "every_page",
     "exchange",
     "origin",
-    "seconds",
 ]
 
-SECONDS = 60.0
-"""Default of how long one answer may take."""
+_SECONDS = 60.0
 
 MAX_BYTES = 64 << 20
 """The most bytes that the answers to one step may have, artifacts aside."""
@@ -38,24 +36,18 @@ SLOWEST = 64 << 10
 
 _PORTS = {"http": 80, "https": 443}
 
-Origin = tuple[str, str, int | None]
 
-
-def seconds() -> float:
-    """Return how many seconds one answer may take.
-
-    Raises:
-        UsageError: ``STLAB_REGISTRY_TIMEOUT`` is not a number of seconds above 0.
-    """
+def _seconds() -> float:
+    """Return how many seconds one answer may take."""
     text = os.environ.get("STLAB_REGISTRY_TIMEOUT", "")
     try:
-        found = float(text or SECONDS)
+        found = float(text or _SECONDS)
     except ValueError:
         found = 0.0
     if not 0 < found < threading.TIMEOUT_MAX:
         raise UsageError(
             f"STLAB_REGISTRY_TIMEOUT is {text!r}, not a number of seconds above 0",
-            hint=f"Unset it for {SECONDS:g} seconds.",
+            hint=f"Unset it for {_SECONDS:g} seconds.",
         )
     return found
 
@@ -65,7 +57,7 @@ def allowed_stores() -> tuple[str, ...]:
     return tuple(os.environ.get("STLAB_ARTIFACT_STORES", "").split())
 
 
-def origin(url: str) -> Origin:
+def origin(url: str) -> tuple[str, str, int | None]:
     """Return the scheme, host and port that urllib3 connects to for a URL.
 
     Raises:
@@ -78,14 +70,12 @@ def origin(url: str) -> Origin:
 
 @dataclass(slots=True)
 class Exchange:
-    """The limits of one step, and the bytes received so far.
+    """The limits of one step with the registry of a URI, and the bytes received so far.
 
     Attributes:
-        uri: The registry.
         seconds: How long one answer may take.
         max_bytes: The most bytes that may arrive in total.
         transfer: Whether artifacts are transferred: every byte then extends the time.
-        received: Bytes that have arrived.
     """
 
     uri: str
@@ -136,47 +126,38 @@ class Exchange:
         )
 
 
-_exchange: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+current: ContextVar[Exchange | None] = ContextVar("current", default=None)
+"""The exchange of the current block; None outside of one."""
 
 
 @contextmanager
 def exchange(uri: str, *, max_bytes: int = MAX_BYTES, transfer: bool = False) -> Iterator[Exchange]:
-    """Limit what MLflow exchanges with a registry in a block.
+    """Limit what MLflow exchanges with a registry in a block; see `Exchange`.
 
-    Args:
-        uri: The registry.
-        max_bytes: The most bytes that may arrive.
-        transfer: Whether artifacts are transferred.
+    Raises:
+        UsageError: ``STLAB_REGISTRY_TIMEOUT`` is not a number of seconds above 0.
     """
-    limits = Exchange(uri, seconds(), max_bytes, transfer)
-    token = _exchange.set(limits)
+    limits = Exchange(uri, _seconds(), max_bytes, transfer)
+    token = current.set(limits)
     try:
         yield limits
     finally:
-        _exchange.reset(token)
+        current.reset(token)
 
 
-def current() -> Exchange | None:
-    """Return the exchange of the current block, or None outside of one."""
-    return _exchange.get()
-
-
-def every_page(search: Callable[[str | None], Any]) -> Iterator[Any]:
-    """Yield the items of all pages of a search.
-
-    Args:
-        search: Returns the page for a token; for None, the first page.
+def every_page(search: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+    """Yield the items of all pages of one of MLflow's searches.
 
     Raises:
         UnavailableError: The pages do not end within the limit of `exchange`.
     """
     began, token = time.monotonic(), None
     while True:
-        page = search(token)
+        page = search(*arguments, max_results=1000, page_token=token)
         yield from page
         token = page.token
         if not token:
             return
-        bounds = current()
+        bounds = current.get()
         if bounds is not None and time.monotonic() - began > bounds.seconds:
             raise bounds.timed_out("a search: its pages do not end")

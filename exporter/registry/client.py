@@ -19,16 +19,12 @@ from exporter.text.redaction import learn, redact
 
 __all__ = ["Registry", "Selection"]
 
-_PAGE_SIZE = 1000
-
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The version selected for an alias.
+    """The version of a model that was selected for an alias.
 
     Attributes:
-        model: The registered model.
-        version: The selected version.
         previous: The version that the alias points to now, or None.
         aliases: Every alias of the model with its version.
         versions: The tags of every version of the model.
@@ -47,12 +43,7 @@ class Selection:
 
 
 class Registry:
-    """One MLflow Model Registry.
-
-    Args:
-        uri: The tracking URI.
-        client: An `mlflow.MlflowClient` for it.
-    """
+    """One MLflow Model Registry, with an `mlflow.MlflowClient` for its tracking URI."""
 
     def __init__(self, uri: str, client: Any) -> None:
         self.uri = uri
@@ -72,6 +63,7 @@ class Registry:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         # Standard output carries the command's result and nothing else.
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         for name in ("mlflow", "alembic", "sqlalchemy"):
             logging.getLogger(name).setLevel(logging.ERROR)
         with warnings.catch_warnings():
@@ -89,11 +81,6 @@ class Registry:
 
         By default ``dev`` takes the newest version, ``staging`` the version of ``dev`` (else the
         newest), and ``prod`` the version of ``staging``; ``prod`` accepts no other.
-
-        Args:
-            model: The registered model.
-            alias: The alias.
-            version: The version, or None for the alias's default.
 
         Raises:
             NotFoundError: The model or version does not exist; the message lists those that do.
@@ -122,15 +109,11 @@ class Registry:
             NotFoundError: The model does not exist, or has no versions.
             UnavailableError: The registry does not answer.
         """
+        aliases = self.aliases(model)
         with translate_errors(self.uri):
-            aliases = self._aliases(model)
             found = {
                 int(entry.version): dict(entry.tags or {})
-                for entry in every_page(
-                    lambda token: self.client.search_model_versions(
-                        f"name = '{model}'", max_results=_PAGE_SIZE, page_token=token
-                    )
-                )
+                for entry in every_page(self.client.search_model_versions, f"name = '{model}'")
             }
         if not found:
             raise NotFoundError(
@@ -146,7 +129,8 @@ class Registry:
             UnavailableError: The registry does not answer.
         """
         with translate_errors(self.uri):
-            return self._models()
+            found = every_page(self.client.search_registered_models)
+            return sorted(str(model.name) for model in found)
 
     def pull(self, model: str, version: int, folder: Path) -> Path:
         """Download a version's artifact into a folder, and return the folder.
@@ -168,14 +152,8 @@ class Registry:
         """Return the artifact locations of the registry's experiments."""
         from mlflow.entities import ViewType
 
-        return {
-            str(experiment.artifact_location)
-            for experiment in every_page(
-                lambda token: self.client.search_experiments(
-                    ViewType.ALL, max_results=_PAGE_SIZE, page_token=token
-                )
-            )
-        }
+        found = every_page(self.client.search_experiments, ViewType.ALL)
+        return {str(experiment.artifact_location) for experiment in found}
 
     def tag(self, model: str, version: int, tags: Mapping[str, object]) -> None:
         """Set tags of a version; the values must be free of secrets."""
@@ -191,7 +169,17 @@ class Registry:
             UnavailableError: The registry does not answer.
         """
         with translate_errors(self.uri):
-            return self._aliases(model)
+            try:
+                registered = self.client.get_registered_model(model)
+            except Exception as error:
+                if getattr(error, "error_code", "") not in NOT_FOUND:
+                    raise
+                raise NotFoundError(
+                    f"no registered model '{model}' in {redact(self.uri)}; "
+                    f"registered models: {_join(self.models())}",
+                    hint="Check the name and MLFLOW_TRACKING_URI.",
+                ) from error
+            return {alias: int(version) for alias, version in registered.aliases.items()}
 
     def version_by_alias(self, model: str, alias: str) -> tuple[int, Mapping[str, str]]:
         """Return the version that an alias points to, with its tags, by one request.
@@ -212,29 +200,6 @@ class Registry:
                     ) from error
                 raise
             return int(found.version), dict(found.tags or {})
-
-    def _aliases(self, model: str) -> dict[str, int]:
-        try:
-            registered = self.client.get_registered_model(model)
-        except Exception as error:
-            if getattr(error, "error_code", "") not in NOT_FOUND:
-                raise
-            raise NotFoundError(
-                f"no registered model '{model}' in {redact(self.uri)}; "
-                f"registered models: {_join(self._models())}",
-                hint="Check the name and MLFLOW_TRACKING_URI.",
-            ) from error
-        return {alias: int(version) for alias, version in registered.aliases.items()}
-
-    def _models(self) -> list[str]:
-        return sorted(
-            str(model.name)
-            for model in every_page(
-                lambda token: self.client.search_registered_models(
-                    max_results=_PAGE_SIZE, page_token=token
-                )
-            )
-        )
 
 
 def _default_version(alias: str, aliases: Mapping[str, int], versions: Mapping[int, Any]) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from requests.exceptions import SSLError
 
 from exporter.errors import (
     ConflictError,
@@ -16,15 +17,16 @@ from exporter.errors import (
     StlabError,
     UnavailableError,
     UsageError,
+    causes,
 )
 from exporter.registry.bounds import exchange
 from exporter.registry.transport import probe
 from exporter.text.redaction import redact
 
-__all__ = ["NOT_FOUND", "check_reachable", "quiet_progress", "translate_errors"]
+__all__ = ["NOT_FOUND", "check_reachable", "translate_errors"]
 
-CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 8.0
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 8.0
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 NOT_FOUND = frozenset({"RESOURCE_DOES_NOT_EXIST"})
 _REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "PERMISSION_DENIED", "UNAUTHENTICATED"})
@@ -46,9 +48,9 @@ def translate_errors(uri: str) -> Iterator[None]:
     except StlabError:
         raise
     except Exception as error:
-        wrapped = _wrapped_error(error)
-        if wrapped is not None:
-            raise wrapped from None
+        for cause in causes(error):
+            if isinstance(cause, StlabError):  # MLflow has wrapped it in an error of its own
+                raise cause from None
         code = getattr(error, "error_code", "")
         message = redact(" ".join(str(error).split()))[:500]
         if code in NOT_FOUND:
@@ -88,57 +90,27 @@ def check_reachable(uri: str) -> None:
             hint="Use http://host:port, sqlite:///file.db or another URI that MLflow supports; in "
             "a password write '/', '?', '#', '@' and ':' as %2F, %3F, %23, %40 and %3A.",
         ) from error
-    if parts.scheme in {"http", "https"}:
-        import requests
+    try:
+        _connect(uri, parts, port)
+    except SSLError:
+        return  # the server answers; MLflow has its own settings for certificates
+    except OSError as error:  # the errors of requests as well
+        raise UnavailableError(
+            f"no MLflow registry answers at {redact(uri)}: {redact(str(error))[:300]}",
+            hint="Start it, or set MLFLOW_TRACKING_URI to its address.",
+        ) from error
 
-        try:
-            probe(uri, "/health", ANSWER_SECONDS)
-        except requests.exceptions.SSLError:
-            return  # the server answers; MLflow has its own settings for certificates
-        except requests.exceptions.RequestException as error:
-            raise _unreachable(uri, str(error)) from error
+
+def _connect(uri: str, parts: SplitResult, port: int | None) -> None:
+    if parts.scheme in {"http", "https"}:
+        probe(uri, "/health", _ANSWER_SECONDS)
     elif parts.scheme.startswith("sqlite"):
         path = Path(unquote(uri.partition(":///")[2].partition("?")[0]))
         # MLflow would create a registry in an empty file.
-        _check_exists(uri, exists=path.is_file() and path.stat().st_size > 0)
+        if not path.is_file() or not path.stat().st_size:
+            raise FileNotFoundError("no such file")
     elif parts.scheme in {"", "file"}:
-        _check_exists(uri, exists=Path(unquote(parts.path)).is_dir())
+        if not Path(unquote(parts.path)).is_dir():
+            raise FileNotFoundError("no such file")
     elif parts.hostname and port:
-        try:
-            socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
-        except OSError as error:
-            raise _unreachable(uri, str(error)) from error
-
-
-def _check_exists(uri: str, *, exists: bool) -> None:
-    if not exists:
-        raise _unreachable(uri, "no such file")
-
-
-def _unreachable(uri: str, reason: str) -> UnavailableError:
-    return UnavailableError(
-        f"no MLflow registry answers at {redact(uri)}: {redact(reason)[:300]}",
-        hint="Start it, or set MLFLOW_TRACKING_URI to its address.",
-    )
-
-
-def _wrapped_error(error: BaseException) -> StlabError | None:
-    """Return the `StlabError` that MLflow has wrapped in an error of its own."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, StlabError):
-        cause = cause.__cause__ or cause.__context__
-    return cause
-
-
-@contextlib.contextmanager
-def quiet_progress() -> Iterator[None]:
-    """Disable MLflow's progress bars."""
-    previous = os.environ.get("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    try:
-        yield
-    finally:
-        if previous is None:
-            del os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"]
-        else:
-            os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = previous
+        socket.create_connection((parts.hostname, port), _CONNECT_SECONDS).close()

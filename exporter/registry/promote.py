@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from exporter.errors import ConflictError, OutcomeUnknownError
 from exporter.names import ARCHIVED
@@ -18,6 +17,7 @@ from exporter.registry.client import Registry, Selection
 from exporter.registry.errors import translate_errors
 from exporter.registry.promotion_record import (
     PromotionRecord,
+    now,
     open_records,
     promoted_tag,
     promotion,
@@ -29,12 +29,6 @@ __all__ = ["close_records", "is_current", "promote"]
 
 def promote(registry: Registry, selection: Selection, alias: str, record: PromotionRecord) -> None:
     """Move an alias to the selected version; ``archived`` takes the version that ``prod`` leaves.
-
-    Args:
-        registry: The registry.
-        selection: The version, and the version that the alias pointed to when it was selected.
-        alias: The alias.
-        record: Who moves the alias, and the promoted bundle.
 
     Raises:
         ConflictError: The alias was moved concurrently; all changes are undone.
@@ -71,7 +65,13 @@ def _promote(registry: Registry, selection: Selection, alias: str, record: Promo
             changes.undo()
         except Exception:  # noqa: BLE001 - whatever MLflow raises on a dead connection
             if alias in changes.moved:
-                raise _outcome_unknown(registry, selection, alias) from error
+                raise OutcomeUnknownError(
+                    f"the registry at {redact(registry.uri)} failed while '{alias}' was moved; "
+                    f"whether it points to version {version} now is unknown, and that version "
+                    "stays served",
+                    hint="Run the same command again once the registry answers; it finishes the "
+                    "move.",
+                ) from error
         raise
     try:
         current = registry.aliases(model).get(alias)
@@ -92,11 +92,6 @@ def is_current(selection: Selection, alias: str, bundle: str) -> bool:
     """Whether an alias points to the selected version, with an open record of this bundle.
 
     An alias that was moved without stlab has no open record.
-
-    Args:
-        selection: The selected version.
-        alias: The alias.
-        bundle: The sha256 of the bundle.
     """
     record = promotion(selection.tags, alias)
     if selection.previous != selection.version or record is None:
@@ -111,11 +106,10 @@ def close_records(
     aliases: Mapping[str, int],
 ) -> None:
     """Close the open records of aliases on versions that the aliases do not point to."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     for alias, current in aliases.items():
         for version, record in open_records(versions, alias).items():
             if version != current:
-                closed = replace(record, until=now).as_tag()
+                closed = replace(record, until=now()).as_tag()
                 registry.tag(model, version, {promoted_tag(alias): closed})
 
 
@@ -185,14 +179,6 @@ def _merged_record(selection: Selection, alias: str, record: PromotionRecord) ->
     if earlier.bundle == record.bundle:
         return replace(earlier, uri=record.uri, repository=record.repository, until="")
     return replace(record, previous=earlier.previous)
-
-
-def _outcome_unknown(registry: Registry, selection: Selection, alias: str) -> OutcomeUnknownError:
-    return OutcomeUnknownError(
-        f"the registry at {redact(registry.uri)} failed while '{alias}' was moved; whether it "
-        f"points to version {selection.version} now is unknown, and that version stays served",
-        hint="Run the same command again once the registry answers; it finishes the move.",
-    )
 
 
 def _version(number: int | None) -> str:

@@ -16,28 +16,25 @@ from typing import Any
 from exporter.bounded_text import UNFIT, parse_json
 from exporter.text.redaction import redact, redact_addresses
 
-__all__ = ["PromotionRecord", "open_records", "promoted_tag", "promotion", "repository_of"]
-
-_PROMOTED = "stlab.promoted."
+__all__ = ["PromotionRecord", "now", "open_records", "promoted_tag", "promotion", "repository_of"]
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time as records hold it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True, slots=True)
 class PromotionRecord:
-    """One promotion of an alias to a version.
+    """One promotion of an alias to a version, of the bundle with this sha256.
 
     Attributes:
-        bundle: The sha256 of the promoted bundle.
         uri: Where the registry stores the bundle.
         by: Who or what moved the alias.
         previous: The version that the alias pointed to before.
         repository: The identity of the repository that the bundle was published to; empty in
             records of older exporters.
         at: Time of the promotion, in UTC.
-        reason: The reason given, or empty.
         until: Time when the alias moved on to another version; empty while the record is open.
     """
 
@@ -46,7 +43,7 @@ class PromotionRecord:
     by: str
     previous: int | None
     repository: str = ""
-    at: str = field(default_factory=_now)
+    at: str = field(default_factory=now)
     reason: str = ""
     until: str = ""
 
@@ -64,13 +61,12 @@ class PromotionRecord:
             "reason": redact(self.reason),
             "until": self.until,
         }
-        record |= {key: value for key, value in optional.items() if value}
-        return json.dumps(record)
+        return json.dumps(record | {key: value for key, value in optional.items() if value})
 
 
 def promoted_tag(alias: str) -> str:
     """Return the name of the tag that holds the record of an alias."""
-    return f"{_PROMOTED}{alias}"
+    return f"stlab.promoted.{alias}"
 
 
 def promotion(tags: Mapping[str, str], alias: str) -> PromotionRecord | None:
@@ -101,15 +97,6 @@ def repository_of(tags: Mapping[str, str], alias: str) -> str:
 def open_records(
     versions: Mapping[int, Mapping[str, str]], alias: str
 ) -> dict[int, PromotionRecord]:
-    """Return the open records of an alias by version; an interrupted promotion leaves two.
-
-    Args:
-        versions: The tags of every version.
-        alias: The alias.
-    """
+    """Return the open records of an alias by version; an interrupted promotion leaves two."""
     found = {version: promotion(tags, alias) for version, tags in versions.items()}
-    return {
-        version: record
-        for version, record in found.items()
-        if record is not None and not record.until
-    }
+    return {version: record for version, record in found.items() if record and not record.until}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +15,15 @@ from exporter.errors import ConflictError, ValidationFailedError
 from exporter.registry.artifacts import download
 from exporter.registry.bounds import exchange
 from exporter.registry.client import Registry
-from exporter.registry.errors import quiet_progress, translate_errors
+from exporter.registry.errors import translate_errors
 from exporter.registry.locations import check_location
+from exporter.registry.promote import close_records
 from exporter.system.processes import ProcessId
 
-__all__ = ["EXPERIMENT", "ExportRun", "close_abandoned", "fetch_bundle"]
+__all__ = ["ExportRun", "clean_up", "fetch_bundle"]
 
-EXPERIMENT = "stlab-export"
-BUNDLE_FOLDER = "bundle"
+_EXPERIMENT = "stlab-export"
+_BUNDLE_FOLDER = "bundle"
 _PROCESS = "stlab.process"
 
 
@@ -35,12 +37,7 @@ class ExportRun:
 
     @classmethod
     def begin(cls, registry: Registry, name: str, parameters: Mapping[str, object]) -> Self:
-        """Open a run.
-
-        Args:
-            registry: The registry.
-            name: The run's name.
-            parameters: The settings of the export, free of secrets.
+        """Open a run with the settings of the export, which are free of secrets.
 
         Raises:
             ConflictError: The address of the experiment's artifacts is not followed.
@@ -50,19 +47,12 @@ class ExportRun:
 
         client = registry.client
         with translate_errors(registry.uri):
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-            if experiment is None:
-                experiment_id = _create_experiment(registry)
-            else:
-                experiment_id = experiment.experiment_id
             tags = {_PROCESS: json.dumps(ProcessId.this_process().as_dict())}
-            run = client.create_run(experiment_id, run_name=name, tags=tags)
-            client.log_batch(
-                run.info.run_id,
-                params=[Param(key, str(value)) for key, value in parameters.items()],
-            )
+            run = client.create_run(_experiment_id(client), run_name=name, tags=tags)
+            params = [Param(key, str(value)) for key, value in parameters.items()]
+            client.log_batch(run.info.run_id, params=params)
             try:
-                what = f"the experiment '{EXPERIMENT}'"
+                what = f"the experiment '{_EXPERIMENT}'"
                 location = check_location(registry, run.info.artifact_uri, what)
             except ConflictError:
                 client.set_terminated(run.info.run_id, status="FAILED")
@@ -72,12 +62,12 @@ class ExportRun:
     @property
     def bundle_uri(self) -> str:
         """The address of the run's bundle."""
-        return f"runs:/{self.run_id}/{BUNDLE_FOLDER}"
+        return f"runs:/{self.run_id}/{_BUNDLE_FOLDER}"
 
     def log_bundle(self, bundle: Bundle) -> None:
         """Log a bundle's folder as artifact."""
         with self._store() as store:
-            store.log_artifacts(str(bundle.path), BUNDLE_FOLDER)
+            store.log_artifacts(str(bundle.path), _BUNDLE_FOLDER)
 
     def log_file(self, path: Path) -> None:
         """Log one file as artifact."""
@@ -90,34 +80,32 @@ class ExportRun:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         uri = self._registry.uri
-        with translate_errors(uri), quiet_progress(), exchange(uri, transfer=True):
+        with translate_errors(uri), exchange(uri, transfer=True):
             yield get_artifact_repository(self._location, tracking_uri=uri)
 
     def finish(self, metrics: Mapping[str, float], *, succeeded: bool) -> None:
         """Log the metrics and close the run."""
-        import time
-
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         client = self._registry.client
         with translate_errors(self._registry.uri):
-            client.log_batch(
-                self.run_id,
-                metrics=[Metric(key, float(value), now, 0) for key, value in metrics.items()],
-            )
+            logged = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
+            client.log_batch(self.run_id, metrics=logged)
             client.set_terminated(self.run_id, status="FINISHED" if succeeded else "FAILED")
 
 
-def close_abandoned(registry: Registry, model: str) -> None:
-    """Close the runs of exports of a model that were killed on this machine.
+def clean_up(registry: Registry, model: str) -> None:
+    """Close what interrupted commands left of a model: stale records, and runs of this machine.
 
     Raises:
         UnavailableError: The registry does not answer.
     """
     client = registry.client
+    aliases, versions = registry.get_model(model)
     with translate_errors(registry.uri):
-        experiment = client.get_experiment_by_name(EXPERIMENT)
+        close_records(registry, model, versions, aliases)
+        experiment = client.get_experiment_by_name(_EXPERIMENT)
         if experiment is None:
             return
         running = f"attributes.status = 'RUNNING' and params.model = '{model}'"
@@ -138,13 +126,7 @@ def fetch_bundle(
 ) -> Bundle:
     """Download a version's bundle and check every one of its files.
 
-    Args:
-        registry: The registry.
-        model: The registered model; a bundle of another one, as of a copied tag, is rejected.
-        version: Its version.
-        uri: The ``stlab.bundle.uri`` of the version.
-        sha256: The ``stlab.bundle.sha256`` of the version.
-        folder: The target folder.
+    A bundle of another model, as of a copied tag, is rejected.
 
     Raises:
         NotFoundError: The bundle is gone.
@@ -152,29 +134,27 @@ def fetch_bundle(
         ValidationFailedError: The address holds another bundle, or a file is missing or differs.
         UnavailableError: The registry, the artifact store or the disk fails.
     """
-    path = download(
-        registry,
-        uri,
-        folder,
-        f"the bundle of '{model}' version {version}",
-        "Export the version to 'staging' again, which converts it again.",
-    )
-    bundle = Bundle.open(path, model, version)
+    hint = "Export the version to 'staging' again, which converts it again."
+    what = f"the bundle of '{model}' version {version}"
+    bundle = Bundle.open(download(registry, uri, folder, what, hint), model, version)
     if bundle.sha256 != sha256:
         raise ValidationFailedError(
             f"{MANIFEST} in {uri} is not the one that was proven: its bundle is "
             f"{bundle.sha256[:12]}, and the evidence is for {sha256[:12]}",
-            hint="Export the version to 'staging' again, which converts it again.",
+            hint=hint,
             kind="bundle",
         )
     bundle.verify()
     return bundle
 
 
-def _create_experiment(registry: Registry) -> str:
-    try:
-        return str(registry.client.create_experiment(EXPERIMENT))
-    except Exception as error:
-        if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
-            raise
-        return str(registry.client.get_experiment_by_name(EXPERIMENT).experiment_id)
+def _experiment_id(client: Any) -> str:
+    experiment = client.get_experiment_by_name(_EXPERIMENT)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(_EXPERIMENT))
+        except Exception as error:
+            if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = client.get_experiment_by_name(_EXPERIMENT)
+    return str(experiment.experiment_id)

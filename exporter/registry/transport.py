@@ -47,7 +47,7 @@ def install() -> None:
         return
 
     def session(max_retries: int, *others: Any, **named: Any) -> requests.Session:
-        if current() is None:
+        if current.get() is None:
             made: requests.Session = original(max_retries, *others, **named)
             return made
         return _session(max_retries, os.getpid())
@@ -107,7 +107,7 @@ class _Session(requests.Session):
             ConflictError: The request goes, or is redirected, to another host.
             UnavailableError: The answer takes too long, or is too large.
         """
-        bounds = current()
+        bounds = current.get()
         if bounds is None:
             raise RuntimeError("a request to a registry outside an exchange")
         bounds.check(request.url or "")

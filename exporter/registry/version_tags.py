@@ -14,6 +14,16 @@ _PARITY = "stlab.parity"
 FAILED = {_PARITY: "failed"}
 """The tags of a version that an export rejected."""
 
+# By field of `BundleTags`.
+_TAGS = {
+    "sha256": "stlab.bundle.sha256",
+    "uri": "stlab.bundle.uri",
+    "format": "stlab.bundle.format",
+    "settings": "stlab.bundle.settings",
+    "margin": "stlab.parity.margin",
+    "run_id": "stlab.export.run_id",
+}
+
 
 def has_passed(tags: Mapping[str, str]) -> bool:
     """Whether a version's newest evidence passed."""
@@ -25,9 +35,7 @@ class BundleTags:
     """The newest proven bundle of a version.
 
     Attributes:
-        sha256: The bundle's digest.
         uri: Where the registry stores the bundle.
-        format: ``onnx``, ``torchscript`` or ``tensorrt``.
         settings: The digest of the settings that the bundle was built with.
         margin: The worst error ÷ budget of the evidence, as text.
         run_id: The MLflow run that holds the bundle.
@@ -43,24 +51,10 @@ class BundleTags:
     @classmethod
     def read(cls, tags: Mapping[str, str]) -> BundleTags:
         """Read the tags; a missing one is an empty string."""
-        return cls(
-            sha256=tags.get("stlab.bundle.sha256", ""),
-            uri=tags.get("stlab.bundle.uri", ""),
-            format=tags.get("stlab.bundle.format", ""),
-            settings=tags.get("stlab.bundle.settings", ""),
-            margin=tags.get("stlab.parity.margin", ""),
-            run_id=tags.get("stlab.export.run_id", ""),
-        )
+        return cls(**{field: tags.get(tag, "") for field, tag in _TAGS.items()})
 
     def as_tags(self) -> dict[str, str]:
         """Return the tags of a version with passing evidence, in the order to write them."""
-        return {
-            "stlab.bundle.sha256": self.sha256,
-            "stlab.bundle.uri": self.uri,
-            "stlab.bundle.format": self.format,
-            "stlab.bundle.settings": self.settings,
-            "stlab.parity.margin": self.margin,
-            "stlab.export.run_id": self.run_id,
-            # Last: readers ignore the other tags until this one is set.
-            _PARITY: "passed",
-        }
+        tags = {tag: str(getattr(self, field)) for field, tag in _TAGS.items()}
+        # Last: readers ignore the other tags until this one is set.
+        return {**tags, _PARITY: "passed"}

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.errors import causes
+
 __all__ = [
     "Limits",
     "exhausted",
@@ -94,12 +96,10 @@ def shortage(error: BaseException) -> str:
 
     Memory does not count: a model may take more than any machine has.
     """
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         # A deadline and a closed connection are errors of the operating system as well.
         if isinstance(cause, OSError) and cause.errno in _SHORTAGES:
             return os.strerror(cause.errno)
-        cause = cause.__cause__ or cause.__context__
     return ""
 
 
