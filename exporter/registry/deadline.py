@@ -28,14 +28,9 @@ class DeadlinePassedError(Exception):
 
 
 class Deadline:
-    """Closes the connection of one request once its time is over.
+    """Closes the connection of one request once its time is over, and ``passed`` is set.
 
-    Args:
-        exchange: The bounds of the request.
-        sent: Bytes of the request's body, which extend the deadline of a transfer.
-
-    Attributes:
-        passed: Whether the connection was closed.
+    The bytes of the request's body extend the deadline of a transfer.
     """
 
     def __init__(self, exchange: Exchange, sent: int) -> None:
@@ -80,16 +75,15 @@ class Deadline:
         return allowed - (time.monotonic() - self._began)
 
     def _run(self) -> None:
-        while not self._ended.wait(max(self._seconds_left(), 0.0)):
-            if self._seconds_left() > 0:
-                continue
-            with self._lock:
-                self.passed = True
-                if self._socket is not None:
-                    with suppress(OSError):
-                        self._socket.shutdown(socket.SHUT_RDWR)
-                self._drop()
-            return
+        while (left := self._seconds_left()) > 0:
+            if self._ended.wait(left):
+                return
+        with self._lock:
+            self.passed = True
+            if self._socket is not None:
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+            self._drop()
 
     def _drop(self) -> None:
         if self._socket is not None:

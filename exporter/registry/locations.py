@@ -57,15 +57,7 @@ _BUCKETS = {
 
 
 def locate(registry: Registry, address: str, what: str) -> str:
-    """Resolve an address to the location of the artifacts.
-
-    Args:
-        registry: The registry that the address comes from.
-        address: The address in a tag, or in a version's source.
-        what: The content, for the error message.
-
-    Returns:
-        An address for MLflow's artifact repositories.
+    """Resolve an address of a registry to a location for MLflow's artifact repositories.
 
     Raises:
         ConflictError: The location must not be accessed; the kind is ``address``.
@@ -81,11 +73,6 @@ def locate(registry: Registry, address: str, what: str) -> str:
 
 def check_location(registry: Registry, address: str, what: str) -> str:
     """Return a location that may be read and written, as MLflow takes it.
-
-    Args:
-        registry: The registry that the location comes from.
-        address: The location of the artifacts.
-        what: The content, for the error message.
 
     Raises:
         ConflictError: The location must not be accessed; the kind is ``address``.
@@ -127,14 +114,13 @@ def _folder(registry: Registry, address: str) -> str | None:
     path = _path(address)
     if path is None:
         return None
-    if _is_local(registry.uri):
+    if _scheme(registry.uri) in {"", "file"} or _scheme(registry.uri).startswith("sqlite"):
         return path.as_uri()
     allowed = [Path(store) for store in allowed_stores() if not _scheme(store)]
     if is_loopback(urlsplit(registry.uri).hostname or "", unspecified=True):
         allowed += _default_root(registry)
-    if any(path.resolve().is_relative_to(one.resolve()) for one in allowed):
-        return path.as_uri()
-    return None
+    within = any(path.resolve().is_relative_to(one.resolve()) for one in allowed)
+    return path.as_uri() if within else None
 
 
 def _path(address: str) -> Path | None:
@@ -207,10 +193,6 @@ def _within(address: str, store: str) -> bool:
         return False
     root, path = allowed.path.rstrip("/"), unquote(parts.path)
     return f"{path}/".startswith(f"{root}/") and ".." not in path.split("/")
-
-
-def _is_local(uri: str) -> bool:
-    return _scheme(uri) in {"", "file"} or _scheme(uri).startswith("sqlite")
 
 
 def _scheme(address: str) -> str:

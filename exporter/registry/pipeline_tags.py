@@ -21,10 +21,7 @@ _REFERENCE = re.compile(
 def pipeline_models(registry: Registry, tags: Mapping[str, str]) -> dict[str, tuple[str, int]]:
     """Return the registered model and version for each place that a version's tags fill.
 
-    Args:
-        registry: The registry.
-        tags: The version's tags, with values such as ``models:/scaler/3`` or
-            ``models:/scaler@prod``.
+    A tag is such as ``models:/scaler/3`` or ``models:/scaler@prod``.
 
     Raises:
         ValidationFailedError: A tag is not a reference to a model version.

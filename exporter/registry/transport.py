@@ -56,12 +56,7 @@ def install() -> None:
 
 
 def probe(uri: str, path: str, timeout: float) -> None:
-    """Send a registry a request, and ignore the answer.
-
-    Args:
-        uri: The registry.
-        path: The path below it.
-        timeout: Seconds that the headers of the answer may take.
+    """Send a registry a request, and ignore the answer, whose headers may take so many seconds.
 
     Raises:
         requests.RequestException: Nothing answers.
@@ -126,7 +121,12 @@ class _Session(requests.Session):
             if response.is_redirect:
                 target = urljoin(response.url, response.headers["location"])
                 response.close()
-                raise _redirect_error(bounds, target)
+                raise ConflictError(
+                    f"the registry at {redact(bounds.uri)} redirects to {redact(target)}, which is "
+                    "not followed",
+                    hint="If you trust that address, set MLFLOW_TRACKING_URI to it.",
+                    kind="address",
+                )
             chunks = _chunks(response, bounds, deadline, what)
             if stream:
                 response.iter_content = lambda *_, **__: chunks  # type: ignore[method-assign]
@@ -183,12 +183,3 @@ def _chunks(
     finally:
         deadline.end()
         response.close()
-
-
-def _redirect_error(bounds: Exchange, target: str) -> ConflictError:
-    return ConflictError(
-        f"the registry at {redact(bounds.uri)} redirects to {redact(target)}, which is not "
-        "followed",
-        hint="If you trust that address, set MLFLOW_TRACKING_URI to it.",
-        kind="address",
-    )

@@ -46,14 +46,10 @@ _learned: set[str] = set()
 
 
 def learn(address: str) -> None:
-    """Remember the account in an address as a secret, in every way of writing it.
-
-    Args:
-        address: The address of a server or a registry; only an account may precede its ``@``.
-    """
-    account, at, _ = address.partition("://")[2].rpartition("@")
-    if not at:
-        account, at, _ = address.rpartition("@")
+    """Remember what precedes the ``@`` of an address as a secret, in every way of writing it."""
+    account = address.rpartition("@")[0]
+    if "://" in account:
+        account = account.partition("://")[2]
     password = account.partition(":")[2]
     _learned.update(one for one in (account, password) if one)
 
