@@ -43,7 +43,10 @@ class Selection:
 
 
 class Registry:
-    """One MLflow Model Registry, with an `mlflow.MlflowClient` for its tracking URI."""
+    """One MLflow Model Registry, with an `mlflow.MlflowClient` for its tracking URI.
+
+    Every method raises `UnavailableError` where the registry does not answer.
+    """
 
     def __init__(self, uri: str, client: Any) -> None:
         self.uri = uri
@@ -54,7 +57,6 @@ class Registry:
         """Check within seconds that the registry answers, and connect to it.
 
         Raises:
-            UnavailableError: The registry does not answer.
             UsageError: The URI is malformed.
         """
         learn(uri)
@@ -85,7 +87,6 @@ class Registry:
         Raises:
             NotFoundError: The model or version does not exist; the message lists those that do.
             ConflictError: ``prod`` is to take a version that ``staging`` does not point to.
-            UnavailableError: The registry does not answer.
         """
         aliases, versions = self.get_model(model)
         chosen = version or _default_version(alias, aliases, versions)
@@ -107,7 +108,6 @@ class Registry:
 
         Raises:
             NotFoundError: The model does not exist, or has no versions.
-            UnavailableError: The registry does not answer.
         """
         aliases = self.aliases(model)
         with translate_errors(self.uri):
@@ -123,11 +123,7 @@ class Registry:
         return aliases, found
 
     def models(self) -> list[str]:
-        """Return the names of all registered models.
-
-        Raises:
-            UnavailableError: The registry does not answer.
-        """
+        """Return the names of all registered models."""
         with translate_errors(self.uri):
             found = every_page(self.client.search_registered_models)
             return sorted(str(model.name) for model in found)
@@ -166,7 +162,6 @@ class Registry:
 
         Raises:
             NotFoundError: The model does not exist.
-            UnavailableError: The registry does not answer.
         """
         with translate_errors(self.uri):
             try:
@@ -186,7 +181,6 @@ class Registry:
 
         Raises:
             NotFoundError: The model or alias does not exist.
-            UnavailableError: The registry does not answer.
         """
         with translate_errors(self.uri):
             try:

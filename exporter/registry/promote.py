@@ -8,7 +8,7 @@ takes the displaced version, then the alias; the displaced version's record is c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from exporter.errors import ConflictError, OutcomeUnknownError
@@ -82,10 +82,8 @@ def _promote(registry: Registry, selection: Selection, alias: str, record: Promo
             f"'{alias}' points to {_version(current)} after it was moved to version {version}",
             hint="Another promotion is running; check the aliases and run the command again.",
         )
-    try:
+    with suppress(Exception):  # the alias was moved; the next run closes them
         close_records(registry, model, selection.versions, changes.moved)
-    except Exception:  # noqa: BLE001 - the alias was moved; the next run closes them
-        return
 
 
 def is_current(selection: Selection, alias: str, bundle: str) -> bool:
@@ -93,10 +91,8 @@ def is_current(selection: Selection, alias: str, bundle: str) -> bool:
 
     An alias that was moved without stlab has no open record.
     """
-    record = promotion(selection.tags, alias)
-    if selection.previous != selection.version or record is None:
-        return False
-    return record.bundle == bundle and not record.until
+    record, stays = promotion(selection.tags, alias), selection.previous == selection.version
+    return stays and record is not None and record.bundle == bundle and not record.until
 
 
 def close_records(

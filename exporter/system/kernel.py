@@ -1,4 +1,4 @@
-"""System calls that the standard library has no function for."""
+"""System calls that the standard library has no function for; each may raise OSError."""
 
 from __future__ import annotations
 
@@ -20,21 +20,13 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def prctl(option: int, *arguments: object) -> None:
-    """Set an attribute of this process; see the manual page of prctl.
-
-    Raises:
-        OSError: The kernel refuses it.
-    """
+    """Set an attribute of this process; see the manual page of prctl."""
     given = [*arguments, *[0] * (4 - len(arguments))]
     _checked(_LIBC.prctl(option, *map(_word, given)))
 
 
 def syscall(number: int, *arguments: object) -> int:
-    """Make a system call that the C library has no function for.
-
-    Raises:
-        OSError: The kernel refuses it.
-    """
+    """Make a system call that the C library has no function for."""
     return _checked(_LIBC.syscall(ctypes.c_long(number), *map(_word, arguments)))
 
 
@@ -43,9 +35,6 @@ def drop_capabilities() -> None:
 
     Root keeps the right to read other users' files, since its modules and folders may be theirs.
     Landlock bounds that right as well, and it opens no other process.
-
-    Raises:
-        OSError: The kernel refuses it.
     """
     version_3, this_process, read_any_file = 0x20080522, 0, 1 << 2
     header = (ctypes.c_uint32 * 2)(version_3, this_process)

@@ -81,9 +81,8 @@ _WITHOUT_EFFECT = frozenset(
 
 
 class _Argument(NamedTuple):
-    """A call that is allowed, or refused, by the value of one argument."""
+    """The argument whose value decides whether a call is allowed, or refused."""
 
-    call: str
     position: int
     mask: int
     values: tuple[int, ...]
@@ -121,31 +120,30 @@ def filter_calls() -> None:
     prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.create_string_buffer(program))
 
 
-def _arguments() -> tuple[_Argument, ...]:
+def _arguments() -> dict[str, _Argument]:
     me = os.getpid()
     # Before ABI 3, Landlock lets a process truncate a file that it may only read.
     cut = (_O_TRUNC, _O_TRUNC | _O_ACCMODE)
-    return (
-        _Argument("clone", 0, _CLONE_THREAD, (_CLONE_THREAD,), allowed=True),
+    # These make the kernel signal another process, or type into another terminal.
+    reaching = (_FIOSETOWN, _SIOCSPGRP, _TIOCSTI, _TIOCLINUX)
+    return {
+        "clone": _Argument(0, _CLONE_THREAD, (_CLONE_THREAD,), allowed=True),
         # A pair of datagram sockets could be connected to somewhere else.
-        _Argument("socketpair", 1, 0xF, (_SOCK_STREAM,), allowed=True),
-        _Argument("kill", 0, _WHOLE, (me,), allowed=True),
-        _Argument("tgkill", 0, _WHOLE, (me,), allowed=True),
-        _Argument("prlimit64", 0, _WHOLE, (0, me), allowed=True),
-        _Argument("prctl", 0, _WHOLE, (PR_SET_PDEATHSIG,), allowed=False),
-        _Argument("open", 1, _O_TRUNC | _O_ACCMODE, cut, allowed=False),
-        _Argument("openat", 2, _O_TRUNC | _O_ACCMODE, cut, allowed=False),
-        # These make the kernel signal another process, or type into another terminal.
-        _Argument("fcntl", 1, _WHOLE, (_F_SETOWN, _F_SETOWN_EX), allowed=False),
-        _Argument(
-            "ioctl", 1, _WHOLE, (_FIOSETOWN, _SIOCSPGRP, _TIOCSTI, _TIOCLINUX), allowed=False
-        ),
-    )
+        "socketpair": _Argument(1, 0xF, (_SOCK_STREAM,), allowed=True),
+        "kill": _Argument(0, _WHOLE, (me,), allowed=True),
+        "tgkill": _Argument(0, _WHOLE, (me,), allowed=True),
+        "prlimit64": _Argument(0, _WHOLE, (0, me), allowed=True),
+        "prctl": _Argument(0, _WHOLE, (PR_SET_PDEATHSIG,), allowed=False),
+        "open": _Argument(1, _O_TRUNC | _O_ACCMODE, cut, allowed=False),
+        "openat": _Argument(2, _O_TRUNC | _O_ACCMODE, cut, allowed=False),
+        "fcntl": _Argument(1, _WHOLE, (_F_SETOWN, _F_SETOWN_EX), allowed=False),
+        "ioctl": _Argument(1, _WHOLE, reaching, allowed=False),
+    }
 
 
 def _program(column: int, architecture: int) -> bytes:
     """Return the filter as the kernel reads it."""
-    by_argument = _arguments()
+    arguments = _arguments()
     instructions = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_JUMP_IF_EQUAL, 1, 0, architecture),
@@ -154,32 +152,23 @@ def _program(column: int, architecture: int) -> bytes:
         (_JUMP_IF_AT_LEAST, 0, 1, _X32),
         (_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
     ]
-    for rule in by_argument:
-        instructions += _argument_rule(rule, _CALLS[rule.call][column])
-    for name in sorted(set(_CALLS) - {rule.call for rule in by_argument}):
-        if _CALLS[name][column] >= 0:
-            instructions.append((_JUMP_IF_EQUAL, 0, 1, _CALLS[name][column]))
-            instructions.append((_RETURN, 0, 0, _ERRNO | _answer(name)))
+    # Those that a program makes often are compared first.
+    for name in (*arguments, *sorted(_CALLS.keys() - arguments)):
+        number = _CALLS[name][column]
+        if number >= 0:
+            block = _answer(name, arguments.get(name))
+            instructions += [(_JUMP_IF_EQUAL, 0, len(block), number), *block]
     instructions.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
 
 
-def _argument_rule(rule: _Argument, number: int) -> list[tuple[int, int, int, int]]:
-    if number < 0:
-        return []
-    refused = _ERRNO | _answer(rule.call)
-    found, others = (_ALLOW, refused) if rule.allowed else (refused, _ALLOW)
-    block = [
-        (_LOAD, 0, 0, _ARGUMENTS_AT + 8 * rule.position),
-        (_AND, 0, 0, rule.mask),
-    ]
-    for value in rule.values:
+def _answer(name: str, argument: _Argument | None) -> list[tuple[int, int, int, int]]:
+    unknown = errno.ENOSYS if name in _UNKNOWN else errno.EACCES
+    refused = _ERRNO | (0 if name in _WITHOUT_EFFECT else unknown)
+    if argument is None:
+        return [(_RETURN, 0, 0, refused)]
+    found, others = (_ALLOW, refused) if argument.allowed else (refused, _ALLOW)
+    block = [(_LOAD, 0, 0, _ARGUMENTS_AT + 8 * argument.position), (_AND, 0, 0, argument.mask)]
+    for value in argument.values:
         block += [(_JUMP_IF_EQUAL, 0, 1, value), (_RETURN, 0, 0, found)]
-    block.append((_RETURN, 0, 0, others))
-    return [(_JUMP_IF_EQUAL, 0, len(block), number), *block]
-
-
-def _answer(name: str) -> int:
-    if name in _WITHOUT_EFFECT:
-        return 0
-    return errno.ENOSYS if name in _UNKNOWN else errno.EACCES
+    return [*block, (_RETURN, 0, 0, others)]

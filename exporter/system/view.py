@@ -66,12 +66,7 @@ class View:
 
 
 def view(read: Iterable[Path], write: Iterable[Path]) -> View:
-    """Return a view with the interpreter, its libraries and the GPUs.
-
-    Args:
-        read: Further files and folders.
-        write: Folders that may be changed.
-    """
+    """Return a view with the interpreter, its libraries and the GPUs, and with these paths."""
     gpus = [str(path) for pattern in _GPUS for path in Path("/dev").glob(pattern)]
     found = (*map(Path, _SYSTEM), *libraries(), *read)
     return View(
