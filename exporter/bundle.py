@@ -235,7 +235,7 @@ class Bundle:
         Raises:
             ValidationFailedError: A file is missing, differs, or is not in the manifest.
         """
-        self.verify_at(_file_names(self.path), lambda name: self.holds(name, self.path / name))
+        self.verify_at(set(_file_names(self.path)), lambda name: self.holds(name, self.path / name))
 
     def verify_at(self, found: Collection[str], holds: Callable[[str], bool]) -> None:
         """Compare the files that were found in a copy with the manifest, which is one of them.
