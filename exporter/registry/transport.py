@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from functools import lru_cache, partial
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urljoin
 
@@ -112,39 +112,35 @@ class _Session(requests.Session):
         options["timeout"] = min(options.get("timeout") or bounds.seconds, bounds.seconds)
         deadline = Deadline(bounds, int(request.headers.get("Content-Length") or 0))
         token = current_deadline.set(deadline)
-        streams = False
         try:
-            response = self._send_with_retries(request, **options)
-            if deadline.passed:  # headers that were cut off look complete
-                response.close()
-                raise bounds.timed_out(what)
-            if response.is_redirect:
-                target = urljoin(response.url, response.headers["location"])
-                response.close()
-                raise ConflictError(
-                    f"the registry at {redact(bounds.uri)} redirects to {redact(target)}, which is "
-                    "not followed",
-                    hint="If you trust that address, set MLFLOW_TRACKING_URI to it.",
-                    kind="address",
-                )
-            chunks = _chunks(response, bounds, deadline, what)
-            if stream:
-                response.iter_content = lambda *_, **__: chunks  # type: ignore[method-assign]
-                response.close = partial(_close, response.close, deadline)  # type: ignore[method-assign]
-                streams = True
-            else:
-                response._content = b"".join(chunks)  # noqa: SLF001 - as requests itself does
-                response._content_consumed = True  # noqa: SLF001
+            with ExitStack() as closing:
+                closing.callback(deadline.end)
+                response = self._send_with_retries(request, **options)
+                closing.callback(response.close)
+                if deadline.passed:  # headers that were cut off look complete
+                    raise bounds.timed_out(what)
+                if response.is_redirect:
+                    target = urljoin(response.url, response.headers["location"])
+                    raise ConflictError(
+                        f"the registry at {redact(bounds.uri)} redirects to {redact(target)}, "
+                        "which is not followed",
+                        hint="If you trust that address, set MLFLOW_TRACKING_URI to it.",
+                        kind="address",
+                    )
+                chunks = _chunks(response, bounds, deadline, what)
+                if stream:
+                    response.iter_content = lambda *_, **__: chunks  # type: ignore[method-assign]
+                    response.close = closing.pop_all().close  # type: ignore[method-assign]
+                else:
+                    response._content = b"".join(chunks)  # noqa: SLF001 - as requests itself does
+                    response._content_consumed = True  # noqa: SLF001
+                return response
         except (requests.RequestException, HTTPError, OSError, DeadlinePassedError) as error:
             if deadline.passed:
                 raise bounds.timed_out(what) from error
             raise
-        else:
-            return response
         finally:
             current_deadline.reset(token)
-            if not streams:
-                deadline.end()
 
     def _send_with_retries(
         self, request: requests.PreparedRequest, **options: Any
@@ -159,11 +155,6 @@ class _Session(requests.Session):
             time.sleep(_BACKOFF_SECONDS * attempt)
             response = super().send(request, stream=True, **options)
         return response
-
-
-def _close(close: Callable[[], None], deadline: Deadline) -> None:
-    deadline.end()
-    close()
 
 
 def _chunks(
@@ -181,5 +172,4 @@ def _chunks(
             raise bounds.timed_out(what) from error
         raise requests.ConnectionError(error) from error
     finally:
-        deadline.end()
         response.close()
