@@ -23,8 +23,6 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_decode = np.frompyfunc(lambda v: v.decode() if isinstance(v, bytes) else str(v), 1, 1)
-_encode = np.frompyfunc(lambda v: v.encode() if isinstance(v, str) else v, 1, 1)
 
 
 def read_npz(path: Path) -> dict[str, Array]:
@@ -75,9 +73,15 @@ def write_npz(path: Path | BinaryIO, arrays: Arrays, *, compresslevel: int = 0) 
 
 def as_text(values: Array) -> Array:
     """Return strings as ONNX Runtime takes them; anything else as it is."""
-    return np.asarray(_decode(values), object) if values.dtype.kind == "O" else values
+    if values.dtype.kind != "O":
+        return values
+    flat = [v.decode() if isinstance(v, bytes) else str(v) for v in values.ravel()]
+    return np.fromiter(flat, object, values.size).reshape(values.shape)
 
 
 def as_bytes(values: Array) -> Array:
     """Return strings as a server sends them; anything else as it is."""
-    return np.asarray(_encode(values), object) if values.dtype.kind in "OU" else values
+    if values.dtype.kind not in "OU":
+        return values
+    flat = [v.encode() if isinstance(v, str) else v for v in values.ravel()]
+    return np.fromiter(flat, object, values.size).reshape(values.shape)
