@@ -43,12 +43,9 @@ _TENSOR_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/\-]*")
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One input or output.
+    """One input or output, with every axis, the batch axis included.
 
-    Attributes:
-        name: The name that a client uses.
-        datatype: Triton's wire name of the element type, such as ``FP32`` or ``BYTES``.
-        axes: Every axis, the batch axis included.
+    Its datatype is Triton's wire name of the element type, such as ``FP32`` or ``BYTES``.
     """
 
     name: str

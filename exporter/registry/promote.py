@@ -51,8 +51,9 @@ def _promote(registry: Registry, selection: Selection, alias: str, record: Promo
     changes = _Changes(registry, selection)
     try:
         changes.write_record(version, alias, _merged_record(selection, alias, record))
-        displaced = _displaced_version(selection, alias)
-        if displaced is not None:
+        displaced = selection.previous if alias == "prod" else None
+        # Of a version that the registry has no more, nothing is kept.
+        if displaced is not None and displaced != version and displaced in selection.versions:
             before = promotion(selection.versions[displaced], alias)
             if before is not None:
                 previous = aliases.get(ARCHIVED)
@@ -156,13 +157,6 @@ class _Changes:
             client.delete_registered_model_alias(self._model, alias)
         else:
             client.set_registered_model_alias(self._model, alias, str(before))
-
-
-def _displaced_version(selection: Selection, alias: str) -> int | None:
-    """Return the version for ``archived``, if ``prod`` leaves one that the registry still has."""
-    before = selection.previous
-    displaces = alias == "prod" and before != selection.version and before in selection.versions
-    return before if displaces else None
 
 
 def _merged_record(selection: Selection, alias: str, record: PromotionRecord) -> PromotionRecord:
