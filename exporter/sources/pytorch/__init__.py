@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
+
 from exporter.errors import ValidationFailedError
-from exporter.sources.mlmodel import MLModel
+from exporter.sources.mlmodel import MLModel, check_signature
+from exporter.sources.optional_libraries import cannot_load, load_with_mlflow
 from exporter.sources.pytorch.determinism import check_deterministic
+from exporter.sources.pytorch.input_example import logged_example
 from exporter.sources.pytorch.module_source import ModuleSource
-from exporter.sources.pytorch.pickle_loader import load_module
 from exporter.sources.pytorch.program_source import ExportedProgramSource
 from exporter.sources.pytorch.pt2_archive import load_program
 from exporter.sources.safe_loading import check_pickle_allowed
@@ -34,4 +39,30 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> ExportedProgramSource 
             kind="artifact",
         )
     check_pickle_allowed("model.pth", "serialization_format='pt2'", allow_pickle=allow_pickle)
-    return ModuleSource.of_signature(model, load_module(model.path))
+    module = _load_module(model.path)
+    example, varying, given = logged_example(model)
+    source = ModuleSource(module, example, varying, promised=model.outputs, given=given)
+    check_signature(model, source.interface.inputs, source.interface.outputs)
+    return source
+
+
+def _load_module(path: Path) -> torch.nn.Module:
+    """Load a pickled module as MLflow does, on the CPU in eval mode; its own code runs."""
+    try:
+        module = load_with_mlflow("pytorch", path, map_location=torch.device("cpu"))
+    except ModuleNotFoundError as error:
+        raise ValidationFailedError(
+            f"model.pth cannot be loaded: it needs the module '{error.name}'",
+            hint="Install it next to stlab, log the model with code_paths=[...], or log it "
+            "with serialization_format='pt2'.",
+            kind="artifact",
+        ) from error
+    except Exception as error:
+        raise cannot_load("model.pth", error) from error
+    if not isinstance(module, torch.nn.Module):
+        raise ValidationFailedError(
+            f"model.pth holds a {type(module).__name__}, not a torch.nn.Module",
+            hint="Log the module itself with mlflow.pytorch.log_model.",
+            kind="artifact",
+        )
+    return module

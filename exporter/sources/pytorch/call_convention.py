@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -61,20 +61,18 @@ def bind_inputs(
     raise first or ValueError("no calling convention works")
 
 
-def _conventions(module: torch.nn.Module, names: Sequence[str]) -> Iterator[str]:
+def _conventions(module: torch.nn.Module, names: Sequence[str]) -> Sequence[str]:
+    """The conventions to try, the likeliest first."""
     parameters = _parameters(module)
-    named = bool(names) and all(names)
-    if named and list(names) == parameters[: len(names)]:
-        yield "position"
-    if named and set(names) <= set(parameters):
-        yield "keyword"
-    if named and len(names) > len(parameters) > 0:
-        yield "dict"
-        yield "position"
-        return
-    yield "position"
-    if named:
-        yield "dict"
+    if not (names and all(names)):
+        return ("position",)
+    if len(names) > len(parameters) > 0:
+        return ("dict", "position")
+    if list(names) == parameters[: len(names)]:
+        return ("position", "keyword", "dict")
+    if set(names) <= set(parameters):
+        return ("keyword", "position", "dict")
+    return ("position", "dict")
 
 
 def _parameters(module: torch.nn.Module) -> list[str]:

@@ -8,12 +8,10 @@ from typing import Any
 
 import torch
 
-from exporter.interface import Axis, Tensor
-from exporter.sources.pytorch.naming import datatype_of
+from exporter.interface import Axis
 
-__all__ = ["ROWS", "grown", "infer_dynamic_axes", "tensors_of"]
+__all__ = ["infer_dynamic_axes"]
 
-ROWS = "rows"
 Places = list[tuple[int, int]]
 """Inputs by number, with an axis of each."""
 
@@ -54,21 +52,6 @@ def infer_dynamic_axes(
     return [tuple(axes) for axes in inputs], [tuple(axes) for axes in outputs], list(example)
 
 
-def grown(tensor: torch.Tensor, axis: int, size: int) -> torch.Tensor:
-    """Return a tensor of another size along an axis, with its own values repeated."""
-    return tensor.index_select(axis, torch.arange(size) % tensor.shape[axis])
-
-
-def tensors_of(
-    names: Sequence[str], axes: Sequence[tuple[Axis, ...]], like: Sequence[torch.Tensor]
-) -> tuple[Tensor, ...]:
-    """Declare tensors by names, axes and dtypes."""
-    return tuple(
-        Tensor(name, datatype_of(name, tensor.dtype), sizes)
-        for name, sizes, tensor in zip(names, axes, like, strict=True)
-    )
-
-
 def _groups(example: Sequence[torch.Tensor], varying: Sequence[Sequence[int]]) -> dict[str, Places]:
     """The places of each symbol: leading axes are rows, others share one where sizes are equal."""
     groups: dict[str, Places] = {}
@@ -76,7 +59,7 @@ def _groups(example: Sequence[torch.Tensor], varying: Sequence[Sequence[int]]) -
         for axis in axes:
             size = tensor.shape[axis]
             rows = axis == 0 and size == example[0].shape[0]
-            groups.setdefault(ROWS if rows else f"size_{axis}_{size}", []).append((number, axis))
+            groups.setdefault("rows" if rows else f"size_{axis}_{size}", []).append((number, axis))
     return groups
 
 
@@ -105,7 +88,9 @@ def _beyond_one(
 
 
 def _resized(example: Sequence[torch.Tensor], places: Places, size: int) -> list[torch.Tensor]:
+    """Give axes another size, with the example's own values repeated."""
     result = list(example)
     for tensor, axis in places:
-        result[tensor] = grown(result[tensor], axis, size)
+        chosen = torch.arange(size) % result[tensor].shape[axis]
+        result[tensor] = result[tensor].index_select(axis, chosen)
     return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,51 +14,36 @@ from exporter.interface import Axis, Tensor
 from exporter.sources.mlmodel import Field, MLModel
 from triton_client.types import numpy_dtype, wire_datatype
 
-__all__ = ["InputExample", "logged_example"]
+__all__ = ["logged_example"]
 
 _UNKNOWN = 3  # the size of an axis without a known size
 
 
-@dataclass(frozen=True, slots=True)
-class InputExample:
-    """An example of a module's inputs.
-
-    Attributes:
-        arrays: By name, in the order of the signature; a single one may have no name.
-        varying: The axes of every input that are declared to vary.
-        given: Whether it was logged; else it is random.
-    """
-
-    arrays: Arrays
-    varying: Mapping[str, Sequence[int]]
-    given: bool
-
-
-def logged_example(model: MLModel) -> InputExample:
+def logged_example(model: MLModel) -> tuple[Arrays, Mapping[str, Sequence[int]], bool]:
     """Return the example of a logged model, or a random one of its signature.
+
+    Returns:
+        Arrays by name in the order of the signature, where a single one may have no name; the axes
+        of each that are declared to vary; and whether the example was logged.
 
     Raises:
         ValidationFailedError: The model has neither, or takes more than tensors.
     """
     fields = model.inputs
     if not fields:
-        return _from_file(model)
-    if all(field.shape is None for field in fields):
+        arrays = _from_file(model)
+        return arrays, {name: [0] if array.ndim else [] for name, array in arrays.items()}, True
+    is_table = all(field.shape is None for field in fields)
+    if is_table:
         # MLflow hands a table to a torch model as one matrix of float32.
-        fields = (_matrix(len(fields)),)
+        fields = (Field("", "float32", (-1, len(fields))),)
     tensors = [_declared(field) for field in fields]
     varying = {t.name: [i for i, axis in enumerate(t.axes) if axis == -1] for t in tensors}
-    example = _table(model) if model.inputs[0].shape is None else model.example(tensors)
+    example = _table(model) if is_table else model.example(tensors)
     if example is not None:
-        return InputExample(example, varying, given=True)
+        return example, varying, True
     random = np.random.default_rng(0)
-    return InputExample({t.name: _random(t, random) for t in tensors}, varying, given=False)
-
-
-def _matrix(columns: int) -> Field:
-    from exporter.sources.mlmodel import Field
-
-    return Field("", "float32", (-1, columns))
+    return {t.name: _random(t, random) for t in tensors}, varying, False
 
 
 def _declared(field: Field) -> Tensor:
@@ -91,43 +75,37 @@ def _random(tensor: Tensor, random: np.random.Generator) -> Array:
 
 
 def _table(model: MLModel) -> Arrays | None:
-    values = _read(model)
-    if not isinstance(values, dict) or "data" not in values:
-        return None
     try:
-        return {"": np.asarray(values["data"], dtype=np.float32)}
+        return {"": np.asarray(_read(model)["data"], dtype=np.float32)}
     except UNFIT:
         return None
 
 
-def _from_file(model: MLModel) -> InputExample:
+def _from_file(model: MLModel) -> Arrays:
     """MLflow writes no signature where it cannot call the model, such as with a dict."""
     values = _read(model)
     if isinstance(values, dict) and {"columns", "data"} <= set(values):
-        values = np.asarray(values["data"], dtype=np.float32).tolist()
+        values = np.asarray(values["data"], dtype=np.float32)
     named = values if isinstance(values, dict) else {"": values}
-    arrays = {name: _array(value) for name, value in named.items()}
-    if values is None or not arrays or any(array is None for array in arrays.values()):
+    try:
+        arrays = {name: _array(value) for name, value in named.items()}
+    except UNFIT:
+        arrays = {}
+    if not arrays:
         raise ValidationFailedError(
             "the version says neither by a signature nor by an example what it takes",
             hint="Log it with signature=mlflow.models.infer_signature(inputs, outputs) and "
             "input_example=inputs.",
             kind="signature",
         )
-    known = {name: array for name, array in arrays.items() if array is not None}
-    return InputExample(
-        known, {name: [0] if a.ndim else [] for name, a in known.items()}, given=True
-    )
+    return arrays
 
 
-def _array(value: Any) -> Array | None:
-    try:
-        array = np.asarray(value)
-    except UNFIT:
-        return None
-    if array.dtype.kind == "f":
-        return array.astype(np.float32)  # torch's default
-    return array if array.dtype.kind in "biu" else None
+def _array(value: Any) -> Array:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fbiu":
+        raise TypeError(array.dtype)
+    return array.astype(np.float32) if array.dtype.kind == "f" else array  # as torch makes them
 
 
 def _read(model: MLModel) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,23 +11,27 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
-from exporter.arrays import Array, Arrays
+from exporter.arrays import Arrays
 from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Interface, unique_names
-from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
-from exporter.sources.mlmodel import Field, MLModel, check_signature
+from exporter.sources.base import OnnxExporter, OnnxTarget
+from exporter.sources.mlmodel import Field
 from exporter.sources.optional_libraries import cannot_run_example
 from exporter.sources.pytorch.call_convention import PositionalModule, bind_inputs
-from exporter.sources.pytorch.determinism import check_deterministic, data_dependence
-from exporter.sources.pytorch.dynamic_axes import infer_dynamic_axes, tensors_of
+from exporter.sources.pytorch.determinism import (
+    branches_on_values,
+    check_deterministic,
+    data_dependence,
+)
+from exporter.sources.pytorch.dynamic_axes import infer_dynamic_axes
 from exporter.sources.pytorch.export_program import export_programs
-from exporter.sources.pytorch.float64 import run_in_float64
-from exporter.sources.pytorch.input_example import logged_example
-from exporter.sources.pytorch.naming import output_names
-from exporter.sources.pytorch.onnx_export import export_by_dynamo, export_by_tracing
-from exporter.sources.pytorch.packed_sequences import WithPackedOutputs, is_recurrent
+from exporter.sources.pytorch.naming import output_names, tensors_of
+from exporter.sources.pytorch.onnx_export import (
+    WithPackedOutputs,
+    export_by_dynamo,
+    export_by_tracing,
+)
 from exporter.sources.pytorch.side_effects import (
     check_no_external_reads,
     check_no_rng,
@@ -36,12 +39,12 @@ from exporter.sources.pytorch.side_effects import (
     rng_states,
 )
 from exporter.sources.pytorch.statefulness import check_first_call, check_stateless, copy_unrun
-from exporter.sources.pytorch.torchscript import branches_on_values, compile_script, trace_script
+from exporter.sources.pytorch.torch_source import TorchSource
 
 __all__ = ["ModuleSource"]
 
 
-class ModuleSource:
+class ModuleSource(TorchSource):
     """A torch module, run as it is.
 
     Args:
@@ -67,9 +70,8 @@ class ModuleSource:
         flavor: str = "pytorch-pickle",
         given: bool = True,
     ) -> None:
+        super().__init__()
         self.flavor = flavor
-        self.notes: list[str] = []
-        self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
         tensors = [torch.tensor(array) for array in example.values()]
         copied, untouched = copy_unrun(module), rng_states()
         try:
@@ -85,10 +87,12 @@ class ModuleSource:
         self._example = tuple(grown)
         check_stateless(module, lambda: self._run(tensors))
         touched = rng_states()
-        names = output_names(self._spec(tensors), promised)
+        with torch.no_grad():
+            result = self._module.result(*(tensor.clone() for tensor in tensors))
+        names = output_names(_without_none(result), promised)
         self.interface = Interface(
-            tensors_of(unique_names(example, "input"), inputs, tensors),
-            tensors_of(names, outputs, answer),
+            tensors_of(unique_names(example, "input"), tensors, inputs),
+            tensors_of(names, answer, outputs),
         )
         self._programs, self._dependent = self._export(module)
         # After the export, which names the operator.
@@ -98,92 +102,43 @@ class ModuleSource:
             check_first_call(partial(self._run, module=again), tensors, answer)
         check_no_external_reads(lambda: self._run(tensors))
         self.batching_blocker = self._branches(module)
-        self.has_thresholds = False
-        self.example: Arrays | None = None
-        if given:
-            self.example = dict(
-                zip((t.name for t in self.interface.inputs), example.values(), strict=True)
-            )
-
-    @classmethod
-    def of_signature(cls, model: MLModel, module: torch.nn.Module) -> ModuleSource:
-        """Return a logged module as reference; see `exporter.sources.pytorch.input_example`.
-
-        Raises:
-            ValidationFailedError: Its inputs are unknown, or the signature does not fit it.
-        """
-        logged = logged_example(model)
-        source = cls(
-            module, logged.arrays, logged.varying, promised=model.outputs, given=logged.given
-        )
-        check_signature(model, source.interface.inputs, source.interface.outputs)
-        return source
-
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        """Return the module's outputs; see `Source.run`."""
-        # Copies: a model may write into its arguments.
-        tensors = [torch.tensor(inputs[tensor.name]) for tensor in self.interface.inputs]
-        try:
-            return self._named(self._run(tensors))
-        except Exception as error:
-            raise InputRejectedError(first_line(error)) from error
-
-    def run_float64(self, inputs: Arrays) -> dict[str, Array] | None:
-        """Return the outputs in float64; see `Source.run_float64`."""
-        tensors = [torch.tensor(inputs[tensor.name]) for tensor in self.interface.inputs]
-        try:
-            if self._programs:
-                leaves = pytree.tree_leaves(run_in_float64(self._programs[0], tensors))
-            else:
-                wide = copy.deepcopy(self._module).double()
-                with torch.no_grad():
-                    leaves = wide(*(t.double() if t.dtype is torch.float32 else t for t in tensors))
-            return self._named(leaves)
-        except Exception:  # noqa: BLE001 - whatever an operator raises that has no float64 form
-            return None
+        served = (tensor.name for tensor in self.interface.inputs)
+        self.example = dict(zip(served, example.values(), strict=True)) if given else None
 
     def onnx_exporters(self, target: OnnxTarget) -> Sequence[OnnxExporter]:
         """Return torch's exporters, for every program of the module; see `Source`."""
-        inputs = {tensor.name: tensor.axes for tensor in self.interface.inputs}
-        outputs = {tensor.name: tensor.axes for tensor in self.interface.outputs}
+        called, example = self._module, self._example
         newer = [
-            partial(export_by_dynamo, p, inputs=list(inputs), outputs=list(outputs), target=target)
-            for p in self._programs
+            partial(export_by_dynamo, program, interface=self.interface, target=target)
+            for program in self._programs
         ]
-
-        older = partial(export_by_tracing, inputs=inputs, outputs=outputs, target=target)
-
-        def traced(path: Path) -> str:
-            module, example = self.torchscript_module()
-            return older(module, example, path)
-
-        def compiled(path: Path) -> str:
-            try:
-                script = compile_script(self._module.module)
-            except ValidationFailedError as error:
-                raise (_depends(self._dependent) if self._dependent else error) from error
-            return older(script, self._example, path)
+        older = partial(export_by_tracing, interface=self.interface, target=target)
+        traced = partial(older, *self.torchscript_module())
 
         def flat(path: Path) -> str:
-            return older(trace_script(self._module, self._example), self._example, path)
+            """Without the dicts of the script; a trace around it keeps what it decides."""
+            given = tuple(tensor.clone() for tensor in example)
+            with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+                script = torch.jit.trace(called, given, strict=False, check_trace=False)
+            return older(script, example, path)
 
-        def unpacked(path: Path) -> str:
-            return older(WithPackedOutputs(self._module), self._example, path, surplus=True)
-
-        if isinstance(self._module.module, torch.jit.ScriptModule):
+        if isinstance(called.module, torch.jit.ScriptModule):
             return (traced, flat)
-        scripts = (compiled,) if self._module.convention == "position" else ()
-        # A trace keeps one branch for all inputs.
-        traces = (traced, unpacked) if is_recurrent(self._module) else (traced,)
-        return (*newer, *(() if self._dependent else traces), *scripts)
+        exporters: list[OnnxExporter] = [*newer]
+        if not self._dependent:  # a trace keeps one branch for all inputs
+            exporters.append(traced)
+            if any(isinstance(part, torch.nn.RNNBase) for part in called.modules()):
+                exporters.append(partial(older, WithPackedOutputs(called), example, surplus=True))
+        if called.convention == "position":
+            exporters.append(lambda path: older(self._compiled(), example, path))
+        return exporters
 
     def torchscript_module(self) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
         """Return a module that takes the inputs by position, and example inputs."""
-        is_script = isinstance(self._module.module, torch.jit.ScriptModule)
-        whole = (
-            self._module.module if is_script and self._module.convention != "dict" else self._module
-        )
-        return whole, self._example
+        module = self._module.module
+        if isinstance(module, torch.jit.ScriptModule) and self._module.convention != "dict":
+            return module, self._example
+        return self._module, self._example
 
     def _export(self, module: torch.nn.Module) -> tuple[list[ExportedProgram], str]:
         if isinstance(module, torch.jit.ScriptModule):
@@ -201,40 +156,25 @@ class ModuleSource:
             return "it branches on values, and takes one branch for all rows of a batch"
         return data_dependence(self._programs[0]) if self._programs else ""
 
-    def _run(
-        self, tensors: Sequence[torch.Tensor], module: PositionalModule | None = None
-    ) -> list[torch.Tensor]:
-        with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-            leaves = (module or self._module)(*(tensor.clone() for tensor in tensors))
-        for leaf in leaves:
-            if not isinstance(leaf, torch.Tensor):
+    def _compiled(self) -> torch.jit.ScriptModule:
+        """The module compiled from its source, which keeps branches and loops."""
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                return torch.jit.script(self._module.module)
+        except Exception as error:
+            if self._dependent:
                 raise ValidationFailedError(
-                    f"the model returns a {type(leaf).__name__}, which is not a tensor",
-                    hint="Return tensors only, and log the model again.",
-                    kind="interface",
-                )
-        return list(leaves)
-
-    def _spec(self, tensors: Sequence[torch.Tensor]) -> Any:
-        with torch.no_grad():
-            answer = self._module.result(*(tensor.clone() for tensor in tensors))
-        return pytree.tree_structure(_without_none(answer))
-
-    def _named(self, leaves: Sequence[torch.Tensor]) -> dict[str, Array]:
-        # Clones: a model may hand out a buffer that its next run changes.
-        return {
-            tensor.name: leaf.detach().clone().contiguous().resolve_conj().resolve_neg().numpy()
-            for tensor, leaf in zip(self.interface.outputs, leaves, strict=True)
-        }
-
-
-def _depends(detail: str) -> ValidationFailedError:
-    return ValidationFailedError(
-        "forward() takes a branch or a loop that depends on values, of which a trace would keep "
-        f"one path for all: {detail}",
-        hint="Write it with torch.where or torch.cond, or register torch.jit.script(model).",
-        kind="convert",
-    )
+                    "forward() takes a branch or a loop that depends on values, of which a trace "
+                    f"would keep one path for all: {self._dependent}",
+                    hint="Write it with torch.where or torch.cond, or register "
+                    "torch.jit.script(model).",
+                    kind="convert",
+                ) from error
+            raise ValidationFailedError(
+                f"torch.jit.script does not take forward(): {first_line(error)}",
+                hint="Write what depends on values with torch.where or torch.cond.",
+                kind="convert",
+            ) from error
 
 
 def _without_none(answer: Any) -> Any:

@@ -9,12 +9,13 @@ import torch
 from torch.utils import _pytree as pytree
 
 from exporter.errors import ValidationFailedError
-from exporter.interface import Axis, Tensor, unique_names
+from exporter.interface import Tensor, unique_names
 from exporter.sources.mlmodel import Field
 
-__all__ = ["DATATYPES", "datatype_of", "names_of", "output_names", "tensor_of"]
+__all__ = ["names_of", "output_names", "tensors_of"]
 
-DATATYPES = {
+# Triton's wire name of every dtype that can be served.
+_DATATYPES = {
     torch.bool: "BOOL",
     torch.uint8: "UINT8",
     torch.int8: "INT8",
@@ -25,7 +26,6 @@ DATATYPES = {
     torch.float32: "FP32",
     torch.float64: "FP64",
 }
-"""Triton's wire name of every dtype that can be served."""
 
 
 def names_of(own: Sequence[Any], promised: Sequence[Field], fallback: str) -> tuple[str, ...]:
@@ -35,9 +35,7 @@ def names_of(own: Sequence[Any], promised: Sequence[Field], fallback: str) -> tu
         ValidationFailedError: It has the model's own names, some of them for other tensors.
     """
     names, given = [str(name) for name in own], [field.name for field in promised]
-    if len(given) != len(names) or not all(given):
-        return unique_names(names, fallback)
-    if set(given) == set(names):
+    if len(given) != len(names) or not all(given) or set(given) == set(names):
         return unique_names(names, fallback)
     moved = next((n for i, n in enumerate(given) if n in names and names[i] != n), None)
     if moved is not None:
@@ -51,43 +49,36 @@ def names_of(own: Sequence[Any], promised: Sequence[Field], fallback: str) -> tu
     return unique_names(given, fallback)
 
 
-def output_names(spec: Any, promised: Sequence[Field]) -> tuple[str, ...]:
-    """Return the names of what a model returns."""
-    paths = [
-        path
-        for path, _ in pytree.tree_flatten_with_path(
-            pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
-        )[0]
-    ]
+def output_names(answer: Any, promised: Sequence[Field]) -> tuple[str, ...]:
+    """Return the names of the tensors that a model returns, in whatever containers."""
+    paths = [path for path, _ in pytree.tree_flatten_with_path(answer)[0]]
     if any(isinstance(key, pytree.MappingKey) for path in paths for key in path):
         # The model names its outputs itself; the signature must agree, not rename them.
-        return unique_names((_path_name(path) for path in paths), "output")
+        keys = ([str(getattr(k, "key", getattr(k, "idx", ""))) for k in path] for path in paths)
+        return unique_names(map("_".join, keys), "output")
     own = ["output"] if len(paths) == 1 else [f"output_{index}" for index in range(len(paths))]
     return names_of(own, promised, "output")
 
 
-def _path_name(path: Sequence[Any]) -> str:
-    return "_".join(str(getattr(key, "key", getattr(key, "idx", ""))) for key in path)
-
-
-def datatype_of(name: str, dtype: torch.dtype) -> str:
-    """Return the wire name of a tensor's dtype.
+def tensors_of(
+    names: Sequence[str],
+    values: Sequence[torch.Tensor],
+    shapes: Sequence[Sequence[Any]] | None = None,
+) -> tuple[Tensor, ...]:
+    """Declare tensors; a size that is no number is a symbol.
 
     Raises:
-        ValidationFailedError: It cannot be served.
+        ValidationFailedError: One is of a dtype that cannot be served.
     """
-    if dtype not in DATATYPES:
-        raise ValidationFailedError(
-            f"the tensor '{name}' is {dtype}, which this release cannot serve",
-            hint=f"Cast it to one of {', '.join(sorted(DATATYPES.values()))} inside the model.",
-            kind="interface",
-        )
-    return DATATYPES[dtype]
-
-
-def tensor_of(name: str, value: torch.Tensor) -> Tensor:
-    """Declare a tensor of a traced program, whose variable sizes are symbols."""
-    axes: tuple[Axis, ...] = tuple(
-        size if isinstance(size, int) else str(size) for size in value.shape
-    )
-    return Tensor(name, datatype_of(name, value.dtype), axes)
+    tensors = []
+    for name, value, shape in zip(names, values, shapes or [v.shape for v in values], strict=True):
+        if value.dtype not in _DATATYPES:
+            raise ValidationFailedError(
+                f"the tensor '{name}' is {value.dtype}, which this release cannot serve",
+                hint=f"Cast it to one of {', '.join(sorted(_DATATYPES.values()))} inside the "
+                "model.",
+                kind="interface",
+            )
+        axes = tuple(size if isinstance(size, int) else str(size) for size in shape)
+        tensors.append(Tensor(name, _DATATYPES[value.dtype], axes))
+    return tuple(tensors)

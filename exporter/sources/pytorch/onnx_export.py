@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 import torch
+from torch.export import ExportedProgram
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from exporter.interface import Axis
+from exporter.interface import Interface
 from exporter.sources.base import EXTERNAL_DATA_BYTES, OnnxTarget
+from exporter.sources.pytorch.call_convention import PositionalModule
 
-if TYPE_CHECKING:
-    from torch.export import ExportedProgram
-
-__all__ = ["export_by_dynamo", "export_by_tracing"]
+__all__ = ["WithPackedOutputs", "export_by_dynamo", "export_by_tracing"]
 
 
 def export_by_dynamo(
-    program: ExportedProgram,
-    path: Path,
-    *,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    target: OnnxTarget,
+    program: ExportedProgram, path: Path, *, interface: Interface, target: OnnxTarget
 ) -> str:
     """Write a program with torch's newer exporter; it raises what its passes raise.
 
@@ -39,8 +34,8 @@ def export_by_dynamo(
             program,
             dynamo=True,
             opset_version=target.opset,
-            input_names=list(inputs),
-            output_names=list(outputs),
+            input_names=[tensor.name for tensor in interface.inputs],
+            output_names=[tensor.name for tensor in interface.outputs],
             verbose=False,
         )
         model = onnx_program.model
@@ -55,15 +50,14 @@ def export_by_tracing(
     example: tuple[Any, ...],
     path: Path,
     *,
-    inputs: Mapping[str, Sequence[Axis]],
-    outputs: Mapping[str, Sequence[Axis]],
+    interface: Interface,
     target: OnnxTarget,
     surplus: bool = False,
 ) -> str:
     """Write a module with torch's older exporter, which traces it or reads its script."""
     variable = {
-        name: {axis: str(size) for axis, size in enumerate(axes) if not isinstance(size, int)}
-        for name, axes in (*inputs.items(), *outputs.items())
+        tensor.name: {axis: size for axis, size in enumerate(tensor.axes) if isinstance(size, str)}
+        for tensor in (*interface.inputs, *interface.outputs)
     }
     with _quiet():
         torch.onnx.export(
@@ -74,22 +68,23 @@ def export_by_tracing(
             # Every layer keeps the mode that it was logged in.
             training=torch.onnx.TrainingMode.PRESERVE,
             opset_version=min(target.opset, 20),
-            input_names=list(inputs),
-            output_names=list(outputs),
+            input_names=[tensor.name for tensor in interface.inputs],
+            output_names=[tensor.name for tensor in interface.outputs],
             dynamic_axes=variable,
         )
-    _declare_outputs(path, outputs, surplus=surplus)
+    _declare_outputs(path, interface, surplus=surplus)
     return "torch.onnx torchscript"
 
 
-def _declare_outputs(path: Path, outputs: Mapping[str, Sequence[Axis]], *, surplus: bool) -> None:
+def _declare_outputs(path: Path, interface: Interface, *, surplus: bool) -> None:
     """Write the sizes of outputs that this exporter does not infer, such as after a loop."""
     proto = onnx.load(path, load_external_data=False)
     if surplus:
-        del proto.graph.output[len(outputs) :]
+        del proto.graph.output[len(interface.outputs) :]
+    axes = {tensor.name: tensor.axes for tensor in interface.outputs}
     for value in proto.graph.output:
         dims = value.type.tensor_type.shape.dim
-        for dim, size in zip(dims, outputs.get(value.name, ()), strict=False):
+        for dim, size in zip(dims, axes.get(value.name, ()), strict=False):
             if isinstance(size, int) and not dim.HasField("dim_value"):
                 dim.dim_value = size
     onnx.save(proto, path)
@@ -105,9 +100,8 @@ def _quiet() -> Iterator[None]:
 
 def _forget_origins(model: Any) -> None:
     # Stack traces and module paths of the machine that logged the model: not part of the model.
-    graphs = [model.graph, *model.functions.values()]
     model.metadata_props.clear()
-    for graph in graphs:
+    for graph in (model.graph, *model.functions.values()):
         graph.metadata_props.clear()
         for node in graph.all_nodes():
             node.metadata_props.clear()
@@ -121,3 +115,32 @@ def _forget_origins(model: Any) -> None:
 def _weight_bytes(program: ExportedProgram) -> int:
     tensors = [*program.state_dict.values(), *program.constants.values()]
     return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))
+
+
+class WithPackedOutputs(torch.nn.Module):  # type: ignore[misc]
+    """A module that returns, after its own result, the outputs of its packed recurrent layers.
+
+    The older exporter looks for users of what a layer makes of a packed sequence; it fails where
+    there are none, because only the last state is used.
+    """
+
+    def __init__(self, module: PositionalModule) -> None:
+        super().__init__()
+        self.module = module
+        self.training = module.training
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the module's tensors, and the outputs of its packed layers for every step."""
+        outputs: list[torch.Tensor] = []
+
+        def keep(layer: Any, _given: Any, answer: Any) -> None:
+            if isinstance(answer[0], PackedSequence):
+                outputs.append(pad_packed_sequence(answer[0], layer.batch_first)[0])
+
+        layers = [part for part in self.modules() if isinstance(part, torch.nn.RNNBase)]
+        hooks = [layer.register_forward_hook(keep) for layer in layers]
+        try:
+            return (*self.module(*tensors), *outputs)
+        finally:
+            for hook in hooks:
+                hook.remove()

@@ -101,51 +101,31 @@ def _described(archive: PT2ArchiveReader, name: str, check: Callable[[Any], None
     if archive.archive_file.get_record_size(name) > _MAX_JSON:
         _refuse(name, f"is larger than {_MAX_JSON} bytes")
     content = json.loads(archive.read_bytes(name))
-    try:
-        check(content)
-    except ValueError as error:
-        _refuse(name, str(error))
+    _check(name, check, content)
     return content
 
 
 def _tensors(
     archive: PT2ArchiveReader, names: set[str], config: str, old: str
 ) -> dict[str, torch.Tensor]:
-    """Load weights or constants.
-
-    Args:
-        archive: The archive.
-        names: Its entries.
-        config: The entry that says where they are.
-        old: The one entry that holds all of them in older archives.
-    """
+    """Load weights or constants: as the entry *config* says, or all from the entry *old*."""
     if old in names:
         held = _unpickled(archive, old)
-        _described_tensors(old, held)
-        return held  # type: ignore[no-any-return]
+        if not isinstance(held, dict):
+            _refuse(old, "holds no tensors by name")
+        _check(old, check_example, list(held.values()))
+        _check(old, check_payloads, {"config": {key: {} for key in held}})
+        return held
     _described(archive, config, check_payloads)
     load = _load_state_dict if config == _WEIGHTS else _load_constants
     return load(archive, "model")  # type: ignore[no-any-return]
-
-
-def _described_tensors(name: str, held: Any) -> None:
-    if not isinstance(held, dict):
-        _refuse(name, "holds no tensors by name")
-    try:
-        check_example(list(held.values()))
-        check_payloads({"config": {key: {} for key in held}})
-    except ValueError as error:
-        _refuse(name, str(error))
 
 
 def _example(archive: PT2ArchiveReader) -> Any:
     if not archive.archive_file.get_record_size(_INPUTS):
         return None
     example = _unpickled(archive, _INPUTS)
-    try:
-        check_example(example)
-    except ValueError as error:
-        _refuse(_INPUTS, str(error))
+    _check(_INPUTS, check_example, example)
     if not (isinstance(example, tuple) and len(example) == 2):
         _refuse(_INPUTS, "is no example of arguments and keywords")
     return example
@@ -156,6 +136,13 @@ def _unpickled(archive: PT2ArchiveReader, name: str) -> Any:
         return torch.load(io.BytesIO(archive.read_bytes(name)), weights_only=True)
     except Exception:  # noqa: BLE001 - what the restricted unpickler dislikes
         _refuse(name, "holds more than tensors; loading it would run code that it carries")
+
+
+def _check(name: str, check: Callable[[Any], None], content: Any) -> None:
+    try:
+        check(content)
+    except ValueError as error:
+        _refuse(name, str(error))
 
 
 def _refuse(name: str, reason: str) -> NoReturn:

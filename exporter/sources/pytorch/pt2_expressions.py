@@ -54,8 +54,6 @@ _GUARD_FUNCTIONS = frozenset(
         *("torch.sym_min", "torch.sym_not", "torch.sym_ite", "torch._sym_sqrt"),
     }
 )
-_GUARD_CONSTANTS = frozenset({"math.inf", "math.nan"})
-_METHODS = frozenset({"size", "stride", "storage_offset"})
 
 
 def check_size(text: str) -> None:
@@ -152,15 +150,21 @@ def _constant_bits(value: object) -> float:
 
 def _size_call(node: ast.expr) -> float:
     match node:
-        case ast.Call(ast.Name("Symbol")):
-            _check_symbol(node)
-        case ast.Call(ast.Name("Float")):
-            _check_float(node)
+        case ast.Call(ast.Name("Symbol"), [ast.Constant(str() as name)], options) if (
+            _SYMBOL.fullmatch(name) and all(map(_is_assumption, options))
+        ):
+            return _SIZE_BITS
+        case ast.Call(ast.Name("Float"), [ast.Constant(str() as number)], options) if (
+            _NUMBER.fullmatch(number) and all(map(_is_precision, options))
+        ):
+            return _SIZE_BITS
         case ast.Call(ast.Name("Integer" | "Rational")):
             _literal(node)
         case ast.Call(ast.Name(function), [base, exponent], []) if function in _POWERS:
             return _power_bits(base, exponent, _size_call)
-        case ast.Call(ast.Name(function), [_, *_] as values, []) if _is_function(function):
+        case ast.Call(ast.Name(function), [_, *_] as values, []) if (
+            function in _FUNCTIONS or _OPAQUE_FUNCTION.fullmatch(function)
+        ):
             bits = [_bits(value, _size_call) for value in values]
             return sum(bits) if function == "Mul" else max(bits) + len(bits)
         case _:
@@ -168,47 +172,28 @@ def _size_call(node: ast.expr) -> float:
     return _SIZE_BITS
 
 
-def _is_function(name: str) -> bool:
-    return name in _FUNCTIONS or _OPAQUE_FUNCTION.fullmatch(name) is not None
+def _is_assumption(option: ast.keyword) -> bool:
+    match option:
+        case ast.keyword(name, ast.Constant(bool())):
+            return name in _ASSUMPTIONS
+    return False
 
 
-def _check_symbol(node: ast.Call) -> None:
-    match node.args:
-        case [ast.Constant(str() as name)] if _SYMBOL.fullmatch(name):
-            for keyword in node.keywords:
-                if keyword.arg not in _ASSUMPTIONS or not _is_truth(keyword.value):
-                    raise ValueError
-        case _:
-            raise ValueError
-
-
-def _check_float(node: ast.Call) -> None:
-    match node.args:
-        case [ast.Constant(str() as number)] if _NUMBER.fullmatch(number):
-            for keyword in node.keywords:
-                if keyword.arg not in {"precision", "dps"} or not 0 < _literal(keyword.value) < 128:
-                    raise ValueError
-        case _:
-            raise ValueError
-
-
-def _is_truth(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, bool)
+def _is_precision(option: ast.keyword) -> bool:
+    return option.arg in {"precision", "dps"} and 0 < _literal(option.value) < 128
 
 
 def _guard_call(node: ast.expr) -> float:
     match node:
-        case ast.Call(ast.Attribute(value, method), [], []) if method in _METHODS:
+        case ast.Call(ast.Attribute(value, "size" | "stride" | "storage_offset"), [], []):
             _check_source(value)
         case ast.Subscript(ast.Call() as call, ast.Constant(int() as axis)) if 0 <= axis < 64:
             _guard_call(call)
         case ast.Subscript():
             _check_source(node)
-        case ast.Attribute() if ast.unparse(node) in _GUARD_CONSTANTS:
+        case ast.Attribute(ast.Name("math"), "inf" | "nan"):
             return 1
-        case ast.Call(function, [_, *_] as values, []):
-            if ast.unparse(function) not in _GUARD_FUNCTIONS:
-                raise ValueError
+        case ast.Call(function, [_, *_] as values, []) if ast.unparse(function) in _GUARD_FUNCTIONS:
             return max(_bits(value, _guard_call) for value in values)
         case _:
             raise ValueError
@@ -220,11 +205,7 @@ def _check_source(node: ast.expr) -> None:
     match node:
         case ast.Subscript(ast.Name("L"), ast.Constant(str() as key)) if _KEY.fullmatch(key):
             return
-        case ast.Subscript(ast.Subscript() as outer, ast.Constant(str() as key)) if _KEY.fullmatch(
-            key
-        ):
-            _check_source(outer)
-        case ast.Subscript(ast.Subscript() as outer, ast.Constant(int() as index)) if index >= 0:
+        case ast.Subscript(outer, ast.Constant(str() | int() as key)) if _KEY.fullmatch(str(key)):
             _check_source(outer)
         case _:
             raise ValueError

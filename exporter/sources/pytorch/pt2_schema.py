@@ -15,12 +15,13 @@ from enum import IntEnum
 from functools import cache
 from typing import Any
 
+import torch
 from torch._export.serde import schema
 from torch._export.serde.union import _Union
 
 from exporter.sources.pytorch.pt2_rules import INTEGERS, RULES, is_dict_key, is_word
 
-__all__ = ["check_example", "check_payloads", "check_program", "text_fields"]
+__all__ = ["check_example", "check_payloads", "check_program"]
 
 _MAX_DEPTH = 300
 _NON_FINITE = frozenset({"Infinity", "-Infinity", "NaN"})
@@ -32,10 +33,7 @@ _DROPPED = frozenset(
 
 
 def check_program(program: Any) -> None:
-    """Check the description of a program, and empty what of it is not needed to compute.
-
-    Args:
-        program: The parsed ``models/model.json``; what is dropped is dropped in place.
+    """Check a parsed ``models/model.json``, and empty in place what is not needed to compute.
 
     Raises:
         ValueError: Something in it is not known, or may reach code; the place is named.
@@ -61,8 +59,6 @@ def check_example(values: Any) -> None:
     Raises:
         ValueError: It holds more than tensors, numbers and words in plain containers.
     """
-    import torch
-
     pending = [values]
     while pending:
         value = pending.pop()
@@ -79,57 +75,23 @@ def check_example(values: Any) -> None:
             raise ValueError(f"has an example that holds a {type(value).__name__}")
 
 
-def text_fields() -> set[str]:
-    """Return every field of torch's schema that holds texts, or is a mapping by text."""
-    found: set[str] = set()
-    pending: list[Any] = [schema.ExportedProgram, schema.PayloadConfig]
-    seen: set[Any] = set()
-    while pending:
-        kind = pending.pop()
-        if kind in seen:
-            continue
-        seen.add(kind)
-        for name, field in _fields(kind).items():
-            if f"{kind.__name__}.{name}" in _DROPPED:
-                continue
-            parts = _parts(field)
-            if str in parts:
-                found.add(f"{kind.__name__}.{name}")
-            pending.extend(part for part in parts if dataclasses.is_dataclass(part))
-    return found
-
-
-def _parts(kind: Any) -> set[Any]:
-    inner = typing.get_args(kind)
-    return set().union(*map(_parts, inner)) if inner else {_resolved(kind)}
-
-
 def _check(kind: Any, value: Any, field: str, where: str, depth: int) -> None:
-    """Check a value of a type of the schema.
-
-    Args:
-        kind: The type.
-        value: The value.
-        field: The field that holds it, for its rule.
-        where: Its place, for messages.
-        depth: How deep it is.
-    """
+    """Check a value of a type of the schema; a text by the rule of the field that holds it."""
     if depth > _MAX_DEPTH:
         raise ValueError("is nested too deep")
-    kind = _resolved(kind)
-    origin = typing.get_origin(kind)
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in {typing.Union, types.UnionType}:
         if value is not None:
-            _check(typing.get_args(kind)[0], value, field, where, depth)
+            _check(inner[0], value, field, where, depth)
     elif origin is list:
         _expect(isinstance(value, list), where)
         for item in value:
-            _check(typing.get_args(kind)[0], item, field, where, depth + 1)
+            _check(inner[0], item, field, where, depth + 1)
     elif origin is dict:
         _expect(isinstance(value, dict), where)
         for key, item in value.items():
             _check_text(key, field, where)
-            _check(typing.get_args(kind)[1], item, field, f"{where}.{key}", depth + 1)
+            _check(inner[1], item, field, f"{where}.{key}", depth + 1)
     elif dataclasses.is_dataclass(kind):
         _check_fields(kind, value, where, depth)
     elif kind is str:
@@ -146,16 +108,16 @@ def _check_fields(kind: Any, value: Any, where: str, depth: int) -> None:
     for name, held in value.items():
         field = f"{kind.__name__}.{name}"
         if name not in fields:
-            raise ValueError(f"has '{_shown(name)}' in {where or 'it'}, which is not known")
+            raise ValueError(f"has '{name[:80]}' in {where or 'it'}, which is not known")
         if field in _DROPPED:
             value[name] = {}
-            continue
-        _check(fields[name], held, field, f"{where}.{name}".lstrip("."), depth + 1)
+        else:
+            _check(fields[name], held, field, f"{where}.{name}".lstrip("."), depth + 1)
     if kind is schema.Graph:
         # Torch prints a constant input between quotes.
         for place in value.get("inputs", ()):
             if "as_string" in place and not is_word(place["as_string"]):
-                raise ValueError(f"has a text as constant input: {_shown(place['as_string'])!r}")
+                raise ValueError(f"has a text as constant input: {place['as_string'][:80]!r}")
 
 
 def _check_text(text: Any, field: str, where: str) -> None:
@@ -163,10 +125,10 @@ def _check_text(text: Any, field: str, where: str) -> None:
     rule = RULES.get(field)
     if rule is None or not rule(text):
         if field == "Node.target":
-            raise ValueError(f"calls {_shown(text)!r}, which is not a tensor operator")
+            raise ValueError(f"calls {text[:80]!r}, which is not a tensor operator")
         if field == "SymExpr.expr_str":
-            raise ValueError(f"has a symbolic size that is not arithmetic: {_shown(text)!r}")
-        raise ValueError(f"has {_shown(text)!r} in {where}, which could become code")
+            raise ValueError(f"has a symbolic size that is not arithmetic: {text[:80]!r}")
+        raise ValueError(f"has {text[:80]!r} in {where}, which could become code")
 
 
 def _is_number_of(kind: Any, value: Any) -> bool:
@@ -186,16 +148,6 @@ def _expect(right: object, where: str) -> None:
         raise ValueError(f"has a value of the wrong type in {where or 'it'}")
 
 
-def _shown(text: Any) -> str:
-    return str(text)[:80]
-
-
 @cache
 def _fields(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind, globalns=vars(schema))
-
-
-def _resolved(kind: Any) -> Any:
-    if isinstance(kind, typing.ForwardRef):
-        kind = kind.__forward_arg__
-    return getattr(schema, kind) if isinstance(kind, str) else kind

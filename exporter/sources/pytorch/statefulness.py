@@ -46,9 +46,8 @@ def check_stateless(module: torch.nn.Module, run: Callable[[], object]) -> None:
     Raises:
         ValidationFailedError: It counts or remembers; the attribute or buffer is named.
     """
-    run()
-    states = [_state(module)]
-    for _ in range(2):
+    states = []
+    for _ in range(3):
         run()
         states.append(_state(module))
     first, second, third = states
@@ -66,13 +65,9 @@ def copy_unrun(module: torch.nn.Module) -> torch.nn.Module | None:
     """Return a copy of a module that shares its weights; None where it cannot be copied."""
     if isinstance(module, torch.jit.ScriptModule):
         return None
-    try:
-        copied: torch.nn.Module = copy.deepcopy(
-            module, {id(weight): weight for weight in module.parameters()}
-        )
-    except Exception:  # noqa: BLE001 - whatever a part raises that is not to be copied
-        return None
-    return copied
+    with suppress(Exception):  # whatever a part raises that is not to be copied
+        return copy.deepcopy(module, {id(weight): weight for weight in module.parameters()})
+    return None
 
 
 def check_first_call(
@@ -82,10 +77,8 @@ def check_first_call(
 ) -> None:
     """Check that a module's outputs do not depend on the inputs of its first call.
 
-    Args:
-        run: Runs a copy of the module that has not run yet.
-        example: The inputs of the module's first call.
-        answer: The outputs of that call.
+    *run* runs a copy of the module that has not run yet; *example* and *answer* are what the first
+    call of the module took and gave.
 
     Raises:
         ValidationFailedError: After other inputs, the copy's outputs differ.
@@ -139,12 +132,12 @@ def _held(part: torch.nn.Module) -> Iterator[tuple[str, Any]]:
         yield from _script_attributes(part)
         return
     yield from ((name, getattr(part, name)) for name in _HOOKS)
-    library = _is_library(type(part))
+    library = _is_foreign(type(part).__module__)
     for name, value in vars(part).items():
         if name not in _TORCHS and not (library and name.startswith("_")):
             yield name, value
     for kind in type(part).__mro__:
-        if _is_library(kind):
+        if _is_foreign(kind.__module__):
             continue
         for name, value in vars(kind).items():
             if isinstance(value, types.FunctionType):
@@ -181,8 +174,8 @@ def _referred(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
             yield name, cell.cell_contents
 
 
-def _is_library(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in _LIBRARIES
+def _is_foreign(module: str | None) -> bool:
+    return (module or "").partition(".")[0] in _LIBRARIES
 
 
 def _described(value: Any, seen: set[int], depth: int) -> Any:
@@ -193,9 +186,11 @@ def _described(value: Any, seen: set[int], depth: int) -> Any:
         return hashlib.sha256(repr(value.tolist()).encode()).digest()
     if isinstance(value, tuple(_PLACES)):
         return next(str(place(value)) for kind, place in _PLACES.items() if isinstance(value, kind))
+    if isinstance(value, _PLAIN):
+        return value
     inside = None if depth == 0 or id(value) in seen else _inside(value)
-    if isinstance(value, _PLAIN) or inside is None:
-        return value if isinstance(value, _PLAIN) else None
+    if inside is None:
+        return None
     seen.add(id(value))
     parts = [(name, _described(held, seen, depth - 1)) for name, held in inside]
     seen.discard(id(value))
@@ -213,13 +208,10 @@ def _inside(value: Any) -> list[tuple[Any, Any]] | None:
     if isinstance(value, (types.MethodType, types.FunctionType)):
         value = getattr(value, "__func__", value)
         return [] if _is_foreign(value.__module__) else list(_referred(value))
-    if isinstance(value, (torch.nn.Module, type, types.ModuleType)) or _is_library(type(value)):
+    if isinstance(value, (torch.nn.Module, type, types.ModuleType)):
         return None
-    return list(vars(value).items()) if hasattr(value, "__dict__") else None
-
-
-def _is_foreign(module: str | None) -> bool:
-    return (module or "").partition(".")[0] in _LIBRARIES
+    own = hasattr(value, "__dict__") and not _is_foreign(type(value).__module__)
+    return list(vars(value).items()) if own else None
 
 
 def _digest(tensor: torch.Tensor) -> object:

@@ -9,26 +9,28 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from exporter.arrays import Arrays
 from exporter.errors import ValidationFailedError
 from exporter.sources.mlmodel import MLModel
 from exporter.sources.transformers.example_inputs import (
-    ExampleInputs,
     example_texts,
     image_inputs,
     token_inputs,
 )
-from exporter.sources.transformers.file_checks import check_files
-from exporter.sources.transformers.loading import library, load_network, load_tokenizer
+from exporter.sources.transformers.loading import (
+    check_files,
+    library,
+    load_network,
+    load_tokenizer,
+)
 
 if TYPE_CHECKING:
     from exporter.sources.pytorch import ModuleSource
 
 __all__ = ["open_source"]
-
-_IMAGES = ("image_processor", "feature_extractor")
 
 
 def open_source(model: MLModel, *, allow_pickle: bool) -> ModuleSource:
@@ -47,61 +49,60 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> ModuleSource:
     folder = model.file(str(facts.get("model_binary") or "model"))
     check_files(facts, folder, model.file("components"), allow_pickle=allow_pickle)
     dtype = str(facts.get("torch_dtype") or "auto").removeprefix("torch.")
+    texts = example_texts(model.example_content())
     with _quiet():
         network = load_network(transformers, str(facts.get("pipeline_model_type")), folder, dtype)
-        inputs = _asked(transformers, model, facts, network)
-    source = _source(network, inputs)
+        inputs = _inputs(transformers, model, network, texts)
+        source = _source(network, inputs)
     source.versions = {**source.versions, "transformers": transformers.__version__}
-    source.notes += _notes(inputs)
+    source.notes += _notes(inputs, texts)
     return source
 
 
-def _asked(
-    transformers: Any, model: MLModel, facts: Mapping[str, Any], network: Any
-) -> ExampleInputs:
-    components = list(facts.get("components") or ())
-    if "tokenizer" not in components:
-        if any(name in components for name in _IMAGES):
-            return image_inputs(network)
-        raise ValidationFailedError(
-            "the version has no tokenizer, which says what the model takes",
-            hint="Log it as a pipeline, or as {'model': model, 'tokenizer': tokenizer}.",
-            kind="interface",
-        )
-    tokenizer = load_tokenizer(transformers, model.file("components") / "tokenizer")
-    return token_inputs(tokenizer, network, example_texts(model.example_file))
+def _inputs(transformers: Any, model: MLModel, network: Any, texts: Sequence[str]) -> Arrays:
+    components = list(model.flavors["transformers"].get("components") or ())
+    if "tokenizer" in components:
+        tokenizer = load_tokenizer(transformers, model.file("components") / "tokenizer")
+        return token_inputs(tokenizer, network, texts)
+    if "image_processor" in components or "feature_extractor" in components:
+        return image_inputs(network)
+    raise ValidationFailedError(
+        "the version has no tokenizer, which says what the model takes",
+        hint="Log it as a pipeline, or as {'model': model, 'tokenizer': tokenizer}.",
+        kind="interface",
+    )
 
 
-def _source(network: Any, inputs: ExampleInputs) -> ModuleSource:
+def _source(network: Any, inputs: Arrays) -> ModuleSource:
     # torch is imported with a model, not to check its files.
     from exporter.sources.pytorch import ModuleSource
     from exporter.sources.transformers.tensor_outputs import Tensors
 
-    module = Tensors(network, list(inputs.arrays))
+    # Of images the rows vary, of texts their length as well.
+    varying = {name: (0,) if name == "pixel_values" else (0, 1) for name in inputs}
     try:
-        with _quiet():
-            return ModuleSource(module, inputs.arrays, inputs.varying, flavor="transformers")
+        return ModuleSource(Tensors(network, list(inputs)), inputs, varying, flavor="transformers")
     except ValidationFailedError as error:
         if error.kind != "signature":
             raise
         raise ValidationFailedError(
-            f"{error.message}; its inputs are {', '.join(inputs.arrays)}",
+            f"{error.message}; its inputs are {', '.join(inputs)}",
             hint="A server has only the tokenizer's tensors, and not for example the tokens "
             "generated so far: log such a module with mlflow.pytorch.",
             kind="interface",
         ) from error
 
 
-def _notes(inputs: ExampleInputs) -> Iterator[str]:
-    taken = ", ".join(f"'{name}'" for name in inputs.arrays)
-    if "pixel_values" in inputs.arrays:
+def _notes(inputs: Arrays, texts: Sequence[str]) -> Iterator[str]:
+    taken = ", ".join(f"'{name}'" for name in inputs)
+    if "pixel_values" in inputs:
         yield f"The served model takes {taken}: clients prepare the images."
         return
     yield (
         f"The served model takes {taken}: clients tokenize texts with the logged tokenizer, and do "
         "what the pipeline does with the outputs."
     )
-    if not inputs.given:
+    if not texts:
         yield "The version has no example with texts; inputs are words of its tokenizer."
 
 

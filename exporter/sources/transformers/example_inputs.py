@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from exporter.arrays import Array, Arrays
-from exporter.bounded_text import parse_json
 from exporter.errors import ValidationFailedError, first_line
 
-__all__ = ["ExampleInputs", "example_texts", "image_inputs", "token_inputs"]
+__all__ = ["example_texts", "image_inputs", "token_inputs"]
 
 MOST_TEXTS = 8
 # Longer texts are truncated: attention costs the square of the length, in every case.
 MOST_TOKENS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class ExampleInputs:
-    """The first inputs of a model.
-
-    Attributes:
-        arrays: By name; int64 ``[rows, tokens]``, or float32 ``[rows, channels, height, width]``.
-        varying: The axes of every input that vary.
-        given: Whether logged texts are among them.
-    """
-
-    arrays: Arrays
-    varying: Mapping[str, Sequence[int]]
-    given: bool
-
-
-def token_inputs(tokenizer: Any, network: Any, texts: Sequence[str]) -> ExampleInputs:
+def token_inputs(tokenizer: Any, network: Any, texts: Sequence[str]) -> Arrays:
     """Return the logged texts, with others of the tokenizer's own vocabulary, as one padded batch.
 
     The others make sure of several rows, of rows with padding and, where the model distinguishes
-    sentences, of pairs.
+    sentences, of pairs. Arrays are int64 ``[rows, tokens]``.
 
     Raises:
         ValidationFailedError: The model takes more than this tokenizer makes.
@@ -48,11 +30,10 @@ def token_inputs(tokenizer: Any, network: Any, texts: Sequence[str]) -> ExampleI
     most = min(MOST_TOKENS, _positions(network) // 2)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    given = list(texts)[:MOST_TEXTS]
     cut = {"truncation": True, "max_length": most}
     try:
         long, short = _made(tokenizer, most // 2), _made(tokenizer, most // 6)
-        rows = [tokenizer(text, **cut) for text in (*given, long, short)]
+        rows = [tokenizer(text, **cut) for text in (*texts[:MOST_TEXTS], long, short)]
         if "token_type_ids" in rows[0]:
             rows.append(tokenizer(short, long, **cut))
         padded = tokenizer.pad(rows, padding=True, return_tensors="np")
@@ -74,11 +55,11 @@ def token_inputs(tokenizer: Any, network: Any, texts: Sequence[str]) -> ExampleI
             "image processor; log any other module with mlflow.pytorch.",
             kind="interface",
         )
-    return ExampleInputs(arrays, dict.fromkeys(arrays, (0, 1)), given=bool(given))
+    return arrays
 
 
-def image_inputs(network: Any) -> ExampleInputs:
-    """Return normalised images of the model's size.
+def image_inputs(network: Any) -> Arrays:
+    """Return normalised images of the model's size: float32 ``[rows, channels, height, width]``.
 
     Raises:
         ValidationFailedError: Its config has no image size.
@@ -94,19 +75,11 @@ def image_inputs(network: Any) -> ExampleInputs:
             kind="interface",
         )
     drawn: Array = np.random.default_rng(0).normal(size=(3, channels, height, width))
-    return ExampleInputs(
-        {"pixel_values": drawn.astype(np.float32)}, {"pixel_values": (0,)}, given=False
-    )
+    return {"pixel_values": drawn.astype(np.float32)}
 
 
-def example_texts(path: Path | None) -> list[str]:
+def example_texts(values: Any) -> list[str]:
     """Return every text of a logged example, at any depth."""
-    if path is None or not path.is_file():
-        return []
-    try:
-        values = parse_json(path)
-    except (OSError, ValueError):
-        return []
     if isinstance(values, dict) and {"columns", "data"} <= set(values):
         values = values["data"]
     return [text for text in _strings(values) if text.strip()]
@@ -115,11 +88,8 @@ def example_texts(path: Path | None) -> list[str]:
 def _strings(values: Any) -> Iterator[str]:
     if isinstance(values, str):
         yield values
-    elif isinstance(values, dict):
-        for value in values.values():
-            yield from _strings(value)
-    elif isinstance(values, list):
-        for value in values:
+    elif isinstance(values, dict | list):
+        for value in values.values() if isinstance(values, dict) else values:
             yield from _strings(value)
 
 

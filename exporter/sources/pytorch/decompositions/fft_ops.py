@@ -11,53 +11,36 @@ from typing import Any
 
 import torch
 
-from exporter.sources.pytorch.decompositions.nodes import has_dtype
-
-__all__ = ["DECOMPOSITIONS", "loses_digits"]
+__all__ = ["DECOMPOSITIONS", "NARROW", "is_transform"]
 
 _ATEN = torch.ops.aten
-_NARROW = frozenset({torch.float32, torch.complex64})
+NARROW = frozenset({torch.float32, torch.complex64})
 
 
-def loses_digits(node: Any) -> bool:
-    """Whether a node of a graph is a transform that float32 is too narrow for, or may be."""
-    return str(node.target).startswith(("aten.fft_", "aten._fft_")) and has_dtype(node, _NARROW)
+def is_transform(node: Any) -> bool:
+    """Whether a node of a graph is a Fourier transform, or made of one."""
+    return str(node.target).startswith(("aten.fft_", "aten._fft_"))
 
 
-def _real_to_complex(x: torch.Tensor, dim: Sequence[int], *options: Any) -> Any:
-    if x.dtype is not torch.float32 or _are_powers_of_two(x.shape[axis] for axis in dim):
-        return NotImplemented
-    return _narrow(_ATEN._fft_r2c(x.double(), dim, *options))  # noqa: SLF001
+def _in_float64(transform: Any) -> Callable[..., Any]:
+    def form(x: torch.Tensor, dim: Sequence[int], norm: int, last: Any) -> Any:
+        sizes = [x.shape[axis] for axis in dim]
+        if transform is _ATEN._fft_c2r.default:  # noqa: SLF001
+            sizes[-1] = last
+        exact = all(isinstance(size, int) and size & (size - 1) == 0 for size in sizes)
+        if exact or x.dtype not in NARROW:
+            return NotImplemented
+        return _cast(transform(_cast(x, torch.float64), dim, norm, last), torch.float32)
+
+    return form
 
 
-def _complex_to_real(x: torch.Tensor, dim: Sequence[int], how: int, size: Any) -> Any:
-    sizes = [*(x.shape[axis] for axis in dim[:-1]), size]
-    if x.dtype is not torch.complex64 or _are_powers_of_two(sizes):
-        return NotImplemented
-    return _ATEN._fft_c2r(_wide(x), dim, how, size).float()  # noqa: SLF001
-
-
-def _complex_to_complex(x: torch.Tensor, dim: Sequence[int], *options: Any) -> Any:
-    if x.dtype is not torch.complex64 or _are_powers_of_two(x.shape[axis] for axis in dim):
-        return NotImplemented
-    return _narrow(_ATEN._fft_c2c(_wide(x), dim, *options))  # noqa: SLF001
-
-
-def _are_powers_of_two(sizes: Any) -> bool:
-    return all(isinstance(size, int) and size & (size - 1) == 0 for size in sizes)
-
-
-def _wide(x: torch.Tensor) -> torch.Tensor:
-    return torch.complex(x.real.double(), x.imag.double())
-
-
-def _narrow(x: torch.Tensor) -> torch.Tensor:
-    return torch.complex(x.real.float(), x.imag.float())
+def _cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return torch.complex(x.real.to(dtype), x.imag.to(dtype)) if x.is_complex() else x.to(dtype)
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
-    _ATEN._fft_r2c.default: _real_to_complex,  # noqa: SLF001
-    _ATEN._fft_c2r.default: _complex_to_real,  # noqa: SLF001
-    _ATEN._fft_c2c.default: _complex_to_complex,  # noqa: SLF001
+    transform: _in_float64(transform)
+    for transform in (_ATEN._fft_r2c.default, _ATEN._fft_c2r.default, _ATEN._fft_c2c.default)  # noqa: SLF001
 }
 """Decompositions by operator; each returns NotImplemented where the operator can stay."""
