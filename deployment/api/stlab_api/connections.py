@@ -11,19 +11,14 @@ import resource
 from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from stlab_api.problems import Problem
+from stlab_api.settings import Settings
 
-if TYPE_CHECKING:
-    from uvicorn.config import Config
-    from uvicorn.server import ServerState
-
-    from stlab_api.settings import Settings
-
-__all__ = ["Connection", "bounded_connections", "descriptors_for"]
+__all__ = ["Connection", "bounded_connections"]
 
 # nginx accepts 32 KiB, Apache 8 KiB a line.
 _MOST_HEAD_BYTES = 64 * 1024
@@ -31,7 +26,7 @@ _MOST_HEAD_BYTES = 64 * 1024
 _OTHER_DESCRIPTORS = 256
 
 
-def descriptors_for(connections: int) -> int:
+def _descriptors_for(connections: int) -> int:
     """Raise the limit of open files as far as allowed, and return how many connections fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _OTHER_DESCRIPTORS
@@ -48,7 +43,7 @@ def descriptors_for(connections: int) -> int:
 def bounded_connections(settings: Settings) -> type[Connection]:
     """Return uvicorn's protocol with the limits of the settings."""
     limits = {
-        "most_connections": descriptors_for(settings.max_connections),
+        "most_connections": _descriptors_for(settings.max_connections),
         "header_seconds": settings.header_seconds,
         "write_seconds": settings.send_seconds,
     }
@@ -75,14 +70,8 @@ class Connection(HttpToolsProtocol):
     header_seconds: float
     write_seconds: float
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         self.requests = 0
         self._answered = 0
         self.since = monotonic()

@@ -21,12 +21,7 @@ _THREADS = ThreadPoolExecutor(4, thread_name_prefix="codec")
 
 
 async def run(function: Callable[[], T], *, small: bool, seconds: float) -> T:
-    """Run a function and return its result.
-
-    Args:
-        function: The function.
-        small: Whether it takes milliseconds at most.
-        seconds: The deadline.
+    """Return a function's result; one that is small takes milliseconds at most.
 
     Raises:
         TimeoutError: The deadline passed.
