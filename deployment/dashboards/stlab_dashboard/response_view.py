@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from exporter.commands.infer.result import InferResult, described, plain
 from exporter.commands.status.result import AliasState
 from stlab_dashboard.elements import cell, element, row, state, table, text
-
-if TYPE_CHECKING:
-    from stlab_dashboard.inference import Comparison
+from stlab_dashboard.inference import Comparison
 
 __all__ = ["draw_response"]
 
@@ -22,14 +19,7 @@ _MAX_VALUES = 2000
 def draw_response(
     result: InferResult, server: str, alias: AliasState, comparison: Comparison | None
 ) -> None:
-    """Draw a response.
-
-    Args:
-        result: The response.
-        server: What responded, such as ``Triton (gRPC)``.
-        alias: The alias that was chosen.
-        comparison: The difference to the registered model; None where it is not known.
-    """
+    """Draw the response of a server such as ``Triton (gRPC)`` to a request for an alias."""
     text("h2", "Response")
     version = "" if result.version is None else f", version {result.version}"
     with element("p"):

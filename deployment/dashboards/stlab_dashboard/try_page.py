@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nicegui import ui
+from nicegui.events import UploadEventArguments
 
 from exporter.arrays import Arrays
 from exporter.commands.status.result import AliasState
@@ -15,13 +16,9 @@ from exporter.errors import NotFoundError, StlabError
 from stlab_dashboard.elements import button, choice, element, radios, text
 from stlab_dashboard.inference import SERVERS, Inputs, compare_with_sample, infer
 from stlab_dashboard.layout import notice
+from stlab_dashboard.registry_reader import RegistryReader, Samples
 from stlab_dashboard.response_view import draw_response
-
-if TYPE_CHECKING:
-    from nicegui.events import UploadEventArguments
-
-    from stlab_dashboard.registry_reader import RegistryReader, Samples
-    from stlab_dashboard.settings import Settings
+from stlab_dashboard.settings import Settings
 
 __all__ = ["try_page"]
 
@@ -30,14 +27,7 @@ _PICK = "() => getElement({id}).$refs.qRef.pickFiles()"
 
 
 async def try_page(settings: Settings, registry: RegistryReader, model: str, alias: str) -> None:
-    """Draw the page.
-
-    Args:
-        settings: The addresses of the service and Triton.
-        registry: Aliases and samples.
-        model: The model chosen at first; empty for any.
-        alias: The alias chosen at first; empty for any.
-    """
+    """Draw the page; a model and an alias are chosen at first, or any."""
     status = await registry.status()
     targets = {
         f"{entry.model}:{named.alias}": (entry.model, named)
@@ -81,7 +71,7 @@ class _Form:
         with element("section", "form", aria_label="Request"):
             with element("div", "fields"):
                 choice("Model", names, chosen, self.choose, name="model")
-                radios("Send to", SERVERS, self.via, self.set_via, name="via")
+                radios("Send to", SERVERS, self.via, partial(setattr, self, "via"), name="via")
             self.parts["inputs"] = element("div", "fields")
             with element("div", "bar"):
                 button("Send", self.send, "primary")
@@ -108,24 +98,13 @@ class _Form:
         with self.parts["inputs"]:
             self._draw_inputs(samples)
 
-    def set_via(self, via: str) -> None:
-        """Send to the service, or Triton."""
-        self.via = via
-
-    def set_case(self, case: str) -> None:
-        """Take another sample."""
-        self.case = case
-
-    def set_kind(self, kind: str) -> None:
-        """Take a sample or a file; the style sheet shows the fields of one of them."""
-        self.kind = kind
-
     def _draw_inputs(self, samples: Samples) -> None:
+        # The style sheet shows the fields of one of them.
         kinds = {_SAMPLE: "a sample of the bundle", _FILE: "a file"}
-        radios("Inputs", kinds, self.kind, self.set_kind, name="inputs")
+        radios("Inputs", kinds, self.kind, partial(setattr, self, "kind"), name="inputs")
         cases = {name: f"{name}: {_shapes(s.case.inputs)}" for name, s in samples.cases.items()}
         with element("div", "of-sample"):
-            choice("Sample", cases, self.case, self.set_case, name="sample")
+            choice("Sample", cases, self.case, partial(setattr, self, "case"), name="sample")
         with element("div", "of-file"):
             self._draw_file()
 
