@@ -31,10 +31,7 @@ class _Waiting:
 class Batcher:
     """Runs a function on batches, one at a time, in its own thread.
 
-    Args:
-        run: Takes and returns arrays by name.
-        max_rows: The most rows in one run; 0 if rows must not be batched.
-        observe: Called with the rows of every run.
+    A run has `max_rows` at most, or one request if they are 0; `observe` gets the rows of each.
     """
 
     def __init__(

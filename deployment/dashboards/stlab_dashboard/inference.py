@@ -138,12 +138,9 @@ def _http_error(response: httpx.Response) -> StlabError:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The difference between a response and the registered model's outputs.
+    """What differs between a response and the registered model's outputs; empty for nothing.
 
-    Attributes:
-        mismatch: What differs; empty where nothing does.
-        margin: The worst error divided by its tolerance: below 1 passes.
-        max_abs_error: The largest difference.
+    The margin is the worst error divided by its tolerance: below 1 passes.
     """
 
     mismatch: str
