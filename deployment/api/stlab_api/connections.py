@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
@@ -40,14 +41,9 @@ def _descriptors_for(connections: int) -> int:
     return max(1, min(connections, soft - min(_OTHER_DESCRIPTORS, soft // 2)))
 
 
-def bounded_connections(settings: Settings) -> type[Connection]:
+def bounded_connections(settings: Settings) -> Any:
     """Return uvicorn's protocol with the limits of the settings."""
-    limits = {
-        "most_connections": _descriptors_for(settings.max_connections),
-        "header_seconds": settings.header_seconds,
-        "write_seconds": settings.send_seconds,
-    }
-    return type("BoundedConnection", (Connection,), limits)
+    return partial(Connection, settings, _descriptors_for(settings.max_connections))
 
 
 class Connection(HttpToolsProtocol):
@@ -66,12 +62,13 @@ class Connection(HttpToolsProtocol):
         since: When it last began to wait for its peer, on the monotonic clock.
     """
 
-    most_connections: int
-    header_seconds: float
-    write_seconds: float
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(
+        self, settings: Settings, most_connections: int, *arguments: Any, **named: Any
+    ) -> None:
         super().__init__(*arguments, **named)
+        self.most_connections = most_connections
+        self.header_seconds = settings.header_seconds
+        self.write_seconds = settings.send_seconds
         self.requests = 0
         self._answered = 0
         self.since = monotonic()

@@ -17,9 +17,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        counter, gauge, histogram = (
-            partial(kind, registry=self._registry) for kind in (Counter, Gauge, Histogram)
-        )
+        counter = partial(Counter, registry=self._registry)
+        gauge = partial(Gauge, registry=self._registry)
+        histogram = partial(Histogram, registry=self._registry)
         self._requests = counter(
             "stlab_api_requests",
             "Requests that were answered.",

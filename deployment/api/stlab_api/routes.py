@@ -105,7 +105,8 @@ def add_routes(
 
     @app.get("/v1/models/{name}", response_model=ModelDescription, include_in_schema=False)
     async def describe(name: str, request: Request) -> dict[str, Any]:
-        model, _ = _requested(service, name, request)
+        model = service.model(name)
+        context_in(request.scope).model = name
         spec = model.predictor.spec
         return {
             "name": name,

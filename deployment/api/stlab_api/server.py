@@ -69,10 +69,8 @@ class _Server(uvicorn.Server):
             self.force_exit = True  # the second signal
         else:
             self._service.draining = True
-            self._loop.call_soon_threadsafe(self._loop.call_later, self._drain_seconds, self._stop)
-
-    def _stop(self) -> None:
-        self.should_exit = True
+            stop = partial(setattr, self, "should_exit", True)
+            self._loop.call_soon_threadsafe(self._loop.call_later, self._drain_seconds, stop)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         await self._accept_the_rest(sockets or [])

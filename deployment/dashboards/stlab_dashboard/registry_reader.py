@@ -93,18 +93,12 @@ class RegistryReader:
         Raises:
             StlabError: There is no bundle with passed evidence, or it cannot be read.
         """
-        bundle = _recorded_bundle(model, state)
-        samples: Samples = await run_in_threadpool(self._samples, model, state.version, bundle)
+        samples: Samples = await _read_recorded(self._samples, model, state)
         return samples
 
     async def report(self, model: str, state: AliasState) -> str:
-        """Return the parity report of an alias's bundle, as a page.
-
-        Raises:
-            StlabError: There is no bundle with passed evidence, or it cannot be read.
-        """
-        bundle = _recorded_bundle(model, state)
-        page: str = await run_in_threadpool(self._report, model, state.version, bundle)
+        """Return the parity report of an alias's bundle, as a page; it fails as `samples` does."""
+        page: str = await _read_recorded(self._report, model, state)
         return page
 
     def _with_bundle(
@@ -128,14 +122,16 @@ def _cached(read: Callable[..., Any], entries: int, seconds: float = _BUNDLE_SEC
     return cached(TTLCache(entries, seconds), condition=Condition())(read)
 
 
-def _recorded_bundle(model: str, state: AliasState) -> BundleRef:
+async def _read_recorded(read: Callable[..., Any], model: str, state: AliasState) -> Any:
+    """Read the bundle of an alias in a thread."""
     if state.record is None:
         raise ConflictError(
             f"version {state.version} of '{model}' has no passing evidence for '{state.alias}'",
             hint=next((drift.fix for drift in state.drift), ""),
             kind="evidence",
         )
-    return BundleRef(state.record.bundle, state.record.uri)
+    recorded = BundleRef(state.record.bundle, state.record.uri)
+    return await run_in_threadpool(read, model, state.version, recorded)
 
 
 def _read_samples(bundle: Bundle) -> Samples:
