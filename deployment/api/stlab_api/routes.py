@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ValidationError
@@ -15,7 +17,6 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from exporter.arrays import Arrays
-from stlab_api import offload
 from stlab_api.context import SMALL, RequestContext, context_in
 from stlab_api.metrics import Metrics
 from stlab_api.npz import to_npz
@@ -31,6 +32,12 @@ __all__ = ["JSON", "NPZ", "ModelDescription", "add_routes"]
 
 JSON = "application/json"
 NPZ = ("application/octet-stream", "application/x-npz")
+# Bytes of a body that are read in milliseconds, whatever its content.
+_SMALL_BODY = 32 * 1024
+# Not the event loop's threads, which read the registry.
+_THREADS = ThreadPoolExecutor(4, thread_name_prefix="codec")
+
+T = TypeVar("T")
 
 
 class ServedVersions(BaseModel):
@@ -123,17 +130,17 @@ def _prediction_route(service: Service, alias: str) -> Route:
         name = request.path_params["name"]
         model, context = _requested(service, name, request)
         body, seconds = context.body, context.seconds_left()
-        small = len(body) <= offload.SMALL_BODY
+        small = len(body) <= _SMALL_BODY
         given = context.header(b"content-type", JSON).partition(";")[0].strip().lower()
         wanted = _media_type(context.header(b"accept"), given)
         if given == JSON and small:
             inputs = model.schema.from_json(body)
         elif given == JSON:
             read = partial(model.schema.from_large_json, body, until=monotonic() + seconds)
-            inputs = await offload.run(read, small=False, seconds=seconds)
+            inputs = await _run(read, small=False, seconds=seconds)
         elif given in NPZ:
             read = partial(model.schema.from_npz, body)
-            inputs = await offload.run(read, small=small, seconds=seconds)
+            inputs = await _run(read, small=small, seconds=seconds)
         else:
             raise Problem(415, "unknown-type", f"a body is {JSON} or {NPZ[0]} (a npz), not {given}")
         model, outputs = await _predict(service, name, inputs, context)
@@ -143,7 +150,7 @@ def _prediction_route(service: Service, alias: str) -> Route:
         else:
             write = partial(to_npz, outputs)
         small = sum(array.size for array in outputs.values()) <= LARGE_ANSWER
-        content = await offload.run(write, small=small, seconds=context.seconds_left())
+        content = await _run(write, small=small, seconds=context.seconds_left())
         context.hold(len(content) - SMALL)
         headers = None if wanted == JSON else {"x-model-version": context.version}
         return Response(content, headers=headers, media_type=wanted)
@@ -186,15 +193,15 @@ def _plugin_route(service: Service, settings: Settings, plugin: EndpointPlugin[A
         # pydantic reads the whole body in one call, which delays other requests.
         if len(context.body) > settings.max_plugin_bytes:
             raise too_large(settings.max_plugin_bytes)
-        small = len(context.body) <= offload.SMALL_BODY
-        question, inputs = await offload.run(
+        small = len(context.body) <= _SMALL_BODY
+        question, inputs = await _run(
             partial(read, context.body, model.predictor.spec),
             small=small,
             seconds=context.seconds_left(),
         )
         model, outputs = await _predict(service, name, inputs, context)
         info = ModelInfo(name=name, version=model.version, alias=settings.alias)
-        content = await offload.run(
+        content = await _run(
             lambda: plugin.to_response(question, outputs, info).model_dump_json().encode(),
             small=small,
             seconds=context.seconds_left(),
@@ -211,3 +218,18 @@ def _media_type(accepted: str, given: str) -> str:
         if kind in accepted:
             return kind
     return given if given in NPZ else JSON
+
+
+async def _run(function: Callable[[], T], *, small: bool, seconds: float) -> T:
+    """Return a function's result, at once if it is small: it takes milliseconds at most.
+
+    Large work runs in a thread, so that no request blocks others. It must release the interpreter
+    often: no call into C takes more than milliseconds.
+
+    Raises:
+        TimeoutError: The deadline passed.
+    """
+    if small:
+        return function()
+    async with asyncio.timeout(seconds):
+        return await asyncio.get_running_loop().run_in_executor(_THREADS, function)
