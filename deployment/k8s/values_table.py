@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CHART = Path(__file__).parent / "chart"
 BEGIN, END = "<!-- values -->\n", "<!-- end of values -->\n"
@@ -25,23 +21,8 @@ _KEY = re.compile(r"(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?P<value>.*)")
 _SHORT = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A value that can be set.
-
-    Attributes:
-        path: Its keys, with points.
-        default: What it is by default, as YAML on one line.
-        text: What it is.
-    """
-
-    path: str
-    default: str
-    text: str
-
-
-def values(text: str) -> Iterator[Value]:
-    """Read what values.yaml describes.
+def values(text: str) -> Iterator[tuple[str, str, str]]:
+    """Read what values.yaml describes: a value's keys, its default in YAML, and what it is.
 
     Raises:
         ValueError: A value is not described.
@@ -63,7 +44,7 @@ def values(text: str) -> Iterator[Value]:
             default = tree
             for key in path:
                 default = default[key]
-            yield Value(".".join(path), _on_one_line(default), comment)
+            yield ".".join(path), _on_one_line(default), comment
             # What is below is part of it.
             comment, inside = "", len(found["indent"])
         elif found["value"].strip():
@@ -73,8 +54,8 @@ def values(text: str) -> Iterator[Value]:
 def table(text: str) -> str:
     """Return the table in Markdown."""
     rows = [
-        f"| `{value.path}` | {f'`{value.default}`' if value.default else ''} | {value.text} |"
-        for value in values(text)
+        f"| `{path}` | {f'`{default}`' if default else ''} | {about} |"
+        for path, default, about in values(text)
     ]
     return "\n".join(["| value | default | |", "|---|---|---|", *rows, ""])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,9 +11,8 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from stlab_api import __version__, tracing
+from stlab_api import __version__
 from stlab_api.auth import make_authenticator
 from stlab_api.context import context_in
 from stlab_api.docs_page import docs_routes
@@ -25,7 +25,7 @@ from stlab_api.problems import Problem
 from stlab_api.routes import add_routes
 from stlab_api.service import Service
 from stlab_api.settings import Settings
-from stlab_web.asgi import AllowedHosts, PathPrefix, path_prefix, trusted_networks
+from stlab_web.application import add_front
 
 __all__ = ["create_app"]
 
@@ -33,9 +33,7 @@ __all__ = ["create_app"]
 def create_app(settings: Settings | None = None, backend: Backend | None = None) -> FastAPI:
     """Return the ASGI application; it loads its models when it starts.
 
-    Args:
-        settings: The settings; by default those of the environment.
-        backend: Where models run; by default what the settings say.
+    By default the settings are those of the environment, and the backend is what they say.
     """
     settings = settings or Settings()
     metrics = Metrics()
@@ -70,26 +68,17 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         metrics=metrics,
         authenticator=make_authenticator(settings),
     )
-    app.add_middleware(
-        AllowedHosts, hosts=settings.hosts, refuse=_refuse_host, always=MONITORING_PATHS
-    )
-    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.forwarded_allow_ips)
-    app.add_middleware(
-        PathPrefix,
-        prefix=path_prefix(settings.root_path),
-        trusted=trusted_networks(settings.forwarded_allow_ips),
-    )
-    tracing.instrument(app)  # outermost: FastAPI looks for it there before it traces by itself
+    add_front(app, settings, refuse=_refuse_host, always=MONITORING_PATHS)
+    _trace(app)  # outermost: FastAPI looks for it there before it traces by itself
     app.state.service = service
     return app
 
 
 def _backend(settings: Settings, metrics: Metrics) -> Backend:
     if settings.backend == "triton":
-        from exporter.triton.credentials import Credentials
         from stlab_api.remote import TritonBackend
 
-        return TritonBackend(settings.triton_url, Credentials.of())
+        return TritonBackend(settings.triton_url)
     from stlab_api.local import LocalBackend
 
     return LocalBackend(settings, metrics.ran)
@@ -104,3 +93,19 @@ async def _problem(request: Request, error: Any) -> Response:
     kind = {404: "no-such-path", 405: "no-such-method"}.get(error.status_code, "refused")
     problem = Problem(error.status_code, kind, str(error.detail), headers=error.headers)
     return problem.response(context_in(request.scope).request_id)
+
+
+def _trace(app: FastAPI) -> None:
+    """Trace requests if OpenTelemetry is configured; `triton_client` sends the trace to Triton."""
+    if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        return
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    app.add_middleware(OpenTelemetryMiddleware, excluded_urls="health,metrics")

@@ -7,39 +7,38 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    Run = Callable[[Mapping[str, np.ndarray[Any, Any]]], Mapping[str, np.ndarray[Any, Any]]]
+from exporter.arrays import Arrays
 
 __all__ = ["Batcher"]
 
 
 @dataclass(slots=True)
 class _Waiting:
-    inputs: Mapping[str, Any]
+    inputs: Arrays
     rows: int
     shape: tuple[Any, ...]
-    answer: asyncio.Future[Mapping[str, Any]]
+    answer: asyncio.Future[Arrays]
 
 
 class Batcher:
     """Runs a function on batches, one at a time, in its own thread.
 
-    Args:
-        run: Takes and returns arrays by name.
-        max_rows: The most rows in one run; 0 if rows must not be batched.
-        observe: Called with the rows of every run.
+    A run has `max_rows` at most, or one request if they are 0; `observe` gets the rows of each.
     """
 
     def __init__(
-        self, run: Run, max_rows: int, observe: Callable[[int], None] = lambda _: None
+        self,
+        run: Callable[[Arrays], Arrays],
+        max_rows: int,
+        observe: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._run = run
         self._most = max_rows
@@ -48,23 +47,22 @@ class Batcher:
         self._running = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
-    async def submit(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the outputs for some inputs.
-
-        Args:
-            inputs: Arrays by name, all with the same number of rows if rows are batched.
-        """
+    async def submit(self, inputs: Arrays) -> Arrays:
+        """Return the outputs for inputs, which have equally many rows if rows are batched."""
         if not self._most:
             return await self._enqueue(inputs, 0, ())
         rows = len(next(iter(inputs.values())))
-        shape = tuple(sorted((n, a.shape[1:], a.dtype.char) for n, a in inputs.items()))
+        shape = tuple([(n, a.shape[1:], a.dtype.char) for n, a in inputs.items()])
         if rows <= self._most:
             return await self._enqueue(inputs, rows, shape)
-        cuts = [slice(i, i + self._most) for i in range(0, rows, self._most)]
         parts = await asyncio.gather(
             *(
-                self._enqueue({n: a[cut] for n, a in inputs.items()}, cut_rows, shape)
-                for cut, cut_rows in ((cut, min(self._most, rows - cut.start)) for cut in cuts)
+                self._enqueue(
+                    {n: a[start : start + self._most] for n, a in inputs.items()},
+                    min(self._most, rows - start),
+                    shape,
+                )
+                for start in range(0, rows, self._most)
             )
         )
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -73,9 +71,7 @@ class Batcher:
         """Wait for the run under way."""
         await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
 
-    def _enqueue(
-        self, inputs: Mapping[str, Any], rows: int, shape: tuple[Any, ...]
-    ) -> asyncio.Future[Mapping[str, Any]]:
+    def _enqueue(self, inputs: Arrays, rows: int, shape: tuple[Any, ...]) -> asyncio.Future[Arrays]:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(inputs, rows, shape, loop.create_future())
         self._waiting.append(waiting)
@@ -112,14 +108,14 @@ class Batcher:
             rows += first.rows
         return batch
 
-    def _answered(self, batch: list[_Waiting]) -> list[Mapping[str, Any]]:
+    def _answered(self, batch: list[_Waiting]) -> list[Arrays]:
         if len(batch) == 1:
             self._observe(max(1, batch[0].rows))
             return [self._run(batch[0].inputs)]
         names = batch[0].inputs
         outputs = self._run({n: np.concatenate([w.inputs[n] for w in batch]) for n in names})
         self._observe(sum(waiting.rows for waiting in batch))
-        answers: list[Mapping[str, Any]] = []
+        answers: list[Arrays] = []
         start = 0
         for waiting in batch:
             stop = start + waiting.rows
@@ -131,15 +127,14 @@ class Batcher:
         self,
         loop: asyncio.AbstractEventLoop,
         batch: list[_Waiting],
-        done: asyncio.Future[list[Mapping[str, Any]]],
+        done: asyncio.Future[list[Arrays]],
     ) -> None:
         self._begin(loop)
         error = done.exception()
-        answers = [None] * len(batch) if error is not None else done.result()
-        for waiting, answer in zip(batch, answers, strict=True):
+        for place, waiting in enumerate(batch):
             if waiting.answer.done():
                 continue
             if error is not None:
                 waiting.answer.set_exception(error)
-            elif answer is not None:
-                waiting.answer.set_result(answer)
+            else:
+                waiting.answer.set_result(done.result()[place])

@@ -9,21 +9,17 @@ from __future__ import annotations
 import asyncio
 import resource
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from stlab_api.problems import Problem
+from stlab_api.settings import Settings
 
-if TYPE_CHECKING:
-    from uvicorn.config import Config
-    from uvicorn.server import ServerState
-
-    from stlab_api.settings import Settings
-
-__all__ = ["Connection", "bounded_connections", "descriptors_for"]
+__all__ = ["Connection", "bounded_connections"]
 
 # nginx accepts 32 KiB, Apache 8 KiB a line.
 _MOST_HEAD_BYTES = 64 * 1024
@@ -31,7 +27,7 @@ _MOST_HEAD_BYTES = 64 * 1024
 _OTHER_DESCRIPTORS = 256
 
 
-def descriptors_for(connections: int) -> int:
+def _descriptors_for(connections: int) -> int:
     """Raise the limit of open files as far as allowed, and return how many connections fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _OTHER_DESCRIPTORS
@@ -45,14 +41,9 @@ def descriptors_for(connections: int) -> int:
     return max(1, min(connections, soft - min(_OTHER_DESCRIPTORS, soft // 2)))
 
 
-def bounded_connections(settings: Settings) -> type[Connection]:
+def bounded_connections(settings: Settings) -> Any:
     """Return uvicorn's protocol with the limits of the settings."""
-    limits = {
-        "most_connections": descriptors_for(settings.max_connections),
-        "header_seconds": settings.header_seconds,
-        "write_seconds": settings.send_seconds,
-    }
-    return type("BoundedConnection", (Connection,), limits)
+    return partial(Connection, settings, _descriptors_for(settings.max_connections))
 
 
 class Connection(HttpToolsProtocol):
@@ -71,18 +62,13 @@ class Connection(HttpToolsProtocol):
         since: When it last began to wait for its peer, on the monotonic clock.
     """
 
-    most_connections: int
-    header_seconds: float
-    write_seconds: float
-
     def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
+        self, settings: Settings, most_connections: int, *arguments: Any, **named: Any
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        super().__init__(*arguments, **named)
+        self.most_connections = most_connections
+        self.header_seconds = settings.header_seconds
+        self.write_seconds = settings.send_seconds
         self.requests = 0
         self._answered = 0
         self.since = monotonic()

@@ -5,58 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING
 
-from starlette.requests import Request
+from starlette.types import Scope
 
 from stlab_api.problems import Problem
 
-if TYPE_CHECKING:
-    from starlette.types import Scope
-
-__all__ = [
-    "SCOPE_KEY",
-    "SMALL",
-    "BufferBudget",
-    "RequestContext",
-    "context_in",
-    "path_of",
-    "request_context",
-]
+__all__ = ["SCOPE_KEY", "SMALL", "BufferBudget", "RequestContext", "context_in"]
 
 SCOPE_KEY = "stlab_api.context"
 SMALL = 64 * 1024
 """Bytes that every connection may hold: the number of connections bounds their sum."""
 
 
+@dataclass(slots=True)
 class BufferBudget:
-    """The bytes of large bodies and answers that all connections together may hold.
+    """The bytes of large bodies and answers that all connections together may hold."""
 
-    Args:
-        limit: The most bytes.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.held = 0
-
-    def take(self, size: int) -> None:
-        """Reserve bytes, to be returned by `give`.
-
-        Raises:
-            Problem: 503: too much is held.
-        """
-        if self.held + size > self._limit:
-            raise Problem(
-                503,
-                "overloaded",
-                "large requests and answers under way fill the memory they may; try again",
-            )
-        self.held += size
-
-    def give(self, size: int) -> None:
-        """Return reserved bytes."""
-        self.held -= size
+    limit: int
+    held: int = 0
 
 
 @dataclass(slots=True)
@@ -107,13 +73,20 @@ class RequestContext:
         Raises:
             Problem: 503: too much is held.
         """
-        if size > 0:
-            self.budget.take(size)
-            self.held += size
+        if size <= 0:
+            return
+        if self.budget.held + size > self.budget.limit:
+            raise Problem(
+                503,
+                "overloaded",
+                "large requests and answers under way fill the memory they may; try again",
+            )
+        self.budget.held += size
+        self.held += size
 
     def release(self, size: int) -> None:
         """Return bytes to the budget."""
-        self.budget.give(size)
+        self.budget.held -= size
         self.held -= size
 
 
@@ -121,14 +94,3 @@ def context_in(scope: Scope) -> RequestContext:
     """Return the context that `RequestMiddleware` put into a scope."""
     context: RequestContext = scope[SCOPE_KEY]
     return context
-
-
-async def request_context(request: Request) -> RequestContext:
-    """Return the context of a request, as a dependency of an endpoint."""
-    return context_in(request.scope)
-
-
-def path_of(scope: Scope) -> str:
-    """Return a request's path below the prefix of a proxy."""
-    root, path = scope.get("root_path", ""), str(scope["path"])
-    return path[len(root) :] if root and path.startswith(f"{root}/") else path

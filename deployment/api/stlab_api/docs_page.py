@@ -6,14 +6,11 @@ import base64
 import re
 from hashlib import sha256
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 __all__ = ["DOCS_PATHS", "docs_routes"]
 

@@ -7,15 +7,18 @@ every number first. This one stops at the first value that does not fit the mode
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from array import array as typed_array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from time import monotonic
 from typing import Any
 
 import ijson
+import numpy as np
 
-from stlab_api.predictor import Array
+from exporter.arrays import Array
 from stlab_api.problems import Problem, arrays_too_large, invalid_at, misfit
-from stlab_api.tensor_reader import TensorReader
 from triton_client.types import TensorSpec
 
 __all__ = ["read_json"]
@@ -25,10 +28,17 @@ _PIECE = 16 * 1024
 # it is complete. Only a text may be so long.
 _LONGEST_PIECE = 2 * 1024 * 1024
 _LONGEST_TOKEN = 128 * 1024
+# Values become a piece of an array at this number.
+_VALUES = 2048
 _BACKEND = ijson.get_backend("yajl2_c")
-_INPUTS = "inputs"
 _NOT_FINITE = re.compile(r"(char in json text|after the minus sign).*\b(NaN|Infinity)", re.DOTALL)
 _ESCAPES = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u([dD][89a-fA-F]..)|.)", re.DOTALL)
+# Types of the module array, which check that a number is an integer within its range.
+_INTEGERS = {
+    "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q",
+    "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q",
+}  # fmt: skip
+_EVENTS = {"BYTES": "string", "BOOL": "boolean"}
 
 
 def read_json(
@@ -40,7 +50,7 @@ def read_json(
         body: The request.
         tensors: The model's inputs.
         max_rows: The most rows.
-        max_bytes: The most bytes of all arrays together.
+        max_bytes: The most bytes of all arrays together; a text is a pointer and its bytes.
         until: The deadline, on the monotonic clock.
 
     Raises:
@@ -52,125 +62,268 @@ def read_json(
     ):
         # The parser would replace it by a question mark.
         raise Problem(400, "malformed", "the body is not JSON: a text has half a surrogate pair")
+    known = {tensor.name: tensor for tensor in tensors}
     try:
-        return _read(body, _Request(tensors, max_rows, max_bytes), until, use_float=True)
+        arrays = _Request(body, known, max_rows, max_bytes, until, use_float=True).read()
     except _BeyondMachineTypes:
         # Decimals, which are slower, tell a number that is too large from one with many digits.
-        return _read(body, _Request(tensors, max_rows, max_bytes), until, use_float=False)
+        arrays = _Request(body, known, max_rows, max_bytes, until, use_float=False).read()
+    for name, tensor in known.items():
+        if name not in arrays and not tensor.optional:
+            raise invalid_at(("inputs", name), "Field required")
+    return {name: arrays[name] for name in known if name in arrays}
 
 
 class _BeyondMachineTypes(Exception):  # noqa: N818 - it never leaves this module
     """A number is neither a 64-bit integer nor a double."""
 
 
-def _read(body: bytes, request: _Request, until: float, *, use_float: bool) -> dict[str, Array]:
-    events: Any = ijson.sendable_list()
-    parser = _BACKEND.basic_parse_coro(events, use_float=use_float)
-    start, step, silent = 0, _PIECE, 0
-    while start <= len(body):
-        if monotonic() > until:
-            raise TimeoutError
-        piece = body[start : start + step]
-        failure: Exception | None = None
-        try:
-            if piece:
-                parser.send(piece)
-            else:
-                parser.close()
-        except (ijson.JSONError, ArithmeticError, ValueError) as error:
-            failure = error
-        silent = 0 if events else silent + len(piece.strip())
-        step = _PIECE if events else min(2 * step, _LONGEST_PIECE)
-        start += len(piece) or 1
-        request.take(iter(events))
-        events.clear()
-        if failure is not None and use_float and "overflow" in str(failure):
-            raise _BeyondMachineTypes
-        if failure is not None:
-            raise request.broken(failure) from failure
-        if silent > _LONGEST_TOKEN and not request.in_text:
-            raise Problem(400, "malformed", f"more than {_LONGEST_TOKEN} bytes without a value")
-    return request.arrays()
+class _NotFinite(Problem):
+    """A number is beyond every type, or none; a tensor adds its place."""
 
 
+@dataclass
 class _Request:
-    """The part of a request that was read so far."""
+    """Reads the events of a body's JSON."""
 
-    def __init__(self, tensors: Sequence[TensorSpec], max_rows: int, max_bytes: int) -> None:
-        self._tensors = {tensor.name: tensor for tensor in tensors}
-        self._max_rows = max_rows
-        self._max_bytes = max_bytes
-        self._room = max_bytes
-        self._open: list[str] = []
-        self._key: str | None = None
-        self._reader: TensorReader | None = None
-        self._found: dict[str, Array] = {}
-        self._has_inputs = False
+    body: bytes
+    tensors: Mapping[str, TensorSpec]
+    max_rows: int
+    max_bytes: int
+    until: float
+    use_float: bool
+
+    def __post_init__(self) -> None:
+        self.events = chain.from_iterable(self._pieces())
+        self._size = 0
+        self._in_text = False
+
+    def read(self) -> dict[str, Array]:
+        found: dict[str, Array] = {}
+        has_inputs = False
+        for key in self._keys(()):
+            if key != "inputs":
+                raise invalid_at((key,), "Extra inputs are not permitted")
+            has_inputs = True
+            for name in self._keys((key,)):
+                if name not in self.tensors:
+                    known = ", ".join(self.tensors)
+                    raise misfit(name, f"the model has no such input; it has {known}")
+                self._in_text = self.tensors[name].datatype == "BYTES"
+                array = _TensorReader(self, self.tensors[name]).read()
+                self._in_text = False
+                if array is not None:
+                    found[name] = array
+        if not has_inputs:
+            raise invalid_at(("inputs",), "Field required")
+        for _ in self.events:  # the parser refuses whatever follows
+            pass
+        return found
+
+    def grow(self, size: int) -> None:
+        """Count the bytes of a piece of an array."""
+        self._size += size
+        if self._size > self.max_bytes:
+            raise arrays_too_large(self.max_bytes)
+
+    def _keys(self, place: tuple[str, ...]) -> Iterator[str]:
+        """Iterate over an object; its caller reads the value of every key."""
+        if next(self.events)[0] != "start_map":
+            raise invalid_at(place, "Input should be an object")
+        for kind, key in self.events:
+            if kind == "end_map":
+                return
+            yield key
+
+    def _pieces(self) -> Iterator[Sequence[tuple[str, Any]]]:
+        """Iterate over the events of each piece of the body."""
+        events: Any = ijson.sendable_list()
+        parser = _BACKEND.basic_parse_coro(events, use_float=self.use_float)
+        start, step, silent = 0, _PIECE, 0
+        while start <= len(self.body):
+            if monotonic() > self.until:
+                raise TimeoutError
+            piece = self.body[start : start + step]
+            failure: Exception | None = None
+            try:
+                if piece:
+                    parser.send(piece)
+                else:
+                    parser.close()
+            except (ijson.JSONError, ArithmeticError, ValueError) as error:
+                failure = error
+            silent = 0 if events else silent + len(piece.strip())
+            step = _PIECE if events else min(2 * step, _LONGEST_PIECE)
+            start += len(piece) or 1
+            yield events
+            events.clear()
+            if failure is not None:
+                raise self._problem(failure) from failure
+            if silent > _LONGEST_TOKEN and not self._in_text:
+                raise Problem(400, "malformed", f"more than {_LONGEST_TOKEN} bytes without a value")
+
+    def _problem(self, failure: Exception) -> Exception:
+        why = str(failure)
+        if self.use_float and "overflow" in why:
+            return _BeyondMachineTypes()
+        text = isinstance(failure, ijson.JSONError | UnicodeDecodeError)
+        kind = Problem if text and not _NOT_FINITE.search(why) else _NotFinite
+        first = why.splitlines()[0] if isinstance(failure, ijson.JSONError) else "it is no UTF-8"
+        return kind(400, "malformed", f"the body is not JSON: {first}")
+
+
+class _TensorReader:
+    """Reads nested lists into an array."""
+
+    def __init__(self, request: _Request, tensor: TensorSpec) -> None:
+        self._request = request
+        self._events = request.events
+        self._tensor = tensor
+        self._event = _EVENTS.get(tensor.datatype, "number")
+        self._lengths = [size if size >= 0 else None for size in tensor.shape]
+        self._place: list[int] = []  # the index in every open list of lists
+        self._values: list[Any] = []
+        self._pieces: list[Array] = []
+        self._kept = 0
+        self._first: int | None = None  # which value the open list of values starts with
+
+    def read(self) -> Array | None:
+        """Return the array; None if it is null."""
+        try:
+            kind, value = next(self._events)
+            if kind == "null" and self._tensor.optional:
+                return None
+            if self._lengths:
+                self._list(kind, 0)
+            elif kind == self._event:
+                self._values.append(value)
+            else:
+                raise self._misfit(f"Input should be a valid {self._event}")
+        except _NotFinite as error:
+            raise self._misfit("Input should be a finite number") from error
+        self._keep()
+        pieces = self._pieces or [np.empty(0, self._tensor.dtype)]
+        return np.concatenate(pieces).reshape([length or 0 for length in self._lengths])
+
+    def _list(self, kind: str, axis: int) -> None:
+        """Read a list that begins with this event, and check its length."""
+        if kind != "start_array":
+            raise self._misfit("Input should be a valid list")
+        innermost = axis + 1 == len(self._lengths)
+        count = self._list_of_values() if innermost else self._list_of_lists(axis)
+        known = self._lengths[axis]
+        if known is None:
+            most = self._request.max_rows if axis == 0 else count
+            if not 1 <= count <= most:
+                raise self._misfit(f"List should have 1 to {max(most, 1)} items, not {count}")
+            self._lengths[axis] = count
+        elif count != known and self._tensor.shape[axis] < 0:
+            raise self._misfit("its rows have different lengths")
+        elif count != known:
+            raise self._misfit(f"List should have {known} items, not {count}")
+        self._first = None
+        if not innermost:
+            self._place.pop()
+
+    def _list_of_lists(self, axis: int) -> int:
+        most = self._lengths[axis]
+        if axis == 0 and most is None:
+            most = self._request.max_rows
+        self._place.append(0)
+        for kind, _ in self._events:
+            if kind == "end_array":
+                break
+            if self._place[-1] == most:
+                raise self._misfit(f"List should have {most} items at most, and has more")
+            self._list(kind, axis + 1)
+            self._place[-1] += 1
+        return self._place[-1]
+
+    def _list_of_values(self) -> int:
+        self._first = self._read
+        wanted, push, length = self._event, self._values.append, self._lengths[-1]
+        while True:
+            for kind, value in islice(self._events, _VALUES):
+                if kind == wanted:
+                    push(value)
+                elif kind == "end_array":
+                    count = self._read - self._first
+                    if len(self._values) >= _VALUES:
+                        self._keep()
+                    return count
+                else:
+                    raise self._misfit(f"Input should be a valid {wanted}")
+            if length is not None and self._read - self._first > length:
+                raise self._misfit(f"List should have {length} items, and has more")
+            self._keep()
 
     @property
-    def in_text(self) -> bool:
-        """Whether the next value may be a text."""
-        return self._reader is not None and self._reader.takes_text
+    def _read(self) -> int:
+        """The number of values so far."""
+        return self._kept + len(self._values)
 
-    def take(self, events: Iterator[tuple[str, Any]]) -> None:
-        """Read the parser's events."""
-        while True:
-            if self._reader is not None and not self._read(self._reader, events):
-                return
-            event = next(events, None)
-            if event is None:
-                return
-            self._outside(*event)
+    def _keep(self) -> None:
+        """Turn the collected values into a piece of the array."""
+        if self._values:
+            piece = self._piece(self._values)
+            text = sum(map(len, piece)) if self._tensor.datatype == "BYTES" else 0
+            self._request.grow(piece.nbytes + text)
+            self._pieces.append(piece)
+            self._kept += len(self._values)
+            self._values.clear()
 
-    def arrays(self) -> dict[str, Array]:
-        """Return the arrays of a whole request."""
-        if not self._has_inputs:
-            raise invalid_at((_INPUTS,), "Field required")
-        for name, tensor in self._tensors.items():
-            if name not in self._found and not tensor.optional:
-                raise invalid_at((_INPUTS, name), "Field required")
-        return {name: self._found[name] for name in self._tensors if name in self._found}
+    def _piece(self, values: list[Any]) -> Array:
+        datatype = self._tensor.datatype
+        if datatype == "BYTES":
+            texts = np.empty(len(values), object)
+            texts[:] = [value.encode() for value in values]
+            return texts
+        if datatype == "BOOL":
+            return np.array(values, bool)
+        if datatype in _INTEGERS:
+            return self._integers(values, _INTEGERS[datatype])
+        try:
+            wide = np.array(values, np.float64)
+        except OverflowError:
+            wide = np.array([_float(value) for value in values])
+        with np.errstate(over="ignore"):
+            piece = wide.astype(self._tensor.dtype)
+        finite = np.isfinite(piece)
+        if not finite.all():
+            raise self._misfit_of(int(finite.argmin()), f"a number is beyond {datatype}")
+        return piece
 
-    def broken(self, failure: Exception) -> Problem:
-        """Return the problem of text that is not JSON, or of a number beyond every type."""
-        why = str(failure)
-        text = isinstance(failure, ijson.JSONError | UnicodeDecodeError)
-        if self._reader is not None and (not text or _NOT_FINITE.search(why)):
-            return self._reader.misfit("Input should be a finite number")
-        first = why.splitlines()[0] if isinstance(failure, ijson.JSONError) else "it is no UTF-8"
-        return Problem(400, "malformed", f"the body is not JSON: {first}")
+    def _integers(self, values: list[Any], code: str) -> Array:
+        try:
+            return np.array(typed_array(code, values), self._tensor.dtype)
+        except (TypeError, OverflowError):
+            for offset, value in enumerate(values):
+                if not isinstance(value, int):
+                    raise self._misfit_of(offset, "Input should be a valid integer") from None
+                try:
+                    typed_array(code, [value])
+                except OverflowError:
+                    what = f"a number is beyond {self._tensor.datatype}"
+                    raise self._misfit_of(offset, what) from None
+            raise
 
-    def _read(self, reader: TensorReader, events: Iterator[tuple[str, Any]]) -> bool:
-        complete = reader.take(events)
-        if reader.size > self._room:
-            raise arrays_too_large(self._max_bytes)
-        if complete:
-            array = reader.array()
-            if array is not None:
-                self._room -= reader.size
-                self._found[reader.name] = array
-            self._reader = None
-        return complete
+    def _misfit(self, what: str) -> Problem:
+        """Return the problem of the next element."""
+        last = [] if self._first is None else [self._read - self._first]
+        return invalid_at(("inputs", self._tensor.name, *self._place, *last), what)
 
-    def _outside(self, kind: str, value: Any) -> None:
-        if kind == "map_key":
-            self._name(value)
-        elif kind == "end_map":
-            self._open.pop()
-        elif kind != "start_map":
-            raise invalid_at((self._key,) if self._key else (), "Input should be an object")
-        elif self._key is not None or not self._open:
-            self._open.append(self._key or "")
-            self._has_inputs |= self._key == _INPUTS
-            self._key = None
+    def _misfit_of(self, offset: int, what: str) -> Problem:
+        """Return the problem of a collected value."""
+        place, rest = [], self._kept + offset
+        for length in reversed(self._lengths[1:]):
+            rest, index = divmod(rest, length) if length else (0, rest)
+            place.append(index)
+        place += [rest] if self._lengths else []
+        return invalid_at(("inputs", self._tensor.name, *reversed(place)), what)
 
-    def _name(self, name: str) -> None:
-        if self._open == [""]:
-            if name != _INPUTS:
-                raise invalid_at((name,), "Extra inputs are not permitted")
-            self._key = name
-            return
-        tensor = self._tensors.get(name)
-        if tensor is None:
-            raise misfit(name, f"the model has no such input; it has {', '.join(self._tensors)}")
-        self._reader = TensorReader(tensor, self._max_rows)
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")

@@ -42,12 +42,7 @@ class _Text(SafeFormatter):
 
 
 def set_up(level: str, form: str) -> None:
-    """Send this package's and uvicorn's logs to stderr, each line once.
-
-    Args:
-        level: The least level that is written.
-        form: ``text`` or ``json``.
-    """
+    """Send this package's and uvicorn's logs to stderr, each line once, as text or JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else _Text(_LINE))
     for name in ("stlab_api", "uvicorn", "triton_client"):

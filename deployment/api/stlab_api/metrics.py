@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 __all__ = ["Metrics"]
@@ -15,42 +17,33 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        labels = ("method", "route", "status", "model", "version")
-        self._requests = Counter(
-            "stlab_api_requests", "Requests that were answered.", labels, registry=self._registry
+        counter = partial(Counter, registry=self._registry)
+        gauge = partial(Gauge, registry=self._registry)
+        histogram = partial(Histogram, registry=self._registry)
+        self._requests = counter(
+            "stlab_api_requests",
+            "Requests that were answered.",
+            ("method", "route", "status", "model", "version"),
         )
-        self._seconds = Histogram(
+        self._seconds = histogram(
             "stlab_api_request_seconds",
             "Seconds from the first byte to the last.",
             ("route", "model", "version"),
             buckets=_SECONDS,
-            registry=self._registry,
         )
-        self.in_flight = Gauge(
-            "stlab_api_requests_in_flight", "Requests under way.", registry=self._registry
+        self.in_flight = gauge("stlab_api_requests_in_flight", "Requests under way.")
+        self.refused = counter(
+            "stlab_api_requests_refused", "Requests refused because too many were under way."
         )
-        self.refused = Counter(
-            "stlab_api_requests_refused",
-            "Requests refused because too many were under way.",
-            registry=self._registry,
-        )
-        self.ready = Gauge(
-            "stlab_api_ready",
-            "1 if /health/ready would answer 200 at this moment.",
-            registry=self._registry,
-        )
-        self._rows = Histogram(
+        self.ready = gauge("stlab_api_ready", "1 if /health/ready would answer 200 at this moment.")
+        self._rows = histogram(
             "stlab_api_batch_rows",
             "Rows in one run of a model in this process.",
             ("model",),
             buckets=_ROWS,
-            registry=self._registry,
         )
-        self._served = Gauge(
-            "stlab_api_model_info",
-            "1 for the version that answers.",
-            ("model", "alias", "version"),
-            registry=self._registry,
+        self._served = gauge(
+            "stlab_api_model_info", "1 for the version that answers.", ("model", "alias", "version")
         )
         self._known: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}
 

@@ -12,23 +12,20 @@ import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stlab_api.auth import Authenticator
-from stlab_api.context import SCOPE_KEY, SMALL, BufferBudget, RequestContext, path_of
+from stlab_api.context import SCOPE_KEY, SMALL, BufferBudget, RequestContext
 from stlab_api.docs_page import DOCS_PATHS
 from stlab_api.logs import access
+from stlab_api.metrics import Metrics
 from stlab_api.problems import Problem, problem_of
 from stlab_api.request_body import read_body, too_large
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from stlab_api.metrics import Metrics
-    from stlab_api.service import Service
-    from stlab_api.settings import Settings
+from stlab_api.service import Service
+from stlab_api.settings import Settings
 
 __all__ = ["MONITORING_PATHS", "RequestMiddleware"]
 
@@ -43,15 +40,7 @@ _CLIENT_CLOSED_REQUEST = 499  # nginx's status for a caller that left before the
 
 @dataclass
 class RequestMiddleware:
-    """The middleware.
-
-    Attributes:
-        app: The application.
-        settings: The limits.
-        service: Tells whether the process is about to stop.
-        metrics: Counts requests.
-        authenticator: Checks callers; None lets everyone in.
-    """
+    """The middleware; an authenticator of None lets everyone in."""
 
     app: ASGIApp
     settings: Settings
@@ -70,7 +59,7 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         context = self._context(scope)
-        path = path_of(scope)
+        path = _path_of(scope)
         # Endpoints answer HEAD as GET; the server leaves the body out.
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         inner[SCOPE_KEY] = context
@@ -97,7 +86,7 @@ class RequestMiddleware:
         except Exception as error:
             if context.status:
                 raise
-            await _respond_with(error, context, scope, answer)
+            await _response_to(error, context)(scope, receive, answer)
         finally:
             self._leave(context)
             context.release(context.held)
@@ -165,14 +154,18 @@ class RequestMiddleware:
             access.info("%s %s %d", method, route, status, extra={"fields": fields})
 
 
-async def _respond_with(
-    error: Exception, context: RequestContext, scope: Scope, send: Send
-) -> None:
+def _response_to(error: Exception, context: RequestContext) -> Response:
     problem = problem_of(error)
     if problem.status == 500:
         fields = {"request_id": context.request_id}
         access.error("a request failed", exc_info=error, extra={"fields": fields})
-    await problem.response(context.request_id)(scope, _disconnected, send)
+    return problem.response(context.request_id)
+
+
+def _path_of(scope: Scope) -> str:
+    """Return a request's path below the prefix of a proxy."""
+    root, path = scope.get("root_path", ""), str(scope["path"])
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def _template(scope: Scope, path: str, context: RequestContext) -> str:
@@ -191,7 +184,3 @@ def _seconds(given: str) -> float:
     if not 0 < seconds < float("inf"):
         raise Problem(400, "malformed", "X-Timeout-Seconds must be a number above 0")
     return seconds
-
-
-async def _disconnected() -> Any:
-    return {"type": "http.disconnect"}

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.arrays import as_bytes, write_npz
-from stlab_api.predictor import Array
+from exporter.arrays import Array, as_bytes, write_npz
 from stlab_api.problems import Problem, arrays_too_large, misfit
 from triton_client.types import TensorSpec
 
@@ -28,11 +27,6 @@ _TEXT_BYTES = 8
 def read_npz(body: bytes, tensors: Sequence[TensorSpec], *, max_bytes: int) -> dict[str, Array]:
     """Return the arrays of a npz; strings in it are of numpy's dtypes ``S`` or ``U``.
 
-    Args:
-        body: The npz.
-        tensors: The model's inputs.
-        max_bytes: The most bytes of all arrays together.
-
     Raises:
         Problem: It is no npz (400), too large (413), or does not fit the model (422).
     """
@@ -42,16 +36,12 @@ def read_npz(body: bytes, tensors: Sequence[TensorSpec], *, max_bytes: int) -> d
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             entries = archive.infolist()
-            size = sum(entry.file_size for entry in entries)
-            found = (
-                {_name(entry): _read(archive, entry) for entry in entries}
-                if size <= max_bytes
-                else {}
-            )
+            fit = sum(entry.file_size for entry in entries) <= max_bytes
+            found = dict(_read(archive, entry) for entry in entries) if fit else {}
     except Exception as error:  # numpy and zipfile raise errors of many types
         # Their messages would repeat its content.
         raise Problem(400, "malformed", "the body is no npz of plain arrays") from error
-    if size > max_bytes:
+    if not fit:
         raise arrays_too_large(max_bytes)
     known = {tensor.name: tensor for tensor in tensors}
     for name in sorted(found.keys() - known):
@@ -100,31 +90,21 @@ def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     )
 
 
-def _name(entry: zipfile.ZipInfo) -> str:
-    if not entry.filename.endswith(_SUFFIX):
-        raise ValueError("an entry of the npz is no array")
-    return entry.filename.removesuffix(_SUFFIX)
-
-
-def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[str, Array]:
+    """Return an entry's name and array; ValueError if it is no plain array."""
     content = archive.read(entry)
     file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)
-    read_header = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
+    form = np.lib.format
+    first = form.read_magic(file) == (1, 0)
+    read_header = form.read_array_header_1_0 if first else form.read_array_header_2_0
     shape, by_column, dtype = read_header(file)
     # The size that the header claims is allocated only if the bytes exist.
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+    plain = not dtype.hasobject and entry.filename.endswith(_SUFFIX)
+    if not plain or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
         raise ValueError("an entry of the npz is no plain array")
-    flat = (
-        np.frombuffer(content, dtype, offset=file.tell())
-        if math.prod(shape)
-        else np.empty(0, dtype)
-    )
-    return flat.reshape(shape, order="F" if by_column else "C").copy()
+    order: Any = "F" if by_column else "C"
+    array = np.ndarray(shape, dtype, content[file.tell() :], order=order).copy()
+    return entry.filename.removesuffix(_SUFFIX), array
 
 
 def _check(array: Array, tensor: TensorSpec) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,22 +45,15 @@ class _UnusableError(Exception):
     """An issuer's answer cannot be used."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """A key for signatures, with the algorithms that fit it."""
-
-    key_id: str
-    key: Any
-    algorithms: tuple[str, ...]
+_Keys = dict[str, dict[str, Any]]
+"""The keys for signatures by key id and algorithm."""
 
 
 class Tokens:
     """Accepts requests with a token of an issuer; see `stlab_api.auth.Authenticator`.
 
-    Args:
-        issuer: The issuer, exactly as its tokens and its configuration write it.
-        audience: The audience that a token must have; empty for any.
-        jwks_url: The address of its keys; by default from its configuration.
+    The issuer is written exactly as its tokens and its configuration do. An empty audience is any;
+    the address of the keys is by default that of the configuration.
 
     Raises:
         UsageError: An address is neither https nor on this machine.
@@ -81,7 +73,7 @@ class Tokens:
                 issuer,
             )
         self._issuer, self._audience, self._jwks_url = issuer, audience, jwks_url
-        self._keys: list[_Key] = []
+        self._keys: _Keys = {}
         self._read = self._tried = self._failed = float("-inf")
         self._lock = asyncio.Lock()
 
@@ -99,16 +91,15 @@ class Tokens:
             key_id, algorithm = head.get("kid"), str(head.get("alg"))
             if not isinstance(key_id, str):
                 raise jwt.InvalidTokenError("it has no key id")
-            keys = [key for key in await self._known(key_id) if key.key_id == key_id]
-            if not keys:
+            keys = (await self._known(key_id)).get(key_id)
+            if keys is None:
                 raise jwt.InvalidTokenError("the issuer has no such key")
             # The key decides which algorithms are allowed, not the token.
-            fitting = next((key for key in keys if algorithm in key.algorithms), None)
-            if fitting is None:
+            if algorithm not in keys:
                 raise jwt.InvalidAlgorithmError("the key is not for its algorithm")
             jwt.decode(
                 token,
-                fitting.key,
+                keys[algorithm],
                 algorithms=[algorithm],
                 issuer=self._issuer,
                 audience=self._audience or None,
@@ -118,7 +109,7 @@ class Tokens:
         except (jwt.PyJWTError, ValueError) as error:
             raise _unauthorized(f"the token is refused: {error}") from error
 
-    async def _known(self, key_id: str) -> list[_Key]:
+    async def _known(self, key_id: str) -> _Keys:
         """Return the issuer's keys, fetched again if they are old or lack this one."""
         if self._is_due(key_id):
             async with self._lock:  # one request fetches, the others wait for its result
@@ -130,9 +121,8 @@ class Tokens:
 
     def _is_due(self, key_id: str) -> bool:
         now = monotonic()
-        known = any(key.key_id == key_id for key in self._keys)
         return now - self._read > _FRESH_SECONDS or (
-            not known and now - self._tried > _UNKNOWN_SECONDS
+            key_id not in self._keys and now - self._tried > _UNKNOWN_SECONDS
         )
 
     async def _fetch_keys(self) -> None:
@@ -168,9 +158,9 @@ class Tokens:
         return url, supported if isinstance(supported, list) else None
 
 
-def _signing_keys(published: dict[str, Any], supported: list[str] | None) -> list[_Key]:
+def _signing_keys(published: dict[str, Any], supported: list[str] | None) -> _Keys:
     """Return the keys of a JSON Web Key Set that can verify signatures; skip all others."""
-    keys = []
+    keys: _Keys = {}
     entries = published.get("keys")
     for entry in entries if isinstance(entries, list) else ():
         if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
@@ -179,13 +169,10 @@ def _signing_keys(published: dict[str, Any], supported: list[str] | None) -> lis
             key = jwt.PyJWK(entry)
         except (jwt.PyJWTError, ValueError, TypeError):
             continue
-        algorithms = tuple(
-            name
-            for name in _ALGORITHMS.get(str(key.key_type), ())
-            if entry.get("alg", name) == name and (supported is None or name in supported)
-        )
-        if algorithms and isinstance(key.key_id, str):
-            keys.append(_Key(key.key_id, key.key, algorithms))
+        for name in _ALGORITHMS.get(str(key.key_type), ()):
+            fits = entry.get("alg", name) == name and (supported is None or name in supported)
+            if fits and isinstance(key.key_id, str):
+                keys.setdefault(key.key_id, {}).setdefault(name, key.key)
     if not keys:
         raise _UnusableError("it has no key for signatures that can be used")
     return keys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -16,13 +16,11 @@ from stlab_api.plugins import EndpointPlugin, ModelInfo
 from stlab_api.problems import PROBLEM_SCHEMA, problem_responses
 from stlab_api.routes import JSON, NPZ, ModelDescription
 from stlab_api.schemas import to_lists
+from stlab_api.service import LoadedModel, Service
 
-if TYPE_CHECKING:
-    from stlab_api.service import LoadedModel, Service
+__all__ = ["OpenAPIDocument"]
 
-__all__ = ["SECURITY_SCHEMES", "OpenAPIDocument"]
-
-SECURITY_SCHEMES = {
+_SECURITY_SCHEMES = {
     "keys": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "tokens": {"type": "http", "scheme": "bearer"},
 }
@@ -44,11 +42,7 @@ class Prediction(BaseModel):
 class OpenAPIDocument:
     """FastAPI's document of the application's routes, with paths for each model that answers.
 
-    Attributes:
-        app: The application.
-        service: The models.
-        plugins: The plug-ins.
-        security: A name of `SECURITY_SCHEMES`; empty without authentication.
+    The security is ``keys``, ``tokens`` or empty.
     """
 
     app: FastAPI
@@ -86,7 +80,7 @@ class OpenAPIDocument:
         components = whole["components"]
         components["schemas"] |= {"Problem": PROBLEM_SCHEMA, **definitions.get("$defs", {})}
         if name := self.security:
-            components["securitySchemes"] = {name: SECURITY_SCHEMES[name]}
+            components["securitySchemes"] = {name: _SECURITY_SCHEMES[name]}
             whole["security"] = [{name: []}]
         return whole
 

@@ -5,17 +5,13 @@ A plug-in is a class without arguments; an entry point of the group `stlab_api.e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from exporter.errors import UsageError
-from stlab_web.plugins import check_signature, load_plugins
-
-if TYPE_CHECKING:
-    from stlab_api.predictor import Array
-    from triton_client.types import ModelSpec
+from exporter.arrays import Arrays
+from stlab_web.plugins import check_paths, check_signature, check_texts, load_plugins
+from triton_client.types import ModelSpec
 
 __all__ = ["GROUPS", "EndpointPlugin", "ModelInfo", "load_endpoint_plugins"]
 
@@ -51,16 +47,14 @@ class EndpointPlugin(Protocol, Generic[Request, Response]):
     request: type[Request]
     response: type[Response]
 
-    def to_tensors(self, request: Request, spec: ModelSpec) -> Mapping[str, Array]:
+    def to_tensors(self, request: Request, spec: ModelSpec) -> Arrays:
         """Return the model's inputs.
 
         Raises:
             ValueError: The request is not valid; the caller reads the message.
         """
 
-    def to_response(
-        self, request: Request, outputs: Mapping[str, Array], model: ModelInfo
-    ) -> Response:
+    def to_response(self, request: Request, outputs: Arrays, model: ModelInfo) -> Response:
         """Return the response for the model's outputs."""
 
 
@@ -70,35 +64,20 @@ def load_endpoint_plugins(models: tuple[str, ...]) -> list[EndpointPlugin[Any, A
     Raises:
         UsageError: A plug-in is broken, or two have the same path; the message names it.
     """
-    by_path: dict[str, EndpointPlugin[Any, Any]] = {}
-    for plugin in (plugin for group in GROUPS for plugin in load_plugins(group, _check)):
-        if plugin.model in models:
-            other = by_path.setdefault(plugin.path, plugin)
-            if other is not plugin:
-                raise UsageError(
-                    f"the plug-ins {type(other).__name__} and {type(plugin).__name__} both serve "
-                    f"{plugin.path}",
-                    hint="Uninstall one of them.",
-                )
-    return [plugin for _, plugin in sorted(by_path.items())]
+    found = [plugin for group in GROUPS for plugin in load_plugins(group, _check)]
+    served = [plugin for plugin in found if plugin.model in models]
+    check_paths(served)
+    return sorted(served, key=lambda plugin: plugin.path)
 
 
 def _check(plugin: Any) -> None:
-    """Check that an object is an endpoint plug-in.
-
-    Raises:
-        TypeError: An attribute or a method is missing, or is of another type.
-        ValueError: The path is the service's own.
-    """
-    for name in ("model", "path"):
-        if not isinstance(getattr(plugin, name, None), str):
-            raise TypeError(f"{name} is not a string")
+    check_texts(plugin, "model", "path")
     for name in ("request", "response"):
         kind = getattr(plugin, name, None)
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
             raise TypeError(f"{name} is not a pydantic model")
-    check_signature(plugin, "to_tensors", ("request", "spec"))
-    check_signature(plugin, "to_response", ("request", "outputs", "model"))
+    check_signature(plugin, "to_tensors", "request", "spec")
+    check_signature(plugin, "to_response", "request", "outputs", "model")
     reserved = any(f"{plugin.path}/".startswith(f"{path}/") for path in _RESERVED)
     if reserved or not plugin.path.startswith("/"):
         raise ValueError(f"the path {plugin.path!r} is not free: give one such as /v1/loans/risk")

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from exporter.arrays import Arrays
 from triton_client.types import ModelSpec
 
-__all__ = ["AliasTarget", "Array", "Backend", "Predictor"]
-
-Array = npt.NDArray[Any]
+__all__ = ["AliasTarget", "Backend", "Predictor"]
 
 
 @dataclass(frozen=True, slots=True)
 class AliasTarget:
-    """The version that an alias points to.
-
-    Attributes:
-        version: The version.
-        tags: Its tags.
-    """
+    """The version that an alias points to, and its tags."""
 
     version: int
     tags: Mapping[str, str]
@@ -34,23 +25,15 @@ class Predictor(Protocol):
 
     Attributes:
         spec: Its inputs and outputs; a first axis of -1 counts rows.
-        version: The version.
         examples: Valid inputs, for the warm-up and the documentation.
     """
 
     spec: ModelSpec
     version: int
-    examples: Mapping[str, Array]
+    examples: Arrays
 
-    async def predict(
-        self, inputs: Mapping[str, Array], *, seconds: float, request_id: str = ""
-    ) -> Mapping[str, np.ndarray[Any, Any]]:
-        """Return the outputs.
-
-        Args:
-            inputs: The inputs by name.
-            seconds: The deadline.
-            request_id: Shown in a server's logs and traces.
+    async def predict(self, inputs: Arrays, *, seconds: float, request_id: str = "") -> Arrays:
+        """Return the outputs; a server's logs and traces show the request's id.
 
         Raises:
             TimeoutError: The deadline passed.

@@ -33,21 +33,19 @@ __all__ = [
 ]
 
 MEDIA_TYPE = "application/problem+json"
+_TEXT = {"type": "string"}
 PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["type", "title", "status", "detail"],
     "properties": {
-        "type": {"type": "string", "examples": ["urn:stlab:problem:invalid-input"]},
-        "title": {"type": "string"},
+        "type": {**_TEXT, "examples": ["urn:stlab:problem:invalid-input"]},
+        "title": _TEXT,
         "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "request_id": {"type": "string"},
+        "detail": _TEXT,
+        "request_id": _TEXT,
         "errors": {
             "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
-            },
+            "items": {"type": "object", "properties": {"pointer": _TEXT, "detail": _TEXT}},
         },
     },
 }
@@ -105,18 +103,14 @@ class Problem(Exception):  # noqa: N818 - the standard's word
         )
 
 
-_STATUS: tuple[tuple[type[Exception], int, str], ...] = (
-    (DeadlineExceeded, 504, "timeout"),
-    (TimeoutError, 504, "timeout"),
-    (Overloaded, 503, "overloaded"),
-    (NotReady, 503, "not-ready"),
-    (Unavailable, 503, "unavailable"),
-    (ModelNotFound, 503, "not-ready"),
-    (InvalidInput, 422, "invalid-input"),
-    (TritonClientError, 502, "server"),
-    (NotFoundError, 503, "not-ready"),
-    (UnavailableError, 503, "unavailable"),
-    (StlabError, 503, "not-ready"),
+_STATUS: tuple[tuple[tuple[type[Exception], ...], int, str], ...] = (
+    ((DeadlineExceeded, TimeoutError), 504, "timeout"),
+    ((Overloaded,), 503, "overloaded"),
+    ((NotReady, ModelNotFound, NotFoundError), 503, "not-ready"),
+    ((Unavailable, UnavailableError), 503, "unavailable"),
+    ((InvalidInput,), 422, "invalid-input"),
+    ((TritonClientError,), 502, "server"),
+    ((StlabError,), 503, "not-ready"),
 )
 
 
@@ -130,8 +124,8 @@ def problem_of(error: Exception) -> Problem:
     """Return the problem of an error; of an unexpected one the caller sees no text."""
     if isinstance(error, Problem):
         return error
-    for kind, status, word in _STATUS:
-        if isinstance(error, kind):
+    for kinds, status, word in _STATUS:
+        if isinstance(error, kinds):
             detail = redact(str(error)) or "no answer within the deadline"
             return Problem(status, word, detail)
     return Problem(500, "unexpected", "the service failed; its log has the request's id")

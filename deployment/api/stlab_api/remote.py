@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
+from exporter.arrays import Array, Arrays
 from exporter.errors import NotFoundError
 from exporter.text.redaction import learn
 from exporter.triton.credentials import Credentials
-from stlab_api.predictor import AliasTarget, Array
+from stlab_api.predictor import AliasTarget
 from triton_client import AsyncModel, AsyncTritonClient
+from triton_client.types import TensorSpec
 
 __all__ = ["TritonBackend", "TritonPredictor"]
 
 
 class TritonBackend:
-    """Opens versions of one server.
+    """Opens versions of one server, by its gRPC address."""
 
-    Args:
-        url: The server's gRPC address; see `AsyncTritonClient`.
-        credentials: Credentials for the server.
-    """
-
-    def __init__(self, url: str, credentials: Credentials) -> None:
+    def __init__(self, url: str) -> None:
         learn(url)
-        self._client = AsyncTritonClient(**credentials.for_server(url))
+        self._client = AsyncTritonClient(**Credentials.of().for_server(url))
 
     async def choose(self, name: str, target: AliasTarget) -> int:
         """Return the alias's version if the server has it ready, else the newest ready one.
@@ -58,12 +52,10 @@ class TritonPredictor:
     def __init__(self, model: AsyncModel, version: int) -> None:
         self.version = version
         self.spec = model.spec
-        self.examples: Mapping[str, Array] = {t.name: _blank(t) for t in model.spec.inputs}
+        self.examples: Arrays = {t.name: _blank(t) for t in model.spec.inputs}
         self._model = model
 
-    async def predict(
-        self, inputs: Mapping[str, Array], *, seconds: float, request_id: str = ""
-    ) -> Mapping[str, Array]:
+    async def predict(self, inputs: Arrays, *, seconds: float, request_id: str = "") -> Arrays:
         """Return the outputs; see `Predictor`."""
         return await self._model.infer(inputs, deadline=seconds, request_id=request_id)
 
@@ -75,8 +67,8 @@ class TritonPredictor:
         """Do nothing: the backend owns the connections."""
 
 
-def _blank(tensor: Any) -> Array:
+def _blank(tensor: TensorSpec) -> Array:
     shape = [1 if size == -1 else size for size in tensor.shape]
-    return (
-        np.full(shape, b"", object) if tensor.datatype == "BYTES" else np.zeros(shape, tensor.dtype)
-    )
+    if tensor.datatype == "BYTES":
+        return np.full(shape, b"", object)
+    return np.zeros(shape, tensor.dtype)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from stlab_api.context import SMALL, RequestContext
 from stlab_api.problems import Problem
-
-if TYPE_CHECKING:
-    from starlette.types import Receive
 
 __all__ = ["read_body", "too_large"]
 
@@ -21,40 +18,10 @@ _WINDOW = 16 + zlib.MAX_WBITS  # gzip's header alone is accepted
 _INFLATED_AT_ONCE = 1024 * 1024
 
 
-class _Buffer:
-    """The parts of one body, with what they hold of the memory budget."""
-
-    def __init__(self, context: RequestContext, limit: int) -> None:
-        self._context = context
-        self._limit = limit
-        self._size = 0
-        self._held = 0
-        self._parts: list[bytes] = []
-
-    def add(self, part: bytes) -> None:
-        self._size += len(part)
-        if self._size > self._limit:
-            raise too_large(self._limit)
-        beyond = self._size - SMALL - self._held
-        if beyond > 0:
-            self._context.hold(beyond)
-            self._held += beyond
-        self._parts.append(part)
-
-    def content(self) -> bytes:
-        return b"".join(self._parts)
-
-    def release(self) -> None:
-        self._context.release(self._held)
-
-
 async def read_body(receive: Receive, context: RequestContext, limit: int) -> None:
     """Read the body into the context, which holds its bytes of the memory budget, also on failure.
 
-    Args:
-        receive: The ASGI channel.
-        context: The request.
-        limit: The most bytes, both compressed and decompressed.
+    The limit of bytes is that of the body both compressed and decompressed.
 
     Raises:
         Problem: 400: it is not gzip. 408: it is late. 413: it is too large. 415: its encoding is
@@ -69,10 +36,9 @@ async def read_body(receive: Receive, context: RequestContext, limit: int) -> No
             "a body is sent as it is or with Content-Encoding: gzip",
             headers={"Accept-Encoding": "gzip, identity"},
         )
-    received = _Buffer(context, limit)
     try:
         async with asyncio.timeout(context.seconds_left()):
-            await _receive(receive, received)
+            context.body = await _received(receive, context, limit)
     except TimeoutError as error:
         raise Problem(
             408,
@@ -81,11 +47,9 @@ async def read_body(receive: Receive, context: RequestContext, limit: int) -> No
             headers={"Connection": "close"},
         ) from error
     if encoding in _GZIP:
-        inflated = _Buffer(context, limit)
-        await _inflate(received.content(), inflated)
-        received.release()
-        received = inflated
-    context.body = received.content()
+        compressed = context.held
+        context.body = await _inflated(context.body, context, limit)
+        context.release(compressed)
 
 
 def too_large(limit: int) -> Problem:
@@ -93,20 +57,33 @@ def too_large(limit: int) -> Problem:
     return Problem(413, "too-large", f"a body may have {limit} bytes at most")
 
 
-async def _receive(receive: Receive, into: _Buffer) -> None:
-    more = True
+def _grown(size: int, part: bytes, context: RequestContext, limit: int) -> int:
+    """Return the size with another part; the context holds what is beyond every connection's."""
+    size += len(part)
+    if size > limit:
+        raise too_large(limit)
+    context.hold(min(len(part), size - SMALL))
+    return size
+
+
+async def _received(receive: Receive, context: RequestContext, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size, more = 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        if part := message.get("body", b""):
-            into.add(part)
+        parts.append(message.get("body", b""))
+        size = _grown(size, parts[-1], context, limit)
         more = message.get("more_body", False)
+    return b"".join(parts)
 
 
-async def _inflate(rest: bytes, into: _Buffer) -> None:
+async def _inflated(rest: bytes, context: RequestContext, limit: int) -> bytes:
     """Decompress step by step, so that neither a bomb nor a large body delays other requests."""
     inflater = zlib.decompressobj(_WINDOW)
+    parts: list[bytes] = []
+    size = 0
     while not inflater.eof:
         try:
             part = inflater.decompress(rest, _INFLATED_AT_ONCE)
@@ -114,10 +91,12 @@ async def _inflate(rest: bytes, into: _Buffer) -> None:
             raise Problem(400, "malformed", "the body is not gzip") from error
         rest = inflater.unconsumed_tail
         if part:
-            into.add(part)
+            parts.append(part)
+            size = _grown(size, part, context, limit)
             await asyncio.sleep(0)
         elif not inflater.eof:
             raise Problem(400, "malformed", "the body's gzip ends too early")
     # A body of thousands of empty members would take far longer than its size.
     if inflater.unused_data:
         raise Problem(400, "malformed", "the body has more than one gzip member")
+    return b"".join(parts)

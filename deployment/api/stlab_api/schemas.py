@@ -6,9 +6,10 @@ types with their ranges, fixed sizes, and no names that the model does not have.
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 from collections.abc import Iterator, Mapping
-from functools import partial
-from time import monotonic
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,32 +17,27 @@ import orjson
 from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from exporter.arrays import as_bytes
-from stlab_api import offload
+from exporter.arrays import Array, as_bytes
 from stlab_api.json_tensors import read_json
 from stlab_api.npz import fits, read_npz
-from stlab_api.predictor import Array
 from stlab_api.problems import Problem, invalid_at, misfit, pointer_of
 from triton_client.types import ModelSpec, TensorSpec
 
-__all__ = ["LARGE_ANSWER", "RequestSchema", "invalid", "to_json", "to_lists"]
+__all__ = ["LARGE_ANSWER", "RequestSchema", "check_finite", "invalid", "to_json", "to_lists"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, populate_by_name=False)
 # The errors that an answer lists; a caller corrects one at a time.
 _MOST_ERRORS = 20
 # Beyond these, even listing them is slow.
 _COUNTED_ERRORS = 2000
+# A number that is not finite; most bodies do not match, and are not read again.
+_SUSPECT = re.compile(rb"\d[eE]\+?\d{3}|NaN|Infinity|\d{300}")
 LARGE_ANSWER = 16 * 1024
 """Elements of an answer that are encoded in a millisecond or two."""
 
 
 class RequestSchema:
     """Reads requests for one model.
-
-    Args:
-        spec: The model's interface.
-        max_rows: The most rows in one request.
-        max_bytes: The most bytes of the arrays of one request.
 
     Attributes:
         request: The pydantic model of a JSON request.
@@ -52,34 +48,15 @@ class RequestSchema:
         self._rows = max_rows
         self._bytes = max_bytes
         self._fields = {f"t{i}": tensor for i, tensor in enumerate(spec.inputs)}
-        inputs = create_model(
-            f"{_title(spec.name)}Inputs",
-            __config__=_STRICT,
-            **{
-                field: (
-                    self._type(tensor) | None if tensor.optional else self._type(tensor),
-                    Field(None if tensor.optional else ..., alias=tensor.name),
-                )
-                for field, tensor in self._fields.items()
-            },  # type: ignore[call-overload]
-        )
+        self._varying = {t.name for t in spec.inputs if t.shape and t.shape[0] == -1}
+        fields: dict[str, Any] = {name: self._field(t) for name, t in self._fields.items()}
+        # Unique by name: the OpenAPI document shows all models.
+        plain = spec.name.isalnum() and spec.name.islower()
+        title = spec.name.capitalize() if plain else f"{spec.name}_"
+        inputs = create_model(f"{title}Inputs", __config__=_STRICT, **fields)
         self.request: type[BaseModel] = create_model(
-            f"{_title(spec.name)}Request", __config__=_STRICT, inputs=(inputs, ...)
+            f"{title}Request", __config__=_STRICT, inputs=(inputs, ...)
         )
-
-    async def read_json(self, body: bytes, *, seconds: float) -> dict[str, Array]:
-        """Return the arrays of a JSON request, within a deadline; see `from_json`."""
-        if len(body) <= offload.SMALL_BODY:
-            return self.from_json(body)
-        until = monotonic() + seconds
-        return await offload.run(
-            partial(self.from_large_json, body, until=until), small=False, seconds=seconds
-        )
-
-    async def read_npz(self, body: bytes, *, seconds: float) -> dict[str, Array]:
-        """Return the arrays of a npz, within a deadline; see `from_npz`."""
-        small = len(body) <= offload.SMALL_BODY
-        return await offload.run(partial(self.from_npz, body), small=small, seconds=seconds)
 
     def from_json(self, body: bytes) -> dict[str, Array]:
         """Return the arrays of a JSON request, all read in one call.
@@ -99,36 +76,22 @@ class RequestSchema:
         return self._checked(arrays)
 
     def from_large_json(self, body: bytes, *, until: float) -> dict[str, Array]:
-        """Return the same as `from_json`, read piece by piece.
-
-        Raises:
-            Problem: See `from_json`; 413: the arrays are too large.
-            TimeoutError: It took longer than ``until``, on the monotonic clock.
-        """
-        return self._checked(
-            read_json(
-                body, self.spec.inputs, max_rows=self._rows, max_bytes=self._bytes, until=until
-            )
-        )
+        """Return the same as `from_json`, read piece by piece; see `read_json`."""
+        tensors, rows, most = self.spec.inputs, self._rows, self._bytes
+        return self._checked(read_json(body, tensors, max_rows=rows, max_bytes=most, until=until))
 
     def from_npz(self, body: bytes) -> dict[str, Array]:
-        """Return the arrays of a npz; strings in it are of numpy's dtypes ``S`` or ``U``.
-
-        Raises:
-            Problem: It is no npz (400), too large (413), or does not fit the model (422).
-        """
+        """Return the arrays of a npz; see `read_npz`."""
         return self._checked(read_npz(body, self.spec.inputs, max_bytes=self._bytes))
 
-    def _type(self, tensor: TensorSpec) -> Any:
-        kind = _element(tensor.datatype)
-        for place, size in reversed([*enumerate(tensor.shape)]):
-            if size >= 0:
-                kind = Annotated[list[kind], Len(size, size)]  # type: ignore[valid-type]
-            elif place == 0:
-                kind = Annotated[list[kind], Len(1, self._rows)]  # type: ignore[valid-type]
-            else:
-                kind = Annotated[list[kind], Len(1)]  # type: ignore[valid-type]
-        return kind
+    def _field(self, tensor: TensorSpec) -> tuple[Any, Any]:
+        kind = _element(tensor)
+        for axis, size in reversed([*enumerate(tensor.shape)]):
+            most = self._rows if axis == 0 else None
+            kind = Annotated[list[kind], Len(size, size) if size >= 0 else Len(1, most)]  # type: ignore[valid-type]
+        if tensor.optional:
+            return kind | None, Field(None, alias=tensor.name)
+        return kind, Field(alias=tensor.name)
 
     def _array(self, values: Any, tensor: TensorSpec) -> Array:
         try:
@@ -145,8 +108,7 @@ class RequestSchema:
         return as_bytes(array)
 
     def _checked(self, arrays: dict[str, Array]) -> dict[str, Array]:
-        varying = {t.name for t in self.spec.inputs if t.shape and t.shape[0] == -1}
-        rows = {len(arrays[name]) for name in varying & arrays.keys()}
+        rows = {len(array) for name, array in arrays.items() if name in self._varying}
         if self.spec.max_batch_size and len(rows) > 1:
             raise Problem(422, "invalid-input", f"the inputs differ in their rows: {sorted(rows)}")
         if rows and not 0 < max(rows) <= self._rows:
@@ -221,18 +183,15 @@ def invalid(error: ValidationError) -> Problem:
     )
 
 
-def _element(datatype: str) -> Any:
-    if datatype == "BYTES":
+def _element(tensor: TensorSpec) -> Any:
+    if tensor.datatype == "BYTES":
         return str
-    if datatype == "BOOL":
+    if tensor.datatype == "BOOL":
         return bool
-    if datatype.startswith(("FP", "BF")):
-        return Annotated[float, Field(allow_inf_nan=False)]
-    bits = int(datatype.lstrip("UINT"))
-    low, high = (
-        (0, 2**bits - 1) if datatype[0] == "U" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    )
-    return Annotated[int, Field(ge=low, le=high)]
+    if np.issubdtype(tensor.dtype, np.integer):
+        limits = np.iinfo(tensor.dtype)
+        return Annotated[int, Field(ge=int(limits.min), le=int(limits.max))]
+    return Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _overflow_in(values: Any, dtype: Any) -> tuple[int, ...]:
@@ -248,6 +207,33 @@ def _overflow_in(values: Any, dtype: Any) -> tuple[int, ...]:
     return ()
 
 
-def _title(name: str) -> str:
-    # Unique by name: the OpenAPI document shows all models.
-    return name.capitalize() if name.isalnum() and name.islower() else f"{name}_"
+def check_finite(body: bytes) -> None:
+    """Refuse valid JSON with a non-finite number.
+
+    Raises:
+        Problem: 422, with its place.
+    """
+    if not _SUSPECT.search(body):
+        return
+    try:
+        document = json.loads(body)
+    except ValueError as error:  # thousands of digits
+        raise invalid_at((), "Input should be a finite number") from error
+    place = _not_finite(document)
+    if place is not None:
+        raise invalid_at(place, "Input should be a finite number")
+
+
+def _not_finite(value: Any) -> tuple[int | str, ...] | None:
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    elif isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+        return ()
+    for key, item in items:
+        place = _not_finite(item)
+        if place is not None:
+            return (key, *place)
+    return None

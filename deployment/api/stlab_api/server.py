@@ -6,19 +6,17 @@ import asyncio
 import gc
 import sys
 from contextlib import suppress
+from functools import partial
 from socket import SHUT_RDWR, socket
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from stlab_api.connections import Connection, bounded_connections
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-    from stlab_api.service import Service
-    from stlab_api.settings import Settings
+from stlab_api.service import Service
+from stlab_api.settings import Settings
 
 __all__ = ["serve"]
 
@@ -71,10 +69,8 @@ class _Server(uvicorn.Server):
             self.force_exit = True  # the second signal
         else:
             self._service.draining = True
-            self._loop.call_soon_threadsafe(self._loop.call_later, self._drain_seconds, self._stop)
-
-    def _stop(self) -> None:
-        self.should_exit = True
+            stop = partial(setattr, self, "should_exit", True)
+            self._loop.call_soon_threadsafe(self._loop.call_later, self._drain_seconds, stop)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         await self._accept_the_rest(sockets or [])
@@ -83,13 +79,15 @@ class _Server(uvicorn.Server):
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_SECONDS):
                 await asyncio.sleep(0.1)
-                while any(self._has_sent_nothing(c) for c in self.server_state.connections):  # noqa: ASYNC110
+                while not all(map(_has_sent, self.server_state.connections)):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         await super().shutdown(sockets)
 
     async def _accept_the_rest(self, sockets: list[socket]) -> None:
         """Accept the connections that wait in the kernel, which closing would reset."""
         loop = asyncio.get_running_loop()
+        kind: Any = self.config.http_protocol_class
+        protocol = partial(kind, self.config, self.server_state, self.lifespan.state)
         waiting = []
         for listener in sockets:
             with suppress(BlockingIOError):
@@ -98,15 +96,8 @@ class _Server(uvicorn.Server):
             listener.shutdown(SHUT_RDWR)  # at once; the event loop closes later
         for connection in waiting:
             connection.setblocking(False)
-            await loop.connect_accepted_socket(self._protocol, connection)
+            await loop.connect_accepted_socket(protocol, connection)
 
-    def _protocol(self) -> asyncio.Protocol:
-        kind: Any = self.config.http_protocol_class
-        made: asyncio.Protocol = kind(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return made
 
-    @staticmethod
-    def _has_sent_nothing(connection: Any) -> bool:
-        return isinstance(connection, Connection) and not connection.requests
+def _has_sent(connection: Any) -> bool:
+    return not isinstance(connection, Connection) or connection.requests > 0

@@ -4,40 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
 
+from exporter.arrays import Arrays
 from exporter.errors import StlabError
 from exporter.registry import Registry
-from stlab_api.predictor import AliasTarget, Array, Backend, Predictor
+from stlab_api.metrics import Metrics
+from stlab_api.predictor import AliasTarget, Backend, Predictor
 from stlab_api.problems import Problem
 from stlab_api.schemas import RequestSchema
+from stlab_api.settings import Settings
 from triton_client.errors import ModelNotFound, NotReady, TritonClientError
 
-if TYPE_CHECKING:
-    from stlab_api.metrics import Metrics
-    from stlab_api.settings import Settings
-
-__all__ = ["Answer", "LoadedModel", "Service"]
+__all__ = ["LoadedModel", "Service"]
 
 _log = logging.getLogger("stlab_api.service")
 _CLOSE_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A prediction.
-
-    Attributes:
-        outputs: The outputs by name.
-        model: The version that computed them.
-    """
-
-    outputs: Mapping[str, Array]
-    model: LoadedModel
 
 
 class LoadedModel:
@@ -51,17 +34,16 @@ class LoadedModel:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def predict(self, inputs: Mapping[str, Array], seconds: float, request_id: str) -> Answer:
-        """Return the version's answer; see `Predictor.predict`."""
+    async def predict(self, inputs: Arrays, seconds: float, request_id: str) -> Arrays:
+        """Return the outputs; see `Predictor.predict`."""
         self._under_way += 1
         self._idle.clear()
         try:
-            outputs = await self.predictor.predict(inputs, seconds=seconds, request_id=request_id)
+            return await self.predictor.predict(inputs, seconds=seconds, request_id=request_id)
         finally:
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
-        return Answer(outputs, self)
 
     async def retire(self) -> None:
         """Close it once its last request is answered."""
@@ -74,40 +56,22 @@ class LoadedModel:
 class Service:
     """The models of one process.
 
-    Args:
-        settings: Which models and which alias.
-        backend: Where the models run.
-        metrics: Shows which version answers.
-        look_up: Returns what the alias of a model points to, in a thread; by default from the
-            registry.
-
     Attributes:
+        models: The versions that answer, by model.
         draining: Whether the process is about to stop.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        backend: Backend,
-        metrics: Metrics,
-        look_up: Callable[[str], AliasTarget] | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, backend: Backend, metrics: Metrics) -> None:
         self._settings = settings
         self._backend = backend
         self._metrics = metrics
-        self._look_up = look_up or self._from_registry
         self._registry: Registry | None = None
-        self._models: dict[str, LoadedModel] = {}
+        self.models: dict[str, LoadedModel] = {}
         self._locks = {name: asyncio.Lock() for name in settings.models}
         self._tasks: set[asyncio.Task[None]] = set()
         self._polling: asyncio.Task[None] | None = None
         self._problems: dict[str, str] = {}
         self.draining = False
-
-    @property
-    def models(self) -> Mapping[str, LoadedModel]:
-        """The versions that answer, by model."""
-        return self._models
 
     def model(self, name: str) -> LoadedModel:
         """Return the version of a model that answers.
@@ -115,9 +79,8 @@ class Service:
         Raises:
             Problem: 404: the model is not served here. 503: it is not loaded yet.
         """
-        found = self._models.get(name)
-        if found is not None:
-            return found
+        if name in self.models:
+            return self.models[name]
         if name not in self._locks:
             known = ", ".join(self._settings.models)
             raise Problem(
@@ -126,9 +89,9 @@ class Service:
         raise Problem(503, "not-ready", f"'{name}' is not ready: {self._reason(name)}")
 
     async def predict(
-        self, name: str, inputs: Mapping[str, Array], *, seconds: float, request_id: str = ""
-    ) -> Answer:
-        """Run a model.
+        self, name: str, inputs: Arrays, *, seconds: float, request_id: str = ""
+    ) -> tuple[LoadedModel, Arrays]:
+        """Return the version that answers, and its outputs.
 
         Promotions and rollbacks unload the old version from a server: where that happens during a
         request, the request is repeated once with the new version.
@@ -141,14 +104,15 @@ class Service:
         end = monotonic() + seconds
         first = self.model(name)
         try:
-            return await first.predict(inputs, seconds, request_id)
+            return first, await first.predict(inputs, seconds, request_id)
         except (ModelNotFound, NotReady):
             left = end - monotonic()
             if left <= 0:
                 raise
         async with asyncio.timeout(left):
             await self._refresh(name, missing=first)
-        return await self.model(name).predict(inputs, max(end - monotonic(), 0.001), request_id)
+        second = self.model(name)
+        return second, await second.predict(inputs, max(end - monotonic(), 0.001), request_id)
 
     async def start(self) -> None:
         """Load the models and start to poll the alias, which also retries what failed to load."""
@@ -161,8 +125,8 @@ class Service:
         if self._polling is not None:
             self._polling.cancel()
             await asyncio.gather(self._polling, return_exceptions=True)
-        await asyncio.gather(*self._tasks, *(model.retire() for model in self._models.values()))
-        self._models.clear()
+        await asyncio.gather(*self._tasks, *(model.retire() for model in self.models.values()))
+        self.models.clear()
         await self._backend.close()
 
     async def not_ready(self) -> str:
@@ -170,13 +134,13 @@ class Service:
         if self.draining:
             return "it is about to stop"
         for name in self._settings.models:
-            model = self._models.get(name)
+            model = self.models.get(name)
             if model is None:
                 return f"'{name}' is not loaded: {self._reason(name)}"
             try:
                 if not await model.predictor.ready():
                     await self._try_refresh(name)
-                    model = self._models[name]
+                    model = self.models[name]
                     if not await model.predictor.ready():
                         return f"version {model.version} of '{name}' is not ready"
             except TritonClientError as error:
@@ -208,20 +172,17 @@ class Service:
     async def _refresh(self, name: str, missing: LoadedModel | None = None) -> None:
         """Load the version that the alias points to, if it does not answer already.
 
-        Args:
-            name: The model.
-            missing: The version that the caller found unloaded; if another one answers by now,
-                nothing is done.
+        Nothing is done if a version that the caller found missing was replaced meanwhile.
         """
         async with self._locks[name]:
-            current = self._models.get(name)
+            current = self.models.get(name)
             if missing is not None and current is not missing:
                 return
             target = await asyncio.to_thread(self._look_up, name)
             version = await self._backend.choose(name, target)
             if current is not None and current.version == version:
                 return
-            self._models[name] = await self._load(name, version, target)
+            self.models[name] = await self._load(name, version, target)
             before = None if current is None else current.version
             self._metrics.serves(name, self._settings.alias, version, before)
             _log.info("version %d of '%s' answers (before: %s)", version, name, before or "none")
@@ -249,7 +210,7 @@ class Service:
             raise
         return model
 
-    def _from_registry(self, name: str) -> AliasTarget:
+    def _look_up(self, name: str) -> AliasTarget:
         if self._registry is None:
             self._registry = Registry.connect(self._settings.tracking_uri)
         return AliasTarget(*self._registry.version_by_alias(name, self._settings.alias))

@@ -2,50 +2,37 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import SettingsConfigDict
 
 from exporter.errors import UsageError
 from exporter.names import ALIAS_ORDER, model_name
-from stlab_web.asgi import host_names, is_loopback, known_hosts
+from exporter.triton.addresses import is_loopback
+from stlab_web.application import WebSettings, shared
+from stlab_web.asgi import host_names
 
 __all__ = ["Settings"]
 
-
-def _shared(name: str) -> AliasChoices:
-    return AliasChoices(name, f"STLAB_API_{name}")
+_shared = partial(shared, "STLAB_API_")
 
 
-class Settings(BaseSettings):
-    """Environment over ``.env`` over default; ``docs/api.md`` has the table."""
+class Settings(WebSettings):
+    """``docs/api.md`` has the table."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="STLAB_API_",
-        env_file=".env",
-        extra="ignore",
-        frozen=True,
-        hide_input_in_errors=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="STLAB_API_")
 
-    tracking_uri: str = Field(
-        "sqlite:///mlflow.db", validation_alias=_shared("MLFLOW_TRACKING_URI")
-    )
-    model_names: str = Field("", validation_alias=_shared("MLFLOW_MODEL_NAME"))
-    alias: str = Field("prod", validation_alias=_shared("MLFLOW_MODEL_ALIAS"))
-    triton_url: str = Field("127.0.0.1:8001", validation_alias=_shared("STLAB_TRITON_URL"))
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", validation_alias=_shared("LOG_LEVEL")
-    )
-    log_format: Literal["text", "json"] = Field("text", validation_alias=_shared("LOG_FORMAT"))
+    tracking_uri: str = _shared("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    model_names: str = _shared("MLFLOW_MODEL_NAME", "")
+    alias: str = _shared("MLFLOW_MODEL_ALIAS", "prod")
+    triton_url: str = _shared("STLAB_TRITON_URL", "127.0.0.1:8001")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _shared("LOG_LEVEL", "INFO")
+    log_format: Literal["text", "json"] = _shared("LOG_FORMAT", "text")
 
     backend: Literal["local", "triton"] = "local"
-    host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
-    root_path: str = ""
-    allowed_hosts: str = ""
-    forwarded_allow_ips: str = "127.0.0.1,::1"
     max_body_bytes: int = Field(16 * 1024 * 1024, gt=0)
     max_plugin_bytes: int = Field(1024 * 1024, gt=0)
     max_buffered_bytes: int = Field(256 * 1024 * 1024, gt=0)
@@ -97,7 +84,7 @@ class Settings(BaseSettings):
     def hosts(self) -> tuple[str, ...]:
         """The hosts to answer for; any if none is set and other machines can connect."""
         if host_names(self.allowed_hosts) or is_loopback(self.host):
-            return known_hosts(self.allowed_hosts, self.host)
+            return super().hosts
         return ("*",)
 
     @property

@@ -7,15 +7,11 @@ import sys
 from types import FrameType
 
 import uvicorn
-from pydantic import ValidationError
 
-from exporter.errors import UsageError
-from exporter.system.environment import load_dotenv
-from exporter.system.standard_streams import secure_standard_streams
 from exporter.text.terminal import SafeFormatter
 from stlab_dashboard.app import create_app
 from stlab_dashboard.settings import Settings
-from stlab_web.startup import refuse_to_start
+from stlab_web.application import starting
 
 __all__ = ["main"]
 
@@ -30,13 +26,9 @@ class _Server(uvicorn.Server):
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; 2 for a setting or a plug-in that is not valid."""
-    secure_standard_streams()
-    load_dotenv()
-    try:
+    with starting("stlab-dashboard"):
         settings = Settings()
         app = create_app(settings)
-    except (ValidationError, UsageError, ValueError) as error:
-        return refuse_to_start("stlab-dashboard", error)
     print(f"The dashboard is at http://{settings.host}:{settings.port}", file=sys.stderr)  # noqa: T201
     handler = logging.StreamHandler()
     handler.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))

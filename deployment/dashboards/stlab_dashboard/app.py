@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 from nicegui import app as pages
 from nicegui import ui
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from exporter.commands.status.result import StatusResult
 from exporter.errors import StlabError
@@ -25,10 +25,7 @@ from stlab_dashboard.registry_reader import RegistryReader
 from stlab_dashboard.server_page import server_page
 from stlab_dashboard.settings import Settings
 from stlab_dashboard.try_page import try_page
-from stlab_web.asgi import AllowedHosts, PathPrefix, path_prefix, trusted_networks
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
+from stlab_web.application import add_front
 
 __all__ = ["create_app"]
 
@@ -47,8 +44,7 @@ _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the ASGI application; one in a process, since NiceGUI keeps its pages by process.
 
-    Args:
-        settings: The settings; by default those of the environment.
+    By default the settings are those of the environment.
 
     Raises:
         UsageError: A setting or a plug-in is not valid.
@@ -65,13 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="stlab dashboard", version=__version__, docs_url=None, redoc_url=None,
                   openapi_url=None)  # fmt: skip
     app.add_middleware(BaseHTTPMiddleware, dispatch=_guarded)
-    app.add_middleware(AllowedHosts, hosts=settings.hosts, refuse=_refused, always={_LIVE})
-    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.forwarded_allow_ips)
-    app.add_middleware(
-        PathPrefix,
-        prefix=path_prefix(settings.root_path),
-        trusted=trusted_networks(settings.forwarded_allow_ips),
-    )
+    add_front(app, settings, refuse=_refused, always={_LIVE})
     pages.add_static_files("/static", _STATIC)
     # In every page, so that it needs no address, whatever prefix the page has.
     style = (_STATIC / "dashboard.css").read_text(encoding="utf-8")

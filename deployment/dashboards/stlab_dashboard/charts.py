@@ -15,12 +15,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 26
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line.
-
-    Attributes:
-        kind: A class of the style sheet: ``series-1``, or ``series-2``, which is dashed.
-        points: The points as (x, y).
-    """
+    """Points as (x, y), and a class of the style sheet: ``series-1``, or ``series-2``, dashed."""
 
     kind: str
     points: Sequence[tuple[float, float]]
@@ -35,15 +30,10 @@ def chart(
     from_zero: bool = False,
     width: int = 340,
 ) -> str:
-    """Return a chart as SVG.
+    """Return a chart as SVG, the topmost line last; its label is for screen readers.
 
-    Args:
-        lines: The lines, the topmost last.
-        label: What it shows, for screen readers.
-        x_text: Formats a value of the x axis.
-        y_text: Formats a value of the y axis.
-        from_zero: Whether the y axis begins at zero, and reaches at least one.
-        width: The width at which text has its nominal size.
+    The y axis may begin at zero, and then reaches at least one. Text has its nominal size at the
+    width.
     """
     points = [point for line in lines for point in line.points]
     if not points:

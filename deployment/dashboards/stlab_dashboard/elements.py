@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nicegui import context, ui
+from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
-
-if TYPE_CHECKING:
-    from nicegui.element import Element
 
 __all__ = ["button", "cell", "choice", "command", "element", "link", "radios", "row", "state",
            "table", "text"]  # fmt: skip
@@ -49,12 +47,7 @@ def button(content: str, act: Callable[[], Any], classes: str = "", **attributes
 
 
 def state(kind: str, words: str) -> TextElement:
-    """Return a state: a mark, words and a colour.
-
-    Args:
-        kind: ``good``, ``bad``, ``warn`` or ``none``.
-        words: The state.
-    """
+    """Return a state: a mark, words and a colour; ``good``, ``bad``, ``warn`` or ``none``."""
     return text("span", f"{_MARKS[kind]} {words}", f"state {kind}")
 
 
@@ -75,12 +68,8 @@ def command(line: str) -> None:
 def table(caption: str, headers: Sequence[str], *, hidden: bool = False) -> Iterator[None]:
     """Open a table's body; on a narrow screen every row becomes a block.
 
-    Roles are explicit, since a table that is displayed as blocks loses its own.
-
-    Args:
-        caption: The caption.
-        headers: The column headers.
-        hidden: Whether only screen readers get the caption.
+    Roles are explicit, since a table that is displayed as blocks loses its own. Only screen
+    readers get a hidden caption.
     """
     with element("table", role="table"):
         text("caption", caption, "hidden" if hidden else "")
@@ -97,18 +86,12 @@ def row(classes: str = "") -> Element:
 
 
 def cell(header: str, content: str | None = None, classes: str = "", *, first: bool = False) -> Any:
-    """Return a cell.
+    """Return a cell, which the caller fills if its content is None.
 
-    Args:
-        header: The header of its column, shown next to it on a narrow screen.
-        content: Its text; None for a cell that the caller fills.
-        classes: Its classes.
-        first: Whether it is the header of its row.
+    A narrow screen shows the column's header next to it; the first cell is the row's header.
     """
-    tag = "th" if first else "td"
-    about = {"role": "rowheader" if first else "cell", "data-label": header}
-    if first:
-        about["scope"] = "row"
+    role = {"role": "rowheader", "scope": "row"} if first else {"role": "cell"}
+    tag, about = "th" if first else "td", {**role, "data-label": header}
     if content is None:
         return element(tag, classes, **about)
     return text(tag, content, classes, **about)
@@ -117,14 +100,9 @@ def cell(header: str, content: str | None = None, classes: str = "", *, first: b
 def choice(
     label: str, options: Mapping[str, str], chosen: str, act: Callable[[str], Any], *, name: str
 ) -> None:
-    """Draw a field with a list to choose from.
+    """Draw a field with a list to choose from, labels by value.
 
-    Args:
-        label: The label.
-        options: The labels by value.
-        chosen: The value selected at first.
-        act: Called with the value when another is selected.
-        name: The field's name.
+    One value is chosen at first; `act` is called with the value when another is selected.
     """
     with element("div", "field"):
         text("label", label, **{"for": name})

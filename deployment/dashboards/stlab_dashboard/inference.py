@@ -8,7 +8,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import httpx
@@ -30,10 +29,8 @@ from exporter.errors import (
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Evidence
 from exporter.text.redaction import redact
-
-if TYPE_CHECKING:
-    from stlab_dashboard.registry_reader import Samples
-    from stlab_dashboard.settings import Settings
+from stlab_dashboard.registry_reader import Samples
+from stlab_dashboard.settings import Settings
 
 __all__ = ["SERVERS", "Comparison", "Inputs", "compare_with_sample", "infer"]
 
@@ -43,12 +40,7 @@ _NPZ = "application/octet-stream"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The inputs of one inference, as a file.
-
-    Attributes:
-        name: The file's name, which ends in ``.npz`` or ``.json``.
-        content: Its bytes.
-    """
+    """The inputs of one inference, as a file whose name ends in ``.npz`` or ``.json``."""
 
     name: str
     content: bytes
@@ -64,14 +56,9 @@ class Inputs:
 async def infer(
     settings: Settings, via: str, model: str, inputs: Inputs, version: int | None = None
 ) -> InferResult:
-    """Run one inference in a thread.
+    """Run one inference in a thread, via a key of `SERVERS`.
 
-    Args:
-        settings: The addresses of the service and Triton.
-        via: A key of `SERVERS`.
-        model: The model.
-        inputs: Its inputs.
-        version: The version, of Triton; the service serves the one of its own alias.
+    The version is for Triton: the service serves the one of its own alias.
 
     Raises:
         StlabError: There is no response, or it is an error.
@@ -81,21 +68,15 @@ async def infer(
         with tempfile.TemporaryDirectory(prefix="stlab-dashboard-") as folder:
             path = Path(folder, f"inputs{Path(inputs.name).suffix}")
             path.write_bytes(inputs.content)
-            if via == "triton":
-                return _on_triton(settings, model, path, version)
-            return _on_service(settings, model, path)
+            if via == "service":
+                return _on_service(settings, model, path)
+            url, seconds = first_address(settings.triton_url), settings.timeout_seconds
+            result = infer_on_triton(InferRequest(model, path, url, version, deadline=seconds))
+            if result.error is not None:
+                raise error_of(result.exit_code, **result.error)
+            return result
 
     return await run_in_threadpool(run)
-
-
-def _on_triton(settings: Settings, model: str, inputs: Path, version: int | None) -> InferResult:
-    url = first_address(settings.triton_url)
-    result = infer_on_triton(
-        InferRequest(model, inputs, url, version, deadline=settings.timeout_seconds)
-    )
-    if result.error is not None:
-        raise error_of(result.exit_code, **result.error)
-    return result
 
 
 def _on_service(settings: Settings, model: str, inputs: Path) -> InferResult:
@@ -124,8 +105,10 @@ def _on_service(settings: Settings, model: str, inputs: Path) -> InferResult:
     if response.status_code != httpx.codes.OK:
         raise _http_error(response)
     version = response.headers.get("x-model-version", "")
+    path = inputs.with_name("outputs.npz")
+    path.write_bytes(response.content)
     try:
-        outputs = _outputs(response.content)
+        outputs = {name: as_bytes(array) for name, array in read_npz(path).items()}
     except ValueError as error:
         raise ValidationFailedError(
             f"the response of the service at {redact(base)} is not an npz",
@@ -134,13 +117,6 @@ def _on_service(settings: Settings, model: str, inputs: Path) -> InferResult:
     return InferResult(
         model, int(version) if version.isdecimal() else None, round(seconds, 6), outputs
     )
-
-
-def _outputs(content: bytes) -> Arrays:
-    with tempfile.TemporaryDirectory(prefix="stlab-dashboard-") as folder:
-        path = Path(folder, "outputs.npz")
-        path.write_bytes(content)
-        return {name: as_bytes(array) for name, array in read_npz(path).items()}
 
 
 def _http_error(response: httpx.Response) -> StlabError:
@@ -162,12 +138,9 @@ def _http_error(response: httpx.Response) -> StlabError:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The difference between a response and the registered model's outputs.
+    """What differs between a response and the registered model's outputs; empty for nothing.
 
-    Attributes:
-        mismatch: What differs; empty where nothing does.
-        margin: The worst error divided by its tolerance: below 1 passes.
-        max_abs_error: The largest difference.
+    The margin is the worst error divided by its tolerance: below 1 passes.
     """
 
     mismatch: str

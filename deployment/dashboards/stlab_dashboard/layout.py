@@ -18,24 +18,14 @@ PAGES = {"/": "Registry", "/try": "Try it", "/server": "Server"}
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What all pages share.
-
-    Attributes:
-        pages: The names in the navigation by path.
-        footer: The sentence below every page.
-    """
+    """What all pages share: the names in the navigation by path, and a sentence at the end."""
 
     pages: Mapping[str, str]
     footer: str
 
     @contextmanager
     def page(self, title: str, path: str) -> Iterator[None]:
-        """Open a page's content.
-
-        Args:
-            title: The page's heading.
-            path: The entry of the navigation that it belongs to.
-        """
+        """Open the content of a page; the path is its entry of the navigation."""
         ui.page_title(f"{title} · stlab")
         # Next to the element that is the page's <main>, not within it.
         with context.client.layout:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Condition
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 from cachetools import TTLCache, cached
@@ -17,9 +17,7 @@ from exporter.commands.infer.command import first_address
 from exporter.errors import StlabError
 from exporter.triton.connection import connect
 from stlab_dashboard.metrics import Counters, Key, Rates, rates, read_metrics_page, read_statistics
-
-if TYPE_CHECKING:
-    from stlab_dashboard.settings import Settings
+from stlab_dashboard.settings import Settings
 
 __all__ = ["Monitor", "ServerView"]
 
@@ -49,11 +47,7 @@ class ServerView:
 
 
 class Monitor:
-    """Reads one server.
-
-    Args:
-        settings: Its address, and how often it is read at most.
-    """
+    """Reads one server."""
 
     def __init__(self, settings: Settings) -> None:
         self._url = first_address(settings.triton_url)

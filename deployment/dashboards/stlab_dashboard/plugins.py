@@ -10,19 +10,17 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from exporter.arrays import Arrays
 from exporter.commands.infer.result import InferResult
 from exporter.commands.status.result import AliasState, StatusResult
-from exporter.errors import StlabError, UsageError
+from exporter.errors import StlabError
 from stlab_dashboard.inference import Inputs, infer
 from stlab_dashboard.layout import PAGES, notice
-from stlab_web.plugins import check_signature, load_plugins
-
-if TYPE_CHECKING:
-    from stlab_dashboard.registry_reader import RegistryReader
-    from stlab_dashboard.settings import Settings
+from stlab_dashboard.registry_reader import RegistryReader
+from stlab_dashboard.settings import Settings
+from stlab_web.plugins import check_paths, check_signature, check_texts, load_plugins
 
 __all__ = ["GROUP", "PageContext", "PagePlugin", "draw_page", "load_page_plugins"]
 
@@ -35,12 +33,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PageContext:
-    """What a page can read and run.
-
-    Attributes:
-        settings: The dashboard's settings.
-        registry: Aliases, samples and reports.
-    """
+    """What a page can read and run."""
 
     settings: Settings
     registry: RegistryReader
@@ -61,13 +54,7 @@ class PageContext:
     async def infer(
         self, model: str, inputs: Arrays, *, via: str = "service", version: int | None = None
     ) -> InferResult:
-        """Run one inference.
-
-        Args:
-            model: The registered model.
-            inputs: The arrays by input.
-            via: ``service`` or ``triton``.
-            version: The version, of Triton; the service serves the one of its own alias.
+        """Run one inference via the ``service``, which chooses the version itself, or ``triton``.
 
         Raises:
             StlabError: There is no response, or it is an error.
@@ -97,10 +84,7 @@ def load_page_plugins() -> list[PagePlugin]:
         UsageError: A plug-in is broken, or two have the same path; the message names it.
     """
     found: list[PagePlugin] = load_plugins(GROUP, _check)
-    paths = [plugin.path for plugin in found]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise UsageError(f"two page plug-ins have the path {path}", hint="Uninstall one.")
+    check_paths(found)
     return found
 
 
@@ -117,9 +101,7 @@ async def draw_page(plugin: PagePlugin, context: PageContext) -> None:
 
 
 def _check(plugin: Any) -> None:
-    for name in ("path", "title"):
-        if not isinstance(getattr(plugin, name, None), str):
-            raise TypeError(f"{name} is not a string")
-    check_signature(plugin, "draw", ("context",))
+    check_texts(plugin, "path", "title")
+    check_signature(plugin, "draw", "context")
     if not _PATH.fullmatch(plugin.path) or plugin.path.split("/")[1] in _RESERVED:
         raise ValueError(f"the path {plugin.path!r} is not free: give one such as /loans")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from nicegui import ui
@@ -13,9 +12,7 @@ from exporter.errors import StlabError
 from exporter.names import ALIAS_ORDER
 from stlab_dashboard.elements import button, cell, command, element, link, row, state, table, text
 from stlab_dashboard.layout import notice
-
-if TYPE_CHECKING:
-    from stlab_dashboard.registry_reader import RegistryReader
+from stlab_dashboard.registry_reader import RegistryReader
 
 __all__ = ["registry_page", "report_page"]
 

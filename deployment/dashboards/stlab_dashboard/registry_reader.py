@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Condition
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from cachetools import TTLCache, cached
 from starlette.concurrency import run_in_threadpool
@@ -26,9 +26,7 @@ from exporter.proven_bundle import BundleRef, fetch_proven, find_published
 from exporter.registry import Registry
 from exporter.repository import open_repository
 from exporter.triton.addresses import expand_addresses
-
-if TYPE_CHECKING:
-    from stlab_dashboard.settings import Settings
+from stlab_dashboard.settings import Settings
 
 __all__ = ["RegistryReader", "Samples"]
 
@@ -40,12 +38,7 @@ _BUNDLE_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The samples of one bundle.
-
-    Attributes:
-        references: The inputs with the registered model's outputs, and the tolerances.
-        outputs: The outputs of the model.
-    """
+    """The samples of one bundle, with the tolerances, and the outputs of its model."""
 
     references: ReferenceSet
     outputs: tuple[Tensor, ...]
@@ -57,31 +50,16 @@ class Samples:
 
 
 class RegistryReader:
-    """Reads the registry and the repository in threads, and caches what it read for seconds.
-
-    Args:
-        settings: Where they are.
-    """
+    """Reads the registry and the repository in threads, and caches what it read for seconds."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # The condition lets visitors who come together wait for one read.
-        self._status: Any = cached(TTLCache(1, settings.cache_seconds), condition=Condition())(
-            status
-        )
-        self._samples: Any = cached(
-            TTLCache(4, _BUNDLE_SECONDS), key=_digest, condition=Condition()
-        )(partial(self._with_bundle, _read_samples))
-        self._report: Any = cached(
-            TTLCache(16, _BUNDLE_SECONDS), key=_digest, condition=Condition()
-        )(partial(self._with_bundle, _render_report))
+        self._status = _cached(status, 1, settings.cache_seconds)
+        self._samples = _cached(partial(self._with_bundle, _read_samples), 4)
+        self._report = _cached(partial(self._with_bundle, _render_report), 16)
 
     async def status(self, *, refresh: bool = False) -> StatusResult:
-        """Return what ``stlab status`` reports; an error is in it.
-
-        Args:
-            refresh: Whether to read it even if a cached one is recent.
-        """
+        """Return what ``stlab status`` reports, read again to refresh it; an error is in it."""
         settings = self._settings
         request = StatusRequest(
             repository=settings.repository,
@@ -115,18 +93,12 @@ class RegistryReader:
         Raises:
             StlabError: There is no bundle with passed evidence, or it cannot be read.
         """
-        bundle = _recorded_bundle(model, state)
-        samples: Samples = await run_in_threadpool(self._samples, model, state.version, bundle)
+        samples: Samples = await _read_recorded(self._samples, model, state)
         return samples
 
     async def report(self, model: str, state: AliasState) -> str:
-        """Return the parity report of an alias's bundle, as a page.
-
-        Raises:
-            StlabError: There is no bundle with passed evidence, or it cannot be read.
-        """
-        bundle = _recorded_bundle(model, state)
-        page: str = await run_in_threadpool(self._report, model, state.version, bundle)
+        """Return the parity report of an alias's bundle, as a page; it fails as `samples` does."""
+        page: str = await _read_recorded(self._report, model, state)
         return page
 
     def _with_bundle(
@@ -145,18 +117,21 @@ class RegistryReader:
             return read(fetch_proven(registry, model, version, recorded, Path(folder)).bundle)
 
 
-def _digest(_model: str, _version: int, recorded: BundleRef) -> str:
-    return recorded.sha256
+def _cached(read: Callable[..., Any], entries: int, seconds: float = _BUNDLE_SECONDS) -> Any:
+    """Cache a function by its arguments; visitors who come together wait for one read."""
+    return cached(TTLCache(entries, seconds), condition=Condition())(read)
 
 
-def _recorded_bundle(model: str, state: AliasState) -> BundleRef:
+async def _read_recorded(read: Callable[..., Any], model: str, state: AliasState) -> Any:
+    """Read the bundle of an alias in a thread."""
     if state.record is None:
         raise ConflictError(
             f"version {state.version} of '{model}' has no passing evidence for '{state.alias}'",
             hint=next((drift.fix for drift in state.drift), ""),
             kind="evidence",
         )
-    return BundleRef(state.record.bundle, state.record.uri)
+    recorded = BundleRef(state.record.bundle, state.record.uri)
+    return await run_in_threadpool(read, model, state.version, recorded)
 
 
 def _read_samples(bundle: Bundle) -> Samples:

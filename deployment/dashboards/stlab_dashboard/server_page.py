@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
 
 from stlab_dashboard.charts import Line, chart
 from stlab_dashboard.elements import cell, element, row, state, table, text
-
-if TYPE_CHECKING:
-    from stlab_dashboard.metrics import Counters, Key, Rates
-    from stlab_dashboard.monitor import Monitor, ServerView
+from stlab_dashboard.metrics import Counters, Key, Rates
+from stlab_dashboard.monitor import Monitor, ServerView
 
 __all__ = ["server_page"]
 
@@ -97,7 +94,7 @@ def _values(
     yield f"{counted.requests:,.0f}"
 
 
-def _milliseconds(seconds: Any) -> str:
+def _milliseconds(seconds: float | None) -> str:
     return "—" if seconds is None else f"{1000 * seconds:.3g} ms"
 
 

@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nicegui import ui
+from nicegui.events import UploadEventArguments
 
 from exporter.arrays import Arrays
+from exporter.commands.infer.result import InferResult, described, plain
 from exporter.commands.status.result import AliasState
 from exporter.errors import NotFoundError, StlabError
-from stlab_dashboard.elements import button, choice, element, radios, text
-from stlab_dashboard.inference import SERVERS, Inputs, compare_with_sample, infer
+from stlab_dashboard.elements import (
+    button,
+    cell,
+    choice,
+    element,
+    radios,
+    row,
+    state,
+    table,
+    text,
+)
+from stlab_dashboard.inference import SERVERS, Comparison, Inputs, compare_with_sample, infer
 from stlab_dashboard.layout import notice
-from stlab_dashboard.response_view import draw_response
-
-if TYPE_CHECKING:
-    from nicegui.events import UploadEventArguments
-
-    from stlab_dashboard.registry_reader import RegistryReader, Samples
-    from stlab_dashboard.settings import Settings
+from stlab_dashboard.registry_reader import RegistryReader, Samples
+from stlab_dashboard.settings import Settings
 
 __all__ = ["try_page"]
 
+_COLUMNS = ("Output", "Type", "Shape", "First values", "Min", "Mean", "Max")
+_NUMERIC = ("Min", "Mean", "Max")
+_MAX_VALUES = 2000
 _SAMPLE, _FILE = "sample", "file"
 _PICK = "() => getElement({id}).$refs.qRef.pickFiles()"
 
 
 async def try_page(settings: Settings, registry: RegistryReader, model: str, alias: str) -> None:
-    """Draw the page.
-
-    Args:
-        settings: The addresses of the service and Triton.
-        registry: Aliases and samples.
-        model: The model chosen at first; empty for any.
-        alias: The alias chosen at first; empty for any.
-    """
+    """Draw the page; a model and an alias are chosen at first, or any."""
     status = await registry.status()
     targets = {
         f"{entry.model}:{named.alias}": (entry.model, named)
@@ -81,7 +85,7 @@ class _Form:
         with element("section", "form", aria_label="Request"):
             with element("div", "fields"):
                 choice("Model", names, chosen, self.choose, name="model")
-                radios("Send to", SERVERS, self.via, self.set_via, name="via")
+                radios("Send to", SERVERS, self.via, partial(setattr, self, "via"), name="via")
             self.parts["inputs"] = element("div", "fields")
             with element("div", "bar"):
                 button("Send", self.send, "primary")
@@ -108,24 +112,13 @@ class _Form:
         with self.parts["inputs"]:
             self._draw_inputs(samples)
 
-    def set_via(self, via: str) -> None:
-        """Send to the service, or Triton."""
-        self.via = via
-
-    def set_case(self, case: str) -> None:
-        """Take another sample."""
-        self.case = case
-
-    def set_kind(self, kind: str) -> None:
-        """Take a sample or a file; the style sheet shows the fields of one of them."""
-        self.kind = kind
-
     def _draw_inputs(self, samples: Samples) -> None:
+        # The style sheet shows the fields of one of them.
         kinds = {_SAMPLE: "a sample of the bundle", _FILE: "a file"}
-        radios("Inputs", kinds, self.kind, self.set_kind, name="inputs")
+        radios("Inputs", kinds, self.kind, partial(setattr, self, "kind"), name="inputs")
         cases = {name: f"{name}: {_shapes(s.case.inputs)}" for name, s in samples.cases.items()}
         with element("div", "of-sample"):
-            choice("Sample", cases, self.case, self.set_case, name="sample")
+            choice("Sample", cases, self.case, partial(setattr, self, "case"), name="sample")
         with element("div", "of-file"):
             self._draw_file()
 
@@ -192,7 +185,7 @@ class _Form:
         comparison = None
         if kind == _SAMPLE and samples is not None and result.version == alias.version:
             comparison = compare_with_sample(samples, case, result.outputs)
-        return partial(draw_response, result, SERVERS[via], alias, comparison)
+        return partial(_draw_response, result, SERVERS[via], alias, comparison)
 
     def _inputs(self) -> Inputs:
         if self.kind == _SAMPLE and self.samples is not None:
@@ -204,3 +197,49 @@ class _Form:
 
 def _shapes(inputs: Arrays) -> str:
     return ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+
+
+def _draw_response(
+    result: InferResult, server: str, alias: AliasState, comparison: Comparison | None
+) -> None:
+    """Draw the response of a server such as ``Triton (gRPC)`` to a request for an alias."""
+    text("h2", "Response")
+    version = "" if result.version is None else f", version {result.version}"
+    with element("p"):
+        text("strong", f"{1000 * (result.seconds or 0.0):.1f} ms")
+        text("span", f" round trip, {server}{version}.")
+    if comparison is not None:
+        _draw_comparison(comparison)
+    elif result.version not in {None, alias.version}:
+        state(
+            "warn",
+            f"Not compared: {server} serves version {result.version}, and '{alias.alias}' points "
+            f"to version {alias.version}",
+        )
+    with table("Outputs", _COLUMNS):
+        for name, array in result.outputs.items():
+            with row():
+                for header, content in zip(_COLUMNS, described(name, array), strict=True):
+                    number = "number" if header in _NUMERIC else ""
+                    cell(header, content, number, first=header == _COLUMNS[0])
+    with element("details"):
+        text("summary", "All values")
+        for name, array in result.outputs.items():
+            text("h3", name)
+            cut = array.size > _MAX_VALUES
+            values = json.dumps(plain(array.reshape(-1)[:_MAX_VALUES] if cut else array))
+            note = f" (the first {_MAX_VALUES} of {array.size})" if cut else ""
+            text("pre", values + note, tabindex="0")
+
+
+def _draw_comparison(comparison: Comparison) -> None:
+    with element("p", "comparison"):
+        if comparison.mismatch:
+            state("bad", f"differs from the registered model: {comparison.mismatch}")
+            return
+        state("good", "equals the registered model's outputs")
+        text(
+            "span",
+            f" Largest difference {comparison.max_abs_error:.3g}, which is "
+            f"{comparison.margin:.3g} of the tolerance.",
+        )

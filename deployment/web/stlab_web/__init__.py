@@ -1,1 +1,1 @@
-"""ASGI middleware that the service and the dashboard share."""
+"""What the service and the dashboard share."""

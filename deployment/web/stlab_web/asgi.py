@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter.errors import UsageError
 from exporter.triton.addresses import is_loopback
@@ -15,16 +16,12 @@ __all__ = [
     "LOOPBACK_HOSTS",
     "AllowedHosts",
     "PathPrefix",
+    "Refuse",
     "host_names",
-    "is_loopback",
-    "known_hosts",
     "path_prefix",
+    "trusted_networks",
 ]
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Refuse = Callable[[str, Scope, Receive, Send], Awaitable[None]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -67,13 +64,6 @@ def trusted_networks(given: str) -> tuple[Network, ...]:
         ) from error
 
 
-def known_hosts(named: str, listens: str) -> tuple[str, ...]:
-    """Return the hosts to answer for: the given names, localhost and the address listened on."""
-    every = ("0.0.0.0", "::")  # noqa: S104 - not names that a browser should use
-    own = () if listens in every else host_names(listens)
-    return (*host_names(named), *LOOPBACK_HOSTS, *own)
-
-
 class AllowedHosts:
     """Refuses requests for other hosts, and requests of other sites' pages.
 
@@ -89,7 +79,7 @@ class AllowedHosts:
     """
 
     def __init__(
-        self, app: App, hosts: Iterable[str], refuse: Refuse, always: Iterable[str] = ()
+        self, app: ASGIApp, hosts: Iterable[str], refuse: Refuse, always: Iterable[str] = ()
     ) -> None:
         self._app = app
         self._hosts = frozenset(hosts)
@@ -138,7 +128,7 @@ class PathPrefix:
         trusted: The networks of trusted proxies.
     """
 
-    def __init__(self, app: App, prefix: str, trusted: Iterable[Network]) -> None:
+    def __init__(self, app: ASGIApp, prefix: str, trusted: Iterable[Network]) -> None:
         self._app = app
         self._prefix = prefix
         self._trusted = tuple(trusted)

@@ -9,7 +9,7 @@ from typing import Any
 
 from exporter.errors import UsageError
 
-__all__ = ["check_signature", "load_plugins"]
+__all__ = ["check_paths", "check_signature", "check_texts", "load_plugins"]
 
 
 def load_plugins(group: str, check: Callable[[Any], None]) -> list[Any]:
@@ -38,12 +38,15 @@ def load_plugins(group: str, check: Callable[[Any], None]) -> list[Any]:
     return plugins
 
 
-def check_signature(plugin: Any, method: str, arguments: Iterable[str]) -> None:
-    """Check that a method can be called with these positional arguments.
+def check_texts(plugin: Any, *attributes: str) -> None:
+    """Raise TypeError if one of these attributes is not a string."""
+    for name in attributes:
+        if not isinstance(getattr(plugin, name, None), str):
+            raise TypeError(f"{name} is not a string")
 
-    Raises:
-        TypeError: It is missing, or takes others.
-    """
+
+def check_signature(plugin: Any, method: str, *arguments: str) -> None:
+    """Raise TypeError if a method cannot be called with these positional arguments."""
     found = getattr(plugin, method, None)
     wanted = f"{method}({', '.join(arguments)})"
     if not callable(found):
@@ -52,3 +55,16 @@ def check_signature(plugin: Any, method: str, arguments: Iterable[str]) -> None:
         inspect.signature(found).bind(*arguments)
     except TypeError as error:
         raise TypeError(f"{method}{inspect.signature(found)} is not {wanted}: {error}") from error
+
+
+def check_paths(plugins: Iterable[Any]) -> None:
+    """Raise UsageError if two plug-ins have the same path."""
+    by_path: dict[str, Any] = {}
+    for plugin in plugins:
+        other = by_path.setdefault(plugin.path, plugin)
+        if other is not plugin:
+            raise UsageError(
+                f"the plug-ins {type(other).__name__} and {type(plugin).__name__} both serve "
+                f"{plugin.path}",
+                hint="Uninstall one of them.",
+            )
