@@ -52,7 +52,7 @@ class Batcher:
         if not self._most:
             return await self._enqueue(inputs, 0, ())
         rows = len(next(iter(inputs.values())))
-        shape = tuple([(n, a.shape[1:], a.dtype.char) for n, a in inputs.items()])
+        shape = tuple(sorted((n, a.shape[1:], a.dtype.char) for n, a in inputs.items()))
         if rows <= self._most:
             return await self._enqueue(inputs, rows, shape)
         parts = await asyncio.gather(
