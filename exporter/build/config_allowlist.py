@@ -53,8 +53,8 @@ def check_config(bundle: Bundle) -> None:
     unknown = {field.name for field, _ in config.ListFields()} - _FIELDS
     if unknown:
         raise _unsafe(f"it sets {', '.join(sorted(unknown))}")
-    known = FORMATS.get(bundle.manifest["format"])
-    if config.name != bundle.model or known is None or config.backend != known.backend:
+    backend = FORMATS.get(bundle.manifest["format"])
+    if config.name != bundle.model or config.backend != backend:
         raise _unsafe(f"it is of '{config.name}' with the backend '{config.backend}'")
     if config.default_model_filename not in bundle.files:
         raise _unsafe(f"'{config.default_model_filename}' is not a file of the bundle")

@@ -1,47 +1,17 @@
-"""The protocol of a format's module, and the values that go in and out."""
+"""What a format's module takes, and what it returns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from exporter.triton.releases import Release
 
 if TYPE_CHECKING:
     from exporter.interface import Interface
-    from exporter.parity.reference_set import ReferenceSet
-    from exporter.sources.base import Source
 
-__all__ = ["Conversion", "Format", "FormatModule", "Target"]
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """The module that writes a format, and the Triton backend that serves it."""
-
-    module: str
-    backend: str
-
-
-class FormatModule(Protocol):
-    """What the module of a format provides."""
-
-    def convert(
-        self, source: Source, folder: Path, target: Target, references: ReferenceSet
-    ) -> Conversion:
-        """Write a model's files into a folder.
-
-        Args:
-            source: The registry model, which can write itself as ONNX.
-            folder: An empty folder for the files, and nothing else.
-            target: What the files are for.
-            references: The reference's outputs, to choose between exporters and to calibrate.
-
-        Raises:
-            ValidationFailedError: The model has no such form, or the release cannot load it.
-        """
+__all__ = ["Conversion", "Target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +38,6 @@ class Conversion:
     """Model files in a folder, and what their configuration and manifest need.
 
     Attributes:
-        format: The format's name.
-        backend: Triton's backend for it.
         filename: The model file, Triton's ``default_model_filename``.
         interface: Names, datatypes and axes as the files declare them.
         converter: What wrote the files.
@@ -79,8 +47,7 @@ class Conversion:
         facts: Further entries of the manifest.
         notes: For readers of the report.
         accelerator: As in `Target`.
-        measured: Measurements for the report; they differ from run to run, so that the manifest
-            does not contain them.
+        measured: Measurements for the report alone, since they differ from run to run.
     """
 
     format: str

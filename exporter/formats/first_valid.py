@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from exporter.errors import ValidationFailedError
+from exporter.arrays import Array, Arrays
+from exporter.errors import UsageError, ValidationFailedError, first_line
+from exporter.interface import Tensor
+from exporter.parity.reference_set import ReferenceSet, first_mismatch
 
-__all__ = ["export_first_valid"]
+__all__ = ["export_first_valid", "precheck"]
 
 _Exporter = TypeVar("_Exporter")
 _Written = TypeVar("_Written")
@@ -21,15 +24,9 @@ def export_first_valid(
     is_valid: Callable[[_Written, Path], bool],
     folder: Path,
 ) -> _Written:
-    """Try exporters in order; keep the files of the first that match the reference.
+    """Try exporters, the best first; keep the files of the first that match the reference.
 
     Where none match, the first files that could be written stay: the proof says what is wrong.
-
-    Args:
-        exporters: At least one, the best first.
-        write: Writes the files of an exporter into an empty folder, and describes them.
-        is_valid: Whether these files match the reference.
-        folder: An empty folder for the files.
 
     Raises:
         ValidationFailedError: No exporter writes a file; the error of the first one.
@@ -55,3 +52,20 @@ def export_first_valid(
         for file in place.iterdir():
             file.rename(folder / file.name)
     return result
+
+
+def precheck(
+    load: Callable[[], Callable[[Arrays], Mapping[str, Array]]],
+    references: ReferenceSet,
+    outputs: tuple[Tensor, ...],
+) -> str:
+    """Return how what *load* loads differs from the reference; empty where it does not.
+
+    It proves nothing: what passes here is proven on the wire, by the release that is to serve it.
+    """
+    try:
+        return first_mismatch(load(), references, outputs)
+    except UsageError:
+        return ""  # without ONNX Runtime the proof alone decides
+    except Exception as error:  # noqa: BLE001 - whatever a library raises
+        return first_line(error)

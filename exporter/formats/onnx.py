@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError, first_line
 from exporter.formats.base import Conversion, Target
-from exporter.formats.first_valid import export_first_valid
-from exporter.formats.onnx_precheck import precheck
+from exporter.formats.first_valid import export_first_valid, precheck
 from exporter.formats.tensorrt_accelerator import with_accelerator
 from exporter.interface import Axis, Interface, Tensor
 from exporter.parity.reference_set import ReferenceSet
 from exporter.sources.base import OnnxExporter, OnnxTarget, Source
+from exporter.sources.onnx.sessions import load_session, run_session
 from exporter.triton.releases import Release
 from triton_client.types import wire_datatype
 
-__all__ = ["FILENAME", "convert", "export_first_valid", "size_of"]
+__all__ = ["FILENAME", "check_names", "convert", "size_of"]
 
 FILENAME = "model.onnx"
 # What every release from 23.05 on loads, and what torch's exporter writes without conversion.
@@ -43,11 +46,14 @@ def convert(source: Source, folder: Path, target: Target, references: ReferenceS
 def _export(source: Source, folder: Path, target: Target, references: ReferenceSet) -> Conversion:
     own = references.in_own_precision()
     release = target.release
+    outputs = source.interface.outputs
 
     def is_valid(conversion: Conversion, place: Path) -> bool:
-        if conversion.bytes > MOST_PRECHECKED:
-            return True
-        return not precheck(place / FILENAME, source.interface.outputs, own)
+        def load() -> Callable[[Arrays], dict[str, Array]]:
+            session = load_session(place / FILENAME)
+            return partial(run_session, session, [tensor.name for tensor in outputs])
+
+        return conversion.bytes > MOST_PRECHECKED or not precheck(load, own, outputs)
 
     return export_first_valid(
         source.onnx_exporters(OnnxTarget(OPSET, IR, release.max_opset, release.max_ir)),
@@ -71,11 +77,15 @@ def _write(source: Source, exporter: OnnxExporter, folder: Path, release: Releas
         ) from error
     proto = onnx.load(path, load_external_data=False)
     _check_release(proto, release)
-    interface = Interface(
-        _tensors(_real_inputs(proto.graph), source.interface.inputs),
-        _tensors(proto.graph.output, source.interface.outputs),
+    interface = _interface(proto.graph, source.interface)
+    check_names(
+        source.interface,
+        [tensor.name for tensor in interface.inputs],
+        [tensor.name for tensor in interface.outputs],
+        what="converted model",
+        hint="An input that no output depends on, or one tensor returned twice, is lost in "
+        "conversion; remove it from the model and log it again.",
     )
-    _check_names(source.interface, interface)
     return Conversion(
         format="onnx",
         backend="onnxruntime",
@@ -108,16 +118,20 @@ def _check_release(proto: onnx.ModelProto, release: Release) -> None:
             )
 
 
-def _check_names(reference: Interface, candidate: Interface) -> None:
-    for kind in ("inputs", "outputs"):
-        expected = [tensor.name for tensor in getattr(reference, kind)]
-        found = [tensor.name for tensor in getattr(candidate, kind)]
+def check_names(
+    reference: Interface, inputs: list[str], outputs: list[str], *, what: str, hint: str
+) -> None:
+    """Check that what was written has the tensors of the registered model, in any order."""
+    for kind, found, tensors in (
+        ("inputs", inputs, reference.inputs),
+        ("outputs", outputs, reference.outputs),
+    ):
+        expected = [tensor.name for tensor in tensors]
         if sorted(expected) != sorted(found):
             raise ValidationFailedError(
-                f"the {kind} of the converted model are {', '.join(found) or 'none'}; "
+                f"the {kind} of the {what} are {', '.join(found) or 'none'}; "
                 f"the registered model has {', '.join(expected) or 'none'}",
-                hint="An input that no output depends on, or one tensor returned twice, is lost in "
-                "conversion; remove it from the model and log it again.",
+                hint=hint,
                 kind="interface",
             )
 
@@ -127,9 +141,14 @@ def _real_inputs(graph: onnx.GraphProto) -> list[Any]:
     return [value for value in graph.input if value.name not in held]
 
 
-def _tensors(values: Any, known: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    by_name = {tensor.name: tensor for tensor in known}
-    return tuple(_tensor(value, by_name.get(value.name)) for value in values)
+def _interface(graph: onnx.GraphProto, known: Interface) -> Interface:
+    def tensors(values: Any, known: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        by_name = {tensor.name: tensor for tensor in known}
+        return tuple(_tensor(value, by_name.get(value.name)) for value in values)
+
+    return Interface(
+        tensors(_real_inputs(graph), known.inputs), tensors(graph.output, known.outputs)
+    )
 
 
 def _tensor(value: Any, known: Tensor | None) -> Tensor:
@@ -141,19 +160,16 @@ def _tensor(value: Any, known: Tensor | None) -> Tensor:
         return known
     axes: list[Axis] = []
     for index, dim in enumerate(tensor_type.shape.dim):
-        axis: Axis = f"{value.name}.{index}"
         if dim.HasField("dim_value") and dim.dim_value >= 0:
-            axis = int(dim.dim_value)
+            axes.append(int(dim.dim_value))
         elif known is not None and isinstance(known.axes[index], int):
-            axis = known.axes[index]
-        elif dim.dim_param:
-            axis = str(dim.dim_param)
-        axes.append(axis)
+            axes.append(known.axes[index])
+        else:
+            axes.append(str(dim.dim_param) or f"{value.name}.{index}")
     if tensor_type.elem_type == onnx.TensorProto.STRING:
         datatype = "BYTES"
     else:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type)
-        datatype = wire_datatype(dtype)
+        datatype = wire_datatype(onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type))
     return Tensor(value.name, datatype, tuple(axes))
 
 
@@ -179,10 +195,4 @@ def _fix_rows(path: Path, conversion: Conversion, rows: int) -> Conversion:
                 dim.dim_value = rows
     proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     onnx.save(proto, path)
-    return replace(
-        conversion,
-        interface=Interface(
-            _tensors(_real_inputs(proto.graph), interface.inputs),
-            _tensors(proto.graph.output, interface.outputs),
-        ),
-    )
+    return replace(conversion, interface=_interface(proto.graph, interface))

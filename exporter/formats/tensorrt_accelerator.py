@@ -6,13 +6,12 @@ it does not know fails the load), and ONNX Runtime's page on its TensorRT execut
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from exporter.bundle import folder_digest
 from exporter.formats.base import Conversion, Target
-from exporter.formats.tensorrt_profiles import Profile, profiles_for, range_note
+from exporter.formats.tensorrt_profiles import dimensions, profiles_for, range_note
 from exporter.parity.reference_set import ReferenceSet
 
 __all__ = ["with_accelerator"]
@@ -45,8 +44,10 @@ def with_accelerator(
     profiles = profiles_for(conversion.interface, named, target.max_batch_size)
     unnameable = [profile.name for profile in profiles if _DIVIDERS & set(profile.name)]
     cache = _cache(folder)
+    # From TensorRT 11 on the model's own types decide the precision.
+    typed = target.release.tensorrt_major >= 11
     parameters = {
-        "precision_mode": _precision_mode(target),
+        "precision_mode": "FP32" if typed else target.precision.upper(),
         "max_workspace_size_bytes": str(WORKSPACE_BYTES),
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": cache,
@@ -57,7 +58,9 @@ def with_accelerator(
         note = f"The accelerator cannot take the sizes of '{unnameable[0]}': {_REBUILT}"
     else:
         note = range_note(profiles, target.max_batch_size)
-        parameters |= _shapes(profiles)
+        for size in ("min", "opt", "max") if profiles else ():
+            shapes = (f"{p.name}:{dimensions(p.as_dict()[size])}" for p in profiles)
+            parameters[f"trt_profile_{size}_shapes"] = ",".join(shapes)
     if target.release.name >= _MORE_FROM:
         parameters |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": cache}
     return replace(
@@ -75,24 +78,3 @@ def _cache(folder: Path) -> str:
     one version would run another's engine. It makes the folder, but no parents of it.
     """
     return f"/tmp/stlab-tensorrt-{folder_digest(folder)[:16]}"  # noqa: S108 - the server's
-
-
-def _precision_mode(target: Target) -> str:
-    """Return the precision for TensorRT; from TensorRT 11 on the model's own types decide it."""
-    typed = target.release.tensorrt_major >= 11
-    return "FP32" if typed else target.precision.upper()
-
-
-def _shapes(profiles: Sequence[Profile]) -> dict[str, str]:
-    """Return the sizes to build for, as a list of ``name:1x3`` each."""
-
-    def listed(shapes: dict[str, tuple[int, ...]]) -> str:
-        return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
-
-    if not profiles:
-        return {}
-    return {
-        "trt_profile_min_shapes": listed({p.name: p.min for p in profiles}),
-        "trt_profile_opt_shapes": listed({p.name: p.opt for p in profiles}),
-        "trt_profile_max_shapes": listed({p.name: p.max for p in profiles}),
-    }

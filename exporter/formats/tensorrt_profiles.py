@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from exporter.interface import Interface, Tensor
     from exporter.parity.reference_set import ReferenceSet
 
-__all__ = ["Profile", "profiles_for", "range_note"]
+__all__ = ["Profile", "dimensions", "profiles_for", "range_note"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,7 @@ def profiles_for(
 ) -> tuple[Profile, ...]:
     """Return a profile of every input that has a variable axis.
 
-    Args:
-        interface: The model files' own.
-        references: What the model is proven on, under the same names.
-        max_batch_size: The most rows in one request; 0 where the first axis is no batch.
+    The interface has the references' names; *max_batch_size* is 0 where the first axis is no batch.
     """
     return tuple(
         _profile(tensor, references, max_batch_size)
@@ -57,7 +54,7 @@ def range_note(profiles: Sequence[Profile], max_batch_size: int) -> str:
     """
     first = 1 if max_batch_size else 0
     ranges = [
-        f"{profile.name} {_shape(profile.min)} to {_shape(profile.max)}"
+        f"{profile.name} {dimensions(profile.min)} to {dimensions(profile.max)}"
         for profile in profiles
         if profile.min[first:] != profile.max[first:]
     ]
@@ -84,5 +81,6 @@ def _profile(tensor: Tensor, references: ReferenceSet, max_batch_size: int) -> P
     return Profile(tensor.name, least, usual, most)
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def dimensions(shape: Sequence[int]) -> str:
+    """Return a shape such as ``1x3``."""
     return "x".join(map(str, shape))

@@ -8,12 +8,8 @@ that they add, and as few as possible are kept.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from onnx import ModelProto
 
 from exporter.errors import ValidationFailedError, first_line
 from exporter.formats.base import Conversion, Target
@@ -24,10 +20,6 @@ from exporter.formats.precision.int8 import to_int8
 from exporter.formats.precision.onnx_io import read, write
 from exporter.parity.reference_set import ReferenceSet
 from exporter.sources.onnx.sessions import load_session
-
-if TYPE_CHECKING:
-    from exporter.formats.precision.evaluator import Verdict
-    from exporter.formats.precision.result import ReducedModel
 
 __all__ = ["reduce_precision"]
 
@@ -45,16 +37,8 @@ def reduce_precision(
 ) -> Conversion:
     """Rewrite an ONNX file in place in the target's precision; its inputs and outputs stay.
 
-    Args:
-        path: The file, in float32, in a folder of its own with its external data.
-        conversion: Describes it.
-        target: What it is for.
-        references: What it is compared with.
-        symmetric: Whether int8 is centred around zero, as TensorRT needs it; always so where the
-            target has an accelerator.
-
-    Returns:
-        The conversion with the nodes kept in float32 among its facts, and with measurements.
+    int8 is centred around zero, as TensorRT needs it, where it is to be *symmetric* or the target
+    has an accelerator. The returned facts name the nodes that keep float32.
 
     Raises:
         ValidationFailedError: The precision exceeds its budget, whatever is kept in float32; or the
@@ -62,8 +46,6 @@ def reduce_precision(
         UsageError: ONNX Runtime is not installed.
     """
     precision = target.precision
-    if precision == "fp32":
-        return conversion
     outputs = conversion.interface.outputs
     with tempfile.TemporaryDirectory(prefix="precision-", dir=path.parent.parent) as scratch:
         evaluator = Evaluator(outputs, references.renamed(conversion.names), Path(scratch))
@@ -75,12 +57,18 @@ def reduce_precision(
                 hint="Export it with --precision fp32 first; its report says more.",
                 kind="parity",
             )
-        plain = _read(path)
+        try:
+            plain = read(path)
+        except Exception as error:
+            raise ValidationFailedError(
+                f"the ONNX model cannot be rewritten: {first_line(error)}",
+                hint="Use --precision fp32.",
+                kind="precision",
+            ) from error
         if precision == "fp16":
             reduced = to_float16(plain, evaluator, target.release)
         else:
-            centred = symmetric or bool(target.accelerator)
-            reduced = to_int8(plain, evaluator, symmetric=centred)
+            reduced = to_int8(plain, evaluator, symmetric=symmetric or bool(target.accelerator))
         del plain
         write(reduced.model, path)
         after = load_session(path, threads=1)
@@ -94,42 +82,20 @@ def reduce_precision(
         milliseconds = evaluator.milliseconds([before, after])
     size = size_of(path.parent)
     sizes = {"fp32": conversion.bytes, precision: size}
+    errors = (verdict.max_abs_error, max(final.max_abs_error, reduced.verdict.max_abs_error))
+    reduction = {"kept_float32": list(reduced.kept), "bytes": sizes}
+    share = size / conversion.bytes
+    note = f"Its files are {share:.0%} of their size in float32: little is gained."
     return replace(
         conversion,
         bytes=size,
         versions={**conversion.versions, **evaluator.versions},
-        facts={
-            **conversion.facts,
-            "reduced": {"kept_float32": list(reduced.kept), "bytes": sizes},
-        },
-        notes=(*conversion.notes, *reduced.notes, *_size_note(sizes)),
+        facts={**conversion.facts, "reduced": reduction},
+        notes=(*conversion.notes, *reduced.notes, *([note] if share >= WORTHWHILE else [])),
         measured={
             "name": precision,
-            "kept_float32": list(reduced.kept),
-            "bytes": sizes,
+            **reduction,
             "milliseconds": dict(zip(sizes, milliseconds, strict=True)),
-            "max_abs_error": dict(zip(sizes, _errors(verdict, final, reduced), strict=True)),
+            "max_abs_error": dict(zip(sizes, errors, strict=True)),
         },
     )
-
-
-def _errors(before: Verdict, after: Verdict, reduced: ReducedModel) -> tuple[float, float]:
-    return before.max_abs_error, max(after.max_abs_error, reduced.verdict.max_abs_error)
-
-
-def _read(path: Path) -> ModelProto:
-    try:
-        return read(path)
-    except Exception as error:
-        raise ValidationFailedError(
-            f"the ONNX model cannot be rewritten: {first_line(error)}",
-            hint="Use --precision fp32.",
-            kind="precision",
-        ) from error
-
-
-def _size_note(sizes: Mapping[str, int]) -> tuple[str, ...]:
-    before, after = sizes.values()
-    if after < WORTHWHILE * before:
-        return ()
-    return (f"Its files are {after / before:.0%} of their size in float32: little is gained.",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,7 @@ def node_errors(
     """Return the error that every node of a reduced model adds to that of its inputs.
 
     Errors are relative to a tensor's magnitude; infinite where a number became NaN or infinite.
-
-    Args:
-        plain: The model in float32.
-        reduced: The same, reduced.
-        seen: The name in the latter of every tensor of the former that it still has.
-        evaluator: Has the inputs to run.
+    *seen* has the name in the reduced model of every tensor that is left.
     """
     names = [name for name in _given(plain) if name in seen]
     others = [seen[name] for name in names]
@@ -69,8 +65,7 @@ def _given(model: ModelProto) -> list[str]:
 
 def _showing(model: ModelProto, names: Sequence[str]) -> ModelProto:
     """Return a copy of a model with more outputs."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     shown = {value.name for value in copy.graph.output}
     copy.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None)

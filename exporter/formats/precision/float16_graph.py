@@ -10,16 +10,16 @@ Which inputs of an operator take float16 is read from its ONNX schema.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from copy import deepcopy
 from dataclasses import dataclass, field
-from itertools import count
 from typing import cast
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from exporter.formats.precision.float16_support import moves_rows, takes_halves
-from exporter.formats.precision.onnx_io import opset_of, types_of
+from exporter.formats.precision.onnx_io import fresh_name, opset_of, types_of
 from exporter.sources.onnx.graphs import graphs_below, inner_graphs
 
 __all__ = ["HalfModel", "halve"]
@@ -37,21 +37,16 @@ class HalfModel:
 
 
 def halve(plain: ModelProto, kept: Collection[str], *, simulated: bool = False) -> HalfModel:
-    """Return a model whose nodes compute in float16.
+    """Return a model whose nodes compute in float16, or in a simulation of it.
 
     On a CPU, ONNX Runtime computes halves in float32 and at most rounds between nodes, so that an
     overflow on a GPU does not show. A simulated model stays in float32, with every half rounded by
     two casts that no optimizer may remove.
 
-    Args:
-        plain: The model, as `onnx_io.read` returns it; it stays as it is.
-        kept: The names of nodes that are to keep float32.
-        simulated: Whether to round only.
+    The nodes *kept* stay in float32. *plain* is as `onnx_io.read` returns it, and stays as it is.
     """
-    model = ModelProto()
-    model.CopyFrom(plain)
-    rules = _Rules(opset_of(plain), frozenset(kept), simulated)
-    rules.taken |= _names(model.graph)
+    model = deepcopy(plain)
+    rules = _Rules(opset_of(plain), frozenset(kept), simulated, _names(model.graph))
     graph = _Graph(model.graph, rules, None)
     graph.rewrite()
     return HalfModel(model, tuple(rules.converted), graph.halves)
@@ -62,16 +57,11 @@ class _Rules:
     opset: int
     kept: frozenset[str]
     simulated: bool
+    taken: set[str]
     converted: list[str] = field(default_factory=list)
-    taken: set[str] = field(default_factory=set)
 
     def fresh(self, name: str) -> str:
-        """Return a name that is not taken."""
-        found, numbers = name, count(1)
-        while found in self.taken:
-            found = f"{name}_{next(numbers)}"
-        self.taken.add(found)
-        return found
+        return fresh_name(name, self.taken)
 
 
 class _Graph:
@@ -113,27 +103,19 @@ class _Graph:
             _Graph(inner, self._rules, self).rewrite()
             for name in _used(inner):
                 self._settle(name)
-        takes = self._takes_halves(node)
-        if takes is None:
-            for name in node.input:
-                self._settle(name)
-            self._nodes.append(node)
-            return
+        stays = node.name in self._rules.kept or (
+            moves_rows(node) and self._multiplied.intersection(node.output)
+        )
+        takes = None if stays else takes_halves(node, self._rules.opset, self.type_of)
         for index, name in enumerate(node.input):
-            if index in takes:
+            if takes is not None and index in takes:
                 node.input[index] = self._half(name)
             else:
                 self._settle(name)
         self._nodes.append(node)
-        self._give_halves(node)
-        self._rules.converted.append(node.name)
-
-    def _takes_halves(self, node: NodeProto) -> frozenset[int] | None:
-        if node.name in self._rules.kept:
-            return None
-        if moves_rows(node) and self._multiplied.intersection(node.output):
-            return None
-        return takes_halves(node, self._rules.opset, self.type_of)
+        if takes is not None:
+            self._give_halves(node)
+            self._rules.converted.append(node.name)
 
     def _half(self, name: str) -> str:
         """Return the half of a float32 tensor; it is made where there is none yet."""
@@ -198,7 +180,7 @@ class _Graph:
 
     def _clean(self) -> None:
         """Remove unused constants, and the type information of removed tensors."""
-        used = set(_used(self._proto))
+        used = _used(self._proto)
         kept = [t for t in self._proto.initializer if t.name in used or t.name not in self.halves]
         del self._proto.initializer[:]
         self._proto.initializer.extend(kept)
@@ -211,26 +193,24 @@ class _Graph:
 def _make_half(node: NodeProto) -> None:
     """Have a node with an explicit output type make float16."""
     if node.op_type == "Cast":
-        for attribute in node.attribute:
-            if attribute.name == "to":
-                attribute.i = HALF
+        made = helper.make_attribute("to", HALF)
     elif node.op_type == "ConstantOfShape":
-        value = np.zeros(1, np.float32)
-        for attribute in node.attribute:
-            value = numpy_helper.to_array(attribute.t)
-        del node.attribute[:]
-        half = numpy_helper.from_array(value.astype(np.float16))
-        node.attribute.append(helper.make_attribute("value", half))
+        given = [numpy_helper.to_array(attribute.t) for attribute in node.attribute]
+        value = (given or [np.zeros(1)])[0].astype(np.float16)
+        made = helper.make_attribute("value", numpy_helper.from_array(value))
+    else:
+        return
+    del node.attribute[:]
+    node.attribute.append(made)
 
 
-def _used(graph: GraphProto) -> Iterator[str]:
+def _used(graph: GraphProto) -> set[str]:
     """Every name that a graph, or a body in it, reads."""
-    for node in graph.node:
-        yield from node.input
-        for inner in inner_graphs(node):
-            yield from _used(inner)
-    for value in graph.output:
-        yield value.name
+    names: set[str] = set()
+    for inner in graphs_below(graph):
+        names |= {value.name for value in inner.output}
+        names |= {name for node in inner.node for name in node.input}
+    return names
 
 
 def _names(graph: GraphProto) -> set[str]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import onnx
 from onnx import NodeProto, TensorProto
 
 from exporter.sources.onnx.graphs import inner_graphs
-
-if TYPE_CHECKING:
-    TypeOf = Callable[[str], int | None]
 
 __all__ = ["moves_rows", "takes_halves"]
 
@@ -23,35 +20,39 @@ _MAKERS = frozenset({"Cast", "ConstantOfShape"})
 _NEVER = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
 
-def takes_halves(node: NodeProto, opset: int, type_of: TypeOf) -> frozenset[int] | None:
+def takes_halves(
+    node: NodeProto, opset: int, type_of: Callable[[str], int | None]
+) -> frozenset[int] | None:
     """Return the inputs that a node takes as halves to make halves; None where it cannot.
 
     A schema names types by variables: an output is a half where its variable is that of an input
     that can be one. Other inputs may have to stay float32, such as the scales of ``Resize``.
     """
-    schema = _schema(node, opset)
-    if schema is None:
+    if node.domain not in {"", "ai.onnx"} or node.op_type in _NEVER or list(inner_graphs(node)):
         return None
-    allowed = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
-    takes, halves, unknown = set(), set(), set()
-    for index, name, variable in _formal(node.input, schema.inputs):
-        found = type_of(name)
-        if found is None:
-            unknown.add(variable)
-        elif found == FLOAT and _HALF in allowed.get(variable, ()):
-            takes.add(index)
-            halves.add(variable)
-    gives = [
-        (type_of(name), variable) for _, name, variable in _formal(node.output, schema.outputs)
-    ]
-    makes = node.op_type in _MAKERS
-    stays = any(
-        found == FLOAT and variable not in halves and not makes for found, variable in gives
-    )
-    unknown |= {variable for found, variable in gives if found is None}
-    if stays or unknown & halves or all(found != FLOAT for found, _ in gives):
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
         return None
-    return frozenset(takes)
+    if not all(formal.is_homogeneous for formal in schema.inputs):
+        return None
+
+    def formal(names: Sequence[str], formals: Sequence[Any]) -> list[tuple[int, str, int | None]]:
+        """Return index, type variable and type of every tensor; the last formal may repeat."""
+        return [
+            (index, formals[min(index, len(formals) - 1)].type_str, type_of(name))
+            for index, name in enumerate(names)
+            if name
+        ]
+
+    given, made = formal(node.input, schema.inputs), formal(node.output, schema.outputs)
+    able = {c.type_param_str for c in schema.type_constraints if _HALF in c.allowed_type_strs}
+    takes = {index: name for index, name, kind in given if kind == FLOAT and name in able}
+    halves = set(takes.values())
+    unknown = {name for _, name, kind in (*given, *made) if kind is None}
+    floats = {name for _, name, kind in made if kind == FLOAT}
+    stays = bool(floats - halves) and node.op_type not in _MAKERS
+    return None if stays or unknown & halves or not floats else frozenset(takes)
 
 
 def moves_rows(node: NodeProto) -> bool:
@@ -65,21 +66,3 @@ def moves_rows(node: NodeProto) -> bool:
     order = [axis for attribute in node.attribute for axis in attribute.ints]
     others = [axis for axis in order if axis != 0]
     return len(order) > 2 and others == sorted(others) and order.index(0) >= len(order) - 2
-
-
-def _schema(node: NodeProto, opset: int) -> Any:
-    if node.domain not in {"", "ai.onnx"} or node.op_type in _NEVER:
-        return None
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
-    except onnx.defs.SchemaError:
-        return None
-    uniform = all(formal.is_homogeneous for formal in schema.inputs)
-    return schema if uniform and not list(inner_graphs(node)) else None
-
-
-def _formal(names: Sequence[str], formals: Sequence[Any]) -> Iterator[tuple[int, str, str]]:
-    """Yield index, name and type variable of every tensor; the last parameter may repeat."""
-    for index, name in enumerate(names):
-        if name:
-            yield index, name, formals[min(index, len(formals) - 1)].type_str

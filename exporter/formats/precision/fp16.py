@@ -6,7 +6,7 @@ The models that are tried out are simulations; see `exporter.formats.precision.f
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from onnx import GraphProto, ModelProto, numpy_helper
@@ -14,14 +14,22 @@ from onnx import GraphProto, ModelProto, numpy_helper
 from exporter.formats.precision.activation_errors import activation_ranges, node_errors
 from exporter.formats.precision.evaluator import Evaluator
 from exporter.formats.precision.float16_graph import FLOAT, HalfModel, halve
-from exporter.formats.precision.node_search import find_float32_nodes
+from exporter.formats.precision.node_search import (
+    ReducedModel,
+    find_float32_nodes,
+    float32_note,
+    precision_error,
+)
 from exporter.formats.precision.onnx_io import opset_of
-from exporter.formats.precision.result import HEAVY, ReducedModel, float32_note, precision_error
 from exporter.sources.onnx.graphs import graphs_below, nodes_below
 from exporter.triton.releases import Release
 
 __all__ = ["to_float16"]
 
+# They have nearly all of a model's weights and work.
+HEAVY = frozenset(
+    {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "GRU", "LSTM", "RNN", "Gather"}
+)
 _TOO_LARGE = "numbers are too large for float16 there"
 _ROUNDED = "rounding loses too much there"
 # ONNX Runtime writes these out where a CPU has no kernel for float16; before this version in a form
@@ -53,24 +61,29 @@ def to_float16(plain: ModelProto, evaluator: Evaluator, release: Release) -> Red
     if not able:
         raise precision_error("fp16", (), None)
     forced = _forced(plain, evaluator, release, able)
+    heavy = {node.name for node in nodes_below(plain.graph.node) if node.op_type in HEAVY}
+    weight = heavy.intersection(able) or set(able)
 
     def simulated(kept: Sequence[str]) -> HalfModel:
         return halve(plain, {*forced, *kept}, simulated=True)
 
+    def worthwhile(kept: Sequence[str]) -> bool:
+        return not weight.issubset({*forced, *kept})
+
     found = find_float32_nodes(
         lambda kept: evaluator.evaluate(simulated(kept).model),
         lambda: _ranked(plain, simulated(()), evaluator, set(able).difference(forced)),
-        lambda kept: _of_weight(plain, able, {*forced, *kept}),
+        worthwhile,
     )
-    if found.kept is None or not _of_weight(plain, able, {*forced, *found.kept}):
+    if found.kept is None or not worthwhile(found.kept):
         raise precision_error("fp16", [*forced, *found.worst], found.verdict)
     why = {**dict.fromkeys(found.kept, _ROUNDED), **forced}
+    kept = tuple(name for name in able if name in why)
     notes = [
         note
-        for reason in dict.fromkeys(why[name] for name in able if name in why)
-        for note in float32_note([name for name in able if why.get(name) == reason], reason)
+        for reason in dict.fromkeys(why[name] for name in kept)
+        for note in float32_note([name for name in kept if why[name] == reason], reason)
     ]
-    kept = tuple(name for name in able if name in why)
     return ReducedModel(halve(plain, kept).model, kept, found.verdict, (*notes, _ON_CPU))
 
 
@@ -78,45 +91,29 @@ def _forced(
     plain: ModelProto, evaluator: Evaluator, release: Release, able: Sequence[str]
 ) -> dict[str, str]:
     """Return the nodes that cannot be in float16 whatever the budgets, each with the reason."""
-    forced = dict.fromkeys(
-        _overflowing(plain, activation_ranges(plain, evaluator), able), _TOO_LARGE
-    )
+    ranges = activation_ranges(plain, evaluator)
+    beyond = {name for name, size in ranges.items() if size * HEADROOM > MOST}
+    beyond.update(_large_constants(plain.graph))
     version = tuple(map(int, release.onnxruntime.split(".")[:2]))
-    if version < _MENDED and opset_of(plain) >= _AXES_ARE_INPUTS:
-        spoilt = {n.name for n in nodes_below(plain.graph.node) if n.op_type in _WRITTEN_OUT}
-        forced |= dict.fromkeys(spoilt.intersection(able), _cannot(release.onnxruntime))
+    spoils = version < _MENDED and opset_of(plain) >= _AXES_ARE_INPUTS
+    forced = {}
+    for node in nodes_below(plain.graph.node):
+        if spoils and node.op_type in _WRITTEN_OUT:
+            forced[node.name] = _cannot(release.onnxruntime)
+        elif beyond.intersection((*node.input, *node.output)):
+            forced[node.name] = _TOO_LARGE
+    forced = {name: forced[name] for name in able if name in forced}
     while True:
         # Some kernels take halves, and refuse them when they run.
         verdict = evaluator.evaluate(halve(plain, forced).model)
         named = set(_QUOTED.findall(verdict.problem)).intersection(able).difference(forced)
-        if not verdict.problem or not named:
+        if not named:
             return {name: forced[name] for name in able if name in forced}
         forced |= dict.fromkeys(named, _cannot(evaluator.versions["onnxruntime"]))
 
 
 def _cannot(version: str) -> str:
     return f"ONNX Runtime {version} cannot compute float16 there"
-
-
-def _of_weight(plain: ModelProto, able: Sequence[str], kept: Collection[str]) -> bool:
-    """Whether what is left in float16 is worth it."""
-    left = set(able).difference(kept)
-    heavy = {node.name for node in nodes_below(plain.graph.node) if node.op_type in HEAVY}
-    return bool(heavy & left if heavy.intersection(able) else left)
-
-
-def _overflowing(
-    plain: ModelProto, magnitudes: Mapping[str, float], able: Sequence[str]
-) -> set[str]:
-    """Return the nodes that take or give numbers beyond what float16 holds."""
-    beyond = {name for name, size in magnitudes.items() if size * HEADROOM > MOST}
-    beyond |= set(_large_constants(plain.graph))
-    names = set(able)
-    return {
-        node.name
-        for node in nodes_below(plain.graph.node)
-        if node.name in names and beyond.intersection((*node.input, *node.output))
-    }
 
 
 def _ranked(
@@ -127,14 +124,11 @@ def _ranked(
     Behind a node come those that its inputs are from: what it loses by cancellation, they rounded.
     """
     errors = node_errors(plain, reduced.model, reduced.halves, evaluator)
-    order = sorted(plain.graph.node, key=lambda node: -errors[node.name])
     makers = {name: node for node in plain.graph.node for name in node.output}
     found: dict[str, None] = {}
-    for node in order:
-        sources = (makers[name] for name in node.input if name in makers)
-        for near in (node, *sources):
-            names = (inner.name for inner in nodes_below([near]))
-            found.update(dict.fromkeys(name for name in names if name in able))
+    for node in sorted(plain.graph.node, key=lambda node: -errors[node.name]):
+        near = [node, *(makers[name] for name in node.input if name in makers)]
+        found |= dict.fromkeys(inner.name for inner in nodes_below(near) if inner.name in able)
     return list(found)
 
 

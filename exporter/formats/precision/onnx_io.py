@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, inliner, shape_inference
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    helper,
+    inliner,
+    numpy_helper,
+    shape_inference,
+)
 from onnx.external_data_helper import load_external_data_for_model
 
 from exporter.sources.base import EXTERNAL_DATA_BYTES
 from exporter.sources.onnx.graphs import graphs_below, nodes_below, opsets_of
 
-__all__ = ["opset_of", "read", "size", "types_of", "write"]
+__all__ = ["fresh_name", "opset_of", "read", "size", "types_of", "write"]
 
 _VALUES = {
-    "value_float": TensorProto.FLOAT,
-    "value_floats": TensorProto.FLOAT,
-    "value_int": TensorProto.INT64,
-    "value_ints": TensorProto.INT64,
+    **dict.fromkeys(("value_float", "value_floats"), np.float32),
+    **dict.fromkeys(("value_int", "value_ints"), np.int64),
 }
 
 
@@ -33,7 +42,9 @@ def read(path: Path) -> ModelProto:
     # Before the weights are loaded: inference takes a copy of everything.
     model = shape_inference.infer_shapes(model)
     load_external_data_for_model(model, str(path.parent))
-    _name_nodes(model.graph)
+    taken: set[str] = set()
+    for node in nodes_below(model.graph.node):
+        node.name = fresh_name(node.name or node.op_type, taken)
     for graph in reversed(list(graphs_below(model.graph))):
         _move_constants(graph)
     return model
@@ -75,15 +86,13 @@ def types_of(graph: GraphProto) -> dict[str, int]:
     return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
-def _name_nodes(graph: GraphProto) -> None:
-    taken: set[str] = set()
-    for node in nodes_below(graph.node):
-        name = node.name or node.op_type
-        numbers = count(1)
-        while name in taken:
-            name = f"{node.name or node.op_type}_{next(numbers)}"
-        taken.add(name)
-        node.name = name
+def fresh_name(name: str, taken: set[str]) -> str:
+    """Return a name that is not taken, which it is from then on."""
+    found, numbers = name, count(1)
+    while found in taken:
+        found = f"{name}_{next(numbers)}"
+    taken.add(found)
+    return found
 
 
 def _move_constants(graph: GraphProto) -> None:
@@ -101,14 +110,11 @@ def _move_constants(graph: GraphProto) -> None:
 def _constant(node: NodeProto) -> TensorProto | None:
     """Return the tensor of a constant; None where it is of strings, or sparse."""
     for attribute in node.attribute:
-        tensor = TensorProto()
         if attribute.name == "value":
-            tensor.CopyFrom(attribute.t)
+            tensor = deepcopy(attribute.t)
         elif attribute.name in _VALUES:
             value = helper.get_attribute_value(attribute)
-            dims = [len(value)] if attribute.name.endswith("s") else []
-            values = value if dims else [value]
-            tensor = helper.make_tensor("", _VALUES[attribute.name], dims, values)
+            tensor = numpy_helper.from_array(np.array(value, _VALUES[attribute.name]))
         else:
             continue
         tensor.name = node.output[0]

@@ -9,6 +9,7 @@ as convolutions do.
 from __future__ import annotations
 
 from collections.abc import Collection
+from copy import deepcopy
 from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto, NodeProto, helper
@@ -33,8 +34,7 @@ _END = "Identity"
 
 def add_output_identities(plain: ModelProto) -> ModelProto:
     """Return a copy with an Identity before every output, which is never quantized."""
-    model = ModelProto()
-    model.CopyFrom(plain)
+    model = deepcopy(plain)
     names = {value.name: f"{value.name}.end" for value in model.graph.output}
     for node in model.graph.node:
         for index, name in enumerate(node.input):
@@ -57,11 +57,8 @@ def simplify_qdq(
 ) -> ModelProto:
     """Return a quantized model with fewer pairs, in place.
 
-    Args:
-        quantized: The result of ONNX Runtime's quantizer.
-        plain: Its input in float32; see `add_output_identities`.
-        excluded: The names of the nodes that are to keep float32.
-        symmetric: Whether ranges are centred around zero.
+    It is what ONNX Runtime's quantizer makes of *plain*, which has Identity nodes before its
+    outputs; *excluded* nodes keep float32, and *symmetric* ranges are centred around zero.
     """
     graph = _Graph(quantized.graph, plain.graph, frozenset(excluded), symmetric=symmetric)
     # From the end: the readers of a tensor come before its maker.
@@ -119,7 +116,8 @@ class _Graph:
         self._graph = graph
         self._excluded = excluded
         self._symmetric = symmetric
-        self._nodes = {node.name: node for node in graph.node}
+        self._added: dict[str, NodeProto] = {}
+        self._removed: set[str] = set()
         self._makers = {name: node for node in graph.node for name in node.output}
         self._plain_makers = {name: node for node in plain.node for name in node.output}
         self._readers: dict[str, list[NodeProto]] = {}
@@ -144,38 +142,21 @@ class _Graph:
         if around:
             self._lead(around, pair.after, self._raw(pair))
         if not self._readers.get(pair.after):
-            for node in (pair.quantize, pair.dequantize):
-                del self._nodes[node.name]
+            self._removed |= {pair.quantize.name, pair.dequantize.name}
             self._readers[pair.before].remove(pair.quantize)
 
     def finish(self) -> None:
-        """Sort the remaining nodes topologically."""
-        kept = [NodeProto.FromString(n.SerializeToString()) for n in self._in_order()]
+        """Write the nodes that are left, and the constants that they read."""
+        nodes = []
+        for node in self._graph.node:
+            nodes += [self._added[node.name]] if node.name in self._added else []
+            nodes += [node] if node.name not in self._removed else []
         del self._graph.node[:]
-        self._graph.node.extend(kept)
-        used = {name for node in kept for name in node.input}
+        self._graph.node.extend(nodes)
+        used = {name for node in nodes for name in node.input}
         tensors = [tensor for tensor in self._graph.initializer if tensor.name in used]
         del self._graph.initializer[:]
         self._graph.initializer.extend(tensors)
-
-    def _in_order(self) -> list[NodeProto]:
-        makers = {name: node for node in self._nodes.values() for name in node.output}
-        ordered: dict[str, NodeProto] = {}
-        for last in self._nodes.values():
-            waiting = [last]
-            while waiting:
-                node = waiting[-1]
-                missing = [
-                    makers[name]
-                    for name in node.input
-                    if name in makers and makers[name].name not in ordered
-                ]
-                if missing:
-                    waiting += missing
-                else:
-                    ordered.setdefault(node.name, node)
-                    waiting.pop()
-        return list(ordered.values())
 
     def _in_int8(self, node: NodeProto) -> bool:
         """Whether a node computes in int8."""
@@ -191,10 +172,9 @@ class _Graph:
         maker, plain = self._makers.get(pair.before), self._plain_makers.get(pair.before)
         if plain is None or maker is None or maker.name == plain.name:
             return pair.before
-        again = NodeProto()
-        again.CopyFrom(plain)
+        again = deepcopy(plain)
         again.input[0], again.output[0] = pair.before, f"{pair.before}.raw"
-        self._nodes[again.name] = again
+        self._added[pair.quantize.name] = again
         self._readers[pair.before].append(again)
         return str(again.output[0])
 

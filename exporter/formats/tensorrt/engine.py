@@ -9,7 +9,8 @@ import tensorrt as trt
 
 from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError
-from exporter.formats.tensorrt.plan import Log
+from exporter.formats.onnx import check_names
+from exporter.formats.tensorrt.plan import Log, failed
 from exporter.interface import Axis, Interface, Tensor
 from exporter.parity.input_generator import rows_of, take_rows
 from exporter.parity.reference_set import ReferenceSet, first_mismatch
@@ -45,15 +46,11 @@ class Engine:
         engine = self._runtime.deserialize_cuda_engine(plan)
         context = None if engine is None else engine.create_execution_context()
         if engine is None or context is None:
-            raise _failed(f"TensorRT does not load its own plan: {self._log.messages()}")
+            raise failed(f"TensorRT does not load its own plan: {self._log.messages()}")
         self._engine, self._context = engine, context
 
     def interface(self, known: Interface) -> Interface:
-        """Return what the plan takes and gives.
-
-        Args:
-            known: The interface of the ONNX model, for the order of tensors and the symbols of
-                their variable axes.
+        """Return what the plan takes and gives, with the order and symbols of the ONNX model.
 
         Raises:
             ValidationFailedError: The plan has other tensors.
@@ -62,18 +59,13 @@ class Engine:
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         outputs = [n for n in names if n not in inputs]
-        for kind, found, tensors in (
-            ("inputs", inputs, known.inputs),
-            ("outputs", outputs, known.outputs),
-        ):
-            expected = [tensor.name for tensor in tensors]
-            if sorted(found) != sorted(expected):
-                raise ValidationFailedError(
-                    f"the {kind} of the plan are {', '.join(found) or 'none'}; the registered "
-                    f"model has {', '.join(expected) or 'none'}",
-                    hint="Use --format onnx, or remove what no output depends on from the model.",
-                    kind="interface",
-                )
+        check_names(
+            known,
+            inputs,
+            outputs,
+            what="plan",
+            hint="Use --format onnx, or remove what no output depends on from the model.",
+        )
         return Interface(
             tuple(map(self._tensor, known.inputs)), tuple(map(self._tensor, known.outputs))
         )
@@ -88,7 +80,7 @@ class Engine:
         context, memory = self._context, self._memory
         for name, array in inputs.items():
             if not context.set_input_shape(name, array.shape):
-                raise _failed(
+                raise failed(
                     f"the plan refuses shape {list(array.shape)} of input '{name}': "
                     f"{self._log.messages()}"
                 )
@@ -97,12 +89,12 @@ class Engine:
         for tensor in outputs:
             shape = tuple(context.get_tensor_shape(tensor.name))
             if min(shape, default=0) < 0:
-                raise _failed(f"the shape of output '{tensor.name}' depends on the inputs' values")
+                raise failed(f"the shape of output '{tensor.name}' depends on the inputs' values")
             size = int(np.prod(shape)) * numpy_dtype(tensor.datatype).itemsize
             context.set_tensor_address(tensor.name, memory.block(f"output {tensor.name}", size))
             shapes[tensor.name] = shape
         if not context.execute_async_v3(memory.stream):
-            raise _failed(f"the plan cannot be run: {self._log.messages()}")
+            raise failed(f"the plan cannot be run: {self._log.messages()}")
         memory.wait()
         return {
             tensor.name: memory.download(
@@ -114,7 +106,7 @@ class Engine:
     def _tensor(self, known: Tensor) -> Tensor:
         datatype = self._engine.get_tensor_dtype(known.name).name
         if datatype not in _DATATYPES:
-            raise _failed(f"'{known.name}' has a type that Triton has not: {datatype}")
+            raise failed(f"'{known.name}' has a type that Triton has not: {datatype}")
         axes: list[Axis] = []
         for index, size in enumerate(self._engine.get_tensor_shape(known.name)):
             symbol = known.axes[index] if index < len(known.axes) else ""
@@ -128,19 +120,19 @@ def check_plan(
 ) -> Interface:
     """Run every case of the reference on a plan, and return the plan's interface.
 
-    Args:
-        plan: The plan.
-        known: The interface of the ONNX model that it was built from.
-        references: What it is compared with.
-        max_batch_size: The most rows that it takes; 0 where rows are not batched.
+    *known* is that of the ONNX model; a plan takes at most *max_batch_size* rows, if it is not 0.
 
     Raises:
         ValidationFailedError: An output differs; the case and the output are named.
         CudaError: The GPU fails.
     """
     with Memory() as memory:
-        # The engine is freed before its memory.
-        interface, mismatch = _compare(Engine(plan, memory), known, references, max_batch_size)
+        loaded = Engine(plan, memory)
+        interface = loaded.interface(known)
+        outputs = interface.outputs
+        run = partial(_run, loaded, outputs=outputs, max_batch_size=max_batch_size)
+        mismatch = first_mismatch(run, references, outputs)
+        del loaded, run  # the engine goes before its memory
     if mismatch:
         raise ValidationFailedError(
             f"what TensorRT computes differs from the registered model: {mismatch}",
@@ -148,15 +140,6 @@ def check_plan(
             kind="parity",
         )
     return interface
-
-
-def _compare(
-    loaded: Engine, known: Interface, references: ReferenceSet, max_batch_size: int
-) -> tuple[Interface, str]:
-    interface = loaded.interface(known)
-    outputs = interface.outputs
-    run = partial(_run, loaded, outputs=outputs, max_batch_size=max_batch_size)
-    return interface, first_mismatch(run, references, outputs)
 
 
 def _run(
@@ -171,7 +154,3 @@ def _run(
         for start in range(0, rows, max_batch_size)
     ]
     return {t.name: np.concatenate([piece[t.name] for piece in pieces]) for t in outputs}
-
-
-def _failed(reason: str) -> ValidationFailedError:
-    return ValidationFailedError(reason, hint="Use --format onnx.", kind="convert")

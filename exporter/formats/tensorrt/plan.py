@@ -17,11 +17,12 @@ from exporter.formats.tensorrt_profiles import Profile
 from exporter.system.cuda import Gpu
 from exporter.triton.installation import cache_directory, make_folder
 
-__all__ = ["Log", "build_plan"]
+__all__ = ["Log", "build_plan", "failed"]
 
 # The most memory for the fastest kernels, besides weights and activations.
 WORKSPACE_BYTES = 4 << 30
 _TYPED = is_typed(trt.__version__)
+_HINT = "Use --format onnx; with --accelerator tensorrt, TensorRT runs what it can of the model."
 
 
 class Log(trt.ILogger):  # type: ignore[misc]
@@ -41,14 +42,13 @@ class Log(trt.ILogger):  # type: ignore[misc]
         return "; ".join(dict.fromkeys(self.errors)) or "it does not say why"
 
 
-def build_plan(path: Path, profiles: Sequence[Profile], *, precision: str, gpu: Gpu) -> bytes:
-    """Return the plan of an ONNX file for the first GPU.
+def failed(reason: str, hint: str = "Use --format onnx.") -> ValidationFailedError:
+    """Return the error for a model that TensorRT cannot build or run."""
+    return ValidationFailedError(reason, hint=hint, kind="convert")
 
-    Args:
-        path: The file, in the folder of its external data.
-        profiles: Of every input that has a variable axis.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        gpu: The GPU, for its cache of timings.
+
+def build_plan(path: Path, profiles: Sequence[Profile], *, precision: str, gpu: Gpu) -> bytes:
+    """Return the plan of an ONNX file for the first GPU, which has a cache of timings.
 
     Raises:
         ValidationFailedError: TensorRT cannot read the file, or build an engine of it.
@@ -59,12 +59,8 @@ def build_plan(path: Path, profiles: Sequence[Profile], *, precision: str, gpu: 
     network = builder.create_network(_network_flags(precision))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(path)):
-        raise ValidationFailedError(
-            f"TensorRT {trt.__version__} cannot read the model: {_parser_errors(parser, log)}",
-            hint="Use --format onnx; with --accelerator tensorrt, TensorRT runs what it can of the "
-            "model.",
-            kind="convert",
-        )
+        reason = f"cannot read the model: {_parser_errors(parser, log)}"
+        raise failed(f"TensorRT {trt.__version__} {reason}", _HINT)
     _check_inputs(network)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
@@ -74,12 +70,7 @@ def build_plan(path: Path, profiles: Sequence[Profile], *, precision: str, gpu: 
     _take_timings(config, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ValidationFailedError(
-            f"TensorRT {trt.__version__} cannot build the model: {log.messages()}",
-            hint="Use --format onnx; with --accelerator tensorrt, TensorRT runs what it can of the "
-            "model.",
-            kind="convert",
-        )
+        raise failed(f"TensorRT {trt.__version__} cannot build the model: {log.messages()}", _HINT)
     _keep_timings(config, timings)
     return bytes(plan)
 
@@ -123,11 +114,7 @@ def _add_profile(builder: Any, config: Any, profiles: Sequence[Profile]) -> None
         profile.set_shape(sizes.name, sizes.min, sizes.opt, sizes.max)
     if config.add_optimization_profile(profile) < 0:
         shapes = ", ".join(f"{p.name} {list(p.min)} to {list(p.max)}" for p in profiles)
-        raise ValidationFailedError(
-            f"TensorRT does not take the sizes that the model is proven on: {shapes}",
-            hint="Use --format onnx.",
-            kind="convert",
-        )
+        raise failed(f"TensorRT does not take the sizes that the model is proven on: {shapes}")
 
 
 def _check_inputs(network: Any) -> None:
@@ -135,11 +122,9 @@ def _check_inputs(network: Any) -> None:
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         if tensor.is_shape_tensor:
-            raise ValidationFailedError(
+            raise failed(
                 f"the values of input '{tensor.name}' decide the shapes of other tensors, and "
-                "TensorRT would have to know them when it builds",
-                hint="Use --format onnx.",
-                kind="convert",
+                "TensorRT would have to know them when it builds"
             )
 
 

@@ -16,14 +16,9 @@ _TYPED = 11
 
 
 def check_available(release: Release, *, provable: bool = True) -> str:
-    """Check that a plan for a release can be built and proven here.
+    """Check that a plan for a release can be built here, and return the version of TensorRT.
 
-    Args:
-        release: The target release.
-        provable: Whether a server is available to prove a plan on.
-
-    Returns:
-        The version of TensorRT.
+    It is *provable* where a server is available to prove it on.
 
     Raises:
         UsageError: Something is missing; all of it is named.
@@ -37,7 +32,10 @@ def check_available(release: Release, *, provable: bool = True) -> str:
             kind="target",
         )
     version, missing = _tensorrt()
-    missing += _gpu()
+    try:
+        missing += [] if gpus() else ["a GPU: the driver finds none"]
+    except CudaError as error:
+        missing.append(f"a GPU: {error}")
     if not provable:
         missing.append(
             "a server to prove it on, with production's GPU (--prove-on HOST:PORT, or a "
@@ -80,10 +78,3 @@ def _tensorrt() -> tuple[str, list[str]]:
     except (ImportError, OSError) as error:
         return "", [f"TensorRT's libraries, such as libnvinfer ({first_line(error)})"]
     return str(tensorrt.__version__), []
-
-
-def _gpu() -> list[str]:
-    try:
-        return [] if gpus() else ["a GPU: the driver finds none"]
-    except CudaError as error:
-        return [f"a GPU: {error}"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from exporter.errors import ValidationFailedError, first_line
 from exporter.formats.base import Conversion, Target
-from exporter.formats.first_valid import export_first_valid
-from exporter.interface import Interface, Tensor
+from exporter.formats.first_valid import export_first_valid, precheck
+from exporter.interface import Axis, Interface
 from exporter.parity.reference_set import ReferenceSet
 
 if TYPE_CHECKING:
@@ -29,16 +29,14 @@ SERVED = ("BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "F
 class TorchScriptSource(Protocol):
     """A source that is a torch module."""
 
+    interface: Interface
+    batching_blocker: str
+
     def torchscript_module(self) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
         """Return a module that takes the inputs by position, and example inputs.
 
         An adapter keeps the registered module as ``module``.
         """
-
-
-class _TorchSource(TorchScriptSource, Protocol):
-    interface: Interface
-    batching_blocker: str
 
 
 def convert(source: Source, folder: Path, target: Target, references: ReferenceSet) -> Conversion:
@@ -51,6 +49,9 @@ def convert(source: Source, folder: Path, target: Target, references: ReferenceS
         )
     _check_datatypes(source.interface)
     names = _served_names(source.interface)
+    numbered = ", ".join(f"{served} is '{name}'" for name, served in names.items())
+    import torch
+
     with warnings.catch_warnings(action="ignore"):
         converter = _export(source, folder, references)
     return Conversion(
@@ -59,22 +60,21 @@ def convert(source: Source, folder: Path, target: Target, references: ReferenceS
         filename=FILENAME,
         interface=_served(source.interface, names, target.rows),
         converter=converter,
-        versions=_versions(),
+        versions={"torch": torch.__version__.partition("+")[0]},
         bytes=(folder / FILENAME).stat().st_size,
         names=names,
         facts={"names": {served: name for name, served in names.items()}},
-        notes=(_numbered(names),),
+        notes=(f"Triton's pytorch backend numbers tensors: {numbered}.",),
     )
 
 
-def _export(source: _TorchSource, folder: Path, references: ReferenceSet) -> str:
+def _export(source: TorchScriptSource, folder: Path, references: ReferenceSet) -> str:
     """Write the file, and return what wrote it."""
-    from exporter.formats.torchscript.archive import write_archive
+    from exporter.formats.torchscript.archive import load_archive, write_archive
     from exporter.formats.torchscript.exporters import ScriptExporter, script_exporters
-    from exporter.formats.torchscript.precheck import precheck
 
     module, example = source.torchscript_module()
-    blocker = source.batching_blocker
+    interface, blocker = source.interface, source.batching_blocker
 
     def write(exporter: ScriptExporter, place: Path) -> str:
         name, export = exporter
@@ -84,11 +84,16 @@ def _export(source: _TorchSource, folder: Path, references: ReferenceSet) -> str
             raise _not_written(error, blocker) from error
         return name
 
+    def is_valid(_: str, place: Path) -> bool:
+        return not precheck(
+            lambda: load_archive(place / FILENAME, interface), references, interface.outputs
+        )
+
     return export_first_valid(
         # What branches on values for a whole batch may take another branch for other values.
-        script_exporters(module, example, source.interface, branches=bool(blocker)),
+        script_exporters(module, example, interface, branches=bool(blocker)),
         write,
-        lambda _, place: not precheck(place / FILENAME, source.interface, references),
+        is_valid,
         folder,
     )
 
@@ -133,23 +138,11 @@ def _served_names(interface: Interface) -> dict[str, str]:
 def _served(interface: Interface, names: dict[str, str], rows: int | None) -> Interface:
     """The interface under the served names, with the inputs' leading axis fixed at *rows*."""
 
-    def fixed(tensor: Tensor) -> Tensor:
-        if rows is None or not tensor.axes or isinstance(tensor.axes[0], int):
-            return tensor
-        return replace(tensor, axes=(rows, *tensor.axes[1:]))
+    def fixed(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        leading = axes[:1] if rows is None or not axes or isinstance(axes[0], int) else (rows,)
+        return (*leading, *axes[1:])
 
     return Interface(
-        tuple(replace(fixed(tensor), name=names[tensor.name]) for tensor in interface.inputs),
+        tuple(replace(t, name=names[t.name], axes=fixed(t.axes)) for t in interface.inputs),
         tuple(replace(tensor, name=names[tensor.name]) for tensor in interface.outputs),
     )
-
-
-def _numbered(names: dict[str, str]) -> str:
-    pairs = ", ".join(f"{served} is '{name}'" for name, served in names.items())
-    return f"Triton's pytorch backend numbers tensors: {pairs}."
-
-
-def _versions() -> dict[str, str]:
-    import torch
-
-    return {"torch": torch.__version__.partition("+")[0]}

@@ -1,4 +1,4 @@
-"""Writes a script as a reproducible archive.
+"""Writes a script as a reproducible archive, and runs one here.
 
 torch's own archive of one script differs from process to process: classes are numbered by how many
 existed before, and every line of code comes with its place on the disk.
@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 
-__all__ = ["write_archive", "write_identity"]
+from exporter.arrays import Array, Arrays
+from exporter.interface import Interface
+
+__all__ = ["load_archive", "write_archive", "write_identity"]
 
 _CODE = "code/"
 _NUMBER = re.compile(r"\.___torch_mangle_(\d+)")
@@ -49,6 +52,23 @@ def write_archive(script: torch.jit.ScriptModule, path: Path) -> None:
         del reader
     finally:
         raw.unlink(missing_ok=True)
+
+
+def load_archive(path: Path, interface: Interface) -> Callable[[Arrays], dict[str, Array]]:
+    """Return a function that runs an archive on the CPU."""
+    script = torch.jit.load(str(path), map_location="cpu")
+
+    def run(inputs: Arrays) -> dict[str, Array]:
+        given = [torch.tensor(inputs[tensor.name]) for tensor in interface.inputs]
+        with torch.inference_mode():
+            found = script(*(tensor if tensor.dim() else tensor[None] for tensor in given))
+        leaves = (found,) if isinstance(found, torch.Tensor) else found
+        return {
+            tensor.name: (leaf if tensor.axes else leaf[0]).contiguous().numpy()
+            for tensor, leaf in zip(interface.outputs, leaves, strict=True)
+        }
+
+    return run
 
 
 def write_identity(stream: BinaryIO) -> None:

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from exporter.formats.precision.evaluator import Verdict
-from exporter.formats.precision.node_search import find_float32_nodes, smallest_sufficient
-from exporter.formats.precision.result import float32_note, precision_error
+from exporter.formats.precision.node_search import (
+    find_float32_nodes,
+    float32_note,
+    precision_error,
+    smallest_sufficient,
+)
 
 NODES = tuple(f"node {number}" for number in range(100))
 

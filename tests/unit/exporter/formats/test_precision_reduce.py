@@ -17,7 +17,7 @@ from exporter.formats.base import Conversion, Target
 from exporter.formats.precision import reduce_precision
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Batching
-from exporter.parity.input_generator import Case, take_rows
+from exporter.parity.input_generator import Case
 from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 from exporter.parity.tolerances import measure
 from exporter.triton.releases import release
@@ -240,7 +240,7 @@ def test_only_what_loses_too_much_keeps_float32(tmp_path: Path) -> None:
 
 def test_a_node_that_keeps_float32_is_given_the_activation(tmp_path: Path) -> None:
     """The quantizer makes activations part of the rounding, and leaves them out."""
-    from exporter.formats.precision.int8 import _Quantizer
+    from exporter.formats.precision.int8 import quantizer
     from exporter.formats.precision.onnx_io import read
     from exporter.formats.precision.qdq import add_output_identities
 
@@ -253,7 +253,7 @@ def test_a_node_that_keeps_float32_is_given_the_activation(tmp_path: Path) -> No
     onnx.save(classifier(), tmp_path / "model.onnx")
     plain = add_output_identities(read(tmp_path / "model.onnx"))
     bench: Any = Folder()
-    small = _Quantizer(plain, bench, (), symmetric=False).quantized(["head", "average", "flatten"])
+    small = quantizer(plain, bench, (), symmetric=False)(["head", "average", "flatten"])
     onnx.checker.check_model(small, full_check=True)
     assert [n.op_type for n in small.graph.node].count("Relu") == 1
     # With one convolution in int8 only, what is left of the error is small.
@@ -362,11 +362,3 @@ def test_files_that_are_hardly_smaller_are_worth_a_note(tmp_path: Path) -> None:
     given = model([node("Gemm", ["x", "w"], ["y"], name="g")], {"w": random(4, 2)}, [4], [2])
     _, conversion, _ = reduced(given, tmp_path, "int8", random(24, 4))
     assert any("little is gained" in note for note in conversion.notes)
-
-
-def test_in_the_models_own_precision_nothing_is_done(tmp_path: Path) -> None:
-    given = classifier()
-    small, conversion, _ = reduced(given, tmp_path, "fp32", IMAGES)
-    assert small == given
-    assert conversion.facts == {}
-    assert take_rows({"x": IMAGES}, slice(0, 1))["x"].shape == (1, 3, 8, 8)

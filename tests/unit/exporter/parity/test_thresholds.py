@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,12 +22,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from exporter.arrays import Arrays
-from exporter.formats.onnx_precheck import precheck
+from exporter.formats.first_valid import precheck
 from exporter.interface import Interface, Tensor
 from exporter.parity.decision_thresholds import threshold_inputs
 from exporter.parity.evidence import Evidence
 from exporter.parity.reference_checks import check_reference
 from exporter.sources.base import InputRejectedError, Source
+from exporter.sources.onnx.sessions import load_session, run_session
 from exporter.sources.sklearn.trees import has_thresholds
 
 X = Tensor("x", "FP64", ("rows", 2))
@@ -123,7 +125,8 @@ def test_a_threshold_that_was_rounded_on_its_way_is_refused(tmp_path: Path, roun
     assert references.batching.max_batch_size == 4
     assert all(len(answer.case.inputs["x"]) <= 4 for answer in references.cases)
     written = float(np.float32(0.15)) if rounded else 0.15
-    problem = precheck(file(tmp_path / "m.onnx", written), (Y,), references)
+    session = load_session(file(tmp_path / "m.onnx", written))
+    problem = precheck(lambda: partial(run_session, session, ["y"]), references, (Y,))
     assert problem.startswith("thresholds 1, output 'y': ") if rounded else problem == ""
 
 
