@@ -43,7 +43,9 @@ def with_accelerator(
     named = references.renamed(conversion.names)
     profiles = profiles_for(conversion.interface, named, target.max_batch_size)
     unnameable = [profile.name for profile in profiles if _DIVIDERS & set(profile.name)]
-    cache = _cache(folder)
+    # ONNX Runtime names an engine by the names in the graph, not by its weights: in a shared folder
+    # one version would run another's engine. It makes the folder, but no parents of it.
+    cache = f"/tmp/stlab-tensorrt-{folder_digest(folder)[:16]}"  # noqa: S108 - the server's
     # From TensorRT 11 on the model's own types decide the precision.
     typed = target.release.tensorrt_major >= 11
     parameters = {
@@ -69,12 +71,3 @@ def with_accelerator(
         facts={**conversion.facts, "accelerator": {"name": target.accelerator, **parameters}},
         notes=(*conversion.notes, _NOT_EXERCISED, *([note] if note else [])),
     )
-
-
-def _cache(folder: Path) -> str:
-    """Return the server's folder for the engines that it builds.
-
-    ONNX Runtime names an engine by the names in the graph, not by its weights: in a shared folder
-    one version would run another's engine. It makes the folder, but no parents of it.
-    """
-    return f"/tmp/stlab-tensorrt-{folder_digest(folder)[:16]}"  # noqa: S108 - the server's

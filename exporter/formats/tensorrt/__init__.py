@@ -16,11 +16,11 @@ from exporter.errors import UnavailableError, ValidationFailedError
 from exporter.formats import onnx
 from exporter.formats.base import Conversion, Target
 from exporter.formats.tensorrt.requirements import check_available, is_typed
-from exporter.formats.tensorrt_profiles import Profile, profiles_for, range_note
+from exporter.formats.tensorrt_profiles import profiles_for, range_note
 from exporter.interface import Interface
 from exporter.parity.reference_set import ReferenceSet
 from exporter.sources.base import Source
-from exporter.system.cuda import CudaError, Gpu, gpus
+from exporter.system.cuda import CudaError, gpus
 
 __all__ = ["FILENAME", "check_available", "convert"]
 
@@ -39,61 +39,25 @@ def convert(source: Source, folder: Path, target: Target, references: ReferenceS
         UnavailableError: The GPU fails, or has too little memory.
     """
     version = check_available(target.release)
+    from exporter.formats.tensorrt.engine import check_plan
+    from exporter.formats.tensorrt.plan import build_plan
+
     _check_datatypes(source.interface, version)
     try:
-        return _convert(source, folder, target, references, version)
+        gpu = gpus()[0]
+        with tempfile.TemporaryDirectory(prefix="onnx-", dir=folder.parent) as scratch:
+            conversion = _write_onnx(source, Path(scratch), target, references, version)
+            references = references.renamed(conversion.names)
+            profiles = profiles_for(conversion.interface, references, target.max_batch_size)
+            path = Path(scratch, conversion.filename)
+            plan = build_plan(path, profiles, precision=target.precision, gpu=gpu)
+        interface = check_plan(plan, conversion.interface, references, target.max_batch_size)
     except CudaError as error:
         raise UnavailableError(
             f"the GPU failed: {error}",
             hint="Is it in use, or its memory full? See nvidia-smi, then run the export again.",
         ) from error
-
-
-def _convert(
-    source: Source, folder: Path, target: Target, references: ReferenceSet, version: str
-) -> Conversion:
-    from exporter.formats.tensorrt.engine import check_plan
-    from exporter.formats.tensorrt.plan import build_plan
-
-    gpu = gpus()[0]
-    with tempfile.TemporaryDirectory(prefix="onnx-", dir=folder.parent) as scratch:
-        conversion = _write_onnx(source, Path(scratch), target, references, version)
-        references = references.renamed(conversion.names)
-        profiles = profiles_for(conversion.interface, references, target.max_batch_size)
-        path = Path(scratch, conversion.filename)
-        plan = build_plan(path, profiles, precision=target.precision, gpu=gpu)
-    interface = check_plan(plan, conversion.interface, references, target.max_batch_size)
     (folder / FILENAME).write_bytes(plan)
-    conversion = replace(conversion, interface=interface, bytes=len(plan))
-    return _described(conversion, target, version, gpu, profiles)
-
-
-def _write_onnx(
-    source: Source, folder: Path, target: Target, references: ReferenceSet, version: str
-) -> Conversion:
-    """Write the model as ONNX, in the precision that TensorRT is to take from it."""
-    plain = replace(target, precision="fp32", accelerator="")
-    conversion = onnx.convert(source, folder, plain, references)
-    # Up to TensorRT 10 a flag selects float16; from 11 on the graph's own types do, as quantized
-    # nodes always did.
-    if target.precision == "int8" or (target.precision == "fp16" and is_typed(version)):
-        from exporter.formats.precision import reduce_precision
-
-        path = folder / conversion.filename
-        reduced = reduce_precision(path, conversion, target, references, symmetric=True)
-        # Speed and size with ONNX Runtime are not those of the plan.
-        return replace(reduced, notes=conversion.notes, measured={})
-    return conversion
-
-
-def _described(
-    conversion: Conversion,
-    target: Target,
-    version: str,
-    gpu: Gpu,
-    profiles: tuple[Profile, ...],
-) -> Conversion:
-    """Return the conversion with the plan's facts and notes."""
     note = (
         f"The plan runs on TensorRT {version} and on GPUs of compute capability {gpu.capability} "
         f"({gpu.name}), and on no others."
@@ -113,11 +77,31 @@ def _described(
         format="tensorrt",
         backend="tensorrt",
         filename=FILENAME,
+        interface=interface,
         converter=f"{conversion.converter}, then TensorRT",
         versions={**conversion.versions, "tensorrt": version},
+        bytes=len(plan),
         facts={**conversion.facts, "tensorrt": facts},
         notes=(*conversion.notes, note, *([ranges] if ranges else [])),
     )
+
+
+def _write_onnx(
+    source: Source, folder: Path, target: Target, references: ReferenceSet, version: str
+) -> Conversion:
+    """Write the model as ONNX, in the precision that TensorRT is to take from it."""
+    plain = replace(target, precision="fp32", accelerator="")
+    conversion = onnx.convert(source, folder, plain, references)
+    # Up to TensorRT 10 a flag selects float16; from 11 on the graph's own types do, as quantized
+    # nodes always did.
+    if target.precision == "int8" or (target.precision == "fp16" and is_typed(version)):
+        from exporter.formats.precision import reduce_precision
+
+        path = folder / conversion.filename
+        reduced = reduce_precision(path, conversion, target, references, symmetric=True)
+        # Speed and size with ONNX Runtime are not those of the plan.
+        return replace(reduced, notes=conversion.notes, measured={})
+    return conversion
 
 
 def _check_datatypes(interface: Interface, version: str) -> None:

@@ -29,11 +29,8 @@ def script_exporters(
 ) -> Sequence[ScriptExporter]:
     """Return the exporters of a module, the best one first.
 
-    Args:
-        module: Takes the interface's inputs by position.
-        example: What it can be called with.
-        interface: What it takes and gives, in order.
-        branches: Whether it branches on values, of which a trace keeps one branch for all.
+    The module takes the interface's inputs by position, such as *example*. It *branches* where it
+    branches on values, of which a trace keeps one branch for all.
     """
     if isinstance(module, torch.fx.GraphModule):
         # A trace of it would fix its sizes, and its loops.
