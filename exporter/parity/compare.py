@@ -57,22 +57,14 @@ def compare_outputs(
     """Compare every output; a missing one is a difference."""
     differences = []
     for tensor in outputs:
-        if tensor.name not in candidate:
-            found = ", ".join(sorted(candidate)) or "none"
-            differences.append(
-                Difference(tensor.name, f"the output is missing (there are: {found})", np.inf)
-            )
-            continue
-        exact = None if float64 is None else float64.get(tensor.name)
-        differences.append(
-            compare(
-                tensor.name,
-                reference[tensor.name],
-                candidate[tensor.name],
-                tolerances[tensor.name],
-                exact,
-            )
-        )
+        name = tensor.name
+        if name in candidate:
+            exact = None if float64 is None else float64.get(name)
+            found = compare(name, reference[name], candidate[name], tolerances[name], exact)
+        else:
+            others = ", ".join(sorted(candidate)) or "none"
+            found = Difference(name, f"the output is missing (there are: {others})", np.inf)
+        differences.append(found)
     return differences
 
 
@@ -102,13 +94,11 @@ def compare(
         if (wrong := expected != found).any():
             index = _first(wrong)
             has = "a number" if expected[index] else what
-            return Difference(
-                name,
+            problem = (
                 f"{has} at {list(index)} where the reference has "
-                f"{what if expected[index] else 'none'} ({int(wrong.sum())} elements differ so)",
-                np.inf,
-                index=index,
+                f"{what if expected[index] else 'none'} ({int(wrong.sum())} elements differ so)"
             )
+            return Difference(name, problem, np.inf, index=index)
     return _close(name, reference, candidate, tolerance)
 
 
@@ -117,26 +107,23 @@ def _equal(
 ) -> Difference:
     wrong = np.asarray(reference != candidate)
     flips = 0
-    if wrong.any() and float64 is not None and float64.shape == reference.shape:
+    if float64 is not None and float64.shape == reference.shape:
         within = wrong & np.asarray(float64 == candidate)
         flips = int(within.sum())
         wrong = wrong & ~within
+    count = int(wrong.sum())
     if agreement:
-        mismatches = int(wrong.sum())
         return Difference(
-            name, flips=flips, agreement=agreement, rows=reference.size, mismatches=mismatches
+            name, flips=flips, agreement=agreement, rows=reference.size, mismatches=count
         )
-    if not wrong.any():
+    if not count:
         return Difference(name, flips=flips)
     index = _first(wrong)
-    return Difference(
-        name,
+    problem = (
         f"{candidate[index]!r} at {list(index)}, expected {reference[index]!r} "
-        f"({int(wrong.sum())} of {wrong.size} elements differ)",
-        np.inf,
-        index=index,
-        flips=flips,
+        f"({count} of {wrong.size} elements differ)"
     )
+    return Difference(name, problem, np.inf, index=index, flips=flips)
 
 
 def _close(name: str, reference: Array, candidate: Array, tolerance: Tolerance) -> Difference:

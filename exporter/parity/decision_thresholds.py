@@ -40,16 +40,11 @@ class _Place:
 
 
 def threshold_inputs(source: Source, rows: Arrays, most: int) -> Arrays | None:
-    """Return rows in which one value is on a threshold.
+    """Return rows in which one value is on a threshold, or None where no output jumps.
 
-    Args:
-        source: The reference.
-        rows: At least two rows, between whose values thresholds are searched.
-        most: The most thresholds to search.
-
-    Returns:
-        Rows with the last number below a threshold, with the first one above it, and with the short
-        decimal number between them, if there is one. None where no output jumps.
+    At most *most* thresholds are searched between the values of at least two rows. For each there
+    are rows with the last number below it, with the first one above it, and with the short decimal
+    number between them, if there is one.
 
     Raises:
         InputRejectedError: The reference refuses such rows.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from math import ceil
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_type_hints
 
 import numpy as np
 
@@ -23,15 +23,6 @@ __all__ = [
     "parity_summary",
 ]
 
-_SUMMARY = {
-    "passed": bool,
-    "margin": float | int | None,
-    "max_abs_error": float | int | None,
-    "cases": int,
-    "batching": str,
-    "batching_reason": str,
-}
-
 # The keys of a report, where they are not the field's name.
 _REPORT_KEYS = {"mismatches": "others", "repeat_mismatches": "again"}
 
@@ -40,8 +31,8 @@ class ParitySummary(TypedDict):
     """The ``parity`` object of ``--json``; None for a number that is not finite."""
 
     passed: bool
-    margin: float | None
-    max_abs_error: float | None
+    margin: float | int | None
+    max_abs_error: float | int | None
     cases: int
     batching: str
     batching_reason: str
@@ -77,13 +68,7 @@ class Batching:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The result of one check.
-
-    Attributes:
-        detail: What was found, as a sentence.
-        cases: The number of comparisons.
-        margin: The worst error ÷ budget among them, where there is one.
-    """
+    """The result of one check: what was found, and the worst error ÷ budget of all comparisons."""
 
     name: str
     passed: bool
@@ -96,9 +81,7 @@ class Check:
 class OutputEvidence:
     """The worst of one output over all cases.
 
-    Attributes:
-        rows: The rows whose class counts, in a lower precision.
-        mismatches: Those with another class than the reference's.
+    In a lower precision it counts the rows with a clear class, and those whose class differs.
     """
 
     name: str
@@ -132,34 +115,29 @@ class OutputEvidence:
         """Count the rows of one comparison; return why too few agree. See `Evidence.record`."""
         if not difference.rows:
             return ""
-        if times:
-            # Each allowed mismatch may recur in each repetition.
-            allowed = times * _allowed_mismatches(self.rows, difference.agreement)
-            self.repeat_mismatches += difference.mismatches
-            mismatches, rows = self.repeat_mismatches, times * self.rows
-        else:
+        if not times:
             self.rows += difference.rows
             self.mismatches += difference.mismatches
-            allowed = _allowed_mismatches(self.rows, difference.agreement)
-            mismatches, rows = self.mismatches, self.rows
+        rows, mismatches = self.rows, self.mismatches
+        allowed = ceil(round((1.0 - difference.agreement) * rows, 9))
+        if times:
+            # Each allowed mismatch may recur in each repetition.
+            self.repeat_mismatches += difference.mismatches
+            rows, mismatches, allowed = times * rows, self.repeat_mismatches, times * allowed
+        else:
             self.margin = max(self.margin, mismatches / (allowed + 1))
         if mismatches <= allowed:
             return ""
         return f"{mismatches} of {rows} rows are of another class, {allowed} may be"
 
 
-def _allowed_mismatches(rows: int, agreement: float) -> int:
-    """Return how many rows may be of another class, rounded up."""
-    return ceil(round((1.0 - agreement) * rows, 9))
-
-
 def parity_summary(parity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``parity`` object of ``--json`` from that of a report."""
-    short = {key: parity[key] for key in _SUMMARY}
-    for key, value in short.items():
-        if not isinstance(value, _SUMMARY[key]):
-            raise TypeError(f"its {key} is a {type(value).__name__}")
-    return short
+    kinds = get_type_hints(ParitySummary)
+    for key, kind in kinds.items():
+        if not isinstance(parity[key], kind):
+            raise TypeError(f"its {key} is a {type(parity[key]).__name__}")
+    return {key: parity[key] for key in kinds}
 
 
 class Evidence:
@@ -210,10 +188,7 @@ class Evidence:
     def record(self, case: str, differences: Iterable[Difference], *, times: int = 0) -> str:
         """Record the comparison of one case, and return the first problem, or nothing.
 
-        Args:
-            case: The case's name.
-            differences: Of every output.
-            times: How often rows are repeated that were compared before; 0 for new ones.
+        *times* is how often rows are repeated that were compared before; 0 for new ones.
         """
         problem = ""
         for difference in differences:

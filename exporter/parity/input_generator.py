@@ -6,8 +6,9 @@ The same interface, example and seed give the same inputs, on any machine.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -47,19 +48,18 @@ class Case:
 
 
 class InputGenerator:
-    """Generates inputs for one interface.
-
-    Args:
-        interface: The model's inputs; sizes of variable axes come from the example.
-        example: The logged example, or None.
-        seed: Where the random numbers begin.
-    """
+    """Generates inputs for one interface; sizes of variable axes come from the logged example."""
 
     def __init__(self, interface: Interface, example: Arrays | None, seed: int = SEED) -> None:
         self.inputs = interface.inputs
         self.example = example
         self.seed = seed
-        self.sizes = _example_sizes(interface.inputs, example)
+        self.sizes: dict[str, int] = {}
+        for tensor in interface.inputs:
+            for index, axis in enumerate(tensor.axes):
+                if isinstance(axis, str):
+                    found = 2 if example is None else int(example[tensor.name].shape[index])
+                    self.sizes.setdefault(axis, max(1, found))
 
     @property
     def row_symbols(self) -> frozenset[str]:
@@ -84,27 +84,19 @@ class InputGenerator:
                 `random_values`.
             sizes: The sizes of other variable axes, by symbol.
         """
-        random = self._generator(label)
-        return {
-            tensor.name: random_values(
-                tensor, self._shape(tensor, rows, sizes), self._of(tensor), random, diversity_level
-            )
-            for tensor in self.inputs
-        }
+        values = partial(random_values, diversity_level=diversity_level)
+        return self._each(label, values, rows, sizes)
 
     def edges(self, *, rows: int | None = None) -> Iterator[Case]:
         """Yield inputs at the limits of the example's range."""
         seen: list[Arrays] = []
         for name, border in EDGES.items():
-            random = self._generator(name)
-            inputs = {
-                tensor.name: edge(
-                    tensor, self._shape(tensor, rows, {}), self._of(tensor), random, border
-                )
-                for tensor in self.inputs
-            }
+            inputs = self._each(name, partial(edge, border=border), rows, {})
             # For whole numbers some edges are the same.
-            if not any(_same(inputs, earlier) for earlier in seen):
+            if not any(
+                all(np.array_equal(array, earlier[key]) for key, array in inputs.items())
+                for earlier in seen
+            ):
                 seen.append(inputs)
                 yield Case(f"edge {name}", inputs, usual=False)
 
@@ -117,11 +109,24 @@ class InputGenerator:
         yield "shorter", {s: max(1, self.sizes[s] // 2) for s in symbols}
         yield "double", {s: self.sizes[s] * 2 for s in symbols}
 
-    def _generator(self, label: str) -> np.random.Generator:
-        return np.random.default_rng([self.seed, zlib.crc32(label.encode())])
-
-    def _of(self, tensor: Tensor) -> Array | None:
-        return None if self.example is None else self.example[tensor.name]
+    def _each(
+        self,
+        label: str,
+        values: Callable[..., Array],
+        rows: int | None,
+        sizes: Mapping[str, int],
+    ) -> dict[str, Array]:
+        """Return values for every input."""
+        random = np.random.default_rng([self.seed, zlib.crc32(label.encode())])
+        return {
+            tensor.name: values(
+                tensor,
+                self._shape(tensor, rows, sizes),
+                None if self.example is None else self.example[tensor.name],
+                random,
+            )
+            for tensor in self.inputs
+        }
 
     def _shape(self, tensor: Tensor, rows: int | None, sizes: Mapping[str, int]) -> tuple[int, ...]:
         shape = []
@@ -183,40 +188,22 @@ def named_samples(arrays: Arrays, interface: Interface) -> list[Case]:
         name = key.rpartition("/")[2] if known is None else known
         case = key.removesuffix(name).removesuffix("/").replace("/", "_") or "sample"
         if name in cases.setdefault(case, {}):
-            _misfit(f"two cases are called '{case}'")
+            raise _misfit(f"two cases are called '{case}'")
         cases[case][name] = array
     for case, inputs in cases.items():
         if sorted(inputs) != sorted(tensors):
-            _misfit(f"'{case}' has {sorted(inputs)}, the model takes {sorted(tensors)}")
+            raise _misfit(f"'{case}' has {sorted(inputs)}, the model takes {sorted(tensors)}")
         for name, array in inputs.items():
-            _check_sample(case, array, tensors[name])
+            tensor = tensors[name]
+            if not tensor.fits(array.shape) or array.dtype != numpy_dtype(tensor.datatype):
+                found = f"{array.dtype} {list(array.shape)}"
+                raise _misfit(f"'{case}/{name}' is {found}, the model takes {tensor}")
     return [Case(f"sample {name}", inputs, usual=False) for name, inputs in cases.items()]
 
 
-def _check_sample(case: str, array: Array, tensor: Tensor) -> None:
-    if not tensor.fits(array.shape) or array.dtype != numpy_dtype(tensor.datatype):
-        _misfit(
-            f"'{case}/{tensor.name}' is {array.dtype} {list(array.shape)}, the model takes {tensor}"
-        )
-
-
-def _same(left: Arrays, right: Arrays) -> bool:
-    return all(np.array_equal(left[name], right[name]) for name in left)
-
-
-def _misfit(reason: str) -> None:
-    raise ValidationFailedError(
+def _misfit(reason: str) -> ValidationFailedError:
+    return ValidationFailedError(
         f"the samples do not fit the model: {reason}",
         hint="Save arrays under the names of the inputs, or as 'case/input' for several cases.",
         kind="samples",
     )
-
-
-def _example_sizes(inputs: Iterable[Tensor], example: Arrays | None) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for tensor in inputs:
-        for index, axis in enumerate(tensor.axes):
-            if isinstance(axis, str):
-                found = 2 if example is None else int(example[tensor.name].shape[index])
-                sizes.setdefault(axis, max(1, found))
-    return sizes

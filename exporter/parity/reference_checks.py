@@ -14,12 +14,7 @@ from exporter.parity.input_generator import Case, InputGenerator
 from exporter.parity.reference_run import ReferenceRun
 from exporter.parity.reference_set import ReferenceSet, cannot_be_batched
 from exporter.parity.row_independence import check_row_independence
-from exporter.parity.tolerances import (
-    OWN_PRECISION,
-    Tolerance,
-    determinism_tolerance,
-    measure,
-)
+from exporter.parity.tolerances import OWN_PRECISION, Tolerance, determinism_tolerance, measure
 from exporter.sources.base import Source
 
 __all__ = ["check_reference"]
@@ -35,16 +30,10 @@ def check_reference(
     precision: str = OWN_PRECISION,
     say: Callable[[str], None] = lambda _: None,
 ) -> ReferenceSet:
-    """Run the reference on everything that the proof compares.
+    """Run the reference on everything that the proof compares, the user's samples included.
 
-    Args:
-        source: The registry model.
-        evidence: Where checks are recorded.
-        max_batch_size: The largest batch to run.
-        batching: ``auto``, ``require`` or ``off``.
-        samples: The user's own cases.
-        precision: That of the candidate, for its budgets; the reference runs in its own.
-        say: Called with what is being done.
+    *batching* is ``auto``, ``require`` or ``off``; *precision* is that of the candidate, for its
+    budgets. What is being done goes to *say*.
 
     Raises:
         ValidationFailedError: The reference does not agree with itself, cannot run its own example
@@ -62,9 +51,9 @@ def check_reference(
         verdict = Batching(0, "switched off with --batching off", verdict.rows)
     elif verdict.max_batch_size and source.batching_blocker:
         verdict = Batching(0, source.batching_blocker, verdict.rows)
-    elif verdict.max_batch_size:
+    elif verdict.max_batch_size and run.batch is not None:
         say("checking that rows do not depend on each other")
-        verdict = check_row_independence(run, tolerances, verdict)
+        verdict = check_row_independence(run, run.batch, tolerances, verdict)
     if run.batch is not None and not verdict.max_batch_size:
         # It is not split, but a request may have as many rows.
         run.keep_batch()
@@ -96,12 +85,12 @@ def _check_determinism(run: ReferenceRun) -> None:
     many = [] if run.batch is None or run.slow else [run.batch]
     for attempt, case in enumerate((first, first, *many), start=2):
         outputs = run.source.run(case.inputs)
-        differences = compare_outputs(run.outputs, case.outputs, outputs, tolerances)
-        problem = next((d for d in differences if d.problem), None)
-        if problem is not None:
+        for difference in compare_outputs(run.outputs, case.outputs, outputs, tolerances):
+            if not difference.problem:
+                continue
             detail = (
                 "a second run on the same input differs: "
-                f"output '{problem.output}' has {problem.problem}"
+                f"output '{difference.output}' has {difference.problem}"
             )
             run.evidence.add(Check("determinism", passed=False, detail=detail, cases=attempt))
             raise ValidationFailedError(
@@ -110,23 +99,19 @@ def _check_determinism(run: ReferenceRun) -> None:
                 "from forward(). What draws numbers cannot be proven.",
                 kind="determinism",
             )
-    run.evidence.add(
-        Check("determinism", passed=True, detail="three runs on the same input agree", cases=3)
-    )
+    detail = "three runs on the same input agree"
+    run.evidence.add(Check("determinism", passed=True, detail=detail, cases=3))
 
 
 def _tolerances(run: ReferenceRun, precision: str = OWN_PRECISION) -> dict[str, Tolerance | None]:
     """Return the budgets from all cases so far."""
     cases = [case for case in run.cases if case.case.usual]
+    pairs = [(case.outputs, case.float64) for case in cases if case.float64 is not None]
     return {
         output.name: measure(
             output,
             [case.outputs[output.name] for case in cases],
-            [
-                (case.outputs[output.name], case.float64[output.name])
-                for case in cases
-                if case.float64 is not None
-            ],
+            [(low[output.name], high[output.name]) for low, high in pairs],
             precision,
         )
         for output in run.outputs

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from exporter.arrays import Arrays
+import numpy as np
+
+from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError
 from exporter.interface import Tensor
 from exporter.parity.decision_thresholds import threshold_inputs
@@ -20,11 +22,10 @@ from exporter.parity.input_generator import (
     take_rows,
 )
 from exporter.parity.reference_set import ReferenceCase
-from exporter.parity.ties import is_tie
 from exporter.parity.value_generators import DIVERSITY_LEVELS
 from exporter.sources.base import InputRejectedError, Source
 
-__all__ = ["SUB_BATCHES", "ReferenceRun"]
+__all__ = ["SUB_BATCHES", "ReferenceRun", "is_tie"]
 
 # A reference that needs longer than this for one full batch is slow: the large batch and its
 # variants shrink; the cases that go into the bundle do not.
@@ -88,26 +89,33 @@ class ReferenceRun:
                     kind="interface",
                 )
 
+    def _run_required(
+        self, case: Case, refused: str, hint: str, *, kind: str = "samples", exact: bool = False
+    ) -> None:
+        try:
+            self.run_case(case, in_float64=exact)
+        except InputRejectedError as error:
+            raise ValidationFailedError(
+                f"the registered model {refused}: {error}", hint=hint, kind=kind
+            ) from error
+
     def run_example(self) -> None:
         """Run the logged example.
 
         Raises:
             ValidationFailedError: The reference cannot run it.
         """
-        example = self.source.example
-        if example is None:
+        if self.source.example is None:
             self.evidence.notes.append(
                 "The version has no input example; inputs are drawn blindly."
             )
             return
-        try:
-            self.run_case(Case("example", example))
-        except InputRejectedError as error:
-            raise ValidationFailedError(
-                f"the registered model cannot run its own example: {error}",
-                hint="Log the model again with an example that it can answer.",
-                kind="signature",
-            ) from error
+        self._run_required(
+            Case("example", self.source.example),
+            "cannot run its own example",
+            "Log the model again with an example that it can answer.",
+            kind="signature",
+        )
 
     def run_batches(self, max_batch_size: int, samples: Sequence[Case]) -> Batching:
         """Run batches of every size; return whether the leading axis can be one of rows."""
@@ -191,15 +199,12 @@ class ReferenceRun:
 
     def _run_random(self, rows: int | None) -> None:
         for number in range(1, 4):
-            case = Case(f"random {number}", self.generator.random(f"random {number}", rows=rows))
-            try:
-                self.run_case(case, in_float64=number == 1)
-            except InputRejectedError as error:
-                raise ValidationFailedError(
-                    f"the registered model refuses inputs drawn from its example's range: {error}",
-                    hint="Log an input example with typical values, or give --samples FILE.npz.",
-                    kind="samples",
-                ) from error
+            self._run_required(
+                Case(f"random {number}", self.generator.random(f"random {number}", rows=rows)),
+                "refuses inputs drawn from its example's range",
+                "Log an input example with typical values, or give --samples FILE.npz.",
+                exact=number == 1,
+            )
 
     def _lost_rows(self) -> str:
         if self.batch is None:
@@ -213,17 +218,14 @@ class ReferenceRun:
     def run_edge_cases(self, samples: Sequence[Case], rows: int | None) -> None:
         """Run edge values, other sizes of other axes, and the user's own samples."""
         for case in samples:
-            try:
-                self.run_case(case)
-            except InputRejectedError as error:
-                raise ValidationFailedError(
-                    f"the registered model cannot run {case.name}: {error}",
-                    hint="Correct the samples file.",
-                    kind="samples",
-                ) from error
+            self._run_required(case, f"cannot run {case.name}", "Correct the samples file.")
         ties: list[str] = []
         edge_rows = rows if self.batch is None else EDGE_ROWS
-        for case in (*self.generator.edges(rows=edge_rows), *self._other_sizes(edge_rows)):
+        others = (
+            Case(f"{name} axes", self.generator.random(name, rows=edge_rows, **sizes))
+            for name, sizes in self.generator.other_sizes()
+        )
+        for case in (*self.generator.edges(rows=edge_rows), *others):
             try:
                 self.run_case(case)
             except InputRejectedError as error:
@@ -258,6 +260,28 @@ class ReferenceRun:
         except InputRejectedError as error:
             self._rejected.append(f"values on thresholds ({error})")
 
-    def _other_sizes(self, rows: int | None) -> Iterator[Case]:
-        for name, sizes in self.generator.other_sizes():
-            yield Case(f"{name} axes", self.generator.random(name, rows=rows, **sizes))
+
+def is_tie(source: Source, case: ReferenceCase) -> bool:
+    """Whether a whole number or truth value of the outputs changes with the inputs' last digit.
+
+    Which of several equal values is the largest depends on the order of a loop.
+    """
+    discrete = [t.name for t in source.interface.outputs if not t.datatype.startswith(("FP", "BF"))]
+    if not discrete or not any(a.dtype.kind == "f" for a in case.inputs.values()):
+        return False
+    random = np.random.default_rng(1)
+    try:
+        moved = source.run({n: _moved(a, random) for n, a in case.inputs.items()})
+    except InputRejectedError:
+        return True
+    return any(not np.array_equal(case.outputs[name], moved[name]) for name in discrete)
+
+
+def _moved(array: Array, random: np.random.Generator) -> Array:
+    """Move every number by some units in the last place of the largest one."""
+    if array.dtype.kind != "f":
+        return array
+    finite = np.abs(array[np.isfinite(array)])
+    step = 4 * np.finfo(array.dtype).eps * max(float(np.max(finite, initial=0.0)), 1e-3)
+    moved: Array = (array + random.normal(size=array.shape) * step).astype(array.dtype)
+    return moved

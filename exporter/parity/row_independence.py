@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,10 @@ from exporter.parity.reference_set import ReferenceCase
 from exporter.parity.tolerances import Tolerance, batch_invariance_tolerance
 from exporter.sources.base import InputRejectedError
 
-if TYPE_CHECKING:
-    Variant = tuple[str, Arrays, Callable[[], Arrays]]
-
 __all__ = ["check_row_independence"]
 
+Variant = tuple[str, Arrays, Callable[[], Arrays]]
+"""A label, the outputs expected, and what computes them."""
 # Batches of every size are run, unless that takes longer.
 MOST_SECONDS = 2.0
 FAR: dict[str, Callable[[Any], Any]] = {
@@ -38,24 +38,20 @@ FAR: dict[str, Callable[[Any], Any]] = {
 
 
 def check_row_independence(
-    run: ReferenceRun, tolerances: Mapping[str, Tolerance | None], verdict: Batching
+    run: ReferenceRun,
+    batch: ReferenceCase,
+    tolerances: Mapping[str, Tolerance | None],
+    verdict: Batching,
 ) -> Batching:
-    """Check that a row's outputs depend on that row alone.
-
-    Args:
-        run: The reference's run, with a batch of distinct rows.
-        tolerances: By output; None where numbers must be equal.
-        verdict: The batch size that the model takes.
+    """Check that the outputs of a row of a batch of distinct rows depend on that row alone.
 
     Returns:
         The verdict, or one without batching that says why.
     """
-    batch = run.batch
-    if batch is None:  # pragma: no cover - a verdict with a batch size has a batch
-        return verdict
     tight = {name: t and batch_invariance_tolerance(t) for name, t in tolerances.items()}
     count, worst, kept = 0, 0.0, len(run.cases)
-    for label, expected, outputs_of in _variants(run, batch):
+    variants = (_rearranged(run, batch), _fewer_rows(run, batch), _with_one_far_row(run, batch))
+    for label, expected, outputs_of in chain(*variants):
         count += 1
         del run.cases[kept:]
         try:
@@ -79,13 +75,6 @@ def _dependent(run: ReferenceRun, detail: str, count: int) -> Batching:
     # Not a failure: such a model is served, one request at a time.
     run.evidence.add(Check("independent rows", passed=True, detail=f"no: {detail}", cases=count))
     return Batching(0, f"its rows depend on each other: {detail}")
-
-
-def _variants(run: ReferenceRun, batch: ReferenceCase) -> Iterator[Variant]:
-    """Yield variants of a batch: a label, the outputs expected, and what computes them."""
-    yield from _rearranged(run, batch)
-    yield from _fewer_rows(run, batch)
-    yield from _with_one_far_row(run, batch)
 
 
 def _rearranged(run: ReferenceRun, batch: ReferenceCase) -> Iterator[Variant]:

@@ -34,11 +34,12 @@ def save_samples(path: Path, references: ReferenceSet) -> tuple[ReferenceCase, .
     kept: list[ReferenceCase] = []
     size = 0
     for case in references.cases:
-        size += _bytes(case.inputs.values()) + _bytes(case.outputs.values())
+        size += sum(array.nbytes for array in (*case.inputs.values(), *case.outputs.values()))
         if kept and size > MOST_BYTES:
             break
         kept.append(case)
-    write_npz(path, {**_tolerances(references), **_case_arrays(kept)}, compresslevel=1)
+    arrays = {**_tolerances(references), **_case_arrays(kept, float64=False)}
+    write_npz(path, arrays, compresslevel=1)
     return tuple(kept)
 
 
@@ -47,13 +48,7 @@ def save_reference_set(path: Path, references: ReferenceSet) -> None:
     cases = list(references.cases)
     if references.batch is not None:
         cases.append(replace(references.batch, case=Case(_BATCH, references.batch.inputs)))
-    exact = {
-        key: array
-        for case in cases
-        for name, values in (case.float64 or {}).items()
-        for key, array in _plain(f"{case.name}/float64/{name}", values).items()
-    }
-    write_npz(path, {**_tolerances(references), **_case_arrays(cases), **exact}, compresslevel=0)
+    write_npz(path, {**_tolerances(references), **_case_arrays(cases, float64=True)})
 
 
 def load_samples(path: Path, batching: Batching, *, slow: bool = False) -> ReferenceSet:
@@ -100,12 +95,15 @@ def _tolerances(references: ReferenceSet) -> dict[str, Array]:
     return arrays
 
 
-def _case_arrays(cases: Iterable[ReferenceCase]) -> dict[str, Array]:
+def _case_arrays(cases: Iterable[ReferenceCase], *, float64: bool) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for case in cases:
-        for kind, tensors in (("input", case.inputs), ("output", case.outputs)):
+        kinds = {"input": case.inputs, "output": case.outputs}
+        if float64 and case.float64 is not None:
+            kinds["float64"] = case.float64
+        for kind, tensors in kinds.items():
             for name, array in tensors.items():
-                arrays.update(_plain(f"{case.name}/{kind}/{name}", array))
+                arrays |= _plain(f"{case.name}/{kind}/{name}", array)
     return arrays
 
 
@@ -153,7 +151,3 @@ def _with_strings(arrays: Mapping[str, Array]) -> dict[str, Array]:
         elif not key.endswith("#bytes"):
             result[key] = array
     return result
-
-
-def _bytes(arrays: Iterable[Array]) -> int:
-    return sum(array.nbytes for array in arrays)

@@ -9,8 +9,8 @@ import pytest
 
 from exporter.interface import Interface, Tensor
 from exporter.parity.input_generator import Case
+from exporter.parity.reference_run import is_tie
 from exporter.parity.reference_set import ReferenceCase
-from exporter.parity.ties import is_tie
 
 
 class Best:
