@@ -23,7 +23,7 @@ from exporter.errors import (
     UsageError,
 )
 from exporter.parity.evidence import Evidence
-from exporter.parity.replay import replay_samples
+from exporter.parity.served import replay_samples
 from exporter.progress import Listener, Steps
 from exporter.proven_bundle import (
     BundleRef,

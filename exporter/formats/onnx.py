@@ -179,8 +179,8 @@ def _fix_rows(path: Path, conversion: Conversion, rows: int) -> Conversion:
     Triton wants an output's sizes as its ONNX Runtime infers them, and no version infers less than
     what the file states.
     """
-    interface = conversion.interface
-    symbols = {t.axes[0] for t in interface.inputs if t.axes and isinstance(t.axes[0], str)}
+    known = conversion.interface
+    symbols = {t.axes[0] for t in known.inputs if t.axes and isinstance(t.axes[0], str)}
     if not symbols:
         return conversion
     proto = onnx.load(path, load_external_data=False)
@@ -195,4 +195,4 @@ def _fix_rows(path: Path, conversion: Conversion, rows: int) -> Conversion:
                 dim.dim_value = rows
     proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     onnx.save(proto, path)
-    return replace(conversion, interface=_interface(proto.graph, interface))
+    return replace(conversion, interface=_interface(proto.graph, known))

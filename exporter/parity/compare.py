@@ -23,7 +23,6 @@ class Difference:
     """How one output differs from the reference's.
 
     Attributes:
-        output: The output's name.
         problem: Why it fails; empty where it passes.
         margin: The worst error divided by its budget; below 1 passes.
         max_abs_error: The largest abs(candidate - reference).

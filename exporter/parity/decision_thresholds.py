@@ -119,8 +119,7 @@ def _numbers(source: Source, rows: Arrays) -> Array:
 
 
 def _distance(left: Array, right: Array) -> Array:
-    distance: Array = np.abs(left - right).max(axis=1)
-    return distance
+    return np.asarray(np.abs(left - right).max(axis=1))
 
 
 def _short(below: float, above: float) -> Iterator[float]:

@@ -104,8 +104,8 @@ class OutputEvidence:
             self.elements += difference.ratios.size
             logs = np.log10(np.maximum(difference.ratios, 1e-300))
             bins = np.searchsorted(HISTOGRAM_EDGES, logs, side="right")
-            for index, count in enumerate(np.bincount(bins, minlength=len(self.histogram))):
-                self.histogram[index] += int(count)
+            counts = np.bincount(bins, minlength=len(self.histogram))
+            self.histogram = (counts + self.histogram).tolist()
         if difference.margin >= self.margin:
             self.margin = difference.margin
             self.worst_case, self.worst_index = case, difference.index

@@ -35,10 +35,7 @@ SEED = 20_240_229
 class Case:
     """Inputs under a name that a report can show.
 
-    Attributes:
-        inputs: One array per input of the model.
-        kept: Whether they go into the bundle's samples.
-        usual: Whether the size of their outputs is typical.
+    Those that are *kept* go into the bundle's samples; *usual* ones have outputs of typical size.
     """
 
     name: str
@@ -75,14 +72,10 @@ class InputGenerator:
     def random(
         self, label: str, *, rows: int | None = None, diversity_level: int = 0, **sizes: int
     ) -> dict[str, Array]:
-        """Return random rows.
+        """Return random rows, of which every label has its own; see `random_values`.
 
-        Args:
-            label: Part of the seed: every label has its own numbers.
-            rows: The size of the leading axes; the example's where None.
-            diversity_level: How far to leave the example's rows where all are equal; see
-                `random_values`.
-            sizes: The sizes of other variable axes, by symbol.
+        *rows* is the size of the leading axes, *sizes* those of other variable axes by symbol; the
+        example's where they are not given.
         """
         values = partial(random_values, diversity_level=diversity_level)
         return self._each(label, values, rows, sizes)

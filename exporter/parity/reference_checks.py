@@ -72,11 +72,7 @@ def check_reference(
 
 
 def _check_determinism(run: ReferenceRun) -> None:
-    """Run the same inputs twice, with others in between.
-
-    Raises:
-        ValidationFailedError: The outputs differ.
-    """
+    """Run the same inputs twice, with others in between."""
     first = min(run.cases, key=lambda case: sum(a.size for a in case.inputs.values()))
     between = run.cases[0] if run.cases[0] is not first else run.cases[-1]
     tolerances = {name: t and determinism_tolerance(t) for name, t in _tolerances(run).items()}

@@ -38,7 +38,7 @@ class ReferenceCase:
     def take(self, rows: slice | Array, name: str) -> ReferenceCase:
         """Return some of the rows as a case of their own."""
         case = replace(self.case, name=name, inputs=take_rows(self.inputs, rows))
-        exact = None if self.float64 is None else take_rows(self.float64, rows)
+        exact = self.float64 and take_rows(self.float64, rows)
         return ReferenceCase(case, take_rows(self.outputs, rows), exact)
 
 
@@ -87,16 +87,16 @@ class ReferenceSet:
             return {names.get(name, name): value for name, value in values.items()}
 
         def case(given: ReferenceCase) -> ReferenceCase:
-            exact = None if given.float64 is None else named(given.float64)
+            exact = given.float64 and named(given.float64)
             inputs = replace(given.case, inputs=named(given.inputs))
             return ReferenceCase(inputs, named(given.outputs), exact)
 
         return replace(
             self,
             cases=tuple(map(case, self.cases)),
-            batch=None if self.batch is None else case(self.batch),
+            batch=self.batch and case(self.batch),
             tolerances=named(self.tolerances),
-            own_tolerances=None if self.own_tolerances is None else named(self.own_tolerances),
+            own_tolerances=self.own_tolerances and named(self.own_tolerances),
         )
 
 

@@ -8,14 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from exporter.arrays import Array, Arrays
+from exporter.bundle import SAMPLES, Bundle
 from exporter.interface import Tensor
-from exporter.parity.evidence import Check, Evidence
+from exporter.parity.evidence import Batching, Check, Evidence
 from exporter.parity.input_generator import rows_of
 from exporter.parity.reference_set import ReferenceCase, ReferenceSet
+from exporter.parity.samples import load_samples
 from triton_client import Model
 from triton_client.errors import TritonClientError
 
-__all__ = ["Infer", "check_batching", "check_outputs", "make_infer"]
+__all__ = ["Infer", "check_batching", "check_outputs", "make_infer", "replay_samples"]
 
 Infer = Callable[[Arrays], Mapping[str, Array]]
 """Sends inputs to a served model and returns its outputs."""
@@ -68,6 +70,18 @@ def check_outputs(
     return evidence.add(
         Check("numbers", passed=not problem, detail=detail, cases=count, margin=evidence.margin)
     )
+
+
+def replay_samples(model: Model, bundle: Bundle, evidence: Evidence) -> None:
+    """Run every sample of a bundle on a served model, with nothing but the bundle at hand.
+
+    Raises:
+        ValidationFailedError: The samples cannot be read.
+    """
+    outputs = bundle.outputs
+    evidence.expect(outputs)
+    references = load_samples(bundle.path / SAMPLES, Batching(bundle.max_batch_size))
+    check_outputs(make_infer(model, outputs), references, outputs, evidence)
 
 
 def check_batching(

@@ -123,11 +123,8 @@ def measure(
 ) -> Tolerance | None:
     """Return the tolerance of an output, or None where elements must be equal.
 
-    Args:
-        output: The output.
-        answers: The reference's outputs on typical inputs, one array per case.
-        noises: Pairs of the reference in float32 and in float64.
-        precision: ``fp32`` for the model's own, ``fp16`` or ``int8``.
+    *answers* has the reference's outputs on typical inputs, one array per case; *noises* has pairs
+    of them in float32 and in float64.
     """
     lower, agreement = _LOWER.get(precision, (0.0, 0.0))
     if output.datatype not in _STATIC:

@@ -41,14 +41,6 @@ def random_values(
     strings often are codes, indices or masks, of which not every combination makes sense: whole
     rows of the example are chosen. Where those are all equal, a higher diversity level replaces
     some values: by others of the example (1), by their successors (2), their predecessors (3).
-
-    Args:
-        tensor: The input.
-        shape: The shape to return.
-        example: The input's example, or None.
-        random: The random number generator.
-        diversity_level: How far discrete values may leave the example's rows, below
-            `DIVERSITY_LEVELS`.
     """
     dtype = numpy_dtype(tensor.datatype)
     if dtype.kind in "biuO" or (example is not None and _is_code(example)):

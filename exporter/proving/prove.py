@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from exporter.bundle import Bundle
 from exporter.errors import UnavailableError, ValidationFailedError
 from exporter.parity.evidence import Check, Evidence
-from exporter.parity.replay import replay_samples
-from exporter.parity.served import check_batching, check_outputs, make_infer
+from exporter.parity.served import check_batching, check_outputs, make_infer, replay_samples
 from exporter.proving.control_model import check_server
 from exporter.proving.proving_server import ProvingServer
 from exporter.system.limits import exhausted, oom_kills

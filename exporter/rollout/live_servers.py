@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from exporter.bundle import Bundle
 from exporter.errors import ConflictError, StlabError, ValidationFailedError
 from exporter.parity.evidence import Check, Evidence
-from exporter.parity.replay import replay_samples
+from exporter.parity.served import replay_samples
 from exporter.triton.connection import connect
 from triton_client import TritonClient
 from triton_client.errors import (

@@ -20,7 +20,7 @@ __all__ = ["activation_ranges", "node_errors"]
 def activation_ranges(plain: ModelProto, evaluator: Evaluator) -> dict[str, float]:
     """Return the largest finite magnitude of every float32 tensor of a model's graph."""
     names = _given(plain)
-    session = evaluator.load(_showing(plain, names))
+    session = _showing(plain, names, evaluator)
     found: dict[str, float] = {}
     for inputs in evaluator.pieces():
         arrays = {name: a for name, a in inputs.items() if a.dtype == np.float32}
@@ -40,8 +40,7 @@ def node_errors(
     """
     names = [name for name in _given(plain) if name in seen]
     others = [seen[name] for name in names]
-    left = evaluator.load(_showing(plain, names))
-    right = evaluator.load(_showing(reduced, others))
+    left, right = _showing(plain, names, evaluator), _showing(reduced, others, evaluator)
     errors = dict.fromkeys(names, 0.0)
     for inputs in evaluator.pieces():
         before, after = left.run(names, inputs), right.run(others, inputs)
@@ -63,8 +62,8 @@ def _given(model: ModelProto) -> list[str]:
     return [name for name in outputs if types.get(name) == TensorProto.FLOAT]
 
 
-def _showing(model: ModelProto, names: Sequence[str]) -> ModelProto:
-    """Return a copy of a model with more outputs."""
+def _showing(model: ModelProto, names: Sequence[str], evaluator: Evaluator) -> Any:
+    """Return a session of a model with more outputs."""
     copy = deepcopy(model)
     shown = {value.name for value in copy.graph.output}
     copy.graph.output.extend(
@@ -72,7 +71,7 @@ def _showing(model: ModelProto, names: Sequence[str]) -> ModelProto:
         for name in dict.fromkeys(names)
         if name not in shown
     )
-    return copy
+    return evaluator.load(copy)
 
 
 def _magnitude(array: Array) -> float:

@@ -32,13 +32,7 @@ RUNS, MOST_SECONDS = 7, 3.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a model compares with the reference.
-
-    Attributes:
-        problem: The first case that is out of budget, or why it cannot be run; else empty.
-        margin: The worst error ÷ budget that was seen.
-        max_abs_error: The largest abs(candidate - reference) that was seen.
-    """
+    """The first case that is out of budget, or why a model cannot be run, and the worst errors."""
 
     problem: str
     margin: float

@@ -5,26 +5,31 @@ node takes or makes one. What still needs the float32 tensor, such as the model'
 by a cast. So adjacent nodes pass halves without a cast, and the bodies of loops and branches may
 refer to any tensor around them.
 
-Which inputs of an operator take float16 is read from its ONNX schema.
+Which inputs of an operator take float16 to make float16 is read from its ONNX schema.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import ChainMap
+from collections.abc import Callable, Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from exporter.formats.precision.float16_support import moves_rows, takes_halves
 from exporter.formats.precision.onnx_io import fresh_name, opset_of, types_of
 from exporter.sources.onnx.graphs import graphs_below, inner_graphs
 
 __all__ = ["HalfModel", "halve"]
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+# Their output types do not depend on inputs.
+_MAKERS = frozenset({"Cast", "ConstantOfShape"})
+# ONNX Runtime's kernels expect scales in float32.
+_NEVER = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ def halve(plain: ModelProto, kept: Collection[str], *, simulated: bool = False) 
     rules = _Rules(opset_of(plain), frozenset(kept), simulated, _names(model.graph))
     graph = _Graph(model.graph, rules, None)
     graph.rewrite()
-    return HalfModel(model, tuple(rules.converted), graph.halves)
+    return HalfModel(model, tuple(rules.converted), dict(graph.halves))
 
 
 @dataclass(slots=True)
@@ -70,8 +75,9 @@ class _Graph:
     def __init__(self, proto: GraphProto, rules: _Rules, outer: _Graph | None) -> None:
         self._proto = proto
         self._rules = rules
-        self._outer = outer
-        self._types = types_of(proto)
+        # A body sees the tensors around it.
+        self.types = ChainMap(types_of(proto), *(outer.types.maps if outer else ()))
+        self.halves: ChainMap[str, str] = ChainMap({}, *(outer.halves.maps if outer else ()))
         self._initializers = {tensor.name: tensor for tensor in proto.initializer}
         for value in proto.input:  # a caller may replace it
             self._initializers.pop(value.name, None)
@@ -80,7 +86,6 @@ class _Graph:
         }
         self._nodes: list[NodeProto] = []
         self._owed: set[str] = set()
-        self.halves: dict[str, str] = {}
 
     def rewrite(self) -> None:
         """Rewrite the graph in place."""
@@ -94,9 +99,7 @@ class _Graph:
 
     def type_of(self, name: str) -> int | None:
         """Return the element type of a tensor here or around; None where it is not known."""
-        if name in self._types:
-            return self._types[name] or None
-        return None if self._outer is None else self._outer.type_of(name)
+        return self.types.get(name) or None
 
     def _add(self, node: NodeProto) -> None:
         for inner in inner_graphs(node):
@@ -104,9 +107,9 @@ class _Graph:
             for name in _used(inner):
                 self._settle(name)
         stays = node.name in self._rules.kept or (
-            moves_rows(node) and self._multiplied.intersection(node.output)
+            _moves_rows(node) and self._multiplied.intersection(node.output)
         )
-        takes = None if stays else takes_halves(node, self._rules.opset, self.type_of)
+        takes = None if stays else _takes_halves(node, self._rules.opset, self.type_of)
         for index, name in enumerate(node.input):
             if takes is not None and index in takes:
                 node.input[index] = self._half(name)
@@ -119,11 +122,8 @@ class _Graph:
 
     def _half(self, name: str) -> str:
         """Return the half of a float32 tensor; it is made where there is none yet."""
-        graph: _Graph | None = self
-        while graph is not None:
-            if name in graph.halves:
-                return graph.halves[name]
-            graph = graph._outer  # noqa: SLF001 - one of its own kind
+        if name in self.halves:
+            return self.halves[name]
         half = self._rules.fresh(f"{name}.half")
         if name in self._initializers:
             self._proto.initializer.append(self._rounded(self._initializers[name], half))
@@ -188,6 +188,58 @@ class _Graph:
         kept_info = [value for value in self._proto.value_info if value.name in there]
         del self._proto.value_info[:]
         self._proto.value_info.extend(kept_info)
+
+
+def _takes_halves(
+    node: NodeProto, opset: int, type_of: Callable[[str], int | None]
+) -> frozenset[int] | None:
+    """Return the inputs that a node takes as halves to make halves; None where it cannot.
+
+    A schema names types by variables: an output is a half where its variable is that of an input
+    that can be one. Other inputs may have to stay float32, such as the scales of ``Resize``.
+    """
+    if node.domain not in {"", "ai.onnx"} or node.op_type in _NEVER or list(inner_graphs(node)):
+        return None
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return None
+    if not all(formal.is_homogeneous for formal in schema.inputs):
+        return None
+
+    def formal(names: Sequence[str], formals: Sequence[Any]) -> list[tuple[int, str, int | None]]:
+        """Return index, type variable and type of every tensor; the last formal may repeat."""
+        return [
+            (index, formals[min(index, len(formals) - 1)].type_str, type_of(name))
+            for index, name in enumerate(names)
+            if name
+        ]
+
+    given, made = formal(node.input, schema.inputs), formal(node.output, schema.outputs)
+    able = {
+        c.type_param_str
+        for c in schema.type_constraints
+        if "tensor(float16)" in c.allowed_type_strs
+    }
+    takes = {index: name for index, name, kind in given if kind == FLOAT and name in able}
+    halves = set(takes.values())
+    unknown = {name for _, name, kind in (*given, *made) if kind is None}
+    floats = {name for _, name, kind in made if kind == FLOAT}
+    stays = bool(floats - halves) and node.op_type not in _MAKERS
+    return None if stays or unknown & halves or not floats else frozenset(takes)
+
+
+def _moves_rows(node: NodeProto) -> bool:
+    """Whether a node moves the first axis behind others, as the last one or the one before.
+
+    ONNX Runtime makes this and a multiplication behind it one node. Where it gives halves, releases
+    from 1.27 on (seen up to 1.32) crash when they load the model on a CPU.
+    """
+    if node.op_type != "Transpose":
+        return False
+    order = [axis for attribute in node.attribute for axis in attribute.ints]
+    others = [axis for axis in order if axis != 0]
+    return len(order) > 2 and others == sorted(others) and order.index(0) >= len(order) - 2
 
 
 def _make_half(node: NodeProto) -> None:

@@ -36,12 +36,9 @@ class ReducedModel:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The end of a search.
+    """The nodes that keep float32 with the verdict, or None with that of a model without them.
 
-    Attributes:
-        kept: The nodes that keep float32; None where no number of them is enough.
-        verdict: The model's verdict with them; with none where no number is enough.
-        worst: All nodes in the order in which they would be kept; empty where none has to be.
+    *worst* has all nodes in the order in which they would be kept; it is empty where none has to.
     """
 
     kept: tuple[str, ...] | None

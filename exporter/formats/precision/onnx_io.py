@@ -8,16 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import (
-    GraphProto,
-    ModelProto,
-    NodeProto,
-    TensorProto,
-    helper,
-    inliner,
-    numpy_helper,
-    shape_inference,
-)
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
 from onnx.external_data_helper import load_external_data_for_model
 
 from exporter.sources.base import EXTERNAL_DATA_BYTES
@@ -40,7 +31,7 @@ def read(path: Path) -> ModelProto:
     if model.functions:
         model = inliner.inline_local_functions(model)
     # Before the weights are loaded: inference takes a copy of everything.
-    model = shape_inference.infer_shapes(model)
+    model = onnx.shape_inference.infer_shapes(model)
     load_external_data_for_model(model, str(path.parent))
     taken: set[str] = set()
     for node in nodes_below(model.graph.node):
@@ -113,8 +104,8 @@ def _constant(node: NodeProto) -> TensorProto | None:
         if attribute.name == "value":
             tensor = deepcopy(attribute.t)
         elif attribute.name in _VALUES:
-            value = helper.get_attribute_value(attribute)
-            tensor = numpy_helper.from_array(np.array(value, _VALUES[attribute.name]))
+            value = onnx.helper.get_attribute_value(attribute)
+            tensor = onnx.numpy_helper.from_array(np.array(value, _VALUES[attribute.name]))
         else:
             continue
         tensor.name = node.output[0]

@@ -20,15 +20,9 @@ from triton_client.types import numpy_dtype
 __all__ = ["Engine", "check_plan"]
 
 _DATATYPES = {
-    "BOOL": "BOOL",
-    "UINT8": "UINT8",
-    "INT8": "INT8",
-    "INT32": "INT32",
-    "INT64": "INT64",
-    "HALF": "FP16",
-    "BF16": "BF16",
-    "FLOAT": "FP32",
-}
+    "BOOL": "BOOL", "UINT8": "UINT8", "INT8": "INT8", "INT32": "INT32", "INT64": "INT64",
+    "HALF": "FP16", "BF16": "BF16", "FLOAT": "FP32",
+}  # fmt: skip
 """TensorRT's names of types, with Triton's."""
 
 

@@ -55,7 +55,13 @@ def build_plan(path: Path, profiles: Sequence[Profile], *, precision: str, gpu: 
         UnavailableError: TensorRT does not start on this GPU.
     """
     log = Log()
-    builder = _builder(log)
+    try:
+        builder = trt.Builder(log)
+    except TypeError as error:  # what the bindings make of a null pointer
+        raise UnavailableError(
+            f"TensorRT {trt.__version__} does not start on this GPU: {log.messages()}",
+            hint="Is the driver new enough for it, and the GPU still supported? See nvidia-smi.",
+        ) from error
     network = builder.create_network(_network_flags(precision))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(path)):
@@ -73,16 +79,6 @@ def build_plan(path: Path, profiles: Sequence[Profile], *, precision: str, gpu: 
         raise failed(f"TensorRT {trt.__version__} cannot build the model: {log.messages()}", _HINT)
     _keep_timings(config, timings)
     return bytes(plan)
-
-
-def _builder(log: Log) -> Any:
-    try:
-        return trt.Builder(log)
-    except TypeError as error:  # what the bindings make of a null pointer
-        raise UnavailableError(
-            f"TensorRT {trt.__version__} does not start on this GPU: {log.messages()}",
-            hint="Is the driver new enough for it, and the GPU still supported? See nvidia-smi.",
-        ) from error
 
 
 def _network_flags(precision: str) -> int:

@@ -81,7 +81,16 @@ def _export(source: TorchScriptSource, folder: Path, references: ReferenceSet) -
         try:
             write_archive(export(), place / FILENAME)
         except Exception as error:
-            raise _not_written(error, blocker) from error
+            detail = first_line(error)
+            if blocker:
+                script = f"torch.jit.script says: {detail}"
+                detail = f"{blocker}, of which a trace would keep one, and {script}"
+            raise ValidationFailedError(
+                f"the model cannot be written as TorchScript: {detail}",
+                hint="Export it with --format onnx, or rewrite what it names and log the model "
+                "again.",
+                kind="convert",
+            ) from error
         return name
 
     def is_valid(_: str, place: Path) -> bool:
@@ -95,17 +104,6 @@ def _export(source: TorchScriptSource, folder: Path, references: ReferenceSet) -
         write,
         is_valid,
         folder,
-    )
-
-
-def _not_written(error: Exception, branches: str) -> ValidationFailedError:
-    detail = first_line(error)
-    if branches:
-        detail = f"{branches}, of which a trace would keep one, and torch.jit.script says: {detail}"
-    return ValidationFailedError(
-        f"the model cannot be written as TorchScript: {detail}",
-        hint="Export it with --format onnx, or rewrite what it names and log the model again.",
-        kind="convert",
     )
 
 

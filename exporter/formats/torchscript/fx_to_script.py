@@ -159,14 +159,9 @@ class _Writer:
             return self.assign(_SIZES[name].format(*given))
         schema = target._schema.arguments  # noqa: SLF001
         types = {argument.name: argument.type.annotation_str for argument in schema}
-        given = [
-            self._literal(value, values, types[argument.name])
-            for argument, value in zip(schema, node.args, strict=False)
-        ]
-        given += [
-            f"{key}={self._literal(value, values, types[key])}"
-            for key, value in node.kwargs.items()
-        ]
+        named = [("", kind, value) for kind, value in zip(types.values(), node.args, strict=False)]
+        named += [(f"{key}=", types[key], value) for key, value in node.kwargs.items()]
+        given = [name + self._literal(value, values, kind) for name, kind, value in named]
         call = f"torch.ops.{namespace}.{name}({', '.join(given)})"
         if target._schema.returns:  # noqa: SLF001
             return self.assign(call)
