@@ -1,20 +1,25 @@
-"""Runs models here, to measure what a lower precision costs before a server does."""
+"""Runs models here, to measure what a lower precision costs before a server does.
+
+It compares outputs with the reference, and finds how large tensors get and which nodes add errors.
+"""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from exporter.arrays import Array, Arrays, as_text
 from exporter.errors import first_line
-from exporter.formats.precision.onnx_io import write
+from exporter.formats.precision.onnx_io import types_of, write
 from exporter.interface import Tensor
 from exporter.parity.evidence import Evidence
 from exporter.parity.input_generator import rows_of, take_rows
@@ -22,7 +27,7 @@ from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 from exporter.sources.onnx.sessions import load_session, run_session
 from exporter.sources.optional_libraries import require
 
-__all__ = ["Evaluator", "Verdict"]
+__all__ = ["Evaluator", "Verdict", "activation_ranges", "node_errors"]
 
 # All activations of so many rows are held in memory at once.
 PIECE_ROWS = 4
@@ -55,8 +60,7 @@ class Evaluator:
 
     def inputs(self) -> Iterator[dict[str, Array]]:
         """Yield the inputs of all cases, as ONNX Runtime takes them."""
-        for case in self._references.all_cases:
-            yield _as_text(case.inputs)
+        yield from (_as_text(case.inputs) for case in self._references.all_cases)
 
     def pieces(self) -> Iterator[dict[str, Array]]:
         """Yield the same, the large batch in pieces of some rows."""
@@ -129,3 +133,75 @@ class Evaluator:
 
 def _as_text(inputs: Arrays) -> dict[str, Array]:
     return {name: as_text(array) for name, array in inputs.items()}
+
+
+def activation_ranges(plain: ModelProto, evaluator: Evaluator) -> dict[str, float]:
+    """Return the largest finite magnitude of every float32 tensor of a model's graph."""
+    names = _given(plain)
+    session = _showing(plain, names, evaluator)
+    found: dict[str, float] = {}
+    for inputs in evaluator.pieces():
+        arrays = {name: a for name, a in inputs.items() if a.dtype == np.float32}
+        arrays |= dict(zip(names, session.run(names, inputs), strict=True))
+        for name, array in arrays.items():
+            found[name] = max(found.get(name, 0.0), _magnitude(array))
+    return found
+
+
+def node_errors(
+    plain: ModelProto, reduced: ModelProto, seen: Mapping[str, str], evaluator: Evaluator
+) -> dict[str, float]:
+    """Return the error that every node of a reduced model adds to that of its inputs.
+
+    Errors are relative to a tensor's magnitude; infinite where a number became NaN or infinite.
+    *seen* has the name in the reduced model of every tensor that is left.
+    """
+    names = [name for name in _given(plain) if name in seen]
+    others = [seen[name] for name in names]
+    left, right = _showing(plain, names, evaluator), _showing(reduced, others, evaluator)
+    errors = dict.fromkeys(names, 0.0)
+    for inputs in evaluator.pieces():
+        before, after = left.run(names, inputs), right.run(others, inputs)
+        for name, one, other in zip(names, before, after, strict=True):
+            errors[name] = max(errors[name], _error(one, other))
+    return {node.name: _own(node, errors) for node in plain.graph.node}
+
+
+def _own(node: NodeProto, errors: Mapping[str, float]) -> float:
+    handed = max((errors.get(name, 0.0) for name in node.input), default=0.0)
+    given = max((errors.get(name, 0.0) for name in node.output), default=0.0)
+    return 0.0 if math.isinf(handed) else max(given - handed, 0.0)
+
+
+def _given(model: ModelProto) -> list[str]:
+    """Every float32 output of the graph's nodes."""
+    types = types_of(model.graph)
+    outputs = (name for node in model.graph.node for name in node.output)
+    return [name for name in outputs if types.get(name) == TensorProto.FLOAT]
+
+
+def _showing(model: ModelProto, names: Sequence[str], evaluator: Evaluator) -> Any:
+    """Return a session of a model with more outputs."""
+    copy = deepcopy(model)
+    shown = {value.name for value in copy.graph.output}
+    copy.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        for name in dict.fromkeys(names)
+        if name not in shown
+    )
+    return evaluator.load(copy)
+
+
+def _magnitude(array: Array) -> float:
+    finite = np.abs(array, where=np.isfinite(array), out=np.zeros(array.shape, array.dtype))
+    return float(np.max(finite, initial=0.0))
+
+
+def _error(reference: Array, candidate: Any) -> float:
+    if reference.shape != candidate.shape:
+        return math.inf
+    finite = np.isfinite(reference)
+    if (finite != np.isfinite(candidate)).any():
+        return math.inf
+    gap = np.subtract(candidate, reference, where=finite, out=np.zeros(reference.shape, np.float64))
+    return float(np.max(np.abs(gap), initial=0.0)) / (_magnitude(reference) or 1.0)

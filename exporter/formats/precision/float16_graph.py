@@ -76,8 +76,9 @@ class _Graph:
         self._proto = proto
         self._rules = rules
         # A body sees the tensors around it.
-        self.types = ChainMap(types_of(proto), *(outer.types.maps if outer else ()))
-        self.halves: ChainMap[str, str] = ChainMap({}, *(outer.halves.maps if outer else ()))
+        self.types: ChainMap[str, int] = outer.types.new_child() if outer else ChainMap()
+        self.types.update(types_of(proto))
+        self.halves: ChainMap[str, str] = outer.halves.new_child() if outer else ChainMap()
         self._initializers = {tensor.name: tensor for tensor in proto.initializer}
         for value in proto.input:  # a caller may replace it
             self._initializers.pop(value.name, None)

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from onnx import GraphProto, ModelProto, numpy_helper
 
-from exporter.formats.precision.activation_errors import activation_ranges, node_errors
-from exporter.formats.precision.evaluator import Evaluator
+from exporter.formats.precision.evaluator import Evaluator, activation_ranges, node_errors
 from exporter.formats.precision.float16_graph import FLOAT, HalfModel, halve
 from exporter.formats.precision.node_search import (
     ReducedModel,

@@ -19,8 +19,7 @@ import onnx
 from onnx import ModelProto, version_converter
 
 from exporter.errors import ValidationFailedError, first_line
-from exporter.formats.precision.activation_errors import node_errors
-from exporter.formats.precision.evaluator import Evaluator
+from exporter.formats.precision.evaluator import Evaluator, node_errors
 from exporter.formats.precision.node_search import (
     ReducedModel,
     find_float32_nodes,
