@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,7 +51,7 @@ def threshold_inputs(source: Source, rows: Arrays, most: int) -> Arrays | None:
         InputRejectedError: The reference refuses such rows.
     """
     count = rows_of(rows)
-    places = list(_places(rows, most))
+    places = list(islice(_places(rows), most))
     if not places:
         return None
     start = np.array([rows[p.name][p.row, p.column] for p in places], dtype=np.float64)
@@ -67,7 +68,7 @@ def threshold_inputs(source: Source, rows: Arrays, most: int) -> Arrays | None:
     return _moved(rows, [place for place, _ in found], [value for _, value in found])
 
 
-def _places(rows: Arrays, most: int) -> Iterator[_Place]:
+def _places(rows: Arrays) -> Iterator[_Place]:
     count = rows_of(rows)
     columns = [
         (name, column)
@@ -79,9 +80,6 @@ def _places(rows: Arrays, most: int) -> Iterator[_Place]:
         for name, column in columns:
             here, there = rows[name][[row, (row + 1) % count], column]
             if np.isfinite(here) and np.isfinite(there) and here != there:
-                if most == 0:
-                    return
-                most -= 1
                 yield _Place(name, column, row)
 
 

@@ -43,11 +43,7 @@ def check_row_independence(
     tolerances: Mapping[str, Tolerance | None],
     verdict: Batching,
 ) -> Batching:
-    """Check that the outputs of a row of a batch of distinct rows depend on that row alone.
-
-    Returns:
-        The verdict, or one without batching that says why.
-    """
+    """Return the verdict, or one without batching if a row of a batch depends on the others."""
     tight = {name: t and batch_invariance_tolerance(t) for name, t in tolerances.items()}
     count, worst, kept = 0, 0.0, len(run.cases)
     variants = (_rearranged(run, batch), _fewer_rows(run, batch), _with_one_far_row(run, batch))

@@ -47,9 +47,8 @@ class NotWritableError(Exception):
 def script_of_graph(module: torch.fx.GraphModule, interface: Interface) -> torch.jit.ScriptModule:
     """Return the script that computes what a graph does.
 
-    Returns:
-        A script that takes tensors by position, and returns one tensor or a flat tuple of them.
-        Scalars have one axis of one element.
+    It takes tensors by position, and returns one tensor or a flat tuple of them. Scalars have one
+    axis of one element.
 
     Raises:
         NotWritableError: The graph contains more than operators and arithmetic on sizes.
