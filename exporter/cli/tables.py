@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from exporter.commands.verify import VerifyResult
 
 __all__ = [
-    "console",
     "plain",
     "print_answer",
     "print_checks",
@@ -43,9 +42,16 @@ def plain(text: object, style: str = "") -> Text:
     return Text(one_line(redact(str(text))), style)
 
 
-def console() -> Console:
+def _console() -> Console:
     """Return a console for stdout that interprets no markup, emoji or highlighting."""
     return Console(highlight=False, markup=False, emoji=False)
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
 
 
 def print_result(result: ExportResult) -> None:
@@ -79,7 +85,7 @@ def print_result(result: ExportResult) -> None:
     if result.report:
         table.add_row("report", plain(result.report))
     table.add_row("seconds", f"{result.seconds.get('total', 0.0):.1f}")
-    console().print(table)
+    _console().print(table)
 
 
 def print_answer(result: InferResult) -> None:
@@ -88,14 +94,12 @@ def print_answer(result: InferResult) -> None:
         return
     from exporter.commands.infer.result import described
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("output", "type", "shape", "first values"):
-        table.add_column(heading, overflow="fold")
+    table = _table("output", "type", "shape", "first values")
     for heading in ("min", "mean", "max"):
         table.add_column(heading, justify="right", overflow="fold")
     for name, array in result.outputs.items():
         table.add_row(*map(plain, described(name, array)))
-    output = console()
+    output = _console()
     output.print(table)
     version = "" if result.version is None else f" version {result.version}"
     milliseconds = (result.seconds or 0.0) * 1e3
@@ -104,11 +108,10 @@ def print_answer(result: InferResult) -> None:
 
 def print_status(result: StatusResult) -> None:
     """Print a row for every alias, and below the table all drift with its fix."""
-    output = console()
-    table = Table(box=None, pad_edge=False)
-    for heading in ("model", "alias", "version", "bundle", "evidence", "repository", "served"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("since, by", overflow="fold")
+    output = _console()
+    table = _table(
+        *("model", "alias", "version", "bundle", "evidence", "repository", "served", "since, by")
+    )
     for model in result.models:
         for state in model.aliases:
             style = "red" if state.drift else None
@@ -154,13 +157,11 @@ def _row(state: AliasState) -> tuple[str, ...]:
 
 def print_verified(result: VerifyResult) -> None:
     """Print a row for every server."""
-    output = console()
+    output = _console()
     digest = "-" if result.bundle is None else str(result.bundle["sha256"])[:12]
     version = result.version or "?"
     output.print(plain(f"{result.model} version {version}, '{result.alias}', bundle {digest}"))
-    table = Table(box=None, pad_edge=False)
-    for heading in ("server", "verdict", "margin", "max abs error", "cases", "worst output"):
-        table.add_column(heading, overflow="fold")
+    table = _table("server", "verdict", "margin", "max abs error", "cases", "worst output")
     for server in result.servers:
         verdict = Text("passed", "green") if server.passed else Text("failed", "red")
         table.add_row(
@@ -176,24 +177,20 @@ def print_verified(result: VerifyResult) -> None:
 
 def print_pruned(result: PruneResult) -> None:
     """Print a row for every version."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("version", "", "reason"):
-        table.add_column(heading, overflow="fold")
+    table = _table("version", "", "reason")
     action = "to be removed" if result.status == "planned" else "removed"
     rows = dict.fromkeys(result.removed, (action, "no alias, server or rollback needs it"))
     rows |= {version: ("kept", reason) for version, reason in result.kept.items()}
     for version, (action, reason) in sorted(rows.items()):
         table.add_row(str(version), action, plain(reason))
-    console().print(table)
+    _console().print(table)
 
 
 def print_checks(result: DoctorResult) -> None:
     """Print a row for every check."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("check", "status", "found", "fix"):
-        table.add_column(heading, overflow="fold")
+    table = _table("check", "status", "found", "fix")
     for check in result.checks:
         colour = "red" if check.exit_code else _COLOURS[check.status]
         status = Text(check.status, colour)
         table.add_row(plain(check.name), status, plain(check.found or "-"), plain(check.hint))
-    console().print(table)
+    _console().print(table)

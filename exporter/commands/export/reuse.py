@@ -1,14 +1,17 @@
-"""Find what an earlier export of a version has done already: its bundle, and its rollout."""
+"""Find what an earlier export of a version with the same settings has done: bundle and rollout."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.bundle import BundleSettings
-from exporter.commands.export.bundle_settings import settings_digest
+from exporter.bundle import BundleSettings, file_digest
 from exporter.commands.export.request import ExportRequest
 from exporter.errors import ConflictError, ValidationFailedError
+from exporter.parity.input_generator import SEED
 from exporter.parity.reference_set import cannot_be_batched
 from exporter.proven_bundle import (
     BundleRef,
@@ -22,18 +25,45 @@ from exporter.registry.version_tags import BundleTags, has_passed
 from exporter.repository import Repository
 from exporter.rollout.rollout import is_rolled_out
 
-__all__ = ["ReusableExport"]
+__all__ = ["ReusableExport", "settings_digest", "settings_of"]
+
+
+def settings_of(
+    request: ExportRequest, release_name: str, parts: Mapping[str, tuple[str, int]]
+) -> BundleSettings:
+    """Return the settings that, with the version, decide a bundle's content.
+
+    ``parts`` are the preprocessing and postprocessing models with their versions, by place.
+    """
+    settings: BundleSettings = {
+        "format": request.format,
+        "precision": request.precision,
+        "batching": "off" if request.batching == "off" else "auto",
+        "max_batch_size": request.max_batch_size,
+        "release": release_name,
+        "samples": None if request.samples is None else file_digest(request.samples),
+        "seed": SEED,
+    }
+    # Only if set, so that the digest of bundles without it stays the same.
+    if request.max_queue_size:
+        settings["max_queue_size"] = request.max_queue_size
+    if request.accelerator:
+        settings["accelerator"] = request.accelerator
+    if "preprocessing" in parts:
+        settings["preprocessing"] = "/".join(map(str, parts["preprocessing"]))
+    if "postprocessing" in parts:
+        settings["postprocessing"] = "/".join(map(str, parts["postprocessing"]))
+    return settings
+
+
+def settings_digest(settings: BundleSettings) -> str:
+    """Return a short digest of settings, for a version's tags."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class ReusableExport:
-    """Finds the parts of an earlier export that a request can reuse.
-
-    Attributes:
-        request: The request.
-        settings: The settings of the bundle; see `exporter.commands.export.bundle_settings`.
-        repository: The model repository.
-    """
+    """Finds the parts of an earlier export that a request can reuse."""
 
     request: ExportRequest
     settings: BundleSettings
