@@ -67,7 +67,8 @@ def render_html(report: Mapping[str, Any]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["number"] = lambda value: "beyond" if value is None else f"{value:.3g}"
     environment.filters["plain"] = _plain
-    return environment.from_string(template).render(**report)
+    page: str = environment.from_string(template).render(**report)
+    return page
 
 
 def _plain(value: Any) -> str:
