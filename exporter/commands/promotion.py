@@ -64,13 +64,9 @@ class AliasJob(Job[Request, ExportResult]):
 def check_movable(
     alias: str, current: int | None, expected: int | None, *, allow_manual: bool
 ) -> None:
-    """Check that CI moves ``prod``, and that an alias points to the version that is expected.
+    """Check that CI moves ``prod``, and that an alias points to the expected version.
 
-    Args:
-        alias: The alias.
-        current: The version that it points to, or None.
-        expected: The expected version, 0 for none; None to accept any.
-        allow_manual: Whether ``prod`` may be moved outside CI.
+    ``expected`` is 0 for none, and None to accept any.
 
     Raises:
         UsageError: ``prod`` is moved outside CI without ``--allow-manual``.

@@ -54,10 +54,6 @@ class JobResult(CommandResult):
     status: str = FAILED
     seconds: Mapping[str, float] = field(default_factory=dict, kw_only=True)
 
-    def failed(self, error: StlabError) -> Self:
-        """Return the result with an error in it."""
-        return replace(CommandResult.failed(self, error), status=FAILED)
-
 
 Request = TypeVar("Request")
 Result = TypeVar("Result", bound=JobResult)
@@ -87,7 +83,7 @@ class Job(Generic[Request, Result]):
         try:
             self.run()
         except StlabError as error:
-            self.result = self.result.failed(error)
+            self.result = replace(self.result.failed(error), status=FAILED)
         except KeyboardInterrupt:
             if self.result.status == FAILED:
                 self.result = self.result.failed(

@@ -46,13 +46,9 @@ def export(
 ) -> ExportResult:
     """Convert a registered version, prove it, serve it, and move the alias.
 
-    On failure the result's ``status`` is ``failed``, and it holds the error.
-
-    Args:
-        request: The request.
-        listener: Receives progress events.
-        isolated: Whether to run and convert the model in a sandboxed process; always the case with
-            ``allow_pickle``.
+    The listener receives progress events. With ``isolated``, and always with ``allow_pickle``, the
+    model is run and converted in a sandboxed process. On failure the result's ``status`` is
+    ``failed``, and it holds the error.
     """
     builder = build_isolated if isolated or request.allow_pickle else build
     return _Export(request, listener, builder).finish()

@@ -29,13 +29,7 @@ def report_of(
 ) -> dict[str, Any]:
     """Return the report of an export: schema, bundle, subject, parity, and the error or None.
 
-    Args:
-        model: The registered model.
-        version: The version.
-        evidence: The results of the checks.
-        bundle: The bundle; None if none was built.
-        server: A description of the proving server.
-        failure: The error, if the version was rejected.
+    ``bundle`` is None if none was built, and ``failure`` is the error of a rejected version.
     """
     manifest: dict[str, Any] = {} if bundle is None else {**bundle.manifest}
     shown = ("source", "format", "precision", "converter", "libraries", "target", "batching",

@@ -72,8 +72,7 @@ class ReusableExport:
     def find_bundle(self, selection: Selection) -> BundleRef | None:
         """Return the recorded bundle of the version, if it was built with the same settings.
 
-        Raises:
-            ConflictError: The alias is ``prod``, and there is no proven bundle.
+        For ``prod`` it is a ConflictError that there is none.
         """
         tags = selection.tags
         if self.request.alias == "prod":
@@ -93,12 +92,7 @@ class ReusableExport:
     def find_up_to_date(
         self, selection: Selection, recorded: BundleRef | None
     ) -> ProvenBundle | None:
-        """Return the bundle if it is proven, published, served and promoted already.
-
-        Raises:
-            ValidationFailedError: Batching is required, and the version cannot be batched.
-            UnavailableError: A server does not answer.
-        """
+        """Return the bundle if it is proven, published, served and promoted already."""
         if recorded is None:
             return None
         try:

@@ -74,8 +74,7 @@ class StatusRequest:
 def status(request: StatusRequest) -> StatusResult:
     """Compare the aliases of models with repository and servers.
 
-    Returns:
-        The state of all models that could be read; on failure the result holds the error as well.
+    The result has the state of all models that could be read; on failure it has the error as well.
     """
     result = StatusResult(request.repository)
     try:

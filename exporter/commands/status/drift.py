@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from exporter.commands.status.fixes import FixCommands
 from exporter.commands.status.snapshot import (
     ModelSnapshot,
     aliases_elsewhere,
@@ -21,21 +21,12 @@ from exporter.names import ALIASES, ARCHIVED
 from exporter.proven_bundle import recorded_bundle
 from exporter.registry import open_records, promotion, repository_of
 
-if TYPE_CHECKING:
-    from exporter.commands.status.fixes import FixCommands
-
 __all__ = ["Drift", "alias_drift", "model_drift"]
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One difference from the expected state.
-
-    Attributes:
-        kind: A machine-readable kind.
-        message: What is wrong.
-        fix: The command that fixes it.
-    """
+    """A difference from the expected state: a machine-readable kind, and the command to fix it."""
 
     kind: str
     message: str
