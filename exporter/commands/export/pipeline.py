@@ -78,9 +78,9 @@ class _Export(AliasJob[ExportRequest]):
             check_servers(request.triton_urls)
             self.parts = pipeline_models(registry, selection.tags)
             self.settings = settings_of(request, self.release.name, self.parts)
-            self.earlier = ReusableExport(request, self.settings, self.repository)
-            recorded = self.earlier.find_bundle(selection)
-            up_to_date = self.earlier.find_up_to_date(selection, recorded)
+            self.earlier = ReusableExport(request, self.settings, self.repository, selection)
+            recorded = self.earlier.find_bundle()
+            up_to_date = self.earlier.find_up_to_date(recorded)
             if up_to_date is None and recorded is None:
                 check_format(request.format, self.release, request.prove_on)
                 if request.allow_pickle:  # fail before the download
@@ -113,9 +113,7 @@ class _Export(AliasJob[ExportRequest]):
         if recorded is not None:
             try:
                 with self.steps("fetch"):
-                    proven = self.earlier.fetch(
-                        self.registry, self.selection, recorded, work / "fetched"
-                    )
+                    proven = self.earlier.fetch(self.registry, recorded, work / "fetched")
                 target = proven.bundle.release
                 with self._open_server(target, work) as server, self.steps("prove"):
                     prove_again(server, proven.bundle)

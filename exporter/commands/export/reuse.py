@@ -68,13 +68,14 @@ class ReusableExport:
     request: ExportRequest
     settings: BundleSettings
     repository: Repository
+    selection: Selection
 
-    def find_bundle(self, selection: Selection) -> BundleRef | None:
+    def find_bundle(self) -> BundleRef | None:
         """Return the recorded bundle of the version, if it was built with the same settings.
 
         For ``prod`` it is a ConflictError that there is none.
         """
-        tags = selection.tags
+        selection, tags = self.selection, self.selection.tags
         if self.request.alias == "prod":
             # Not the newest bundle: the version may have been exported again after staging.
             staged = recorded_bundle(tags, "staging")
@@ -89,12 +90,11 @@ class ReusableExport:
             return BundleRef(newest.sha256, newest.uri)
         return None
 
-    def find_up_to_date(
-        self, selection: Selection, recorded: BundleRef | None
-    ) -> ProvenBundle | None:
+    def find_up_to_date(self, recorded: BundleRef | None) -> ProvenBundle | None:
         """Return the bundle if it is proven, published, served and promoted already."""
         if recorded is None:
             return None
+        request, selection = self.request, self.selection
         try:
             bundle = self.repository.bundle(selection.model, selection.version)
             if bundle is None or bundle.sha256 != recorded.sha256:
@@ -104,15 +104,12 @@ class ReusableExport:
             if error.kind == "batching":
                 raise
             return None
-        request = self.request
         up_to_date = is_rolled_out(
             self.repository, selection, request.alias, bundle, request.triton_urls
         )
         return proven if up_to_date else None
 
-    def fetch(
-        self, registry: Registry, selection: Selection, recorded: BundleRef, folder: Path
-    ) -> ProvenBundle:
+    def fetch(self, registry: Registry, recorded: BundleRef, folder: Path) -> ProvenBundle:
         """Download a recorded bundle, and check every file.
 
         Raises:
@@ -121,7 +118,7 @@ class ReusableExport:
             ValidationFailedError: The bundle has other settings, or cannot be batched.
             UnavailableError: The registry or the artifact store does not answer.
         """
-        model, version = selection.model, selection.version
+        model, version = self.selection.model, self.selection.version
         return self._check_request(fetch_proven(registry, model, version, recorded, folder))
 
     def _check_request(self, proven: ProvenBundle) -> ProvenBundle:
