@@ -29,12 +29,10 @@ __all__ = [
     "print_verified",
 ]
 
-_STATUS = {
+_COLOURS = {
     "promoted": "green", "rolled_back": "green", "pulled": "green", "unchanged": "green",
-    "planned": "yellow", "failed": "red",
+    "ok": "green", "planned": "yellow", "missing": "yellow", "warning": "yellow", "failed": "red",
 }  # fmt: skip
-
-_COLOURS = {"ok": "green", "missing": "yellow", "warning": "yellow", "failed": "red"}
 
 
 def plain(text: object, style: str = "") -> Text:
@@ -56,27 +54,18 @@ def _table(*headings: str) -> Table:
 
 def print_result(result: ExportResult) -> None:
     """Print the result of an export, a rollback or a pull."""
-    color = _STATUS[result.status]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("status", plain(result.status, color))
+    table.add_row("status", plain(result.status, _COLOURS[result.status]))
     table.add_row("model", plain(f"{result.model} version {result.version or '?'}"))
     table.add_row("alias", plain(f"{result.alias} (before: {result.previous or 'none'})"))
-    if result.bundle:
-        reused = ", reused" if result.bundle["reused"] else ""
-        table.add_row(
-            "bundle",
-            plain(
-                f"{result.bundle['sha256'][:12]} ({result.bundle['format']}, "
-                f"{result.bundle['bytes']:,} bytes{reused})"
-            ),
-        )
-    if result.parity and result.parity.get("passed"):
-        parity = result.parity
-        table.add_row(
-            "parity", f"margin {parity['margin']:.3g} of 1 over {parity['cases']} comparisons"
-        )
+    if bundle := result.bundle:
+        size = f"{bundle['bytes']:,} bytes{', reused' if bundle['reused'] else ''}"
+        table.add_row("bundle", plain(f"{bundle['sha256'][:12]} ({bundle['format']}, {size})"))
+    if (parity := result.parity) and parity.get("passed"):
+        margin = f"margin {parity['margin']:.3g} of 1 over {parity['cases']} comparisons"
+        table.add_row("parity", margin)
         reason = f" ({parity['batching_reason']})" if parity.get("batching_reason") else ""
         table.add_row("batching", plain(f"{parity['batching']}{reason}"))
     for number, step in enumerate(result.plan):
@@ -109,9 +98,8 @@ def print_answer(result: InferResult) -> None:
 def print_status(result: StatusResult) -> None:
     """Print a row for every alias, and below the table all drift with its fix."""
     output = _console()
-    table = _table(
-        *("model", "alias", "version", "bundle", "evidence", "repository", "served", "since, by")
-    )
+    headings = "model", "alias", "version", "bundle", "evidence", "repository", "served"
+    table = _table(*headings, "since, by")
     for model in result.models:
         for state in model.aliases:
             style = "red" if state.drift else None
