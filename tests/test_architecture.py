@@ -84,7 +84,7 @@ def test_the_packages_are_read() -> None:
         MODULES
     )
     assert "triton_client" in imports("exporter.triton.connection")
-    assert "exporter.commands" in imports("exporter.cli.commands")
+    assert "exporter.commands" in imports("exporter.cli.export")
 
 
 def test_triton_client_imports_nothing_of_the_exporter() -> None:

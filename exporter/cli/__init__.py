@@ -1,4 +1,4 @@
-"""The command line; the only package that imports Typer and rich."""
+"""The command line, one module per command; the only package that imports Typer and rich."""
 
 from exporter.cli.app import export_main, main
 

@@ -1,4 +1,7 @@
-"""The programs ``stlab`` and ``stlab-export``: exit codes, errors, interrupts."""
+"""The programs ``stlab`` and ``stlab-export``: commands, exit codes, errors, interrupts.
+
+A command's code is imported when it runs, so that ``--help`` is fast.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,45 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import typer
 from typer.exceptions import TyperException
 
-from exporter import commands
-from exporter.cli.commands import UNCONFINED, app
+from exporter.cli import doctor, export, infer, prune, pull, rollback, serve, status, verify
+from exporter.commands import CommandResult
 from exporter.errors import StlabError, UsageError, resource_error
 from exporter.system.environment import exit_now, raise_gc_thresholds
 from exporter.system.standard_streams import secure_standard_streams
 
 __all__ = ["app", "export_main", "main"]
+
+app = typer.Typer(
+    name="stlab",
+    help="From an MLflow model version to a proven, served Triton model.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _commands(context: typer.Context) -> None:
+    """From an MLflow model version to a proven, served Triton model."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+app.command()(export.export)
+app.command()(rollback.rollback)
+app.command()(status.status)
+app.command()(pull.pull)
+app.command()(verify.verify)
+app.command()(prune.prune)
+app.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog="Arguments after -- are passed to tritonserver.",
+)(serve.serve)
+app.command()(infer.infer)
+app.command()(doctor.doctor)
 
 # Commands with a result type of their own; the others return an ExportResult.
 _RESULTS = {
@@ -75,7 +108,7 @@ def _run(arguments: list[str]) -> int:
 def _spelled_out(arguments: list[str]) -> Iterator[str]:
     for argument in arguments:
         if argument == "--allow-pickle=unconfined":
-            yield from ("--allow-pickle", UNCONFINED)
+            yield from ("--allow-pickle", export.UNCONFINED)
         else:
             yield argument
 
@@ -84,10 +117,16 @@ def _fail(error: StlabError, arguments: list[str]) -> int:
     from exporter.cli.output import print_error, print_json
 
     if "--json" in arguments:
-        result = getattr(commands, _RESULTS.get(arguments[0], "ExportResult"))()
-        print_json(result.failed(error).as_dict())
+        print_json(_failed(error, arguments[0]))
     print_error(error)
     return error.exit_code
+
+
+def _failed(error: StlabError, command: str) -> dict[str, Any]:
+    from exporter import commands
+
+    result: CommandResult = getattr(commands, _RESULTS.get(command, "ExportResult"))()
+    return result.failed(error).as_dict()
 
 
 def _interrupt_once() -> None:
