@@ -40,7 +40,7 @@ class BuildJob:
         artifact: A private copy of the version's artifact.
         folder: An empty folder for the bundle.
         settings: The settings that decide the bundle's content; see
-            `exporter.commands.export.bundle_settings`.
+            `exporter.commands.export.reuse`.
         samples: The user's npz, or None.
         require_batching: Whether to reject a model that cannot be batched.
         allow_pickle: Whether pickled content may be loaded.

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from exporter.commands.verify import VerifyResult
 
 __all__ = [
-    "console",
     "plain",
     "print_answer",
     "print_checks",
@@ -30,12 +29,10 @@ __all__ = [
     "print_verified",
 ]
 
-_STATUS = {
+_COLOURS = {
     "promoted": "green", "rolled_back": "green", "pulled": "green", "unchanged": "green",
-    "planned": "yellow", "failed": "red",
+    "ok": "green", "planned": "yellow", "missing": "yellow", "warning": "yellow", "failed": "red",
 }  # fmt: skip
-
-_COLOURS = {"ok": "green", "missing": "yellow", "warning": "yellow", "failed": "red"}
 
 
 def plain(text: object, style: str = "") -> Text:
@@ -43,34 +40,32 @@ def plain(text: object, style: str = "") -> Text:
     return Text(one_line(redact(str(text))), style)
 
 
-def console() -> Console:
+def _console() -> Console:
     """Return a console for stdout that interprets no markup, emoji or highlighting."""
     return Console(highlight=False, markup=False, emoji=False)
 
 
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
 def print_result(result: ExportResult) -> None:
     """Print the result of an export, a rollback or a pull."""
-    color = _STATUS[result.status]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("status", plain(result.status, color))
+    table.add_row("status", plain(result.status, _COLOURS[result.status]))
     table.add_row("model", plain(f"{result.model} version {result.version or '?'}"))
     table.add_row("alias", plain(f"{result.alias} (before: {result.previous or 'none'})"))
-    if result.bundle:
-        reused = ", reused" if result.bundle["reused"] else ""
-        table.add_row(
-            "bundle",
-            plain(
-                f"{result.bundle['sha256'][:12]} ({result.bundle['format']}, "
-                f"{result.bundle['bytes']:,} bytes{reused})"
-            ),
-        )
-    if result.parity and result.parity.get("passed"):
-        parity = result.parity
-        table.add_row(
-            "parity", f"margin {parity['margin']:.3g} of 1 over {parity['cases']} comparisons"
-        )
+    if bundle := result.bundle:
+        size = f"{bundle['bytes']:,} bytes{', reused' if bundle['reused'] else ''}"
+        table.add_row("bundle", plain(f"{bundle['sha256'][:12]} ({bundle['format']}, {size})"))
+    if (parity := result.parity) and parity.get("passed"):
+        margin = f"margin {parity['margin']:.3g} of 1 over {parity['cases']} comparisons"
+        table.add_row("parity", margin)
         reason = f" ({parity['batching_reason']})" if parity.get("batching_reason") else ""
         table.add_row("batching", plain(f"{parity['batching']}{reason}"))
     for number, step in enumerate(result.plan):
@@ -79,7 +74,7 @@ def print_result(result: ExportResult) -> None:
     if result.report:
         table.add_row("report", plain(result.report))
     table.add_row("seconds", f"{result.seconds.get('total', 0.0):.1f}")
-    console().print(table)
+    _console().print(table)
 
 
 def print_answer(result: InferResult) -> None:
@@ -88,14 +83,12 @@ def print_answer(result: InferResult) -> None:
         return
     from exporter.commands.infer.result import described
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("output", "type", "shape", "first values"):
-        table.add_column(heading, overflow="fold")
+    table = _table("output", "type", "shape", "first values")
     for heading in ("min", "mean", "max"):
         table.add_column(heading, justify="right", overflow="fold")
     for name, array in result.outputs.items():
         table.add_row(*map(plain, described(name, array)))
-    output = console()
+    output = _console()
     output.print(table)
     version = "" if result.version is None else f" version {result.version}"
     milliseconds = (result.seconds or 0.0) * 1e3
@@ -104,11 +97,9 @@ def print_answer(result: InferResult) -> None:
 
 def print_status(result: StatusResult) -> None:
     """Print a row for every alias, and below the table all drift with its fix."""
-    output = console()
-    table = Table(box=None, pad_edge=False)
-    for heading in ("model", "alias", "version", "bundle", "evidence", "repository", "served"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("since, by", overflow="fold")
+    output = _console()
+    headings = "model", "alias", "version", "bundle", "evidence", "repository", "served"
+    table = _table(*headings, "since, by")
     for model in result.models:
         for state in model.aliases:
             style = "red" if state.drift else None
@@ -154,13 +145,11 @@ def _row(state: AliasState) -> tuple[str, ...]:
 
 def print_verified(result: VerifyResult) -> None:
     """Print a row for every server."""
-    output = console()
+    output = _console()
     digest = "-" if result.bundle is None else str(result.bundle["sha256"])[:12]
     version = result.version or "?"
     output.print(plain(f"{result.model} version {version}, '{result.alias}', bundle {digest}"))
-    table = Table(box=None, pad_edge=False)
-    for heading in ("server", "verdict", "margin", "max abs error", "cases", "worst output"):
-        table.add_column(heading, overflow="fold")
+    table = _table("server", "verdict", "margin", "max abs error", "cases", "worst output")
     for server in result.servers:
         verdict = Text("passed", "green") if server.passed else Text("failed", "red")
         table.add_row(
@@ -176,24 +165,20 @@ def print_verified(result: VerifyResult) -> None:
 
 def print_pruned(result: PruneResult) -> None:
     """Print a row for every version."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("version", "", "reason"):
-        table.add_column(heading, overflow="fold")
+    table = _table("version", "", "reason")
     action = "to be removed" if result.status == "planned" else "removed"
     rows = dict.fromkeys(result.removed, (action, "no alias, server or rollback needs it"))
     rows |= {version: ("kept", reason) for version, reason in result.kept.items()}
     for version, (action, reason) in sorted(rows.items()):
         table.add_row(str(version), action, plain(reason))
-    console().print(table)
+    _console().print(table)
 
 
 def print_checks(result: DoctorResult) -> None:
     """Print a row for every check."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("check", "status", "found", "fix"):
-        table.add_column(heading, overflow="fold")
+    table = _table("check", "status", "found", "fix")
     for check in result.checks:
         colour = "red" if check.exit_code else _COLOURS[check.status]
         status = Text(check.status, colour)
         table.add_row(plain(check.name), status, plain(check.found or "-"), plain(check.hint))
-    console().print(table)
+    _console().print(table)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from exporter.commands.result import JobResult, run_job
+from exporter.commands.result import Job, JobResult
 from exporter.errors import ConflictError, UsageError, ValidationFailedError
 from exporter.names import ALIASES, DEFAULT_REPOSITORY, DEFAULT_TRACKING_URI, model_name
-from exporter.progress import Listener, Steps
+from exporter.progress import Listener
 from exporter.registry import Registry, open_records, promotion
-from exporter.repository import Repository, open_repository
+from exporter.repository import open_repository
 from exporter.rollout.live_servers import check_servers, reload
 from exporter.triton.connection import connect
 
@@ -88,67 +88,59 @@ class PruneResult(JobResult):
 def prune(request: PruneRequest, listener: Listener | None = None) -> PruneResult:
     """Delete the published versions of a model that no alias, server or rollback needs.
 
-    Args:
-        request: The request.
-        listener: Receives progress events.
-
-    Returns:
-        The result; on failure its ``status`` is ``failed``, and it holds the error.
+    The listener receives progress events. On failure the result's ``status`` is ``failed``, and it
+    holds the error.
     """
-    return run_job(_Pruning(request, Steps(listener)))
+    result = PruneResult(model=request.model, repository=request.repository)
+    return _Pruning(request, result, listener).finish()
 
 
-class _Pruning:
-    def __init__(self, request: PruneRequest, steps: Steps) -> None:
-        self.request = request
-        self.steps = steps
-        self.result = PruneResult(model=request.model, repository=request.repository)
-
+class _Pruning(Job[PruneRequest, PruneResult]):
     def run(self) -> None:
         request = self.request
         with self.steps("resolve"):
-            registry = Registry.connect(request.tracking_uri)
-            registry.get_model(request.model)
+            self.registry = Registry.connect(request.tracking_uri)
+            self.registry.get_model(request.model)
             check_servers(request.triton_urls)
-            repository = open_repository(request.repository)
+            self.repository = repository = open_repository(request.repository)
         if request.dry_run:
-            planned = self._plan(registry, repository)
-            self.result = replace(self.result, status="planned", removed=planned)
+            self.result = replace(self.result, status="planned", removed=self._plan())
             return
         with repository.workspace(request.model) as work:
             if request.unaliased:
                 with self.steps("activate"):
-                    self._drop_unaliased(registry, repository, work)
+                    self._drop_unaliased(work)
             # Under the lock, so nothing is published or activated meanwhile.
-            planned = self._plan(registry, repository)
+            planned = self._plan()
             with self.steps("remove"):
                 for version in planned:
                     repository.ensure_locked(request.model)
-                    self._remove(repository, version, work)
+                    self._remove(version, work)
         self.result = replace(self.result, status="pruned" if self.result.removed else "unchanged")
 
-    def _remove(self, repository: Repository, version: int, work: Path) -> None:
+    def _remove(self, version: int, work: Path) -> None:
         result = self.result
         try:
-            repository.remove(result.model, version, work)
+            self.repository.remove(result.model, version, work)
         except ValidationFailedError as error:  # it may be served
             self.result = replace(result, kept={**result.kept, version: error.message})
         else:
             self.result = replace(result, removed=(*result.removed, version))
 
-    def _plan(self, registry: Registry, repository: Repository) -> tuple[int, ...]:
+    def _plan(self) -> tuple[int, ...]:
+        """Return the versions to remove, and record why the others are kept."""
         model = self.request.model
-        published = repository.versions(model)
-        served = repository.served_versions(model)
+        published = self.repository.versions(model)
+        served = self.repository.served_versions(model)
         if published and not served:
             raise ConflictError(
                 f"the live config of '{model}' lists no version, so which of "
                 f"{', '.join(map(str, published))} a server loads is unknown",
                 hint=f"Find the fix with: stlab status {model}",
             )
-        reasons = dict.fromkeys(self._newest(published), "one of the newest")
-        reasons |= dict.fromkeys(served, "served")
-        aliases, versions = registry.get_model(model)
+        newest = published[-self.request.keep :] if self.request.keep else ()
+        reasons = dict.fromkeys(newest, "one of the newest") | dict.fromkeys(served, "served")
+        aliases, versions = self.registry.get_model(model)
         for alias in ALIASES:
             records = open_records(versions, alias)
             for version in records:
@@ -165,14 +157,12 @@ class _Pruning:
         self.result = replace(self.result, kept=kept)
         return tuple(version for version in published if version not in reasons)
 
-    def _newest(self, published: tuple[int, ...]) -> tuple[int, ...]:
-        return published[-self.request.keep :] if self.request.keep else ()
-
-    def _drop_unaliased(self, registry: Registry, repository: Repository, work: Path) -> None:
+    def _drop_unaliased(self, work: Path) -> None:
         """Remove versions without an alias from the live config; at least one must stay."""
         model = self.request.model
+        repository = self.repository
         served = set(repository.served_versions(model))
-        aliased = served & set(registry.aliases(model).values())
+        aliased = served & set(self.registry.aliases(model).values())
         stale = [url for url in self.request.triton_urls if self._ready(url) - aliased]
         if aliased == served and not stale:
             return

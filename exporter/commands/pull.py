@@ -11,12 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from exporter.commands.export.result import ExportResult
+from exporter.commands.promotion import AliasJob
 from exporter.commands.request import AliasRequest
-from exporter.commands.result import run_job
-from exporter.progress import Listener, Steps
+from exporter.progress import Listener
 from exporter.proven_bundle import bundle_for_alias, fetch_proven, find_published
 from exporter.registry import Registry
-from exporter.repository import open_repository
 from exporter.rollout.rollout import Rollout, versions_to_keep
 
 __all__ = ["PullRequest", "pull"]
@@ -30,28 +29,14 @@ class PullRequest(AliasRequest):
 def pull(request: PullRequest, listener: Listener | None = None) -> ExportResult:
     """Publish and activate an alias's bundle in a repository.
 
-    Versions that the repository serves for other aliases stay served.
-
-    Args:
-        request: The request.
-        listener: Receives progress events.
-
-    Returns:
-        The result, with ``status`` ``pulled`` or ``unchanged``; on failure its ``status`` is
-        ``failed``, and it holds the error.
+    Versions that the repository serves for other aliases stay served. The listener receives
+    progress events. The result's ``status`` is ``pulled`` or ``unchanged``; on failure it is
+    ``failed``, and the result holds the error.
     """
-    return run_job(_Pull(request, Steps(listener)))
+    return _Pull(request, listener).finish()
 
 
-class _Pull:
-    def __init__(self, request: PullRequest, steps: Steps) -> None:
-        self.request = request
-        self.steps = steps
-        self.repository = open_repository(request.repository)
-        self.result = ExportResult(
-            model=request.model, alias=request.alias, repository=request.repository
-        )
-
+class _Pull(AliasJob[PullRequest]):
     def run(self) -> None:
         model, repository = self.request.model, self.repository
         with self.steps("resolve"):

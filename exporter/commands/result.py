@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from exporter.errors import StlabError
-from exporter.progress import Steps
+from exporter.progress import Listener, Steps
 
 if TYPE_CHECKING:
     from exporter.bundle import Bundle
 
-__all__ = ["CommandResult", "Job", "JobResult", "bundle_summary", "run_job"]
+__all__ = ["CommandResult", "Job", "JobResult", "bundle_summary"]
 
-SCHEMA = 1
 FAILED = "failed"
 
 
@@ -40,7 +39,7 @@ class CommandResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object, with the same keys on success and on failure."""
-        return {"schema": SCHEMA, **self.content(), "error": self.error}
+        return {"schema": 1, **self.content(), "error": self.error}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +54,18 @@ class JobResult(CommandResult):
     status: str = FAILED
     seconds: Mapping[str, float] = field(default_factory=dict, kw_only=True)
 
-    def failed(self, error: StlabError) -> Self:
-        """Return the result with an error in it."""
-        return replace(CommandResult.failed(self, error), status=FAILED)
 
-
+Request = TypeVar("Request")
 Result = TypeVar("Result", bound=JobResult)
 
 
-class Job(Protocol[Result]):
-    """The steps of a command, which update its result."""
+class Job(Generic[Request, Result]):
+    """A command that runs in steps, which update its result."""
 
-    result: Result
-    steps: Steps
+    def __init__(self, request: Request, result: Result, listener: Listener | None) -> None:
+        self.request = request
+        self.result = result
+        self.steps = Steps(listener)
 
     def run(self) -> None:
         """Run the steps.
@@ -75,27 +73,27 @@ class Job(Protocol[Result]):
         Raises:
             StlabError: A step failed; changes are undone.
         """
+        raise NotImplementedError
 
+    def finish(self) -> Result:
+        """Run the steps, and return the result, which holds the error on failure.
 
-def run_job(job: Job[Result]) -> Result:
-    """Run a job, and return its result, which holds the error on failure.
-
-    An interrupt after the job has succeeded does not make it a failure.
-    """
-    try:
-        job.run()
-    except StlabError as error:
-        job.result = job.result.failed(error)
-    except KeyboardInterrupt:
-        if job.result.status == FAILED:
-            job.result = job.result.failed(
-                StlabError(
-                    "interrupted; changes are undone",
-                    hint="Run the same command again.",
-                    kind="interrupted",
+        An interrupt after the job has succeeded does not make it a failure.
+        """
+        try:
+            self.run()
+        except StlabError as error:
+            self.result = replace(self.result.failed(error), status=FAILED)
+        except KeyboardInterrupt:
+            if self.result.status == FAILED:
+                self.result = self.result.failed(
+                    StlabError(
+                        "interrupted; changes are undone",
+                        hint="Run the same command again.",
+                        kind="interrupted",
+                    )
                 )
-            )
-    return replace(job.result, seconds=job.steps.seconds)
+        return replace(self.result, seconds=self.steps.seconds)
 
 
 def bundle_summary(bundle: Bundle, **more: Any) -> dict[str, Any]:

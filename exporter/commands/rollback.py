@@ -11,34 +11,18 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exporter.bundle import Bundle
 from exporter.commands.export.result import ExportResult
-from exporter.commands.policy import check_expected, check_prod_allowed, triggered_by
+from exporter.commands.promotion import AliasJob, check_movable
 from exporter.commands.request import AliasRequest
-from exporter.commands.result import run_job
 from exporter.errors import ConflictError
 from exporter.names import ARCHIVED
-from exporter.progress import Listener, Steps
-from exporter.proven_bundle import (
-    BundleRef,
-    ProvenBundle,
-    fetch_proven,
-    find_published,
-    recorded_bundle,
-)
+from exporter.progress import Listener
+from exporter.proven_bundle import BundleRef, fetch_proven, find_published, recorded_bundle
 from exporter.proving.prove import prove_again
 from exporter.proving.proving_server import open_server
-from exporter.registry import (
-    PromotionRecord,
-    Registry,
-    Selection,
-    clean_up,
-    promote,
-    promotion,
-)
-from exporter.repository import open_repository
+from exporter.registry import Registry, Selection, clean_up, promotion
 from exporter.rollout.live_servers import check_servers
-from exporter.rollout.rollout import Rollout, is_rolled_out, versions_to_keep
+from exporter.rollout.rollout import Rollout, is_rolled_out
 from exporter.triton.releases import release
 
 __all__ = ["RollbackRequest", "rollback"]
@@ -66,25 +50,13 @@ class RollbackRequest(AliasRequest):
 def rollback(request: RollbackRequest, listener: Listener | None = None) -> ExportResult:
     """Serve and verify an earlier version of an alias, then move the alias back to it.
 
-    Args:
-        request: The request.
-        listener: Receives progress events.
-
-    Returns:
-        The result; on failure its ``status`` is ``failed``, and it holds the error.
+    The listener receives progress events. On failure the result's ``status`` is ``failed``, and it
+    holds the error.
     """
-    return run_job(_Rollback(request, Steps(listener)))
+    return _Rollback(request, listener).finish()
 
 
-class _Rollback:
-    def __init__(self, request: RollbackRequest, steps: Steps) -> None:
-        self.request = request
-        self.steps = steps
-        self.repository = open_repository(request.repository)
-        self.result = ExportResult(
-            model=request.model, alias=request.alias, repository=request.repository
-        )
-
+class _Rollback(AliasJob[RollbackRequest]):
     def run(self) -> None:
         request = self.request
         with self.steps("resolve"):
@@ -114,8 +86,13 @@ class _Rollback:
                 bundle = proven.bundle
                 if published:
                     bundle = self.repository.fetch(bundle, work / "published")
-                self._prove(bundle, work)
-            self._roll_out(registry, selection, proven, work)
+                folder = Path(tempfile.mkdtemp(prefix="proving-", dir=work))
+                target = release(bundle.release)
+                with open_server("", folder, target, self.steps.say) as server, self.steps("prove"):
+                    prove_again(server, bundle)
+            rollout = Rollout(self.repository, request.triton_urls, work)
+            self.promote(rollout, registry, selection, proven, reason=request.reason)
+            self.result = self.result.with_bundle("rolled_back", proven)
 
     def _select(self, registry: Registry) -> tuple[Selection, BundleRef]:
         """Select the version to roll back to, and the bundle that was promoted then."""
@@ -123,8 +100,7 @@ class _Rollback:
         aliases, versions = registry.get_model(request.model)
         current = aliases.get(alias)
         self.result = replace(self.result, previous=current)
-        check_prod_allowed(alias, allow_manual=request.allow_manual)
-        check_expected(alias, current, request.expect_current)
+        check_movable(alias, current, request.expect_current, allow_manual=request.allow_manual)
         if current is None:
             raise ConflictError(
                 f"'{alias}' points to no version, so there is nothing to roll back",
@@ -155,34 +131,3 @@ class _Rollback:
         self.result = replace(self.result, version=target)
         check_servers(request.triton_urls)
         return selection, recorded
-
-    def _prove(self, bundle: Bundle, work: Path) -> None:
-        target = release(bundle.release)
-        folder = Path(tempfile.mkdtemp(prefix="proving-", dir=work))
-        with open_server("", folder, target, self.steps.say) as proving, self.steps("prove"):
-            prove_again(proving, bundle)
-
-    def _roll_out(
-        self, registry: Registry, selection: Selection, proven: ProvenBundle, work: Path
-    ) -> None:
-        request = self.request
-        other_versions = versions_to_keep(
-            self.repository,
-            selection.model,
-            request.alias,
-            registry.aliases(selection.model),
-            selection.versions,
-        )
-        rollout = Rollout(self.repository, request.triton_urls, work)
-        with rollout.apply(proven.bundle, other_versions, self.steps), self.steps("promote"):
-            self.repository.ensure_locked(selection.model)
-            record = PromotionRecord(
-                bundle=proven.bundle.sha256,
-                uri=proven.uri,
-                by=triggered_by(),
-                previous=selection.previous,
-                repository=self.repository.identity(),
-                reason=request.reason,
-            )
-            promote(registry, selection, request.alias, record)
-        self.result = self.result.with_bundle("rolled_back", proven)

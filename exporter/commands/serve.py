@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from exporter.errors import NotFoundError, UnavailableError
 from exporter.names import DEFAULT_REPOSITORY
@@ -59,12 +58,8 @@ def serve(request: ServeRequest, progress: Callable[[str], None] | None = None) 
     are. Loading models, shared memory, tracing and logging require a key: ``STLAB_TRITON_KEY``, or
     a new one that this user's commands find by the port.
 
-    Args:
-        request: The request.
-        progress: Receives messages about slow steps before the server starts.
-
-    Returns:
-        The exit code: 0 after a clean stop.
+    ``progress`` receives messages about slow steps before the server starts. Returns the exit code:
+    0 after a clean stop.
 
     Raises:
         NotFoundError: The repository's folder does not exist.
@@ -111,14 +106,11 @@ def _say(text: str) -> None:
 
 
 def _run(
-    runtime: Runtime,
-    arguments: Sequence[str],
-    environment: Mapping[str, str],
-    scratch: Path,
+    runtime: Runtime, arguments: Sequence[str], environment: Mapping[str, str], scratch: Path
 ) -> int:
     stopped = False
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
+    def stop(*_: object) -> None:
         nonlocal stopped
         stopped = True
 
@@ -129,11 +121,7 @@ def _run(
         )
         try:
             while process.running and not stopped:
-                try:
-                    # A signal handler does not end the wait, so it is split into short ones.
-                    process.server.wait(0.2)
-                except subprocess.TimeoutExpired:
-                    continue
+                time.sleep(0.2)  # a signal handler does not end a longer one
         finally:
             process.end(_EXIT_SECONDS)
     finally:

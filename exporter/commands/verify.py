@@ -15,25 +15,14 @@ from typing import Any
 
 from exporter.bundle import Bundle, json_number
 from exporter.commands.request import AliasRequest
-from exporter.commands.result import JobResult, bundle_summary, run_job
-from exporter.errors import (
-    ConflictError,
-    StlabError,
-    UnavailableError,
-    UsageError,
-)
+from exporter.commands.result import Job, JobResult, bundle_summary
+from exporter.errors import ConflictError, StlabError, UnavailableError, UsageError
 from exporter.parity.evidence import Evidence
 from exporter.parity.served import replay_samples
-from exporter.progress import Listener, Steps
-from exporter.proven_bundle import (
-    BundleRef,
-    ProvenBundle,
-    bundle_for_alias,
-    fetch_proven,
-    find_published,
-)
+from exporter.progress import Listener
+from exporter.proven_bundle import bundle_for_alias, fetch_proven, find_published
 from exporter.registry import Registry
-from exporter.repository import Repository, open_repository
+from exporter.repository import open_repository
 from exporter.rollout.live_servers import wrong_answers
 from exporter.triton.connection import connect
 from triton_client.errors import ModelNotFound, NotReady
@@ -128,55 +117,42 @@ class VerifyResult(JobResult):
 def verify(request: VerifyRequest, listener: Listener | None = None) -> VerifyResult:
     """Replay the samples of an alias's bundle on live servers.
 
-    Args:
-        request: The request.
-        listener: Receives progress events.
-
-    Returns:
-        The result; on failure its ``status`` is ``failed``, and it holds the error.
+    The listener receives progress events. On failure the result's ``status`` is ``failed``, and it
+    holds the error.
     """
-    with tempfile.TemporaryDirectory(prefix="stlab-verify-") as folder:
-        return run_job(_Verification(request, Steps(listener), Path(folder)))
+    result = VerifyResult(model=request.model, alias=request.alias)
+    return _Verification(request, result, listener).finish()
 
 
-class _Verification:
-    def __init__(self, request: VerifyRequest, steps: Steps, folder: Path) -> None:
-        self.request = request
-        self.steps = steps
-        self.folder = folder
-        self.result = VerifyResult(model=request.model, alias=request.alias)
-        # Keeps the bundle's temporary files of an object store until the end.
-        self.repository: Repository | None = None
-
+class _Verification(Job[VerifyRequest, VerifyResult]):
     def run(self) -> None:
+        request, model = self.request, self.request.model
         with self.steps("resolve"):
-            registry = Registry.connect(self.request.tracking_uri)
-            version, recorded = bundle_for_alias(registry, self.request.model, self.request.alias)
+            registry = Registry.connect(request.tracking_uri)
+            version, recorded = bundle_for_alias(registry, model, request.alias)
             self.result = replace(self.result, version=version)
-        with self.steps("fetch"):
-            proven = self._find(registry, version, recorded)
-        with self.steps("replay"):
-            for url in self.request.triton_urls or (DEFAULT_URL,):
-                self.steps.say(url)
-                verdict = _verify_server(url, proven.bundle)
-                self.result = replace(self.result, servers=(*self.result.servers, verdict))
+        with tempfile.TemporaryDirectory(prefix="stlab-verify-") as folder:
+            with self.steps("fetch"):
+                try:
+                    # Referenced until the end: an object store's keeps the bundle's files.
+                    repository = open_repository(request.repository)
+                    published = find_published(repository, model, version, recorded)
+                except UnavailableError:
+                    published = None  # the registry has the bundle as well
+                source = "registry" if published is None else "repository"
+                bundle = (
+                    published or fetch_proven(registry, model, version, recorded, Path(folder))
+                ).bundle
+                self.result = replace(self.result, bundle=bundle_summary(bundle, source=source))
+            with self.steps("replay"):
+                for url in request.triton_urls or (DEFAULT_URL,):
+                    self.steps.say(url)
+                    verdict = _verify_server(url, bundle)
+                    self.result = replace(self.result, servers=(*self.result.servers, verdict))
         errors = [server.error for server in self.result.servers if server.error is not None]
         if errors:
             raise min(errors, key=lambda error: _WORST_FIRST.index(error.exit_code))
         self.result = replace(self.result, status="passed")
-
-    def _find(self, registry: Registry, version: int, recorded: BundleRef) -> ProvenBundle:
-        """Return the bundle from the repository if it is intact there, else from the registry."""
-        model = self.request.model
-        try:
-            self.repository = open_repository(self.request.repository)
-            published = find_published(self.repository, model, version, recorded)
-        except UnavailableError:
-            published = None  # the registry has the bundle as well
-        source = "registry" if published is None else "repository"
-        proven = published or fetch_proven(registry, model, version, recorded, self.folder)
-        self.result = replace(self.result, bundle=bundle_summary(proven.bundle, source=source))
-        return proven
 
 
 def _verify_server(url: str, bundle: Bundle) -> ServerVerdict:

@@ -14,7 +14,7 @@ from cachetools import TTLCache, cached
 from starlette.concurrency import run_in_threadpool
 
 from exporter.bundle import SAMPLES, Bundle
-from exporter.commands.export.report import Report, write_html
+from exporter.commands.export.report import render_html
 from exporter.commands.status.command import StatusRequest, status
 from exporter.commands.status.result import AliasState, StatusResult
 from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailedError
@@ -140,15 +140,11 @@ def _read_samples(bundle: Bundle) -> Samples:
 
 
 def _render_report(bundle: Bundle) -> str:
-    content = bundle.passed_report() or {}
-    with tempfile.TemporaryDirectory(prefix="stlab-dashboard-") as folder:
-        path = Path(folder, "report.html")
-        try:
-            write_html(Report(content), path)
-        except Exception as error:  # a report of other fields than the template knows
-            raise ValidationFailedError(
-                f"the report of version {bundle.version} cannot be rendered: {error}",
-                hint="Export the version again with this release.",
-                kind="report",
-            ) from error
-        return path.read_text()
+    try:
+        return render_html(bundle.passed_report() or {})
+    except Exception as error:  # a report of other fields than the template knows
+        raise ValidationFailedError(
+            f"the report of version {bundle.version} cannot be rendered: {error}",
+            hint="Export the version again with this release.",
+            kind="report",
+        ) from error

@@ -18,7 +18,6 @@ from exporter.triton.releases import DEFAULT_RELEASE, RELEASES, Release, release
 
 __all__ = ["DoctorRequest", "DoctorResult", "doctor"]
 
-_KINDS = {error.exit_code: error.default_kind for error in (UsageError, UnavailableError)}
 ANSWER_SECONDS = 10.0
 # Written and deleted, to check the permissions for an object store.
 _PROBE = ".stlab-doctor"
@@ -78,18 +77,15 @@ def doctor(request: DoctorRequest) -> DoctorResult:
         _repository(request.repository),
         *map(_server, request.triton_urls),
     )
+    result = DoctorResult(target.name, checks)
     failing = [check for check in checks if check.exit_code]
     if not failing:
-        return DoctorResult(target.name, checks)
+        return result
     # What is missing locally comes before what does not answer, which may recover by itself.
     first = min(failing, key=lambda check: check.exit_code)
+    error = UsageError if first.exit_code == UsageError.exit_code else UnavailableError
     names = ", ".join(dict.fromkeys(check.name for check in failing))
-    error = {
-        "kind": _KINDS[first.exit_code],
-        "message": f"missing or unreachable: {names}",
-        "hint": first.hint,
-    }
-    return DoctorResult(target.name, checks, error=error, exit_code=first.exit_code)
+    return result.failed(error(f"missing or unreachable: {names}", hint=first.hint))
 
 
 def _target(target: Release) -> Check:

@@ -23,7 +23,6 @@ from exporter.triton.runtime import describe_runtime
 
 __all__ = ["Check", "installed", "is_writable"]
 
-OLDEST_PYTHON = (3, 11)
 # The size of the embedded server with ONNX Runtime, without torch.
 CACHE_BYTES = 500 * 1024 * 1024
 # The packages of each flavor, besides torch and onnx: each by its alternative distribution names,
@@ -56,21 +55,12 @@ class Check:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object of the check."""
-        return {
-            "name": self.name,
-            "status": self.status,
-            "found": self.found,
-            "hint": self.hint,
-        }
+        return {"name": self.name, "status": self.status, "found": self.found, "hint": self.hint}
 
 
 def installed(release: Release) -> Iterator[Check]:
-    """Yield a check of everything that an export may need on this machine.
-
-    Args:
-        release: The target release.
-    """
-    yield _python()
+    """Yield a check of everything that an export to a release may need on this machine."""
+    yield Check("python", "ok", f"{platform.python_version()} ({sys.executable})")
     yield _torch()
     yield _required("onnx")
     yield _required("onnxscript")
@@ -86,28 +76,21 @@ def installed(release: Release) -> Iterator[Check]:
 
 def is_writable(folder: Path) -> bool:
     """Whether a folder is writable, or can be created."""
-    return _is_writable(_nearest_existing(folder))
-
-
-def _python() -> Check:
-    found = f"{platform.python_version()} ({sys.executable})"
-    if sys.version_info[:2] < OLDEST_PYTHON:
-        return Check("python", "failed", found, "Use Python 3.11 or newer.", 2)
-    return Check("python", "ok", found)
+    existing = _nearest_existing(folder)
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def _torch() -> Check:
-    specifier = _specifier("torch")
-    check = _required("torch", f"torch{specifier}")
-    pinned = specifier.removeprefix("==")
-    if check.status == "ok" and specifier != pinned and check.found.split("+")[0] != pinned:
-        return Check(
-            "torch",
-            "warning",
-            f"{check.found}; bundles are built with {pinned}",
-            f"pip install 'torch{specifier}' (another torch may build other bundles)",
-        )
-    return check
+    requirement = _requirement("torch")
+    check = _required("torch", str(requirement))
+    if check.status != "ok" or requirement.specifier.contains(check.found, prereleases=True):
+        return check
+    return Check(
+        "torch",
+        "warning",
+        f"{check.found}; bundles are built with {str(requirement.specifier).removeprefix('==')}",
+        f"pip install '{requirement}' (another torch may build other bundles)",
+    )
 
 
 def _onnxruntime() -> Check:
@@ -198,18 +181,14 @@ def _cache() -> Check:
         cache = cache_directory()
     except UsageError as error:
         return Check("cache", "failed", error.message, error.hint, error.exit_code)
-    existing = _nearest_existing(cache)
-    free = shutil.disk_usage(existing).free
-    found = f"{cache}, {free / 2**30:.1f} GiB free"
+    free = shutil.disk_usage(_nearest_existing(cache)).free
     hint = "Set STLAB_CACHE to a writable folder with 500 MB of free space."
-    if not _is_writable(existing):
+    if not is_writable(cache):
         return Check("cache", "failed", f"{cache} is not writable", hint, 2)
-    return Check(
-        "cache",
-        "ok" if free > CACHE_BYTES else "warning",
-        found,
-        "" if free > CACHE_BYTES else hint,
-    )
+    found = f"{cache}, {free / 2**30:.1f} GiB free"
+    if free <= CACHE_BYTES:
+        return Check("cache", "warning", found, hint)
+    return Check("cache", "ok", found)
 
 
 def _required(name: str, requirement: str = "") -> Check:
@@ -219,13 +198,13 @@ def _required(name: str, requirement: str = "") -> Check:
     return Check(name, "ok", version)
 
 
-def _specifier(name: str) -> str:
-    """Return the versions of a package that stlab requires, such as ``==2.13.0``; may be empty."""
+def _requirement(name: str) -> Requirement:
+    """Return the versions of a package that stlab requires, such as ``torch==2.13.0``."""
     try:
         requirements = map(Requirement, metadata.requires("stlab") or [])
     except metadata.PackageNotFoundError:
-        return ""
-    return next((str(r.specifier) for r in requirements if r.name == name and not r.marker), "")
+        return Requirement(name)
+    return next((r for r in requirements if r.name == name and not r.marker), Requirement(name))
 
 
 def _version(name: str) -> str:
@@ -239,7 +218,3 @@ def _nearest_existing(folder: Path) -> Path:
     """Return the folder, or its nearest parent that exists."""
     path = folder.absolute()
     return next(parent for parent in (path, *path.parents) if parent.exists())
-
-
-def _is_writable(path: Path) -> bool:
-    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)

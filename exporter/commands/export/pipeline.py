@@ -13,18 +13,16 @@ import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from exporter.build.builder import BuildJob, Candidate, build
 from exporter.build.isolated import build_isolated, check_confinement
-from exporter.bundle import BundleSettings
-from exporter.commands.export.bundle_settings import settings_of
 from exporter.commands.export.request import ExportRequest
 from exporter.commands.export.result import ExportResult
-from exporter.commands.export.reuse import ReusableExport
+from exporter.commands.export.reuse import ReusableExport, settings_of
 from exporter.commands.export.run_log import ExportLog
-from exporter.commands.policy import check_expected, check_prod_allowed, triggered_by
-from exporter.commands.result import run_job
+from exporter.commands.promotion import AliasJob, check_movable
 from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailedError
 from exporter.formats import check as check_format
 from exporter.parity.evidence import Evidence
@@ -32,17 +30,9 @@ from exporter.progress import Listener, Steps
 from exporter.proven_bundle import BundleRef, ProvenBundle
 from exporter.proving.prove import prove, prove_again, raise_if_failed
 from exporter.proving.proving_server import ProvingServer, open_server
-from exporter.registry import (
-    PromotionRecord,
-    Registry,
-    Selection,
-    clean_up,
-    pipeline_models,
-    promote,
-)
-from exporter.repository import open_repository
+from exporter.registry import Registry, clean_up, pipeline_models
 from exporter.rollout.live_servers import check_servers
-from exporter.rollout.rollout import Rollout, versions_to_keep
+from exporter.rollout.rollout import Rollout
 from exporter.triton.releases import DEFAULT_RELEASE, release
 
 __all__ = ["export"]
@@ -56,80 +46,57 @@ def export(
 ) -> ExportResult:
     """Convert a registered version, prove it, serve it, and move the alias.
 
-    Args:
-        request: The request.
-        listener: Receives progress events.
-        isolated: Whether to run and convert the model in a sandboxed process; always the case with
-            ``allow_pickle``.
-
-    Returns:
-        The result; on failure its ``status`` is ``failed``, and it holds the error.
+    The listener receives progress events. With ``isolated``, and always with ``allow_pickle``, the
+    model is run and converted in a sandboxed process. On failure the result's ``status`` is
+    ``failed``, and it holds the error.
     """
     builder = build_isolated if isolated or request.allow_pickle else build
-    return run_job(_Export(request, Steps(listener), builder))
+    return _Export(request, listener, builder).finish()
 
 
-class _Export:
-    def __init__(self, request: ExportRequest, steps: Steps, builder: Builder) -> None:
-        self.request = request
-        self.steps = steps
+class _Export(AliasJob[ExportRequest]):
+    def __init__(self, request: ExportRequest, listener: Listener | None, builder: Builder) -> None:
         self.builder = builder
         self.release = release(request.triton_release or DEFAULT_RELEASE)
-        self.parts: dict[str, tuple[str, int]] = {}
-        self.repository = open_repository(request.repository)
-        self.result = ExportResult(
-            model=request.model, alias=request.alias, repository=request.repository
-        )
-
-    @property
-    def settings(self) -> BundleSettings:
-        """The settings that decide the bundle's content, once the version is selected."""
-        return settings_of(self.request, self.release.name, self.parts)
-
-    @property
-    def earlier(self) -> ReusableExport:
-        """An earlier export that may be reused."""
-        return ReusableExport(self.request, self.settings, self.repository)
+        super().__init__(request, listener)
 
     def run(self) -> None:
+        request = self.request
         with self.steps("resolve"):
-            registry = Registry.connect(self.request.tracking_uri)
-            selection = self._select(registry)
+            registry = Registry.connect(request.tracking_uri)
+            selection = registry.select(request.model, request.alias, request.version)
+            self.registry, self.selection = registry, selection
+            self.result = replace(
+                self.result, version=selection.version, previous=selection.previous
+            )
+            check_movable(
+                request.alias,
+                selection.previous,
+                request.expect_current,
+                allow_manual=request.allow_manual,
+            )
+            check_servers(request.triton_urls)
             self.parts = pipeline_models(registry, selection.tags)
-            recorded = self.earlier.find_bundle(selection)
-            up_to_date = self.earlier.find_up_to_date(selection, recorded)
+            self.settings = settings_of(request, self.release.name, self.parts)
+            self.earlier = ReusableExport(request, self.settings, self.repository, selection)
+            recorded = self.earlier.find_bundle()
+            up_to_date = self.earlier.find_up_to_date(recorded)
             if up_to_date is None and recorded is None:
-                check_format(self.request.format, self.release, self.request.prove_on)
-                self._check_confinement()
+                check_format(request.format, self.release, request.prove_on)
+                if request.allow_pickle:  # fail before the download
+                    check_confinement(allow_pickle=True, unconfined=request.unconfined)
         if up_to_date is not None:
-            if not self.request.dry_run:
+            if not request.dry_run:
                 clean_up(registry, selection.model)
                 self.repository.clean_up(selection.model)
             self.result = self.result.with_bundle("unchanged", up_to_date)
-        elif self.request.dry_run:
+        elif request.dry_run:
             self.result = replace(self.result, status="planned", plan=self._plan(recorded))
         else:
-            with self.repository.workspace(self.request.model) as work:
+            with self.repository.workspace(request.model) as work:
                 clean_up(registry, selection.model)
-                log = ExportLog(registry, selection, self.request)
-                proven = self._prove(registry, selection, recorded, log, work)
-                self._roll_out(registry, selection, proven, log, work)
-
-    def _check_confinement(self) -> None:
-        """Fail before the download if pickles are allowed but cannot be sandboxed."""
-        request = self.request
-        if request.allow_pickle:
-            check_confinement(allow_pickle=True, unconfined=request.unconfined)
-
-    def _select(self, registry: Registry) -> Selection:
-        """Select the version, and check that the alias may be moved and the servers answer."""
-        request = self.request
-        selection = registry.select(request.model, request.alias, request.version)
-        self.result = replace(self.result, version=selection.version, previous=selection.previous)
-        check_prod_allowed(request.alias, allow_manual=request.allow_manual)
-        check_expected(request.alias, selection.previous, request.expect_current)
-        check_servers(request.triton_urls)
-        return selection
+                self.log = ExportLog(registry, selection, request)
+                self._roll_out(self._prove(recorded, work), work)
 
     def _plan(self, recorded: BundleRef | None) -> tuple[str, ...]:
         first = (
@@ -141,19 +108,12 @@ class _Export:
         last = f"move '{self.request.alias}' to version {self.result.version}"
         return (*first, f"publish to {self.request.repository}", *servers, last)
 
-    def _prove(
-        self,
-        registry: Registry,
-        selection: Selection,
-        recorded: BundleRef | None,
-        log: ExportLog,
-        work: Path,
-    ) -> ProvenBundle:
+    def _prove(self, recorded: BundleRef | None, work: Path) -> ProvenBundle:
         """Prove the recorded bundle again, or build and prove a new one."""
         if recorded is not None:
             try:
                 with self.steps("fetch"):
-                    proven = self.earlier.fetch(registry, selection, recorded, work / "fetched")
+                    proven = self.earlier.fetch(self.registry, recorded, work / "fetched")
                 target = proven.bundle.release
                 with self._open_server(target, work) as server, self.steps("prove"):
                     prove_again(server, proven.bundle)
@@ -164,20 +124,14 @@ class _Export:
             else:
                 return proven
         with self._open_server(self.settings["release"], work) as server:
-            return self._build(registry, selection, server, log, work)
+            return self._build(server, work)
 
     def _open_server(self, release_name: str, work: Path) -> AbstractContextManager[ProvingServer]:
         folder = Path(tempfile.mkdtemp(prefix="proving-", dir=work))
         return open_server(self.request.prove_on, folder, release(release_name), self.steps.say)
 
-    def _build(
-        self,
-        registry: Registry,
-        selection: Selection,
-        server: ProvingServer,
-        log: ExportLog,
-        work: Path,
-    ) -> ProvenBundle:
+    def _build(self, server: ProvingServer, work: Path) -> ProvenBundle:
+        registry, selection, log = self.registry, self.selection, self.log
         evidence = Evidence()
         (work / "bundle").mkdir()
         try:
@@ -214,45 +168,20 @@ class _Export:
             bundle = candidate.bundle.with_facts(
                 evidence={"passed": True, "checks": [check.name for check in evidence.checks]}
             )
-            log.save(bundle, evidence, server.description(), work)
+            uri = log.save(bundle, evidence, server.description(), work)
             self.result = replace(self.result, report=log.report)
-        return ProvenBundle(bundle, evidence.summary(), log.bundle_uri, reused=False)
+        return ProvenBundle(bundle, evidence.summary(), uri, reused=False)
 
-    def _roll_out(
-        self,
-        registry: Registry,
-        selection: Selection,
-        proven: ProvenBundle,
-        log: ExportLog,
-        work: Path,
-    ) -> None:
+    def _roll_out(self, proven: ProvenBundle, work: Path) -> None:
         """Publish, activate and verify; then tag the version and move the alias."""
-        bundle, parity = proven.bundle, proven.parity
         rollout = Rollout(self.repository, self.request.triton_urls, work)
+        tag = partial(self.log.tag_version, proven)
         succeeded = False
         try:
-            # Read again: other aliases may have moved while this version was proven.
-            other_versions = versions_to_keep(
-                self.repository,
-                selection.model,
-                self.request.alias,
-                registry.aliases(selection.model),
-                selection.versions,
-            )
-            with rollout.apply(bundle, other_versions, self.steps), self.steps("promote"):
-                self.repository.ensure_locked(selection.model)
-                log.tag_version(bundle, parity)
-                record = PromotionRecord(
-                    bundle=bundle.sha256,
-                    uri=proven.uri,
-                    by=triggered_by(),
-                    previous=selection.previous,
-                    repository=self.repository.identity(),
-                )
-                promote(registry, selection, self.request.alias, record)
+            self.promote(rollout, self.registry, self.selection, proven, before=tag)
             succeeded = True
             self.result = self.result.with_bundle("promoted", proven)
         finally:
             # The outcome is settled: a failure to log it must not change it.
             with contextlib.suppress(StlabError):
-                log.finish(bundle, parity, self.steps.seconds, succeeded=succeeded)
+                self.log.finish(proven, self.steps.seconds, succeeded=succeeded)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,25 +15,7 @@ if TYPE_CHECKING:
     from exporter.bundle import Bundle
     from exporter.parity.evidence import Evidence
 
-__all__ = ["Report", "report_of", "write_html"]
-
-SCHEMA = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The content of report.json.
-
-    Attributes:
-        content: Schema, bundle, subject, parity, and the error or None.
-    """
-
-    content: Mapping[str, Any]
-
-    def write_json(self, path: Path) -> None:
-        """Write ``report.json``."""
-        text = json.dumps(self.content, indent=1, sort_keys=True, allow_nan=False)
-        path.write_text(text + "\n")
+__all__ = ["render_html", "report_of", "write_json"]
 
 
 def report_of(
@@ -45,51 +26,43 @@ def report_of(
     bundle: Bundle | None = None,
     server: str = "",
     failure: StlabError | None = None,
-) -> Report:
-    """Return the report of an export.
+) -> dict[str, Any]:
+    """Return the report of an export: schema, bundle, subject, parity, and the error or None.
 
-    Args:
-        model: The registered model.
-        version: The version.
-        evidence: The results of the checks.
-        bundle: The bundle; None if none was built.
-        server: A description of the proving server.
-        failure: The error, if the version was rejected.
+    ``bundle`` is None if none was built, and ``failure`` is the error of a rejected version.
     """
     manifest: dict[str, Any] = {} if bundle is None else {**bundle.manifest}
     shown = ("source", "format", "precision", "converter", "libraries", "target", "batching",
              "interface", "settings")  # fmt: skip
     parity = redact_all(evidence.as_dict())
-    return Report(
-        {
-            "schema": SCHEMA,
-            "model": model,
-            "version": version,
-            "bundle": None if bundle is None else bundle.sha256,
-            "bytes": None if bundle is None else bundle.size,
-            "subject": {key: manifest[key] for key in shown if key in manifest},
-            "server": redact(server),
-            "parity": {**parity, "passed": parity["passed"] and failure is None},
-            "error": None if failure is None else failure.as_dict(),
-        }
-    )
+    return {
+        "schema": 1,
+        "model": model,
+        "version": version,
+        "bundle": None if bundle is None else bundle.sha256,
+        "bytes": None if bundle is None else bundle.size,
+        "subject": {key: manifest[key] for key in shown if key in manifest},
+        "server": redact(server),
+        "parity": {**parity, "passed": parity["passed"] and failure is None},
+        "error": None if failure is None else failure.as_dict(),
+    }
 
 
-def write_html(report: Report, path: Path) -> None:
-    """Write the HTML page: one file without external resources."""
+def write_json(report: Mapping[str, Any], path: Path) -> None:
+    """Write ``report.json``."""
+    path.write_text(json.dumps(report, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def render_html(report: Mapping[str, Any]) -> str:
+    """Return the HTML page, which has no external resources."""
     from jinja2 import Environment, StrictUndefined
 
     template = files("exporter.commands.export").joinpath("report.html.j2").read_text()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["number"] = _number
+    environment.filters["number"] = lambda value: "beyond" if value is None else f"{value:.3g}"
     environment.filters["plain"] = _plain
-    path.write_text(environment.from_string(template).render(**report.content))
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "beyond"
-    return f"{value:.3g}"
+    page: str = environment.from_string(template).render(**report)
+    return page
 
 
 def _plain(value: Any) -> str:

@@ -9,18 +9,9 @@ from pathlib import Path
 from exporter.commands.request import AliasRequest
 from exporter.errors import UsageError
 
-__all__ = [
-    "BATCHING",
-    "PRECISIONS",
-    "TIMEOUT_SECONDS",
-    "ExportRequest",
-    "byte_size",
-]
+__all__ = ["PRECISIONS", "ExportRequest", "byte_size"]
 
-BATCHING = ("auto", "require", "off")
 PRECISIONS = ("fp32", "fp16", "int8")
-ACCELERATORS = ("tensorrt",)
-MAX_BATCH_SIZE = 32
 # The reference runs a full batch, which takes memory.
 MAX_ROWS = 65_536
 # The proof sends 8 concurrent requests; the field of the config is an unsigned 32-bit integer.
@@ -68,7 +59,7 @@ class ExportRequest(AliasRequest):
     precision: str = "fp32"
     accelerator: str = ""
     batching: str = "auto"
-    max_batch_size: int = MAX_BATCH_SIZE
+    max_batch_size: int = 32
     max_queue_size: int = 0
     samples: Path | None = None
     expect_current: int | None = None
@@ -87,9 +78,9 @@ class ExportRequest(AliasRequest):
         AliasRequest.__post_init__(self)
         _one_of("--format", self.format, tuple(FORMATS))
         _one_of("--precision", self.precision, PRECISIONS)
-        _one_of("--batching", self.batching, BATCHING)
+        _one_of("--batching", self.batching, ("auto", "require", "off"))
         if self.accelerator:
-            _one_of("--accelerator", self.accelerator, ACCELERATORS)
+            _one_of("--accelerator", self.accelerator, ("tensorrt",))
         if self.format != "onnx" and self.accelerator:
             raise UsageError(
                 f"--accelerator requires --format onnx, not {self.format}",

@@ -1,14 +1,17 @@
-"""Find what an earlier export of a version has done already: its bundle, and its rollout."""
+"""Find what an earlier export of a version with the same settings has done: bundle and rollout."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.bundle import BundleSettings
-from exporter.commands.export.bundle_settings import settings_digest
+from exporter.bundle import BundleSettings, file_digest
 from exporter.commands.export.request import ExportRequest
 from exporter.errors import ConflictError, ValidationFailedError
+from exporter.parity.input_generator import SEED
 from exporter.parity.reference_set import cannot_be_batched
 from exporter.proven_bundle import (
     BundleRef,
@@ -22,30 +25,57 @@ from exporter.registry.version_tags import BundleTags, has_passed
 from exporter.repository import Repository
 from exporter.rollout.rollout import is_rolled_out
 
-__all__ = ["ReusableExport"]
+__all__ = ["ReusableExport", "settings_digest", "settings_of"]
+
+
+def settings_of(
+    request: ExportRequest, release_name: str, parts: Mapping[str, tuple[str, int]]
+) -> BundleSettings:
+    """Return the settings that, with the version, decide a bundle's content.
+
+    ``parts`` are the preprocessing and postprocessing models with their versions, by place.
+    """
+    settings: BundleSettings = {
+        "format": request.format,
+        "precision": request.precision,
+        "batching": "off" if request.batching == "off" else "auto",
+        "max_batch_size": request.max_batch_size,
+        "release": release_name,
+        "samples": None if request.samples is None else file_digest(request.samples),
+        "seed": SEED,
+    }
+    # Only if set, so that the digest of bundles without it stays the same.
+    if request.max_queue_size:
+        settings["max_queue_size"] = request.max_queue_size
+    if request.accelerator:
+        settings["accelerator"] = request.accelerator
+    if "preprocessing" in parts:
+        settings["preprocessing"] = "/".join(map(str, parts["preprocessing"]))
+    if "postprocessing" in parts:
+        settings["postprocessing"] = "/".join(map(str, parts["postprocessing"]))
+    return settings
+
+
+def settings_digest(settings: BundleSettings) -> str:
+    """Return a short digest of settings, for a version's tags."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class ReusableExport:
-    """Finds the parts of an earlier export that a request can reuse.
-
-    Attributes:
-        request: The request.
-        settings: The settings of the bundle; see `exporter.commands.export.bundle_settings`.
-        repository: The model repository.
-    """
+    """Finds the parts of an earlier export that a request can reuse."""
 
     request: ExportRequest
     settings: BundleSettings
     repository: Repository
+    selection: Selection
 
-    def find_bundle(self, selection: Selection) -> BundleRef | None:
+    def find_bundle(self) -> BundleRef | None:
         """Return the recorded bundle of the version, if it was built with the same settings.
 
-        Raises:
-            ConflictError: The alias is ``prod``, and there is no proven bundle.
+        For ``prod`` it is a ConflictError that there is none.
         """
-        tags = selection.tags
+        selection, tags = self.selection, self.selection.tags
         if self.request.alias == "prod":
             # Not the newest bundle: the version may have been exported again after staging.
             staged = recorded_bundle(tags, "staging")
@@ -60,17 +90,11 @@ class ReusableExport:
             return BundleRef(newest.sha256, newest.uri)
         return None
 
-    def find_up_to_date(
-        self, selection: Selection, recorded: BundleRef | None
-    ) -> ProvenBundle | None:
-        """Return the bundle if it is proven, published, served and promoted already.
-
-        Raises:
-            ValidationFailedError: Batching is required, and the version cannot be batched.
-            UnavailableError: A server does not answer.
-        """
+    def find_up_to_date(self, recorded: BundleRef | None) -> ProvenBundle | None:
+        """Return the bundle if it is proven, published, served and promoted already."""
         if recorded is None:
             return None
+        request, selection = self.request, self.selection
         try:
             bundle = self.repository.bundle(selection.model, selection.version)
             if bundle is None or bundle.sha256 != recorded.sha256:
@@ -80,15 +104,12 @@ class ReusableExport:
             if error.kind == "batching":
                 raise
             return None
-        request = self.request
         up_to_date = is_rolled_out(
             self.repository, selection, request.alias, bundle, request.triton_urls
         )
         return proven if up_to_date else None
 
-    def fetch(
-        self, registry: Registry, selection: Selection, recorded: BundleRef, folder: Path
-    ) -> ProvenBundle:
+    def fetch(self, registry: Registry, recorded: BundleRef, folder: Path) -> ProvenBundle:
         """Download a recorded bundle, and check every file.
 
         Raises:
@@ -97,7 +118,7 @@ class ReusableExport:
             ValidationFailedError: The bundle has other settings, or cannot be batched.
             UnavailableError: The registry or the artifact store does not answer.
         """
-        model, version = selection.model, selection.version
+        model, version = self.selection.model, self.selection.version
         return self._check_request(fetch_proven(registry, model, version, recorded, folder))
 
     def _check_request(self, proven: ProvenBundle) -> ProvenBundle:

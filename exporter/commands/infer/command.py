@@ -24,7 +24,6 @@ from triton_client.errors import (
     TritonClientError,
     Unavailable,
 )
-from triton_client.types import ModelSpec
 
 __all__ = ["InferRequest", "first_address", "infer"]
 
@@ -75,10 +74,16 @@ def _infer(request: InferRequest) -> InferResult:
     ):
         model = client.model(request.model, request.version)
         begin = time.perf_counter()
-        with _explain_inputs(model.spec):
+        try:
             outputs = model.infer(
                 inputs, outputs=request.outputs or None, deadline=request.deadline
             )
+        except InvalidInput as error:
+            takes = ", ".join(map(str, model.spec.inputs)) or "none"
+            returns = ", ".join(map(str, model.spec.outputs))
+            raise UsageError(
+                error.message, hint=f"The model's inputs: {takes}; its outputs: {returns}."
+            ) from error
         seconds = time.perf_counter() - begin
     if request.output is not None:
         arrays = {name: storable(name, array) for name, array in outputs.items()}
@@ -141,18 +146,6 @@ def _translate_errors(client: TritonClient, request: InferRequest) -> Iterator[N
         raise UnavailableError(
             f"the connection to the Triton server at {client.url} failed: {error.message}",
             hint="Run the same command again once it answers.",
-        ) from error
-
-
-@contextmanager
-def _explain_inputs(spec: ModelSpec) -> Iterator[None]:
-    try:
-        yield
-    except InvalidInput as error:
-        inputs = ", ".join(map(str, spec.inputs)) or "none"
-        outputs = ", ".join(map(str, spec.outputs))
-        raise UsageError(
-            error.message, hint=f"The model's inputs: {inputs}; its outputs: {outputs}."
         ) from error
 
 

@@ -28,24 +28,20 @@ def read_inputs(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"file {path} does not exist", hint="Check --input.")
     if path.suffix == ".npz":
-        return _from_npz(path)
+        try:
+            return dict(read_npz(path))
+        except ValueError as error:
+            raise UsageError(
+                str(error),
+                hint="Write it with numpy.savez; convert an array of strings with .astype(str), "
+                "since nothing is unpickled.",
+            ) from error
     if path.suffix == ".json":
         return _from_json(path)
     raise UsageError(
         f"--input must be a .npz or a .json, not {path.name}",
         hint="Write a .npz with numpy.savez, one array for each input.",
     )
-
-
-def _from_npz(path: Path) -> dict[str, Any]:
-    try:
-        return dict(read_npz(path))
-    except ValueError as error:
-        raise UsageError(
-            str(error),
-            hint="Write it with numpy.savez; convert an array of strings with .astype(str), since "
-            "nothing is unpickled.",
-        ) from error
 
 
 def _from_json(path: Path) -> dict[str, Any]:

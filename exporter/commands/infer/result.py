@@ -71,7 +71,7 @@ def described(name: str, array: Array) -> tuple[str, ...]:
     """Return a table row of an output: name, type, shape, first values, min, mean, max."""
     first = array.reshape(-1)[:FIRST]
     if array.dtype.kind == "O":
-        values = [repr(_text(item)) if _is_text(item) else repr(item) for item in first]
+        values = [repr(_decoded(item)) for item in first]
     elif array.dtype.kind in "biu":
         values = [str(item) for item in first.tolist()]
     else:
@@ -98,8 +98,9 @@ def storable(name: str, array: Array) -> Array:
             f"output {name!r} has strings that end with a zero byte, which a npz cannot hold",
             hint="Omit --output, and use --json.",
         )
-    if all(_is_text(item) for item in items):
-        items = [item.decode() for item in items]
+    texts = [_decoded(item) for item in items]
+    if all(isinstance(text, str) for text in texts):
+        items = texts
     return np.array(items, dtype=None if items else str).reshape(array.shape)
 
 
@@ -125,14 +126,13 @@ def _number(value: float) -> float | str:
 
 
 def _text(value: bytes) -> str | dict[str, str]:
-    if _is_text(value):
-        return value.decode()
-    return {"base64": base64.b64encode(value).decode()}
+    text = _decoded(value)
+    return text if isinstance(text, str) else {"base64": base64.b64encode(text).decode()}
 
 
-def _is_text(value: bytes) -> bool:
+def _decoded(value: bytes) -> str | bytes:
+    """Return the text of bytes that are UTF-8, else the bytes."""
     try:
-        value.decode()
+        return value.decode()
     except UnicodeDecodeError:
-        return False
-    return True
+        return value

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from exporter.bundle import REPORT, Bundle
-from exporter.commands.status.drift import Drift, alias_drift, model_drift
+from exporter.commands.status.drift import alias_drift, model_drift
 from exporter.commands.status.fixes import FixCommands
 from exporter.commands.status.result import AliasState, ModelState, StatusResult
 from exporter.commands.status.snapshot import ModelSnapshot, Published, aliases_elsewhere, record_of
@@ -74,16 +74,14 @@ class StatusRequest:
 def status(request: StatusRequest) -> StatusResult:
     """Compare the aliases of models with repository and servers.
 
-    Returns:
-        The state of all models that could be read; on failure the result holds the error as well.
+    The result has the state of all models that could be read; on failure it has the error as well.
     """
     result = StatusResult(request.repository)
     try:
         servers, error = _servers(request.triton_urls)
         registry = Registry.connect(request.tracking_uri)
         repository = open_repository(request.repository)
-        for model, aliases, versions in _models(registry, request.model):
-            in_registry = ModelSnapshot(model, aliases, versions)
+        for in_registry in _models(registry, request.model):
             snapshot = _take_snapshot(request, repository, in_registry, servers)
             result = replace(result, models=(*result.models, _model_state(request, snapshot)))
     except StlabError as failure:
@@ -94,18 +92,21 @@ def status(request: StatusRequest) -> StatusResult:
     return replace(result, exit_code=ConflictError.exit_code) if drifted else result
 
 
-_Ready = dict[str, frozenset[tuple[str, str]] | None]
+_Ready = dict[str, frozenset[tuple[str, int]] | None]
 
 
 def _servers(urls: tuple[str, ...]) -> tuple[_Ready, StlabError | None]:
-    """Return the versions that every server has ready, and the error of one that has failed."""
+    """Return the models and versions that every server has ready, and the first error."""
     found: _Ready = {}
     first_error = None
     for url in urls:
         try:
             with connect(url) as client:
-                index = client.repository.index(ready=True)
-                found[url] = frozenset((entry.name, entry.version) for entry in index)
+                found[url] = frozenset(
+                    (entry.name, version)
+                    for entry in client.repository.index(ready=True)
+                    if (version := served_version(entry.version)) is not None
+                )
         except UsageError:
             raise
         except StlabError as error:
@@ -113,11 +114,9 @@ def _servers(urls: tuple[str, ...]) -> tuple[_Ready, StlabError | None]:
     return found, first_error
 
 
-def _models(
-    registry: Registry, model: str | None
-) -> Iterator[tuple[str, Mapping[str, int], Mapping[int, Mapping[str, str]]]]:
+def _models(registry: Registry, model: str | None) -> Iterator[ModelSnapshot]:
     if model is not None:
-        yield (model, *registry.get_model(model))
+        yield ModelSnapshot(model, *registry.get_model(model))
         return
     for name in registry.models():
         try:
@@ -127,7 +126,7 @@ def _models(
             continue  # the name is not exportable, or the model has no versions
         tagged = any(key.startswith(_TAG_PREFIX) for tags in versions.values() for key in tags)
         if tagged or set(ALIAS_ORDER) & set(aliases):
-            yield name, aliases, versions
+            yield ModelSnapshot(name, aliases, versions)
 
 
 def _take_snapshot(
@@ -136,17 +135,21 @@ def _take_snapshot(
     """Add the state in the repository and on the servers to a model's state in the registry."""
     model = snapshot.model
     selected = tuple(a for a in ALIAS_ORDER if a in (request.aliases or ALIAS_ORDER))
-    ready = {
-        url: index if index is None else frozenset(_versions_of(model, index))
-        for url, index in servers.items()
-    }
-    snapshot = replace(
-        snapshot, selected=selected, repository_id=repository.identity(), ready=ready
-    )
     try:
-        snapshot = replace(snapshot, in_config=repository.served_versions(model))
+        in_config, damage = repository.served_versions(model), ""
     except ValidationFailedError as error:
-        snapshot = replace(snapshot, config_damage=error.message)
+        in_config, damage = (), error.message
+    snapshot = replace(
+        snapshot,
+        selected=selected,
+        repository_id=repository.identity(),
+        in_config=in_config,
+        config_damage=damage,
+        ready={
+            url: index if index is None else frozenset(v for name, v in index if name == model)
+            for url, index in servers.items()
+        },
+    )
     elsewhere = aliases_elsewhere(snapshot)
     wanted = {v for a, v in snapshot.aliases.items() if a in selected and a not in elsewhere}
     found = {v: _published(repository, model, v, quick=request.quick) for v in sorted(wanted)}
@@ -181,23 +184,15 @@ def _read(repository: Repository, bundle: Bundle) -> Published:
 
 def _model_state(request: StatusRequest, snapshot: ModelSnapshot) -> ModelState:
     fixes = FixCommands(snapshot.model, request.repository, request.triton_urls)
-    elsewhere = aliases_elsewhere(snapshot)
-    return ModelState(
-        snapshot.model,
-        tuple(
-            _alias_state(
-                snapshot, alias, alias_drift(snapshot, alias, fixes), elsewhere=alias in elsewhere
-            )
-            for alias in snapshot.selected
-            if alias in snapshot.aliases
-        ),
-        model_drift(snapshot, fixes),
+    states = tuple(
+        _alias_state(snapshot, alias, fixes)
+        for alias in snapshot.selected
+        if alias in snapshot.aliases
     )
+    return ModelState(snapshot.model, states, model_drift(snapshot, fixes))
 
 
-def _alias_state(
-    snapshot: ModelSnapshot, alias: str, drift: tuple[Drift, ...], *, elsewhere: bool
-) -> AliasState:
+def _alias_state(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -> AliasState:
     version, tags = snapshot.aliases[alias], snapshot.tags(alias)
     record = record_of(tags, alias)
     margin = None
@@ -213,19 +208,13 @@ def _alias_state(
         margin=margin,
         published=snapshot.published.get(version),
         in_config=version in snapshot.in_config,
-        elsewhere=elsewhere,
+        elsewhere=alias in aliases_elsewhere(snapshot),
         servers={
             url: None if ready is None else version in ready
             for url, ready in snapshot.ready.items()
         },
-        drift=drift,
+        drift=alias_drift(snapshot, alias, fixes),
     )
-
-
-def _versions_of(model: str, index: Iterable[tuple[str, str]]) -> Iterator[int]:
-    for name, text in index:
-        if name == model and (version := served_version(text)) is not None:
-            yield version
 
 
 def _number(text: str) -> float | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from exporter.commands.status.fixes import FixCommands
 from exporter.commands.status.snapshot import (
     ModelSnapshot,
     aliases_elsewhere,
@@ -21,43 +21,22 @@ from exporter.names import ALIASES, ARCHIVED
 from exporter.proven_bundle import recorded_bundle
 from exporter.registry import open_records, promotion, repository_of
 
-if TYPE_CHECKING:
-    from exporter.commands.status.fixes import FixCommands
-
 __all__ = ["Drift", "alias_drift", "model_drift"]
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One difference from the expected state.
-
-    Attributes:
-        kind: A machine-readable kind.
-        message: What is wrong.
-        fix: The command that fixes it.
-    """
+    """A difference from the expected state: a machine-readable kind, and the command to fix it."""
 
     kind: str
     message: str
     fix: str
 
-    def as_dict(self) -> dict[str, str]:
-        """Return the JSON object of the drift."""
-        return {"kind": self.kind, "message": self.message, "fix": self.fix}
-
 
 def alias_drift(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -> tuple[Drift, ...]:
-    """Return the drift of an alias.
-
-    Args:
-        snapshot: The state of the model.
-        alias: An alias that points to a version.
-        fixes: The commands that fix drift.
-    """
-    for causes in (_registry_drift, _archived_drift):
-        found = tuple(causes(snapshot, alias, fixes))
-        if found:
-            return found
+    """Return the drift of an alias that points to a version."""
+    if causes := tuple(_registry_drift(snapshot, alias, fixes)):
+        return causes
     stale = tuple(_stale_records(snapshot, alias, fixes))
     if alias == ARCHIVED or alias in aliases_elsewhere(snapshot):
         return stale
@@ -75,47 +54,43 @@ def model_drift(snapshot: ModelSnapshot, fixes: FixCommands) -> tuple[Drift, ...
 
 def _registry_drift(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
     version = snapshot.aliases[alias]
+    record = promotion(snapshot.tags(alias), alias)
     if version not in snapshot.versions:
         yield Drift(
             "version_gone",
             f"'{alias}' points to version {version}, which is gone from the registry",
             _fix_for_gone_version(snapshot, alias, fixes),
         )
-        return
-    others = stale_records(snapshot, alias)
-    record = promotion(snapshot.tags(alias), alias)
-    if snapshot.bundle(alias) is None:
+    elif snapshot.bundle(alias) is None:
+        others = stale_records(snapshot, alias)
         recorded = f"; the open record is of {_join(others)}" if others else ""
         yield Drift(
             "no_evidence",
             f"'{alias}' points to version {version}, which has no passing evidence{recorded}",
             _fix_for_no_evidence(snapshot, alias, fixes),
         )
-    elif alias != ARCHIVED and record is not None and record.until:
+    elif alias == ARCHIVED:
+        if version == snapshot.aliases.get("prod"):
+            target = interrupted_target(snapshot, "prod")
+            yield Drift(
+                "interrupted",
+                f"'{ARCHIVED}' and 'prod' point to the same version {version}: a promotion was "
+                "interrupted",
+                fixes.restore("prod", target) if target else fixes.delete_alias(ARCHIVED),
+            )
+    elif record is not None and record.until:
         yield Drift(
             "moved_by_hand",
             f"'{alias}' points to version {version}, whose record was closed at {record.until}",
             fixes.restore(alias, version),
         )
-    elif alias != ARCHIVED and (target := interrupted_target(snapshot, alias)):
+    elif target := interrupted_target(snapshot, alias):
         yield Drift(
             "interrupted",
             f"'{alias}' points to version {version}, and its promotion to version {target} was "
             "interrupted",
             fixes.restore(alias, target),
         )
-
-
-def _archived_drift(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
-    prod = snapshot.aliases.get("prod")
-    if alias != ARCHIVED or snapshot.aliases[alias] != prod:
-        return
-    target = interrupted_target(snapshot, "prod")
-    yield Drift(
-        "interrupted",
-        f"'{ARCHIVED}' and 'prod' point to the same version {prod}: a promotion was interrupted",
-        fixes.restore("prod", target) if target else fixes.delete_alias(ARCHIVED),
-    )
 
 
 def _stale_records(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -> Iterator[Drift]:
@@ -135,10 +110,8 @@ def _repository_drift(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -
     record, published = promotion(tags, alias), snapshot.published.get(version)
     fix = fixes.restore(alias, version)
     if published is None:
-        target = repository_of(tags, alias)
-        other = (
-            "" if target in {"", snapshot.repository_id} else "; it was published to another one"
-        )
+        here = repository_of(tags, alias) in {"", snapshot.repository_id}
+        other = "" if here else "; it was published to another one"
         yield Drift("not_published", f"version {version} is not in the repository{other}", fix)
         return
     served = version in snapshot.in_config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.commands.result import CommandResult
@@ -66,7 +66,7 @@ class AliasState:
                 "elsewhere": self.elsewhere,
             },
             "servers": [{"url": url, "served": ready} for url, ready in self.servers.items()],
-            "drift": [drift.as_dict() for drift in self.drift],
+            "drift": [asdict(drift) for drift in self.drift],
         }
 
 
@@ -88,7 +88,7 @@ class ModelState:
         return {
             "model": self.model,
             "aliases": [alias.as_dict() for alias in self.aliases],
-            "drift": [drift.as_dict() for drift in self.drift],
+            "drift": [asdict(drift) for drift in self.drift],
         }
 
 

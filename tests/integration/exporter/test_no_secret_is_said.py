@@ -221,4 +221,4 @@ def test_nothing_of_a_server_to_prove_on(lab: RegistryFixture) -> None:
     learn(f"{SECRET}@host")
     for address in (f"grpcs://joe:{SECRET}@host:8001", f"{SECRET}@host"):
         report = report_of("net", 1, Evidence(), server=f"the Triton server at {address}")
-        assert hides(str(report.content))
+        assert hides(str(report))
