@@ -41,7 +41,7 @@ class RepeatedRequests:
     ) -> tuple[Call[Any] | None, Hashable]:
         """Return the request for inputs, and what to :meth:`keep` it by; ``None`` for none.
 
-        The options are what else decides what the request holds.
+        The options are what else decides what the request holds. The request has no headers.
         """
         key: list[object] = [options]
         for name, value in inputs.items():
@@ -84,7 +84,7 @@ class RepeatedRequests:
             return
         if len(self._known) >= _MOST_KEPT:
             self._known.clear()
-        self._known[key] = heads, call._replace(request=b"")
+        self._known[key] = heads, call._replace(request=b"", headers=())
 
 
 class _Layout(NamedTuple):

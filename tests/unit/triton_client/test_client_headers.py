@@ -60,6 +60,18 @@ def test_functions_are_asked_before_every_attempt(server: Any, proxy: Any, conne
     ]
 
 
+def test_headers_of_a_call_are_of_that_call_alone(server: Any, connect: Any) -> None:
+    """Also where the requests are alike, of which the client keeps what does not change."""
+    model = connect.run(connect(server.url, headers={"x-tenant": "all"}).model("m"))
+    tenants = ["north", "north", "north", None, "south", None]
+    for tenant in tenants:
+        headers = {"x-tenant": tenant, "x-once": tenant} if tenant else None
+        connect.run(model.infer({"x": X}, headers=headers))
+    sent = server.headers[-len(tenants) :]
+    assert [headers["x-tenant"] for headers in sent] == [tenant or "all" for tenant in tenants]
+    assert [headers.get("x-once") for headers in sent] == tenants
+
+
 @pytest.mark.parametrize("argument", ["headers", "token"])
 def test_what_a_function_raises_comes_through(server: Any, connect: Any, argument: str) -> None:
     failure = LookupError("no token to be had")
