@@ -67,7 +67,8 @@ class HttpPort:
 
 
 def _answers_http(address: tuple[str, int]) -> bool:
-    with suppress(OSError), socket.create_connection(address, _SECONDS) as end:
+    # A UnicodeError is of a name that cannot be looked up: a part of it is empty or too long.
+    with suppress(OSError, UnicodeError), socket.create_connection(address, _SECONDS) as end:
         end.sendall(_REQUEST)
         return end.recv(16).startswith(b"HTTP/1.")
     return False

@@ -96,6 +96,15 @@ def test_an_http_port_is_named_as_one(connect: Blocking) -> None:
             connect.run(client.wait_until_ready(5))
 
 
+@pytest.mark.parametrize("host", ["two..dots", "x" * 64])
+def test_a_name_that_cannot_be_looked_up_is_no_http_port(connect: Blocking, host: str) -> None:
+    """The look ends, in whose thread Python itself refuses the name."""
+    client = connect(f"{host}:8001", timeout=20, retries=0)
+    with pytest.raises(errors.Unavailable) as caught:
+        connect.run(client.metadata())
+    assert "HTTP" not in caught.value.message
+
+
 def test_many_calls_that_fail_at_once_look_for_http_once() -> None:
     """Each look is a thread and a request to a server that is in trouble."""
     seen: list[int] = []
