@@ -40,12 +40,12 @@ class ModelBase:
 
     __slots__ = (
         "_builder", "_config", "_confirmed_until", "_origin", "_place", "_sequence_ids", "_shm",
-        "_timeout", "_withheld", "name", "version",
+        "_timeout", "name", "version",
     )  # fmt: skip
 
     _builder: RequestBuilder
-    _config: ModelConfig
-    _withheld: TritonClientError | None
+    _config: tuple[ModelConfig, TritonClientError | None]
+    """The config, and the error that came in its place; one object, since threads share it."""
 
     def __init__(
         self, place: Place, timeout: float | None, shm: ShmRegistry, origin: Origin
@@ -59,8 +59,9 @@ class ModelBase:
         self._confirmed_until = 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        config = self._config.raw.SerializeToString()  # the message's class cannot be pickled
-        return _restored, (self._origin, self.name, self.version, self.spec, config, self._withheld)
+        config, withheld = self._config
+        raw = config.raw.SerializeToString()  # the message's class cannot be pickled
+        return _restored, (self._origin, self.name, self.version, self.spec, raw, withheld)
 
     def __repr__(self) -> str:
         version = f" version {self.version}" if self.version else ""
@@ -79,15 +80,16 @@ class ModelBase:
             PermissionDenied: The server does not show it.
             ServerError: The server has none, as servers other than Triton.
         """
-        if self._withheld is not None:
-            raise self._place.error(type(self._withheld), self._withheld.message)
-        return self._config
+        config, withheld = self._config
+        if withheld is not None:
+            raise self._place.error(type(withheld), withheld.message)
+        return config
 
     def adopt(self, spec: ModelSpec, config: Any, withheld: TritonClientError | None) -> None:
         """Adopt an interface, and a ``ModelConfig`` message: an empty one where it is withheld."""
-        self._config = model_config(config)
         # Of an error only its words: its traceback would keep much more alive.
-        self._withheld = None if withheld is None else type(withheld)(withheld.message)
+        words = None if withheld is None else type(withheld)(withheld.message)
+        self._config = model_config(config), words
         before, self._sequence_ids = self._sequence_ids, sequence_ids(config)
         found = getattr(self, "_builder", None)
         if found is None or (found.spec, before) != (spec, self._sequence_ids):

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import model_config_pb2, service_pb2
 
 from triton_client import AsyncTritonClient, TritonClient, errors
 
@@ -213,6 +213,20 @@ def test_a_server_that_keeps_its_configs(server: Any, connect: Any) -> None:
     with pytest.raises(errors.PermissionDenied):
         _ = model.config
     np.testing.assert_array_equal(connect.run(model.infer({"x": X}))["y"], X)
+
+
+def test_a_thread_sees_no_empty_config(server: Any, connect: Any) -> None:
+    """Not even while the model takes note that the server keeps it."""
+    model = connect.run(connect(server.url).model("m"))
+    seen = []
+
+    class Withheld(errors.PermissionDenied):
+        def __init__(self, message: str, **place: str) -> None:
+            super().__init__(message, **place)
+            seen.append(model.config.name)
+
+    model.adopt(model.spec, model_config_pb2.ModelConfig(), Withheld("no"))
+    assert set(seen) == {"m"}
 
 
 def test_a_changed_interface_is_seen_after_refresh(server: Any, connect: Any) -> None:
