@@ -116,9 +116,16 @@ class RequestBuilder:
         return InferencePlan(inputs, options, encode(map(call, parts)), len(parts), buffers)
 
     def single(
-        self, inputs: Mapping[str, object], options: RequestOptions, *, stream: bool = False
+        self,
+        inputs: Mapping[str, object],
+        options: RequestOptions,
+        *,
+        stream: bool = False,
+        fields: bytes = b"",
     ) -> Call[Result]:
         """Return a request that cannot be split: a step of a sequence, or that of a stream.
+
+        ``fields`` are what else the request holds.
 
         Raises:
             InvalidInput: It does not fit the model, or has too many rows.
@@ -129,7 +136,7 @@ class RequestBuilder:
                 kind, most = "stream" if stream else "step of a sequence", self.spec.max_batch_size
                 raise ValueError(f"a {kind} takes at most {most} rows; send fewer")  # noqa: TRY301
             outputs = self._outputs(options.outputs, options.class_count)
-            message = self._encoder.encode(arrays, outputs, options)
+            message = (*self._encoder.encode(arrays, outputs, options), fields)
         except (TypeError, ValueError) as error:
             raise self.invalid(error) from error
         if stream:

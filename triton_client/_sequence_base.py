@@ -49,19 +49,30 @@ class SequenceBase(ProcessBound):
         return f"<{type(self).__name__} {self.id!r}>"
 
     def _prepare(
-        self, inputs: Mapping[str, object], request_id: str
+        self, inputs: Mapping[str, object], request_id: str, *, end: bool | None
     ) -> Call[Result] | InvalidInput:
-        """Return the request of a step that may or may not be the last.
+        """Return the request of a step, with its position in the sequence where ``end`` is known.
 
         What is wrong with the inputs is returned, to be raised at the step's turn.
         """
+        position = b"" if end is None else self._position(end=end)
+        options = self._options._replace(request_id=request_id)
         try:
-            return self._builder.single(inputs, self._options._replace(request_id=request_id))
+            return self._builder.single(inputs, options, fields=position)
         except InvalidInput as error:
             return error
 
-    def _turn_of(self, prepared: Call[Result] | InvalidInput, *, end: bool) -> Call[Result]:
-        """Return a prepared step's request with its place in the sequence.
+    def _position(self, *, end: bool) -> bytes:
+        """Return the fields that make a request the next step of the sequence."""
+        request = service_pb2.ModelInferRequest()
+        field = "string_param" if isinstance(self.id, str) else "int64_param"
+        setattr(request.parameters["sequence_id"], field, self.id)
+        request.parameters["sequence_start"].bool_param = self._is_new
+        request.parameters["sequence_end"].bool_param = end
+        return bytes(request.SerializeToString())
+
+    def _turn_of(self, prepared: Call[Result] | InvalidInput) -> Call[Result]:
+        """Return a prepared step's request.
 
         Raises:
             InvalidInput: The inputs do not fit the model, or the sequence takes no more steps.
@@ -70,12 +81,7 @@ class SequenceBase(ProcessBound):
             raise self._builder.invalid(_REFUSED[self._state])
         if isinstance(prepared, InvalidInput):
             raise prepared
-        place = service_pb2.ModelInferRequest()
-        field = "string_param" if isinstance(self.id, str) else "int64_param"
-        setattr(place.parameters["sequence_id"], field, self.id)
-        place.parameters["sequence_start"].bool_param = self._is_new
-        place.parameters["sequence_end"].bool_param = end
-        return prepared._replace(request=prepared.request + place.SerializeToString())
+        return prepared
 
     @property
     def _is_new(self) -> bool:

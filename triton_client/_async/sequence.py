@@ -49,7 +49,8 @@ class AsyncModelSequence(SequenceBase):
             InvalidInput: The inputs do not fit the model, or the sequence has ended or failed.
             TritonClientError: The call failed for another reason.
         """
-        return await self._send(await self._prepared(inputs, request_id), end=end)
+        step = await self._prepared(inputs, request_id, end=end)
+        return await self._send(self._turn_of(step), end=end)
 
     async def infer_all(self, items: Items[Mapping[str, object]]) -> AsyncIterator[Result]:
         """Run a step for each of ``items``, the last one with ``end``.
@@ -64,13 +65,19 @@ class AsyncModelSequence(SequenceBase):
         async for item in iterate(items):
             following = await self._prepared(item)
             if step is not None:
-                yield await self._send(step, end=False)
+                yield await self._finish_and_send(step, end=False)
             step = following
         if step is not None:
-            yield await self._send(step, end=True)
+            yield await self._finish_and_send(step, end=True)
 
-    async def _send(self, step: Call[Result] | InvalidInput, *, end: bool) -> Result:
-        first, limit, call = self._is_new, self._deadline(), self._turn_of(step, end=end)
+    async def _finish_and_send(self, step: Call[Result] | InvalidInput, *, end: bool) -> Result:
+        """Send a step whose position in the sequence was not known when it was prepared."""
+        call = self._turn_of(step)
+        call = call._replace(request=call.request + self._position(end=end))
+        return await self._send(call, end=end)
+
+    async def _send(self, call: Call[Result], *, end: bool) -> Result:
+        first, limit = self._is_new, self._deadline()
         try:
             with self._sending(end=end):
                 return await self._transport.run(call, limit, retry=False)
@@ -81,15 +88,15 @@ class AsyncModelSequence(SequenceBase):
             raise
 
     async def _prepared(
-        self, inputs: Mapping[str, object], request_id: str = ""
+        self, inputs: Mapping[str, object], request_id: str = "", *, end: bool | None = None
     ) -> Call[Result] | InvalidInput:
         """Return a step's request, by the model's new interface if nothing was sent yet."""
-        step = self._prepare(inputs, request_id)
+        step = self._prepare(inputs, request_id, end=end)
         if isinstance(step, InvalidInput) and self._is_new:
             newer = await self._model._look_again(self._builder, self._deadline())  # noqa: SLF001
             if newer is not None:
                 self._builder = newer
-                step = self._prepare(inputs, request_id)
+                step = self._prepare(inputs, request_id, end=end)
         return step
 
     async def __aenter__(self) -> Self:

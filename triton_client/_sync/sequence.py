@@ -50,7 +50,8 @@ class ModelSequence(SequenceBase):
             InvalidInput: The inputs do not fit the model, or the sequence has ended or failed.
             TritonClientError: The call failed for another reason.
         """
-        return self._send(self._prepared(inputs, request_id), end=end)
+        step = self._prepared(inputs, request_id, end=end)
+        return self._send(self._turn_of(step), end=end)
 
     def infer_all(self, items: Items[Mapping[str, object]]) -> Iterator[Result]:
         """Run a step for each of ``items``, the last one with ``end``.
@@ -65,13 +66,19 @@ class ModelSequence(SequenceBase):
         for item in iterate(items):
             following = self._prepared(item)
             if step is not None:
-                yield self._send(step, end=False)
+                yield self._finish_and_send(step, end=False)
             step = following
         if step is not None:
-            yield self._send(step, end=True)
+            yield self._finish_and_send(step, end=True)
 
-    def _send(self, step: Call[Result] | InvalidInput, *, end: bool) -> Result:
-        first, limit, call = self._is_new, self._deadline(), self._turn_of(step, end=end)
+    def _finish_and_send(self, step: Call[Result] | InvalidInput, *, end: bool) -> Result:
+        """Send a step whose position in the sequence was not known when it was prepared."""
+        call = self._turn_of(step)
+        call = call._replace(request=call.request + self._position(end=end))
+        return self._send(call, end=end)
+
+    def _send(self, call: Call[Result], *, end: bool) -> Result:
+        first, limit = self._is_new, self._deadline()
         try:
             with self._sending(end=end):
                 return self._transport.run(call, limit, retry=False)
@@ -82,15 +89,15 @@ class ModelSequence(SequenceBase):
             raise
 
     def _prepared(
-        self, inputs: Mapping[str, object], request_id: str = ""
+        self, inputs: Mapping[str, object], request_id: str = "", *, end: bool | None = None
     ) -> Call[Result] | InvalidInput:
         """Return a step's request, by the model's new interface if nothing was sent yet."""
-        step = self._prepare(inputs, request_id)
+        step = self._prepare(inputs, request_id, end=end)
         if isinstance(step, InvalidInput) and self._is_new:
             newer = self._model._look_again(self._builder, self._deadline())  # noqa: SLF001
             if newer is not None:
                 self._builder = newer
-                step = self._prepare(inputs, request_id)
+                step = self._prepare(inputs, request_id, end=end)
         return step
 
     def __enter__(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,6 +119,35 @@ def test_a_sequence_from_one_buffer(server: Any, connect: Any) -> None:
     ]
     assert flags == [(True, False), *[(False, False)] * (COUNT - 2), (False, True)]
     assert {request.parameters["sequence_id"].int64_param for request in server.requests} == {7}
+
+
+def test_a_step_of_a_sequence_is_copied_once(server: Any, connect: Any) -> None:
+    class Peak:
+        bytes = 0
+
+        def started(self, call: Any) -> None:
+            if call.method == "ModelInfer":
+                self.bytes = max(self.bytes, tracemalloc.get_traced_memory()[1])
+
+        def finished(self, *_: Any) -> None:
+            pass
+
+    server.calls["ModelConfig"] = lambda *_: service_pb2.ModelConfigResponse()
+    server.infer = lambda *_: service_pb2.ModelInferResponse()
+    peak, x = Peak(), np.ones((1_000_000, 2), np.float32)
+    sequence = connect.run(connect(server.url, event_hooks=peak).model("m")).sequence(7)
+    tracemalloc.start()
+    try:
+        connect.run(sequence.infer({"x": x}))
+    finally:
+        tracemalloc.stop()
+    assert x.nbytes < peak.bytes < 1.5 * x.nbytes
+    connect.run(sequence.infer({"x": x}, end=True))
+    flags = [
+        [request.parameters[name].bool_param for name in ("sequence_start", "sequence_end")]
+        for request in server.requests
+    ]
+    assert flags == [[True, False], [False, True]]
 
 
 def test_a_stream_sends_what_it_was_made_with(server: Any, connect: Any) -> None:
