@@ -61,8 +61,10 @@ def decode_answer(
         raise ValueError(f"the answer has {len(heads)} outputs, but contents for {len(raws)}")
     outputs: dict[str, np.ndarray[Any, Any]] = {}
     for index, head in enumerate(heads):
-        is_kept = raws and len(head) <= _MOST_KEPT_HEAD
-        name, datatype, shape = (_output_head if is_kept else _output_head.__wrapped__)(head)
+        # One with typed contents holds the values, and does not come again.
+        is_kept = bool(raws) and len(head) <= _MOST_KEPT_HEAD
+        read = _output_head if is_kept else _output_head.__wrapped__
+        name, datatype, shape = read(head)
         try:
             if buffers and name in buffers:
                 outputs[name] = _written(buffers[name], datatype, shape)

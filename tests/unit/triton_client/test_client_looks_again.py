@@ -143,7 +143,7 @@ def test_what_the_server_refuses_is_sent_again_as_it_was_given(server: Any, conn
     assert [float(answer["y"].min()) for answer in answers] == [0, 1, 2]
 
 
-def test_a_stream_that_the_server_refuses_is_asked_anew(server: Any, connect: Any) -> None:
+def test_a_stream_that_the_server_refuses_is_sent_again(server: Any, connect: Any) -> None:
     Interface(server)
     model = connect.run(connect(server.url).model("m"))
     changed = Interface(server, rows=1)

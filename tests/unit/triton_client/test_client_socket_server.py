@@ -379,7 +379,7 @@ def test_an_answer_a_byte_at_a_time(listen: Listen, connect: Blocking) -> None:
 UNPROCESSED: dict[str, Callable[[int], bytes | tuple[bytes, str]]] = {
     "refused": BROKEN["refused"],
     "going away": lambda n: frame(GOAWAY, 0, 0, bytes(8)),
-    "told to be calm": lambda n: frame(GOAWAY, 0, 0, struct.pack(">II", 0, 11) + b"calm"),
+    "too many calls": lambda n: frame(GOAWAY, 0, 0, struct.pack(">II", 0, 11) + b"calm"),
 }
 
 
