@@ -66,7 +66,7 @@ def test_request_is_what_protobuf_reads(datatype: str, shape: tuple[int, ...]) -
         assert service_pb2.ModelInferRequest.FromString(b"".join(request)) == expected
 
 
-def test_kept_headers_are_told_apart() -> None:
+def test_kept_headers_are_distinguished() -> None:
     encoder = RequestEncoder("m", "")
     for shape in [(1, 2), (2, 1), (1, 2)]:
         for outputs in [(), ("y",)]:

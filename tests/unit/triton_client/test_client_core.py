@@ -129,7 +129,7 @@ def test_errors_travel_between_processes() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, math.nan, -math.inf])
-def test_a_deadline_lies_ahead(seconds: float) -> None:
+def test_a_deadline_is_ahead(seconds: float) -> None:
     with pytest.raises(ValueError, match="positive"):
         Deadline(seconds)
 
@@ -265,7 +265,7 @@ def test_an_option_replaces_only_its_own_default() -> None:
     assert options["grpc.max_receive_message_length"] == 512 << 20
 
 
-def test_grpc_has_no_retry_policy_beside_the_clients_own() -> None:
+def test_grpc_has_no_retry_policy_but_the_clients_own() -> None:
     for made in (settings("h:1"), settings("h:1").pinned()):
         options = dict(made.options)
         assert "retry" not in options["grpc.service_config"].lower()

@@ -165,7 +165,7 @@ def test_a_large_tensor_is_tried_again_too(server: Any, proxy: Any, connect: Any
     np.testing.assert_array_equal(connect.infer(proxy.url, {"x": x})["y"], x)
 
 
-def test_nobody_there(connect: Any) -> None:
+def test_no_server_there(connect: Any) -> None:
     url = nothing_listens()
     client = connect(url)
     assert connect.run(client.live()) is False

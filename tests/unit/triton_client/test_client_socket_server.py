@@ -354,7 +354,7 @@ def test_an_answer_cut_off_once_is_asked_for_again(
     [b"\xff" * 100, frame(GOAWAY, 0, 0, bytes(8)), b"\x00\x00"],
     ids=["bytes", "goaway", "frame cut"],
 )
-def test_noise_behind_a_whole_answer_holds_nobody_up(
+def test_noise_behind_a_whole_answer_holds_nothing_up(
     noise: bytes, listen: Listen, connect: Blocking
 ) -> None:
     url = listen(http2(metadata, config, lambda n: (whole(n, BODY) + noise, "close")))
