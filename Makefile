@@ -19,7 +19,7 @@ demo: .venv/.ready ## Train, register, prove, promote and serve a model, then as
 
 # Files go to the processes in the order of their folders: the slow ones come first. The threads of
 # one process do not spin on the core of the other.
-PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test: .venv/.ready-dev ## Run every test that needs no GPU
 	$(PYTEST) -m "not gpu and not tensorrt"
