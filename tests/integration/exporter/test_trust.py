@@ -157,7 +157,7 @@ def test_a_registry_that_goes_after_the_alias_moved(
                 patch,
                 mlflow.MlflowClient,
                 "set_model_version_tag",
-                lambda: patch.setattr(Registry, "_aliases", gone),
+                lambda: patch.setattr(Registry, "aliases", gone),
             ),
         )
         result = lab.export("read-back", version=2)
@@ -174,7 +174,7 @@ def test_a_registry_that_goes_while_the_alias_moves(
     with monkeypatch.context() as patch:
 
         def cut_off() -> None:
-            patch.setattr(Registry, "_aliases", gone)
+            patch.setattr(Registry, "aliases", gone)
             gone()
 
         after(patch, mlflow.MlflowClient, "set_registered_model_alias", cut_off)
