@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from nicegui import ui
 
 from stlab_dashboard.charts import Line, chart
@@ -60,38 +58,45 @@ def _draw_view(view: ServerView) -> None:
     if not counters:
         text("p", "No model is loaded.")
         return
-    quantiles = sorted({q for counted in counters.values() for q in counted.quantiles})
+    # Percentiles share a column: one each is wider than a screen.
     columns = [
-        "Model", "Requests/s", "Failed/s", "Mean latency", *(f"p{100 * q:g}" for q in quantiles),
-        "Queue", "Model time", "Average batch", "Pending", "Total requests",
+        "Model", "Requests/s", "Failed/s", "Mean latency", "Percentiles", "Queue", "Model time",
+        "Average batch", "Pending", "Total requests",
     ]  # fmt: skip
+    if not any(counted.quantiles for counted in counters.values()):
+        columns.remove("Percentiles")
     with table("Models", columns):
         for key, counted in counters.items():
             with row():
-                values = _values(key, rates.get(key), counted, quantiles)
-                for place, (header, content) in enumerate(zip(columns, values, strict=True)):
-                    cell(header, content, "number" if place else "", first=place == 0)
+                values = _values(key, rates.get(key), counted)
+                for header in columns:
+                    classes = "" if header in {"Model", "Percentiles"} else "number"
+                    cell(header, values.get(header, "—"), classes, first=header == "Model")
     text("h2", "Requests per second")
     _draw_history(view.history)
 
 
-def _values(
-    key: Key, rate: Rates | None, counted: Counters, quantiles: list[float]
-) -> Iterator[str]:
-    yield f"{key[0]} {key[1]}"
-    if rate is None:
-        yield from ["—"] * (7 + len(quantiles))
-    else:
-        yield f"{rate.requests:.1f}"
-        yield f"{rate.failures:.1f}"
-        yield _milliseconds(rate.latency)
-        for quantile in quantiles:
-            yield _milliseconds(counted.quantiles.get(quantile))
-        yield _milliseconds(rate.queue)
-        yield _milliseconds(rate.compute)
-        yield "—" if rate.batch is None else f"{rate.batch:.2f}"
-        yield "—" if counted.pending is None else f"{counted.pending:.0f}"
-    yield f"{counted.requests:,.0f}"
+def _values(key: Key, rate: Rates | None, counted: Counters) -> dict[str, str]:
+    values = {"Model": f"{key[0]} {key[1]}", "Total requests": f"{counted.requests:,.0f}"}
+    if rate is not None:
+        values |= {
+            "Requests/s": f"{rate.requests:.1f}",
+            "Failed/s": f"{rate.failures:.1f}",
+            "Mean latency": _milliseconds(rate.latency),
+            "Queue": _milliseconds(rate.queue),
+            "Model time": _milliseconds(rate.compute),
+        }
+        if counted.quantiles:
+            pairs = (f"p{100 * q:g} {_milliseconds(s)}" for q, s in counted.quantiles.items())
+            # A line ends between two of them, never inside one.
+            values["Percentiles"] = ", ".join(
+                pair.replace(" ", "\N{NO-BREAK SPACE}") for pair in pairs
+            )
+        if rate.batch is not None:
+            values["Average batch"] = f"{rate.batch:.2f}"
+        if counted.pending is not None:
+            values["Pending"] = f"{counted.pending:.0f}"
+    return values
 
 
 def _milliseconds(seconds: float | None) -> str:
