@@ -6,7 +6,7 @@ The same interface, example and seed give the same inputs, on any machine.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -93,14 +93,19 @@ class InputGenerator:
                 seen.append(inputs)
                 yield Case(f"edge {name}", inputs, usual=False)
 
-    def other_sizes(self) -> Iterator[tuple[str, dict[str, int]]]:
-        """Yield other sizes for the variable axes that are not rows."""
+    def other_sizes(
+        self, beyond: Mapping[str, Sequence[int]]
+    ) -> Iterator[tuple[str, dict[str, int]]]:
+        """Yield other sizes of variable axes that are not rows; *beyond* has more, by symbol."""
         symbols = sorted(set(self.sizes) - self.row_symbols)
         if not symbols:
             return
         yield "longer", {s: self.sizes[s] + 1 + i for i, s in enumerate(symbols)}
         yield "shorter", {s: max(1, self.sizes[s] // 2) for s in symbols}
         yield "double", {s: self.sizes[s] * 2 for s in symbols}
+        for symbol in symbols:
+            for size in beyond.get(symbol, ()):
+                yield f"size-{size}", {symbol: size}
 
     def _each(
         self,

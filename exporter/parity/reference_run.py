@@ -223,7 +223,7 @@ class ReferenceRun:
         edge_rows = rows if self.batch is None else EDGE_ROWS
         others = (
             Case(f"{name} axes", self.generator.random(name, rows=edge_rows, **sizes))
-            for name, sizes in self.generator.other_sizes()
+            for name, sizes in self.generator.other_sizes(self.source.sizes_beyond)
         )
         for case in (*self.generator.edges(rows=edge_rows), *others):
             try:

@@ -72,6 +72,10 @@ class Source(Protocol):
     batching_blocker: str
     has_thresholds: bool
 
+    @property
+    def sizes_beyond(self) -> Mapping[str, Sequence[int]]:
+        """Sizes of variable axes, by symbol, at which the model may take another branch."""
+
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return the registry model's own outputs.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class Network:
     interface = Interface((Tensor("x", "FP32", ("n", WIDTH)),), (Tensor("y", "FP32", ("n", 3)),))
     batching_blocker = ""
     has_thresholds = False
+    sizes_beyond = MappingProxyType[str, list[int]]({})
 
     def __init__(self) -> None:
         random = np.random.default_rng(2)

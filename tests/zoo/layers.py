@@ -78,6 +78,32 @@ class Branch(nn.Module):
         return x - 1
 
 
+class LongBranch(nn.Module):
+    """Takes another branch for series that are longer than any example."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[1] > 64:
+            return x.mean(1) * 2.0
+        return x.sum(1)
+
+
+class ShortBranch(nn.Module):
+    """Takes another branch for series that are a little shorter than its example."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[1] < 18:
+            return x.sum(1)
+        return x.mean(1)
+
+
+class UnscriptableLongBranch(nn.Module):
+    """The same as `LongBranch` by means that a script does not have."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        decide = {True: lambda y: y.mean(1) * 2.0, False: lambda y: y.sum(1)}
+        return decide[x.shape[1] > 64](x)
+
+
 class RareBranch(nn.Module):
     """A branch that no usual input takes."""
 

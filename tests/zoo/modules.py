@@ -19,7 +19,7 @@ from tests.zoo import layers, spatiotemporal
 
 from .comparing import Near
 
-__all__ = ["ZOO", "Module"]
+__all__ = ["LENGTH_BRANCHES", "ZOO", "Module"]
 
 Array = np.ndarray[Any, Any]
 _RANDOM = np.random.default_rng(7)
@@ -40,7 +40,8 @@ class Module:
         form: ``pt2`` or ``pickle``.
         refused: A word of the reason for which it must be refused; empty where it is servable.
         batched: Whether its rows may be batched.
-        free: Axes beside the rows that vary, by input.
+        free: Axes other than the rows that vary, by input.
+        longest: The size of those axes in requests of more than two rows; 0 for the example's.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Module:
     refused: str = ""
     batched: bool = True
     free: Mapping[str, tuple[int, ...]] | None = None
+    longest: int = 0
     near: ClassVar[Near] = Near(2e-3, 2e-4)
 
     @property
@@ -91,7 +93,13 @@ class Module:
 
     def rows(self, count: int) -> dict[str, Array]:
         """Return as many rows of the example, which come again where it has fewer."""
-        return {name: array[np.arange(count) % len(array)] for name, array in self.example.items()}
+        rows = {name: array[np.arange(count) % len(array)] for name, array in self.example.items()}
+        if self.longest and count > 2:
+            for name, axes in (self.free or {}).items():
+                for axis in axes:
+                    places = np.arange(self.longest) % rows[name].shape[axis]
+                    rows[name] = rows[name].take(places, axis)
+        return rows
 
     def answers(self, inputs: Mapping[str, Array]) -> list[Array]:
         """Return what it says, asked as its author asks it, in the order of its answer."""
@@ -175,4 +183,12 @@ ZOO: tuple[Module, ...] = (
     Module("clock", layers.Clock, x(4, 6), refused="clock"),
     Module("text-out", layers.TextOut, x(4, 6), refused="not a tensor"),
     Module("complex-out", layers.ComplexOut, x(4, 6), refused="complex"),
+)  # fmt: skip
+
+# What they do with long series, no example shows.
+LENGTH_BRANCHES: tuple[Module, ...] = (
+    Module("long-branch", layers.LongBranch, x(4, 6, 2), free={"x": (1,)}, longest=80),
+    Module("short-branch", layers.ShortBranch, x(4, 20, 2), free={"x": (1,)}, longest=17),
+    Module("unscriptable-long-branch", layers.UnscriptableLongBranch, x(4, 6, 2),
+           free={"x": (1,)}, refused="size-65 axes"),
 )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from exporter.arrays import Array, Arrays, as_bytes, as_text
@@ -41,6 +42,7 @@ class OnnxSource:
     flavor = "onnx"
     batching_blocker = ""
     has_thresholds = False
+    sizes_beyond: Mapping[str, Sequence[int]] = MappingProxyType({})
 
     def __init__(self, model: MLModel, path: Path, info: FileInfo) -> None:
         self._path, self._info = path, info

@@ -14,9 +14,13 @@ from exporter.errors import first_line
 from exporter.interface import Tensor
 from exporter.sources.pytorch.decompositions import decompose
 
-__all__ = ["export_programs"]
+__all__ = ["export_programs", "sizes_beyond"]
 
 _DETECT = "_detect_is_causal_mask"
+# Torch's ranges begin here, whatever forward() does.
+_SMALLEST = 2
+# Inputs of a larger size cost more than they show.
+_LARGEST = 8192
 
 
 def export_programs(
@@ -49,6 +53,26 @@ def export_programs(
             if "data-dependent" in text or "Dynamic control flow" in text:
                 dependent = dependent or first_line(error)
     return programs, "" if programs else dependent
+
+
+def sizes_beyond(program: ExportedProgram, inputs: Sequence[Tensor]) -> dict[str, list[int]]:
+    """Return the sizes next to the ranges for which torch's guards hold, by the axis's symbol.
+
+    Where forward() branches on a size, the program has the example's branch, and its
+    ``range_constraints`` say for which sizes that is the right one.
+    """
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    found: dict[str, list[int]] = {}
+    for name, tensor in zip(program.graph_signature.user_inputs, inputs, strict=True):
+        for symbol, size in zip(tensor.axes, values[str(name)].shape, strict=True):
+            if not isinstance(symbol, str) or not isinstance(size, torch.SymInt):
+                continue
+            known = program.range_constraints.get(size.node.expr)
+            if known is not None and symbol not in found:
+                ends = [known.lower - 1] if known.lower > _SMALLEST else []
+                ends += [known.upper + 1] if known.upper < _LARGEST else []
+                found[symbol] = [int(end) for end in ends]
+    return found
 
 
 @contextmanager

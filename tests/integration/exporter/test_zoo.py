@@ -11,11 +11,12 @@ from exporter.triton.server import TritonServer
 from tests.support.registering import RegistryFixture
 from tests.zoo.catalogue import ROWS, ZOO, Model
 from tests.zoo.comparing import check_rows
+from tests.zoo.modules import LENGTH_BRANCHES
 
 pytestmark = pytest.mark.triton
 
 
-@pytest.mark.parametrize("entry", ZOO, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", [*ZOO, *LENGTH_BRANCHES], ids=lambda entry: entry.name)
 def test_served_or_refused(
     lab: RegistryFixture, server: TritonServer, entry: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class Doubling:
     )
     batching_blocker = ""
     has_thresholds = False
+    sizes_beyond = MappingProxyType[str, list[int]]({})
     nodes: Any = (("Mul", ["x", "two"], ["y"]),)
 
     def __init__(self) -> None:

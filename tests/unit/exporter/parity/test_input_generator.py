@@ -119,17 +119,19 @@ def test_edges_hold_the_example_s_borders() -> None:
 
 def test_other_axes_are_varied_and_rows_are_not() -> None:
     generator = InputGenerator(TOKENS, example(TOKENS))
-    sizes = {name: values["length"] for name, values in generator.other_sizes()}
+    sizes = {name: values["length"] for name, values in generator.other_sizes({})}
     assert sizes == {"longer": 4, "shorter": 1, "double": 6}
+    more = [*generator.other_sizes({"length": [2, 65], "rows": [9]})]
+    assert more[3:] == [("size-2", {"length": 2}), ("size-65", {"length": 65})]
     assert generator.random("a", rows=2, length=4)["tokens"].shape == (2, 4)
-    assert list(InputGenerator(MIXED, example()).other_sizes()) == []
+    assert list(InputGenerator(MIXED, example()).other_sizes({})) == []
 
 
 def test_equal_symbols_have_equal_sizes() -> None:
     tensors = (Tensor("a", "FP32", ("n", "t")), Tensor("b", "FP32", ("n", "t")))
     given = {"a": np.zeros((2, 5), "f4"), "b": np.zeros((2, 5), "f4")}
     generator = InputGenerator(Interface(tensors, OUTPUTS), given)
-    for _, sizes in generator.other_sizes():
+    for _, sizes in generator.other_sizes({}):
         drawn = generator.random("x", rows=1, **sizes)
         assert drawn["a"].shape == drawn["b"].shape != (1, 5)
 

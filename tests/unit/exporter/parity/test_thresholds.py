@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -41,6 +42,7 @@ class Function:
 
     batching_blocker = ""
     has_thresholds = True
+    sizes_beyond = MappingProxyType[str, list[int]]({})
     flavor = "function"
     example = EXAMPLE
     interface = Interface((X,), (Y,))
