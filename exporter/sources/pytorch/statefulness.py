@@ -116,10 +116,10 @@ def _near(before: torch.Tensor, after: torch.Tensor) -> bool:
 def _state(module: torch.nn.Module) -> dict[str, Any]:
     """Everything comparable in a module, by its name."""
     found: dict[str, Any] = {}
-    seen: set[int] = set()
+    known: _Known = {}
     for prefix, part in module.named_modules():
         for name, value in _held(part):
-            described = _described(value, seen, _MOST_DEPTH)
+            described = _described(value, known, _MOST_DEPTH)
             if described is not None:
                 found[f"{prefix}.{name}".lstrip(".")] = described
     return found
@@ -178,7 +178,12 @@ def _is_foreign(module: str | None) -> bool:
     return (module or "").partition(".")[0] in _LIBRARIES
 
 
-def _described(value: Any, seen: set[int], depth: int) -> Any:
+_Known = dict[tuple[int, int], tuple[Any, Any]]
+"""Values, each with its description, by identity and depth; values stay, so that none is new
+under the identity of another."""
+
+
+def _described(value: Any, known: _Known, depth: int) -> Any:
     """A comparable description of a value; None where there is none."""
     if isinstance(value, torch.Tensor):
         return _digest(value)
@@ -188,16 +193,19 @@ def _described(value: Any, seen: set[int], depth: int) -> Any:
         return next(str(place(value)) for kind, place in _PLACES.items() if isinstance(value, kind))
     if isinstance(value, _PLAIN):
         return value
-    inside = None if depth == 0 or id(value) in seen else _inside(value)
-    if inside is None:
+    if depth == 0:
         return None
-    seen.add(id(value))
-    parts = [(name, _described(held, seen, depth - 1)) for name, held in inside]
-    seen.discard(id(value))
-    return parts or None
+    # Functions of one library refer to each other in more ways than can be walked.
+    key = (id(value), depth)
+    if key not in known:
+        known[key] = (value, None)
+        if parts := [(name, _described(held, known, depth - 1)) for name, held in _inside(value)]:
+            known[key] = (value, hashlib.sha256(repr(parts).encode()).digest())
+    return known[key][1]
 
 
-def _inside(value: Any) -> list[tuple[Any, Any]] | None:
+def _inside(value: Any) -> list[tuple[Any, Any]]:
+    """What a value holds, by name; nothing where it is no state."""
     if isinstance(value, dict):
         return [("", len(value)), *((str(k), v) for k, v in list(value.items())[:_MOST_VALUES])]
     if isinstance(value, (list, tuple, set, frozenset, deque)):
@@ -209,9 +217,9 @@ def _inside(value: Any) -> list[tuple[Any, Any]] | None:
         value = getattr(value, "__func__", value)
         return [] if _is_foreign(value.__module__) else list(_referred(value))
     if isinstance(value, (torch.nn.Module, type, types.ModuleType)):
-        return None
+        return []
     own = hasattr(value, "__dict__") and not _is_foreign(type(value).__module__)
-    return list(vars(value).items()) if own else None
+    return list(vars(value).items()) if own else []
 
 
 def _digest(tensor: torch.Tensor) -> object:

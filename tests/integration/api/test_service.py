@@ -194,18 +194,18 @@ def test_more_than_it_can_carry(lab: RegistryFixture, server: TritonServer) -> N
         lab, "heavy", STLAB_API_BACKEND="local", STLAB_API_MAX_CONCURRENCY=8, LOG_LEVEL="WARNING"
     ) as running:
         with asking(running.port, path, body, clients=8) as carried:
-            carried.wait_for(100)
+            carried.wait_for(60)
         assert set(carried.statuses()) == {200}
         before = running.memory()
         # Those who are refused come back a little later, as clients do.
         with asking(running.port, path, body, clients=32, rate=4 * _rate(carried)) as load:
-            load.wait_for(150)
+            load.wait_for(120)
         after = running.memory()
         with asking(running.port, path, body, clients=8) as again:
-            again.wait_for(100)
+            again.wait_for(60)
     statuses = load.statuses()
     assert set(statuses) == {200, 503}, statuses
-    assert statuses[503] > 50
+    assert statuses[503] > 40
     refused = next(asked for asked in load.asked if asked.status == 503)
     assert int(refused.headers["retry-after"]) >= 1
     assert refused.json["type"] == "urn:stlab:problem:overloaded"

@@ -125,7 +125,6 @@ def test_from_the_registry_to_a_forecast_and_back(stack: Stack) -> None:
     back = exporter(stack, "rollback", "income", "--alias", "prod")
     assert back["version"] == 1
     forecast_by(stack, 1)
-    assert exporter(stack, "verify", "income", "--alias", "prod")["status"] == "passed"
     wait_for(lambda: measured(stack, "stlab_api_ready") == {"stlab-api": 1.0})
     assert measured(stack, "up") == {"stlab-api": 1.0, "triton": 1.0, "prometheus": 1.0}
     route = 'route="/v1/income/forecast",status="200"'

@@ -14,6 +14,7 @@ from mlflow.models import infer_signature
 from onnx import helper, numpy_helper
 from torch import nn
 
+from exporter.arrays import read_npz
 from tests.support.models import ROWS
 from tests.support.registering import RegistryFixture
 
@@ -111,7 +112,7 @@ def test_names_in_another_order_are_names_all_the_same(lab: RegistryFixture) -> 
     lab.register_torch("swapped", Quotient().eval(), PRICE, QUANTITY, signature=signature)
     result = lab.export("swapped")
     assert result.status == "promoted", result.error
-    samples = np.load(lab.folder / "repository" / "swapped" / "1" / "samples.npz")
+    samples = read_npz(lab.folder / "repository" / "swapped" / "1" / "samples.npz")
     np.testing.assert_array_equal(samples["example/input/price"], PRICE)
     np.testing.assert_allclose(samples["example/output/output"], PRICE / QUANTITY, rtol=1e-6)
 
@@ -205,7 +206,7 @@ def test_the_example_of_an_onnx_model_is_asked(lab: RegistryFixture) -> None:
     lab.register_onnx("convolution", model, example=example)
     result = lab.export("convolution")
     assert result.status == "promoted", result.error
-    samples = np.load(lab.folder / "repository" / "convolution" / "1" / "samples.npz")
+    samples = read_npz(lab.folder / "repository" / "convolution" / "1" / "samples.npz")
     np.testing.assert_array_equal(samples["example/input/x"], example)
 
 

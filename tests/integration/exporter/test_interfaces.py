@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
+from exporter.arrays import read_npz
 from exporter.commands.export.result import ExportResult
 from exporter.triton.model_config import parse
 from tests.support.models import ROWS, times
@@ -192,7 +193,7 @@ def test_further_samples(lab: RegistryFixture) -> None:
     path = lab.folder / "samples.npz"
     np.savez(path, **{"large/x": ROWS * 1e6, "nan/x": np.full((1, 6), np.nan, np.float32)})
     result = proven(lab, "sampled", samples=path)
-    kept = np.load(lab.folder / "repository" / "sampled" / "1" / "samples.npz")
+    kept = read_npz(lab.folder / "repository" / "sampled" / "1" / "samples.npz")
     assert np.array_equal(kept["sample large/output/y"], ROWS * 1e6 * 2)
     assert np.isnan(kept["sample nan/output/y"]).all()
     plain = proven(lab, "sampled", repository=str(lab.folder / "plain"))

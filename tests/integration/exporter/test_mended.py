@@ -227,12 +227,11 @@ def test_the_same_export_heals_a_published_file_that_is_cut(
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     for name in ("config.pbtxt", "2/manifest.json", "2/report.json"):
         path = root / name
-        for size in (0, len(before[path]) // 2):
-            path.unlink()
-            path.write_bytes(before[path][:size])
-            promoted(lab, server, model, version=2)
-            assert {p: p.read_bytes() for p in root.rglob("*") if p.is_file()} == before
-            assert drifts(looked(lab, server, model)) == {}
+        path.unlink()
+        path.write_bytes(before[path][: len(before[path]) // 2])
+        promoted(lab, server, model, version=2)
+        assert {p: p.read_bytes() for p in root.rglob("*") if p.is_file()} == before
+        assert drifts(looked(lab, server, model)) == {}
     assert factor(server, model) == 2
 
 

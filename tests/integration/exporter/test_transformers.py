@@ -15,6 +15,7 @@ import safetensors.torch as safetensors_torch
 import torch
 import transformers
 
+from exporter.arrays import read_npz
 from exporter.commands.export.result import ExportResult
 from exporter.sources.transformers.loading import library, load_network
 from exporter.triton.model_config import parse
@@ -45,12 +46,6 @@ def bert(kind: str, **settings: Any) -> Any:
         **SIZES,
         **settings,
     )
-    return getattr(transformers, kind)(config).eval()
-
-
-def distilbert(kind: str) -> Any:
-    torch.manual_seed(0)
-    config = transformers.DistilBertConfig(dim=32, n_layers=1, n_heads=4, hidden_dim=48, **SIZES)
     return getattr(transformers, kind)(config).eval()
 
 
@@ -95,7 +90,7 @@ def test_a_pipeline_that_classifies_texts(lab: RegistryFixture) -> None:
         "logits": [3],
     }
     # What was kept to be replayed are the logged texts, as their tokenizer cuts them.
-    kept = np.load(lab.folder / "repository" / "classifier" / "1" / "samples.npz")
+    kept = read_npz(lab.folder / "repository" / "classifier" / "1" / "samples.npz")
     given = tokenizer()(TEXTS, padding=True, return_tensors="np")
     width = given["input_ids"].shape[1]
     ids = kept["example/input/input_ids"][: len(TEXTS), :width]
@@ -108,27 +103,21 @@ def test_a_pipeline_that_classifies_texts(lab: RegistryFixture) -> None:
     assert np.allclose(found, expected, atol=1e-5)
 
 
-def test_a_network_beside_its_tokenizer(lab: RegistryFixture) -> None:
-    register(lab, "tokens", distilbert("DistilBertForTokenClassification"), "token-classification")
+def test_several_outputs_without_an_example(lab: RegistryFixture) -> None:
+    register(lab, "features", bert("BertModel"), "feature-extraction")
     # As older releases kept weights: a pickle.
-    folder = lab.artifact("tokens") / "model"
+    folder = lab.artifact("features") / "model"
     weights = safetensors_torch.load_file(folder / "model.safetensors")
     torch.save(weights, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    refused(lab, "tokens", "unsafe", "pytorch_model.bin was not loaded: it is a pickle")
-    result = proven(lab, "tokens", allow_pickle=True)
-    assert declared(lab, "tokens") == {"input_ids": [-1], "attention_mask": [-1], "logits": [-1, 2]}
-    notes = (lab.folder / "repository" / "tokens" / "1" / "report.json").read_text()
-    assert "clients tokenize texts" in notes, result.report
-    assert "no example with texts" in notes
-
-
-def test_several_outputs(lab: RegistryFixture) -> None:
-    register(lab, "features", bert("BertModel"), "feature-extraction", TEXTS)
-    proven(lab, "features")
+    refused(lab, "features", "unsafe", "pytorch_model.bin was not loaded: it is a pickle")
+    result = proven(lab, "features", allow_pickle=True)
     told = declared(lab, "features")
     assert told["last_hidden_state"] == [-1, 32]
     assert told["pooler_output"] == [32]
+    notes = (lab.folder / "repository" / "features" / "1" / "report.json").read_text()
+    assert "clients tokenize texts" in notes, result.report
+    assert "no example with texts" in notes
 
 
 def refused(lab: RegistryFixture, name: str, kind: str, words: str, **options: object) -> None:

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 CALLS = 10_000
 # By hand: STLAB_STRESS_CALLS=100000 pytest --log-cli-level=info --timeout=1200
-LASTING_CALLS = int(os.environ.get("STLAB_STRESS_CALLS", "20000"))
+LASTING_CALLS = int(os.environ.get("STLAB_STRESS_CALLS", "12000"))
 WARM_UP = 3_000
 CLIENTS = 200
 MOST_GROWTH = 10 * 1024 * 1024

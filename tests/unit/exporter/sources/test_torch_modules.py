@@ -385,7 +385,7 @@ def test_pools_of_sizes_that_vary(pool: Any, axes: tuple[int, ...], tmp_path: Pa
     image = np.float32(np.random.default_rng(2).normal(size=(2, 3, 7, 8)))
     source = ModuleSource(Pool(), {"x": image}, {"x": (0, *axes)})
     session = written(source.onnx_exporters(TARGET), tmp_path / "model.onnx")
-    sizes = itertools.product((1, 2, 5, 16), (7, 12, 2, 1) if 2 in axes else (7,), (8, 17, 3, 2))
+    sizes = itertools.product((1, 5), (7, 12, 2, 1) if 2 in axes else (7,), (8, 17, 3, 2))
     for shape in sizes:
         given = np.float32(np.random.default_rng(3).normal(size=(shape[0], 3, *shape[1:])))
         given[0, 0, 0, 0], given[-1, 1, -1, -1] = math.inf, -math.inf
