@@ -61,6 +61,9 @@ class _Evidence(_Strict):
     notes: list[Text]
     precision: _Measured | Annotated[dict[str, None], Field(max_length=0)]
     batching: _Batching
+    coverage: dict[Text, Annotated[list[_Count], Field(min_length=2, max_length=2)]]
+    weaknesses: list[Text]
+    warnings: list[Text]
 
 
 class Outcome(_Strict):

@@ -28,7 +28,11 @@ _REPORT_KEYS = {"mismatches": "others", "repeat_mismatches": "again"}
 
 
 class ParitySummary(TypedDict):
-    """The ``parity`` object of ``--json``; None for a number that is not finite."""
+    """The ``parity`` object of ``--json``; None for a number that is not finite.
+
+    *strength* is ``strong`` or ``weak``, *coverage* has ``{"seen": n, "known": n}`` for every kind
+    of thing that the model knows, and *warnings* begins with why the evidence is weak.
+    """
 
     passed: bool
     margin: float | int | None
@@ -36,6 +40,9 @@ class ParitySummary(TypedDict):
     cases: int
     batching: str
     batching_reason: str
+    strength: str
+    coverage: dict  # type: ignore[type-arg]
+    warnings: list  # type: ignore[type-arg]
 
 
 HISTOGRAM_EDGES = tuple(range(-8, 3))
@@ -131,9 +138,20 @@ class OutputEvidence:
         return f"{mismatches} of {rows} rows are of another class, {allowed} may be"
 
 
+# What reports of earlier releases lack, which measured no coverage.
+_UNMEASURED: Mapping[str, Any] = {
+    "strength": "weak",
+    "coverage": {},
+    "warnings": [
+        "A release of stlab that measured no coverage proved this bundle.",
+    ],
+}
+
+
 def parity_summary(parity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``parity`` object of ``--json`` from that of a report."""
     kinds = get_type_hints(ParitySummary)
+    parity = {**_UNMEASURED, **parity}
     for key, kind in kinds.items():
         if not isinstance(parity[key], kind):
             raise TypeError(f"its {key} is a {type(parity[key]).__name__}")
@@ -150,6 +168,9 @@ class Evidence:
         self.notes: list[str] = []
         self.precision: dict[str, Any] = {}
         self.batching = Batching(0, "not examined")
+        self.coverage: dict[str, tuple[int, int]] = {}
+        self.weaknesses: list[str] = []
+        self.warnings: list[str] = []
 
     def expect(self, outputs: Iterable[Tensor]) -> None:
         """Name the outputs that will be compared."""
@@ -206,6 +227,9 @@ class Evidence:
             "notes": self.notes,
             "precision": self.precision,
             "batching": asdict(self.batching),
+            "coverage": {kind: list(counts) for kind, counts in self.coverage.items()},
+            "weaknesses": self.weaknesses,
+            "warnings": self.warnings,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -214,6 +238,9 @@ class Evidence:
         self.notes = list(state["notes"])
         self.precision = dict(state["precision"])
         self.batching = Batching(**state["batching"])
+        self.coverage = {kind: (seen, known) for kind, (seen, known) in state["coverage"].items()}
+        self.weaknesses = list(state["weaknesses"])
+        self.warnings = list(state["warnings"])
 
     def summary(self) -> ParitySummary:
         """Return the ``parity`` object of ``--json``."""
@@ -224,6 +251,12 @@ class Evidence:
             "cases": self.cases,
             "batching": self.batching.mode,
             "batching_reason": self.batching.reason,
+            "strength": "weak" if self.weaknesses else "strong",
+            "coverage": {
+                kind: {"seen": seen, "known": known}
+                for kind, (seen, known) in sorted(self.coverage.items())
+            },
+            "warnings": [*self.weaknesses, *self.warnings],
         }
 
     def failed_summary(self) -> ParitySummary:

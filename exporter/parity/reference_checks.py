@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from exporter.errors import ValidationFailedError
 from exporter.parity.compare import compare_outputs
+from exporter.parity.coverage import measure_coverage, weaknesses
 from exporter.parity.evidence import Batching, Check, Evidence
 from exporter.parity.input_generator import Case, InputGenerator
 from exporter.parity.reference_run import ReferenceRun
@@ -45,6 +46,7 @@ def check_reference(
     verdict = run.run_batches(max_batch_size, samples)
     _check_determinism(run)
     run.run_thresholds()
+    shown = run.run_known_values()
     run.run_edge_cases(samples, verdict.rows)
     tolerances = _tolerances(run)
     if batching == "off":
@@ -59,6 +61,11 @@ def check_reference(
         run.keep_batch()
         tolerances = _tolerances(run)
     evidence.batching = verdict
+    covering = [case for case in (*run.cases, run.batch) if case is not None]
+    evidence.coverage = dict(measure_coverage(source, covering, shown))
+    evidence.weaknesses = list(
+        weaknesses(source, covering, evidence.coverage, samples=bool(samples))
+    )
     if batching == "require" and not verdict.max_batch_size:
         raise cannot_be_batched(verdict.reason)
     return ReferenceSet(

@@ -21,9 +21,11 @@ from exporter.parity.input_generator import (
     rows_of,
     take_rows,
 )
+from exporter.parity.known_values import KnownRows
 from exporter.parity.reference_set import ReferenceCase
 from exporter.parity.value_generators import DIVERSITY_LEVELS
 from exporter.sources.base import InputRejectedError, Source
+from exporter.sources.known_values import Counts
 
 __all__ = ["SUB_BATCHES", "ReferenceRun", "is_tie"]
 
@@ -259,6 +261,27 @@ class ReferenceRun:
                 self.run_case(Case(f"thresholds {number}", part, usual=False))
         except InputRejectedError as error:
             self._rejected.append(f"values on thresholds ({error})")
+
+    def run_known_values(self) -> Counts:
+        """Run the values that the model knows; return how much of each kind it took."""
+        known = self.source.knowledge.values
+        if self.batch is None or not known:
+            return {}
+        rows = KnownRows(self.batch.inputs, known, rows_of(self.batch.inputs))
+        if self.slow:
+            rows.limit = SLOW_ROWS
+        rows.run(lambda name, inputs: self._run_unusual(Case(name, inputs, usual=False)))
+        self._rejected += [
+            f"{kind} in {', '.join(repr(name) for name in names[:8])}"
+            for kind, names in rows.rejected.items()
+            if names
+        ]
+        return rows.shown
+
+    def _run_unusual(self, case: Case) -> None:
+        self.run_case(case)
+        if is_tie(self.source, self.cases[-1]):
+            del self.cases[-1]
 
 
 def is_tie(source: Source, case: ReferenceCase) -> bool:

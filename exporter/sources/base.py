@@ -9,6 +9,7 @@ from typing import Protocol
 
 from exporter.arrays import Array, Arrays
 from exporter.interface import Interface
+from exporter.sources.known_values import Knowledge
 from exporter.sources.mlmodel import MLModel
 
 __all__ = [
@@ -75,6 +76,10 @@ class Source(Protocol):
     @property
     def sizes_beyond(self) -> Mapping[str, Sequence[int]]:
         """Sizes of variable axes, by symbol, at which the model may take another branch."""
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What the model knows of its inputs and outputs beyond what its example shows."""
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return the registry model's own outputs.

@@ -10,6 +10,8 @@ from exporter.sources.mlmodel import MLModel
 from exporter.sources.optional_libraries import cannot_load, load_with_mlflow, require
 from exporter.sources.safe_loading import check_pickle_allowed, load_skops
 from exporter.sources.sklearn import classes_of, predictor
+from exporter.sources.sklearn.coverage import leaves_of
+from exporter.sources.sklearn.known_values import known_of_columns
 from exporter.sources.tabular.boosters import BoosterConverter
 from exporter.sources.tabular.lightgbm_trees import prediction, probabilities
 from exporter.sources.tabular.source import TabularSource
@@ -55,6 +57,8 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
         width=booster.num_feature(),
         versions={"lightgbm": lightgbm.__version__},
         has_thresholds=True,
+        known=partial(known_of_columns, booster),
+        exercised=partial(leaves_of, booster),
         kinds=(_DOUBLE,),
     )
 

@@ -7,6 +7,7 @@ and proven as one, and copies nothing between its parts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError
 from exporter.interface import Interface, Tensor
 from exporter.sources.base import EXTERNAL_DATA_BYTES, OnnxExporter, OnnxTarget, Source
+from exporter.sources.known_values import Knowledge
 
 __all__ = ["PipelineSource"]
 
@@ -60,6 +62,12 @@ class PipelineSource:
             name: version for part in self._parts for name, version in part.versions.items()
         }
         self.notes: list[str] = [note for part in self._parts for note in part.notes]
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What the first model knows of its inputs, and the last of its outputs; see `Source`."""
+        first = self._parts[0].knowledge
+        return replace(first, classes=self._parts[-1].knowledge.classes)
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return the last model's outputs; see `Source.run`."""

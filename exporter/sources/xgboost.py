@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from exporter.sources.mlmodel import MLModel
 from exporter.sources.optional_libraries import cannot_load, require
 from exporter.sources.sklearn import classes_of, predictor
+from exporter.sources.sklearn.coverage import leaves_of
+from exporter.sources.sklearn.known_values import known_of_columns
 from exporter.sources.tabular import xgboost_trees
 from exporter.sources.tabular.boosters import BoosterConverter
 from exporter.sources.tabular.source import TabularSource
@@ -57,5 +60,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:  # noqa
         width=booster.num_features(),
         versions={"xgboost": xgboost.__version__},
         has_thresholds=True,
+        known=partial(known_of_columns, booster),
+        exercised=partial(leaves_of, booster),
         kinds=(_FLOAT,),
     )

@@ -17,6 +17,7 @@ from exporter.formats.base import Conversion, Target
 from exporter.interface import Interface, Tensor
 from exporter.parity.evidence import Evidence
 from exporter.parity.reference_checks import check_reference
+from exporter.sources.known_values import Knowledge
 from exporter.system.cuda import Memory, gpus
 from exporter.triton.installation import cache_directory
 from exporter.triton.releases import RELEASES, Release
@@ -51,6 +52,7 @@ class Network:
     batching_blocker = ""
     has_thresholds = False
     sizes_beyond = MappingProxyType[str, list[int]]({})
+    knowledge = Knowledge()
 
     def __init__(self) -> None:
         random = np.random.default_rng(2)

@@ -12,6 +12,7 @@ from typing import Any
 from exporter.arrays import Array, Arrays, as_bytes, as_text
 from exporter.interface import Interface, Tensor
 from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
+from exporter.sources.known_values import Knowledge
 from exporter.sources.mlmodel import MLModel, check_signature
 from exporter.sources.onnx.declared_shapes import (
     outputs_with_input_rows,
@@ -43,6 +44,7 @@ class OnnxSource:
     batching_blocker = ""
     has_thresholds = False
     sizes_beyond: Mapping[str, Sequence[int]] = MappingProxyType({})
+    knowledge = Knowledge()
 
     def __init__(self, model: MLModel, path: Path, info: FileInfo) -> None:
         self._path, self._info = path, info

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 
 from exporter.errors import first_line
 from exporter.interface import Tensor
 from exporter.sources.pytorch.decompositions import decompose
 
-__all__ = ["export_programs", "sizes_beyond"]
+__all__ = ["arguments_of", "export_programs", "sizes_beyond"]
 
 _DETECT = "_detect_is_causal_mask"
 # Torch's ranges begin here, whatever forward() does.
@@ -53,6 +54,15 @@ def export_programs(
             if "data-dependent" in text or "Dynamic control flow" in text:
                 dependent = dependent or first_line(error)
     return programs, "" if programs else dependent
+
+
+def arguments_of(program: ExportedProgram, inputs: Sequence[torch.Tensor]) -> list[Any]:
+    """Return the arguments of a program's graph: inputs, and the weights that it holds."""
+    given, held = iter(inputs), {**program.constants, **program.state_dict}
+    return [
+        next(given) if spec.kind is InputKind.USER_INPUT else held[spec.target]
+        for spec in program.graph_signature.input_specs
+    ]
 
 
 def sizes_beyond(program: ExportedProgram, inputs: Sequence[Tensor]) -> dict[str, list[int]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 from torch.fx import Interpreter
 from torch.utils import _pytree as pytree
 
@@ -17,7 +17,9 @@ from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Interface
 from exporter.sources.base import InputRejectedError
-from exporter.sources.pytorch.export_program import sizes_beyond
+from exporter.sources.known_values import Knowledge
+from exporter.sources.pytorch.coverage import ends_of_embeddings, exercised_by
+from exporter.sources.pytorch.export_program import arguments_of, sizes_beyond
 
 __all__ = ["TorchSource"]
 
@@ -38,6 +40,15 @@ class TorchSource:
     def sizes_beyond(self) -> Mapping[str, Sequence[int]]:
         """The sizes next to the range that torch proved the program for; see `Source`."""
         return sizes_beyond(self._programs[0], self.interface.inputs) if self._programs else {}
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """The ends of its embeddings, and which of its units are on and off; see `Source`."""
+        if not self._programs:
+            return Knowledge()
+        program, inputs = self._programs[0], self.interface.inputs
+        exercised = partial(exercised_by, program, self._tensors)
+        return Knowledge(ends_of_embeddings(program, inputs), exercised=exercised)
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return the module's outputs; see `Source.run`."""
@@ -90,12 +101,7 @@ def _run_in_float64(program: ExportedProgram, inputs: Sequence[torch.Tensor]) ->
     Weights are widened where they are used and dropped again, so the extra memory is that of the
     largest layer. Casts to half precision stay: they belong to the model.
     """
-    given, held = iter(inputs), {**program.constants, **program.state_dict}
-    arguments = [
-        next(given) if spec.kind is InputKind.USER_INPUT else held[spec.target]
-        for spec in program.graph_signature.input_specs
-    ]
-    return _Widening(program.graph_module).run(*arguments)
+    return _Widening(program.graph_module).run(*arguments_of(program, inputs))
 
 
 class _Widening(Interpreter):  # type: ignore[misc]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import onnx
@@ -15,6 +16,8 @@ from exporter.sources.onnx.string_locale import use_portable_locale
 from exporter.sources.optional_libraries import cannot_load, load_with_mlflow, require
 from exporter.sources.safe_loading import check_pickle_allowed, load_skops
 from exporter.sources.sklearn.converters import register_converters
+from exporter.sources.sklearn.coverage import leaves_of
+from exporter.sources.sklearn.known_values import known_of_columns
 from exporter.sources.sklearn.trees import has_thresholds
 from exporter.sources.tabular.source import TabularSource
 
@@ -58,6 +61,8 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
         _Converter(fitted),
         classes=classes_of(fitted),
         has_thresholds=has_thresholds(fitted),
+        known=partial(known_of_columns, fitted),
+        exercised=partial(leaves_of, fitted),
         width=getattr(estimator, "n_features_in_", None),
         versions={"scikit-learn": sklearn.__version__, "skl2onnx": skl2onnx.__version__},
         by_column=_uses_columns_by_name(fitted),

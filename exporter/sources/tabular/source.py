@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,8 +15,10 @@ from exporter.arrays import Array, Arrays, as_bytes
 from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Axis, Interface, Tensor
 from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
+from exporter.sources.known_values import Counts, Knowledge
 from exporter.sources.mlmodel import MLModel
 from exporter.sources.optional_libraries import cannot_run_example
+from exporter.sources.tabular.column_values import ColumnValues, known_values
 from exporter.sources.tabular.graph_io import Result, element_type, wrap_graph
 from exporter.sources.tabular.tables import ROWS, Table
 from triton_client.types import numpy_dtype, wire_datatype
@@ -51,6 +53,8 @@ class TabularSource:
         by_column: Whether it takes columns by name; else they are concatenated to a matrix.
         classes: A classifier's classes, where its label is the most probable one.
         has_thresholds: See `Source`.
+        known: Returns what the estimator knows of its columns, of which there are so many.
+        exercised: Returns how much of it inputs exercise, as it takes them.
         kinds: The element types to compute in, the best one first.
 
     Raises:
@@ -71,6 +75,8 @@ class TabularSource:
         by_column: bool = False,
         classes: Array | None = None,
         has_thresholds: bool = False,
+        known: Callable[[int], Sequence[ColumnValues]] = lambda _: (),
+        exercised: Callable[[Iterable[Any]], Counts] = lambda _: {},
         kinds: Sequence[int] = (_DOUBLE, _FLOAT),
     ) -> None:
         self.flavor = flavor
@@ -84,6 +90,8 @@ class TabularSource:
         self._kinds = kinds
         self.has_thresholds = has_thresholds
         self.sizes_beyond: Mapping[str, Sequence[int]] = {}
+        self._known = known
+        self._exercised = exercised
         self.example = self._table.example(model)
         first = self.example or {t.name: _blank(t) for t in self._table.inputs}
         try:
@@ -93,6 +101,21 @@ class TabularSource:
         rows = len(next(iter(first.values())))
         outputs = tuple(_declared(name, array, rows) for name, array in answer.items())
         self.interface = Interface(self._table.inputs, outputs)
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What the estimator knows, and what a column of its type may hold; see `Source`."""
+        inputs = self._table.inputs
+        width = sum(int(tensor.axes[1]) for tensor in inputs)
+        return Knowledge(
+            known_values(inputs, self.example, self._known(width)),
+            {} if self._classes is None else {self.interface.outputs[0].name: self._classes},
+            self._exercised_by,
+        )
+
+    def _exercised_by(self, inputs: Sequence[Arrays]) -> Counts:
+        with warnings.catch_warnings(action="ignore"):
+            return self._exercised(self._table.given(given) for given in inputs)
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return the estimator's outputs; see `Source.run`."""

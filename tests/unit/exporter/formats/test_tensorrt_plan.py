@@ -22,6 +22,7 @@ from exporter.parity.evidence import Evidence
 from exporter.parity.input_generator import named_samples
 from exporter.parity.reference_checks import check_reference
 from exporter.parity.reference_set import ReferenceSet
+from exporter.sources.known_values import Knowledge
 from exporter.system import cuda
 from exporter.triton.releases import release
 from tests.unit.exporter.formats.fake_tensorrt import FakeDriver, FakeTensorRT
@@ -39,6 +40,7 @@ class Doubling:
     batching_blocker = ""
     has_thresholds = False
     sizes_beyond = MappingProxyType[str, list[int]]({})
+    knowledge = Knowledge()
     nodes: Any = (("Mul", ["x", "two"], ["y"]),)
 
     def __init__(self) -> None:

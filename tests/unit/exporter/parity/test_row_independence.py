@@ -15,6 +15,7 @@ from exporter.parity.evidence import Evidence
 from exporter.parity.reference_checks import check_reference
 from exporter.parity.reference_set import ReferenceSet
 from exporter.sources.base import InputRejectedError, Source
+from exporter.sources.known_values import Knowledge
 
 X = np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32)
 
@@ -28,6 +29,7 @@ def examined(compute: Callable[[Array], Array]) -> ReferenceSet:
         batching_blocker="",
         has_thresholds=False,
         sizes_beyond={},
+        knowledge=Knowledge(),
         run=lambda inputs: {"y": compute(inputs["x"])},
         run_float64=lambda _: None,
     )

@@ -29,6 +29,7 @@ from exporter.parity.decision_thresholds import threshold_inputs
 from exporter.parity.evidence import Evidence
 from exporter.parity.reference_checks import check_reference
 from exporter.sources.base import InputRejectedError, Source
+from exporter.sources.known_values import Knowledge
 from exporter.sources.onnx.sessions import load_session, run_session
 from exporter.sources.sklearn.trees import has_thresholds
 
@@ -43,6 +44,7 @@ class Function:
     batching_blocker = ""
     has_thresholds = True
     sizes_beyond = MappingProxyType[str, list[int]]({})
+    knowledge = Knowledge()
     flavor = "function"
     example = EXAMPLE
     interface = Interface((X,), (Y,))
