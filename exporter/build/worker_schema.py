@@ -62,7 +62,7 @@ class _Evidence(_Strict):
     precision: _Measured | Annotated[dict[str, None], Field(max_length=0)]
     batching: _Batching
     coverage: dict[Text, Annotated[list[_Count], Field(min_length=2, max_length=2)]]
-    weaknesses: list[Text]
+    weaknesses: list[Text] | None
     warnings: list[Text]
 
 

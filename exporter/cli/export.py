@@ -74,6 +74,12 @@ def export(
         str, typer.Option(help="Memory for the model's process, such as 8G. [default: all]")
     ] = "",
     allow_manual: AllowManual = False,
+    allow_weak_evidence: Annotated[
+        bool, typer.Option(help="Let prod take a version with weak evidence, on record.")
+    ] = False,
+    require_coverage: Annotated[
+        float, typer.Option(help="Least share (0 to 1) of what the model knows to be compared.")
+    ] = 0.0,
     dry_run: Annotated[bool, typer.Option(help="Print the plan only.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -105,6 +111,8 @@ def export(
         timeout=timeout,
         model_memory=byte_size(model_memory) if model_memory else 0,
         allow_manual=allow_manual,
+        allow_weak_evidence=allow_weak_evidence,
+        require_coverage=require_coverage,
         dry_run=dry_run,
     )
     run_with_progress(run, request, print_result, as_json=as_json)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -64,10 +65,13 @@ def print_result(result: ExportResult) -> None:
         size = f"{bundle['bytes']:,} bytes{', reused' if bundle['reused'] else ''}"
         table.add_row("bundle", plain(f"{bundle['sha256'][:12]} ({bundle['format']}, {size})"))
     if (parity := result.parity) and parity.get("passed"):
-        margin = f"margin {parity['margin']:.3g} of 1 over {parity['cases']} comparisons"
-        table.add_row("parity", margin)
+        worst = f"worst error is {100 * parity['margin']:.2g} % of the budget"
+        table.add_row("parity", f"{worst}, {parity['cases']} comparisons")
+        table.add_row("evidence", _evidence(parity))
         reason = f" ({parity['batching_reason']})" if parity.get("batching_reason") else ""
         table.add_row("batching", plain(f"{parity['batching']}{reason}"))
+        for warning in parity["warnings"]:
+            table.add_row("warning", plain(warning, "yellow"))
     for number, step in enumerate(result.plan):
         table.add_row("plan" if number == 0 else "", plain(step))
     table.add_row("repository", plain(result.repository))
@@ -75,6 +79,18 @@ def print_result(result: ExportResult) -> None:
         table.add_row("report", plain(result.report))
     table.add_row("seconds", f"{result.seconds.get('total', 0.0):.1f}")
     _console().print(table)
+
+
+def _evidence(parity: Mapping[str, Any]) -> Text:
+    counts = (
+        f"{count['seen']} of {count['known']} {kind}" for kind, count in parity["coverage"].items()
+    )
+    covered = ", ".join(counts)
+    strength = str(parity["strength"])
+    return plain(
+        f"{strength}: {covered}" if covered else strength,
+        "yellow" if strength == "weak" else "green",
+    )
 
 
 def print_answer(result: InferResult) -> None:
@@ -136,7 +152,7 @@ def _row(state: AliasState) -> tuple[str, ...]:
         state.alias,
         str(state.version),
         "-" if record is None else record.bundle[:12],
-        f"{'passed' if state.passed else 'none'}{margin}",
+        f"{'passed' if state.passed else 'none'}{margin}{', weak' * (state.strength == 'weak')}",
         repository,
         ", ".join(served),
         "-" if record is None else f"{record.at}, {record.by}",

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from exporter.commands.export.result import ExportResult
 from exporter.commands.request import AliasRequest
 from exporter.commands.result import Job
-from exporter.errors import ConflictError, UsageError
+from exporter.errors import ConflictError, UsageError, ValidationFailedError
 from exporter.progress import Listener
 from exporter.proven_bundle import ProvenBundle
 from exporter.registry import PromotionRecord, Registry, Selection, promote
 from exporter.repository import open_repository
 from exporter.rollout.rollout import Rollout, versions_to_keep
 
-__all__ = ["AliasJob", "check_movable"]
+__all__ = ["AliasJob", "check_movable", "check_strength"]
 
 Request = TypeVar("Request", bound=AliasRequest)
 
@@ -83,6 +83,35 @@ def check_movable(
             f"'{alias}' points to version {current or 'none'}, not {expected} as expected",
             hint="Another promotion has moved it; check that one first.",
         )
+
+
+def check_strength(
+    alias: str, parity: Mapping[str, Any], *, allow_weak: bool, require_coverage: float
+) -> bool:
+    """Check that evidence is as strong as an alias needs; return whether ``prod`` takes a weak one.
+
+    Raises:
+        ValidationFailedError: ``prod`` would take weak evidence that is not allowed, or less of the
+            model was compared than is required; the kind is ``evidence``.
+    """
+    for kind, count in parity["coverage"].items():
+        if count["seen"] < require_coverage * count["known"]:
+            raise ValidationFailedError(
+                f"the comparisons cover {count['seen']} of {count['known']} {kind}, less than "
+                f"--require-coverage {require_coverage:g}",
+                hint="Give inputs that reach more of them with --samples FILE.npz.",
+                kind="evidence",
+            )
+    weak = alias == "prod" and parity["strength"] == "weak"
+    if weak and not allow_weak:
+        why = parity["warnings"][0].partition(". ")[0].rstrip(".")
+        raise ValidationFailedError(
+            f"'prod' requires strong evidence, and this is weak: {why}",
+            hint="Log the model with an input_example of typical rows, or export it to 'staging' "
+            "with --samples FILE.npz; --allow-weak-evidence accepts it, on record.",
+            kind="evidence",
+        )
+    return weak
 
 
 def _in_ci() -> bool:

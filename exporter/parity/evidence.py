@@ -169,7 +169,8 @@ class Evidence:
         self.precision: dict[str, Any] = {}
         self.batching = Batching(0, "not examined")
         self.coverage: dict[str, tuple[int, int]] = {}
-        self.weaknesses: list[str] = []
+        # None until coverage is measured.
+        self.weaknesses: list[str] | None = None
         self.warnings: list[str] = []
 
     def expect(self, outputs: Iterable[Tensor]) -> None:
@@ -239,7 +240,7 @@ class Evidence:
         self.precision = dict(state["precision"])
         self.batching = Batching(**state["batching"])
         self.coverage = {kind: (seen, known) for kind, (seen, known) in state["coverage"].items()}
-        self.weaknesses = list(state["weaknesses"])
+        self.weaknesses = state["weaknesses"]
         self.warnings = list(state["warnings"])
 
     def summary(self) -> ParitySummary:
@@ -251,12 +252,12 @@ class Evidence:
             "cases": self.cases,
             "batching": self.batching.mode,
             "batching_reason": self.batching.reason,
-            "strength": "weak" if self.weaknesses else "strong",
+            "strength": "strong" if self.weaknesses == [] else "weak",
             "coverage": {
                 kind: {"seen": seen, "known": known}
                 for kind, (seen, known) in sorted(self.coverage.items())
             },
-            "warnings": [*self.weaknesses, *self.warnings],
+            "warnings": [*(self.weaknesses or ()), *self.warnings],
         }
 
     def failed_summary(self) -> ParitySummary:

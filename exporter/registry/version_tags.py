@@ -21,6 +21,7 @@ _TAGS = {
     "format": "stlab.bundle.format",
     "settings": "stlab.bundle.settings",
     "margin": "stlab.parity.margin",
+    "strength": "stlab.parity.strength",
     "run_id": "stlab.export.run_id",
 }
 
@@ -38,6 +39,7 @@ class BundleTags:
         uri: Where the registry stores the bundle.
         settings: The digest of the settings that the bundle was built with.
         margin: The worst error ÷ budget of the evidence, as text.
+        strength: ``strong`` or ``weak`` evidence.
         run_id: The MLflow run that holds the bundle.
     """
 
@@ -46,6 +48,7 @@ class BundleTags:
     format: str
     settings: str
     margin: str
+    strength: str
     run_id: str
 
     @classmethod

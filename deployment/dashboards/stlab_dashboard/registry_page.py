@@ -125,6 +125,8 @@ def _draw_alias(model: str, alias: str, named: AliasState | None) -> None:
         with cell("Evidence", classes="links"):
             if record is not None:
                 about = f"{model}, {alias}, version {named.version}"
+                if named.strength == "weak":
+                    state("warn", "weak")
                 link("Report", _report(model, alias), aria_label=f"Report of {about}")
                 link("Try it", _try(model, alias), aria_label=f"Try {about}")
             else:

@@ -22,7 +22,7 @@ from exporter.commands.export.request import ExportRequest
 from exporter.commands.export.result import ExportResult
 from exporter.commands.export.reuse import ReusableExport, settings_of
 from exporter.commands.export.run_log import ExportLog
-from exporter.commands.promotion import AliasJob, check_movable
+from exporter.commands.promotion import AliasJob, check_movable, check_strength
 from exporter.errors import ConflictError, NotFoundError, StlabError, ValidationFailedError
 from exporter.formats import check as check_format
 from exporter.parity.evidence import Evidence
@@ -176,9 +176,17 @@ class _Export(AliasJob[ExportRequest]):
         """Publish, activate and verify; then tag the version and move the alias."""
         rollout = Rollout(self.repository, self.request.triton_urls, work)
         tag = partial(self.log.tag_version, proven)
-        succeeded = False
+        request, succeeded = self.request, False
         try:
-            self.promote(rollout, self.registry, self.selection, proven, before=tag)
+            self.result = replace(self.result, parity=proven.parity)
+            weak = check_strength(
+                request.alias,
+                proven.parity,
+                allow_weak=request.allow_weak_evidence,
+                require_coverage=request.require_coverage,
+            )
+            reason = "weak evidence, accepted with --allow-weak-evidence" if weak else ""
+            self.promote(rollout, self.registry, self.selection, proven, reason=reason, before=tag)
             succeeded = True
             self.result = self.result.with_bundle("promoted", proven)
         finally:

@@ -44,6 +44,8 @@ class ExportRequest(AliasRequest):
         timeout: Seconds that the model's process may take.
         model_memory: Bytes of memory that the model's process may use; 0 for all of the machine's.
         allow_manual: Whether ``prod`` may be moved outside CI.
+        allow_weak_evidence: Whether ``prod`` takes a version with weak evidence, on record.
+        require_coverage: The least share, from 0 to 1, of everything that is counted.
         dry_run: Whether to stop after planning.
 
     Raises:
@@ -68,6 +70,8 @@ class ExportRequest(AliasRequest):
     timeout: float = TIMEOUT_SECONDS
     model_memory: int = 0
     allow_manual: bool = False
+    allow_weak_evidence: bool = False
+    require_coverage: float = 0.0
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -128,6 +132,11 @@ def _check_bounds(request: ExportRequest) -> None:
         raise UsageError(
             f"--model-memory must be at least {MIN_MEMORY >> 30}G",
             hint="Omit it for all of the machine's memory.",
+        )
+    if not 0 <= request.require_coverage <= 1:
+        raise UsageError(
+            "--require-coverage must be at least 0 and at most 1",
+            hint="0.9 requires nine tenths of everything that is counted.",
         )
     if request.unconfined and not request.allow_pickle:
         raise UsageError(

@@ -85,6 +85,7 @@ class ExportLog:
                 format=bundle.manifest["format"],
                 settings=settings_digest(bundle.manifest["settings"]),
                 margin=f"{proven.parity['margin']:.6g}",
+                strength=proven.parity["strength"],
                 run_id=self._run.run_id,
             ).as_tags(),
         )

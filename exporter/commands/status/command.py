@@ -195,17 +195,18 @@ def _model_state(request: StatusRequest, snapshot: ModelSnapshot) -> ModelState:
 def _alias_state(snapshot: ModelSnapshot, alias: str, fixes: FixCommands) -> AliasState:
     version, tags = snapshot.aliases[alias], snapshot.tags(alias)
     record = record_of(tags, alias)
-    margin = None
+    margin, strength = None, ""
     newest = BundleTags.read(tags)
     if record is not None and newest.sha256 == record.bundle:
         # Otherwise the version was exported again, and the tag is about the later bundle.
-        margin = _number(newest.margin)
+        margin, strength = _number(newest.margin), newest.strength
     return AliasState(
         alias,
         version,
         record,
         passed=snapshot.bundle(alias) is not None,
         margin=margin,
+        strength=strength,
         published=snapshot.published.get(version),
         in_config=version in snapshot.in_config,
         elsewhere=alias in aliases_elsewhere(snapshot),

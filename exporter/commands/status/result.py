@@ -26,6 +26,7 @@ class AliasState:
         record: The record of its promotion, or None.
         passed: Whether the version has passing evidence for the alias.
         margin: The margin of that evidence; None if unknown.
+        strength: ``strong`` or ``weak``; empty if unknown.
         published: The published version; None if it is not in the repository.
         in_config: Whether the version is in the live config.
         elsewhere: Whether the alias was promoted to another repository.
@@ -38,6 +39,7 @@ class AliasState:
     record: PromotionRecord | None
     passed: bool
     margin: float | None
+    strength: str
     published: Published | None
     in_config: bool
     elsewhere: bool
@@ -51,7 +53,11 @@ class AliasState:
             "alias": self.alias,
             "version": self.version,
             "bundle": record and {"sha256": record.bundle, "uri": record.uri},
-            "parity": {"passed": self.passed, "margin": self.margin},
+            "parity": {
+                "passed": self.passed,
+                "margin": self.margin,
+                "strength": self.strength or None,
+            },
             "promoted": record
             and {
                 "at": record.at,

@@ -60,6 +60,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> TabularSource:
         predictor(estimator, method),
         _Converter(fitted),
         classes=classes_of(fitted),
+        labels=_labels_of(fitted, method),
         has_thresholds=has_thresholds(fitted),
         known=partial(known_of_columns, fitted),
         exercised=partial(leaves_of, fitted),
@@ -93,6 +94,13 @@ def classes_of(estimator: Any) -> Any:
     if isinstance(classes, list) or not _chooses_by_probability(estimator):
         return None
     return classes
+
+
+def _labels_of(estimator: Any, method: str) -> Any:
+    """Return the values that a classifier's label may have; None where it is no single label."""
+    classes = getattr(estimator, "classes_", None)
+    labels = _is_classifier(estimator) and method in {"predict", "predict_proba"}
+    return classes if labels and not isinstance(classes, list) else None
 
 
 def _chooses_by_probability(estimator: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from exporter.sources.tabular.column_values import ColumnValues
 
 __all__ = ["between", "known_of_columns"]
 
+_SCALERS = frozenset({"StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler"})
 _MOST_SPLITS = 64
 _SEARCHED = ("best_estimator_", "regressor_", "estimator_")
 
@@ -28,8 +30,15 @@ _SEARCHED = ("best_estimator_", "regressor_", "estimator_")
 def known_of_columns(estimator: Any, width: int) -> list[ColumnValues]:
     """Return what a fitted estimator, or any step of it, knows of its input's columns."""
     walk = _Walk([])
-    walk.step(estimator, list(range(width)))
+    walk.step(estimator, [_Column(number, list) for number in range(width)])
     return walk.found
+
+
+class _Column(NamedTuple):
+    """A column of the input, and how a value of it after some steps is turned back."""
+
+    number: int
+    back: Callable[[list[Any]], list[Any]]
 
 
 class _Walk(NamedTuple):
@@ -37,7 +46,7 @@ class _Walk(NamedTuple):
 
     found: list[ColumnValues]
 
-    def step(self, estimator: Any, columns: list[int | None]) -> list[int | None]:
+    def step(self, estimator: Any, columns: list[_Column | None]) -> list[_Column | None]:
         """Note what a step knows, and return the columns that it hands on."""
         if estimator is None or isinstance(estimator, str):
             return columns if estimator != "drop" else []
@@ -54,20 +63,22 @@ class _Walk(NamedTuple):
                 return self.step(getattr(estimator, name), columns)
         return self._values(estimator, columns)
 
-    def _column_transformer(self, estimator: Any, columns: list[int | None]) -> list[int | None]:
-        handed: list[int | None] = []
+    def _column_transformer(
+        self, estimator: Any, columns: list[_Column | None]
+    ) -> list[_Column | None]:
+        handed: list[_Column | None] = []
         taken = estimator._transformer_to_input_indices  # noqa: SLF001 - names, masks and slices resolved
         for name, part, _ in estimator.transformers_:
             handed += self.step(part, [columns[index] for index in taken.get(name, ())])
         return handed
 
-    def _values(self, estimator: Any, columns: list[int | None]) -> list[int | None]:
+    def _values(self, estimator: Any, columns: list[_Column | None]) -> list[_Column | None]:
         if hasattr(estimator, "missing_values"):
             self._add(columns, MISSING, [estimator.missing_values])
             return columns
         if hasattr(estimator, "build_analyzer") and columns and columns[0] is not None:
             texts, counts, known = texts_of(estimator)
-            self.found.append(ColumnValues(columns[0], WORDS, texts, counts, known))
+            self.found.append(ColumnValues(columns[0].number, WORDS, texts, counts, known))
         for column, categories in zip(columns, _each(estimator, "categories_"), strict=False):
             self._categories(column, list(categories))
         for column, edges in zip(columns, _each(estimator, "bin_edges_"), strict=False):
@@ -75,6 +86,11 @@ class _Walk(NamedTuple):
         quantiles = np.transpose(_each(estimator, "quantiles_"))
         for column, edges in zip(columns, quantiles, strict=False):
             self._add([column], LIMITS, _around([edges[0], edges[-1]]))
+        if type(estimator).__name__ in _SCALERS:
+            return [
+                column and _Column(column.number, partial(_unscaled, estimator, place, column.back))
+                for place, column in enumerate(columns)
+            ]
         booster = booster_of(estimator)
         splits = _splits(estimator) if booster is None else splits_of(booster)
         for number, thresholds in splits.items():
@@ -82,7 +98,7 @@ class _Walk(NamedTuple):
                 self._add([columns[number]], SPLITS, between(thresholds))
         return [None] * len(columns)
 
-    def _categories(self, column: int | None, categories: list[Any]) -> None:
+    def _categories(self, column: _Column | None, categories: list[Any]) -> None:
         known = [value for value in categories if not _is_missing(value)]
         self._add([column], CATEGORIES, known)
         if len(known) < len(categories):
@@ -93,12 +109,23 @@ class _Walk(NamedTuple):
         elif known and not isinstance(known[0], (bool, np.bool_)):
             self._add([column], UNKNOWN, [max(known) + 1, min(known) - 1])
 
-    def _add(self, columns: Iterable[int | None], kind: str, values: Iterable[Any]) -> None:
+    def _add(self, columns: Iterable[_Column | None], kind: str, values: Iterable[Any]) -> None:
         given = [value for value in values if value is not None]
         if given:
             self.found.extend(
-                ColumnValues(column, kind, given) for column in columns if column is not None
+                ColumnValues(column.number, kind, column.back(given))
+                for column in columns
+                if column is not None
             )
+
+
+def _unscaled(
+    estimator: Any, place: int, back: Callable[[list[Any]], list[Any]], values: list[Any]
+) -> list[Any]:
+    """Return what a scaler turns into some values of one of its columns."""
+    rows = np.zeros((len(values), estimator.n_features_in_))
+    rows[:, place] = values
+    return back(estimator.inverse_transform(rows)[:, place].tolist())
 
 
 def _each(estimator: Any, name: str) -> Any:

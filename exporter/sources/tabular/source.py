@@ -52,6 +52,7 @@ class TabularSource:
         versions: The libraries that took part.
         by_column: Whether it takes columns by name; else they are concatenated to a matrix.
         classes: A classifier's classes, where its label is the most probable one.
+        labels: The values that the first output may have, where they are known.
         has_thresholds: See `Source`.
         known: Returns what the estimator knows of its columns, of which there are so many.
         exercised: Returns how much of it inputs exercise, as it takes them.
@@ -74,6 +75,7 @@ class TabularSource:
         versions: Mapping[str, str],
         by_column: bool = False,
         classes: Array | None = None,
+        labels: Array | None = None,
         has_thresholds: bool = False,
         known: Callable[[int], Sequence[ColumnValues]] = lambda _: (),
         exercised: Callable[[Iterable[Any]], Counts] = lambda _: {},
@@ -87,6 +89,7 @@ class TabularSource:
         self._convert = convert
         self._by_column = by_column
         self._classes = None if classes is None else _plain(classes)
+        self._labels = classes if labels is None else labels
         self._kinds = kinds
         self.has_thresholds = has_thresholds
         self.sizes_beyond: Mapping[str, Sequence[int]] = {}
@@ -109,7 +112,7 @@ class TabularSource:
         width = sum(int(tensor.axes[1]) for tensor in inputs)
         return Knowledge(
             known_values(inputs, self.example, self._known(width)),
-            {} if self._classes is None else {self.interface.outputs[0].name: self._classes},
+            {} if self._labels is None else {self.interface.outputs[0].name: _plain(self._labels)},
             self._exercised_by,
         )
 
