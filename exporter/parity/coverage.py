@@ -16,7 +16,7 @@ __all__ = ["measure_coverage", "weaknesses"]
 # The least share of each kind in strong evidence. Rows of embeddings are not listed: what is read
 # of a table says nothing about the rest of the model.
 _LEAST: Mapping[str, float] = {
-    "classes": 0.6, "categories": 0.9, "words": 0.9, "leaves": 0.3, "units": 0.2,
+    "classes": 0.6, "categories": 0.9, "words": 0.9, "leaves": 0.2, "units": 0.2,
 }  # fmt: skip
 _FEW_CASES = 4
 

@@ -148,11 +148,20 @@ def _around(edges: Iterable[float]) -> list[float]:
 def _splits(estimator: Any) -> dict[int, set[float]]:
     """Return the thresholds of scikit-learn's trees, by column."""
     splits: dict[int, set[float]] = {}
-    for tree in _sklearn_trees(estimator):
-        for feature, threshold in zip(tree.feature, tree.threshold, strict=True):
-            if feature >= 0:
-                splits.setdefault(int(feature), set()).add(float(threshold))
+    for feature, threshold in _nodes(estimator):
+        if feature >= 0:
+            splits.setdefault(int(feature), set()).add(float(threshold))
     return splits
+
+
+def _nodes(estimator: Any) -> Iterator[tuple[int, float]]:
+    """Yield the feature of every node and its threshold; leaves have a negative feature."""
+    for tree in _sklearn_trees(estimator):
+        yield from zip(tree.feature, tree.threshold, strict=True)
+    for rounds in getattr(estimator, "_predictors", ()):
+        for tree in rounds:
+            inner = tree.nodes[(tree.nodes["is_leaf"] == 0) & (tree.nodes["is_categorical"] == 0)]
+            yield from zip(inner["feature_idx"], inner["num_threshold"], strict=True)
 
 
 def between(thresholds: Iterable[float]) -> list[float]:

@@ -39,7 +39,17 @@ def everything(text: str) -> None:
     record = PromotionRecord(text, text, text, 1, text, text, text, text)
     drift = Drift("damaged", text, text)
     state = AliasState(
-        text, 1, record, True, 0.5, Published(text, text, True), True, False, {text: None}, (drift,)
+        text,
+        1,
+        record,
+        True,
+        0.5,
+        text,
+        Published(text, text, True),
+        True,
+        False,
+        {text: None},
+        (drift,),
     )
     bundle = {"sha256": text, "format": text, "bytes": 1, "reused": False}
     parity = {"passed": True, "margin": 0.1, "cases": 1, "batching": text, "batching_reason": text}
