@@ -76,7 +76,8 @@ class KnownRows:
             one, taken = self.known[number], self._taken[number]
             if kind in _COUNTED:
                 seen, total = self.shown.get(kind, (0, 0))
-                self.shown[kind] = (seen + one.shown(taken), total + one.total)
+                if one.total:
+                    self.shown[kind] = (seen + one.shown(taken), total + one.total)
             if len(taken) < len(one.values) and one.input not in self.rejected[kind]:
                 self.rejected[kind].append(one.input)
 

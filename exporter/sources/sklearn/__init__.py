@@ -18,6 +18,7 @@ from exporter.sources.safe_loading import check_pickle_allowed, load_skops
 from exporter.sources.sklearn.converters import register_converters
 from exporter.sources.sklearn.coverage import leaves_of
 from exporter.sources.sklearn.known_values import known_of_columns
+from exporter.sources.sklearn.text_options import text_options
 from exporter.sources.sklearn.trees import has_thresholds
 from exporter.sources.tabular.source import TabularSource
 
@@ -130,7 +131,9 @@ class _Converter:
         }
         register_converters()
         estimator = _convertible(self._estimator)
-        options = {id(estimator): {"zipmap": False}} if _gives_maps(estimator) else {}
+        options: dict[int, dict[str, Any]] = dict(text_options(estimator))
+        if _gives_maps(estimator):
+            options[id(estimator)] = {"zipmap": False}
         try:
             proto = skl2onnx.convert_sklearn(
                 estimator,

@@ -1,4 +1,4 @@
-"""One-hot encoding that counts rare categories as one."""
+"""One-hot encoding that counts rare categories as one, and ordinal encoding of missing values."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from exporter.arrays import Array
 from exporter.sources.sklearn.operator_graph import OperatorGraph
 
-__all__ = ["ENCODERS", "encoded_width"]
+__all__ = ["ENCODERS", "encoded_width", "is_merged"]
 
 
 def encoded_width(estimator: Any) -> int:
@@ -18,8 +19,14 @@ def encoded_width(estimator: Any) -> int:
     return int(sum(estimator._n_features_outs))  # noqa: SLF001 - its names are made of them
 
 
+def is_merged(estimator: Any) -> bool:
+    """Whether an encoder counts rare categories as one, or drops some."""
+    rare: bool = estimator._infrequent_enabled  # noqa: SLF001 - as the encoder itself
+    return rare or estimator.drop_idx_ is not None
+
+
 def _one_hot(graph: OperatorGraph, estimator: Any) -> bool:
-    if not estimator._infrequent_enabled:  # noqa: SLF001 - as the encoder itself
+    if not is_merged(estimator):
         return False
     words = graph.string_matrix()
     if not words:
@@ -62,12 +69,47 @@ def _merged(graph: OperatorGraph, each: str, estimator: Any, column: int) -> str
 
 def _merges(estimator: Any, column: int) -> tuple[Array, int | None]:
     """Return the matrix from categories to columns, and the column of rare ones if there is one."""
-    mapping = estimator._default_to_infrequent_mappings[column]  # noqa: SLF001
+    mappings = getattr(estimator, "_default_to_infrequent_mappings", None)
+    mapping = None if mappings is None else mappings[column]
     count = len(estimator.categories_[column])
     if mapping is None:
         return np.eye(count, dtype=np.float32), None
     return np.eye(mapping.max() + 1, dtype=np.float32)[mapping], int(mapping.max())
 
 
-ENCODERS: dict[str, Callable[[OperatorGraph, Any], bool]] = {"OneHotEncoder": _one_hot}
+def _ordinal(graph: OperatorGraph, estimator: Any) -> bool:
+    """Encode numbers of which some are missing, or may be unknown, as scikit-learn does."""
+    numbers = all(np.asarray(found).dtype.kind in "fiu" for found in estimator.categories_)
+    # Rare categories are left to skl2onnx.
+    if not numbers or estimator._infrequent_enabled:  # noqa: SLF001
+        return False
+    given = graph.input_matrix(TensorProto.DOUBLE)
+    parts = []
+    for column, categories in enumerate(estimator.categories_):
+        found = np.asarray(categories, np.float64)
+        place = graph.constant(np.array([column], np.int64))
+        values = graph.node("Gather", given, place, axis=1)
+        known = found[~np.isnan(found)]
+        equal = graph.node("Equal", values, graph.constant(known[None]))
+        each = graph.node("Cast", equal, to=TensorProto.DOUBLE)
+        codes = graph.constant(np.arange(len(known), dtype=np.float64)[:, None])
+        result = graph.node("MatMul", each, codes)
+        if estimator.handle_unknown == "use_encoded_value":
+            axis = graph.constant(np.array([1], np.int64))
+            seen = graph.node("ReduceSum", each, axis, keepdims=1)
+            is_known = graph.node("Greater", seen, graph.constant(np.array([0.5])))
+            unknown = graph.constant(np.array([float(estimator.unknown_value)]))
+            result = graph.node("Where", is_known, result, unknown)
+        if len(known) < len(found):
+            missing = graph.constant(np.array([float(estimator.encoded_missing_value)]))
+            result = graph.node("Where", graph.node("IsNaN", values), missing, result)
+        parts.append(result)
+    graph.set_output(graph.node("Concat", *parts, axis=1) if len(parts) > 1 else parts[0])
+    return True
+
+
+ENCODERS: dict[str, Callable[[OperatorGraph, Any], bool]] = {
+    "OneHotEncoder": _one_hot,
+    "OrdinalEncoder": _ordinal,
+}
 """Converters by skl2onnx's names; each returns whether it handled the operator."""

@@ -147,11 +147,75 @@ def operations(estimator: Any) -> list[tuple[str, Any]]:
     return [(name, constant) for name, constant in found if constant is not None]
 
 
+def _tfidf(graph: OperatorGraph, estimator: Any) -> bool:
+    """Weigh words whose counts are logarithms, of which skl2onnx takes those of one more.
+
+    Source: scikit-learn ``sklearn/feature_extraction/text.py``, TfidfTransformer.
+    """
+    kind = graph.kind()
+    if not estimator.sublinear_tf or kind not in _FLOATS:
+        return False
+    dtype = _FLOATS[kind]
+    counts = graph.input_matrix(kind)
+    one, zero = (graph.constant(np.array([number], dtype)) for number in (1, 0))
+    there = graph.node("Greater", counts, zero)
+    logarithm = graph.node("Log", graph.node("Where", there, counts, one))
+    result = graph.node("Where", there, graph.node("Add", logarithm, one), zero)
+    if estimator.use_idf:
+        weights = np.asarray(estimator.idf_, dtype)[None]
+        result = graph.node("Mul", result, graph.constant(weights))
+    if estimator.norm is not None:
+        axis = graph.constant(np.array([1], np.int64))
+        norm = graph.node(f"Reduce{estimator.norm.upper()}", result, axis, keepdims=1)
+        some = graph.node("Greater", norm, zero)
+        result = graph.node("Div", result, graph.node("Where", some, norm, one))
+    graph.set_output(result)
+    return True
+
+
+def _power(graph: OperatorGraph, estimator: Any) -> bool:
+    """Raise numbers to a power in a form in which missing ones stay missing.
+
+    Source: scikit-learn ``sklearn/preprocessing/_data.py``, PowerTransformer.
+    """
+    kind = graph.kind()
+    if kind not in _FLOATS:
+        return False
+    values = graph.input_matrix(TensorProto.DOUBLE)
+    one, zero = graph.constant(np.array([1.0])), graph.constant(np.array([0.0]))
+    powers = np.asarray(estimator.lambdas_, np.float64)
+    if estimator.method == "box-cox":
+        result = _to_power(graph, values, powers)
+    else:
+        above = graph.node("GreaterOrEqual", values, zero)
+        size = graph.node("Add", graph.node("Abs", values), one)
+        below = graph.node("Neg", _to_power(graph, size, 2.0 - powers))
+        result = graph.node("Where", above, _to_power(graph, size, powers), below)
+    if estimator.standardize:
+        scaler = estimator._scaler  # noqa: SLF001 - its mean and scale
+        result = graph.node("Sub", result, graph.constant(np.asarray(scaler.mean_)[None]))
+        result = graph.node("Div", result, graph.constant(np.asarray(scaler.scale_)[None]))
+    graph.set_output(result)
+    return True
+
+
+def _to_power(graph: OperatorGraph, base: str, powers: Array) -> str:
+    """Return ``(base ** power - 1) / power`` in each column, and the logarithm for power 0."""
+    logarithm = np.abs(powers) < np.finfo(np.float64).eps
+    divisors = np.where(logarithm, 1.0, powers)
+    raised = graph.node("Pow", base, graph.constant(divisors[None]))
+    less = graph.node("Sub", raised, graph.constant(np.array([1.0])))
+    result = graph.node("Div", less, graph.constant(divisors[None]))
+    return graph.node("Where", graph.constant(logarithm[None]), graph.node("Log", base), result)
+
+
 NUMBERS: dict[str, Callable[[OperatorGraph, Any], bool]] = {
     "FunctionTransformer": _function,
     "SimpleImputer": _imputer,
     "Binarizer": _binarizer,
     "KBinsDiscretizer": _bins,
+    "PowerTransformer": _power,
+    "TfidfTransformer": _tfidf,
     "Scaler": _scaler,
     "MinMaxScaler": _scaler,
     "MaxAbsScaler": _scaler,

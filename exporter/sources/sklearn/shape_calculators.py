@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from exporter.sources.sklearn.encoders import encoded_width
+from exporter.sources.sklearn.encoders import encoded_width, is_merged
 from exporter.sources.sklearn.numeric_converters import imputed_columns
 
 __all__ = ["register_shape_calculators"]
@@ -49,7 +49,7 @@ def _imputer(operator: Any, fallback: Callable[[Any], None]) -> None:
 def _one_hot(operator: Any, fallback: Callable[[Any], None]) -> None:
     fallback(operator)
     estimator = operator.raw_operator
-    if estimator._infrequent_enabled:  # noqa: SLF001
+    if is_merged(estimator):
         operator.outputs[0].type.shape[1] = encoded_width(estimator)
 
 

@@ -56,7 +56,8 @@ def wrap_graph(
             all of them side by side.
         results: Its outputs.
     """
-    graph = compose.add_prefix(proto, _INSIDE).graph
+    # Functions keep their names, by which inner graphs and other functions call them.
+    graph = compose.add_prefix(proto, _INSIDE, rename_functions=False).graph
     taken = [(f"{_INSIDE}{name}", kind) for name, kind in taken]
     before = []
     casts = []

@@ -156,7 +156,8 @@ class TabularSource:
                 for name, t in zip(names, inputs, strict=True)
             ]
         else:
-            taken = [("taken", kind, len(inputs))]
+            words = all(tensor.datatype == "BYTES" for tensor in inputs)
+            taken = [("taken", element_type("BYTES") if words else kind, len(inputs))]
         with warnings.catch_warnings(action="ignore"):
             proto = self._convert(taken, target)
         proto.ir_version = min(proto.ir_version, target.ir)
