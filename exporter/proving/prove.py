@@ -153,13 +153,20 @@ def raise_if_failed(evidence: Evidence) -> None:
         failed.name, "Check the report, then fix the model or export it with other settings."
     )
     kind = "target" if failed.name == "load" else "parity"
+    what = _FAILURES.get(failed.name, f"check '{failed.name}' failed")
     raise ValidationFailedError(
-        f"what Triton serves differs from the registered model: {failed.name}: {failed.detail}",
+        f"{what}: {failed.detail}",
         hint=hint,
         kind=kind,
     )
 
 
+_FAILURES = {
+    "load": "Triton does not load the converted model",
+    "config": "Triton's configuration of the model is not the published one",
+    "numbers": "the converted model answers differently from the registered model",
+    "dynamic batching": "batched requests are answered differently from the registered model",
+}
 _HINTS = {
     "load": "The message is the server's. If it names an opset, an IR version or a type, a newer "
     "--triton-release may load the model.",

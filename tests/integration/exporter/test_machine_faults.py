@@ -103,10 +103,7 @@ def test_a_model_that_the_server_refuses_is_at_fault(
     monkeypatch.setattr(server, "lay_out", cut)
     result = lab.export("cut", "dev")
     assert result.exit_code == 3, result.error
-    assert (
-        "what Triton serves differs from the registered model: load"
-        in (result.error or {})["message"]
-    )
+    assert "Triton does not load the converted model" in (result.error or {})["message"]
 
 
 def test_the_model_that_is_known_to_be_good_is(tmp_path: Path) -> None:

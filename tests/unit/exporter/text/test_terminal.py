@@ -52,7 +52,10 @@ def everything(text: str) -> None:
         (drift,),
     )
     bundle = {"sha256": text, "format": text, "bytes": 1, "reused": False}
-    parity = {"passed": True, "margin": 0.1, "cases": 1, "batching": text, "batching_reason": text}
+    parity = {
+        "passed": True, "margin": 0.1, "cases": 1, "batching": text, "batching_reason": text,
+        "strength": "weak", "coverage": {text: {"seen": 1, "known": 2}}, "warnings": [text],
+    }  # fmt: skip
     tables.print_status(StatusResult(text, (ModelState(text, (state,), (drift,)),)))
     tables.print_verified(
         VerifyResult("failed", text, text, 1, bundle, (ServerVerdict(text, False, reason=text),))
