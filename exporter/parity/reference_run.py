@@ -225,9 +225,7 @@ class ReferenceRun:
         leading = edge_rows is None
         others = (
             Case(f"{name} axes", self.generator.random(name, sizes, rows=edge_rows))
-            for name, sizes in self.generator.other_sizes(
-                self.source.sizes_beyond, leading=leading
-            )
+            for name, sizes in self.generator.other_sizes(self.source.sizes_beyond, leading=leading)
         )
         for case in (*self.generator.edges(rows=edge_rows), *others):
             try:

@@ -17,6 +17,7 @@ from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Interface
 from exporter.sources.base import InputRejectedError
+from exporter.sources.mlmodel import MLModel, frozen_axes
 from exporter.sources.pytorch.export_program import sizes_beyond
 
 __all__ = ["TorchSource"]
@@ -32,12 +33,18 @@ class TorchSource:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.frozen_axes: Sequence[str] = ()
         self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
 
     @property
     def sizes_beyond(self) -> Mapping[str, Sequence[int]]:
         """The sizes next to the range that torch proved the program for; see `Source`."""
         return sizes_beyond(self._programs[0], self.interface.inputs) if self._programs else {}
+
+    def note_frozen_axes(self, model: MLModel, reason: str) -> None:
+        """Note the axes that the signature of a logged model leaves free and the module fixes."""
+        self.frozen_axes = frozen_axes(model, self.interface.inputs, reason)
+        self.notes += self.frozen_axes
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return the module's outputs; see `Source.run`."""
