@@ -106,6 +106,7 @@ class Manifest(TypedDict):
     settings: NotRequired[BundleSettings]
     files: dict[str, FileEntry]
     names: NotRequired[dict[str, str]]
+    frozen_axes: NotRequired[list[str]]
     reduced: NotRequired[dict[str, Any]]
     accelerator: NotRequired[dict[str, Any]]
     tensorrt: NotRequired[dict[str, Any]]

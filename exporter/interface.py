@@ -15,12 +15,17 @@ __all__ = [
     "InterfaceEntry",
     "Tensor",
     "TensorEntry",
+    "base_of",
+    "multiple_of",
     "unique_names",
     "valid_tensor_name",
 ]
 
 Axis = int | str
-"""A fixed size, or the symbol of a variable size; equal symbols have equal sizes."""
+"""A fixed size, or the symbol of a variable size; equal symbols have equal sizes.
+
+A symbol can be a multiple of another one, as torch writes it: ``5*rows``.
+"""
 
 
 class TensorEntry(TypedDict):
@@ -38,6 +43,7 @@ class InterfaceEntry(TypedDict):
     outputs: list[TensorEntry]
 
 
+_MULTIPLE = re.compile(r"([1-9][0-9]*)\*(\w+)")
 _TENSOR_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/\-]*")
 
 
@@ -101,6 +107,17 @@ class Interface:
 
 def _entry(tensor: Tensor) -> TensorEntry:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+
+
+def multiple_of(symbol: str, factor: int) -> str:
+    """Return the symbol of a size that is so many times another one."""
+    return symbol if factor == 1 else f"{factor}*{symbol}"
+
+
+def base_of(symbol: str) -> tuple[str, int]:
+    """Return the symbol that a symbol is a multiple of, and the factor; itself where it is none."""
+    found = _MULTIPLE.fullmatch(symbol)
+    return (found.group(2), int(found.group(1))) if found else (symbol, 1)
 
 
 def valid_tensor_name(name: str) -> bool:

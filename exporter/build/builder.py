@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,8 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
             precision=settings["precision"],
             say=steps.say,
         )
-        evidence.notes += source.notes
+        evidence.notes += [note for note in source.notes if note not in source.frozen_axes]
+        evidence.warnings += source.frozen_axes
     with steps("convert"):
         target = release(settings["release"])
         if target.assumed:
@@ -116,6 +117,7 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
         )
         references = references.renamed(conversion.names)
         evidence.notes += conversion.notes
+        evidence.notes += _fixed_in_conversion(source, conversion, references)
         evidence.precision = dict(conversion.measured)
     with steps("configure"):
         saved = save_samples(job.folder / SAMPLES, references)
@@ -136,6 +138,23 @@ def _source(job: BuildJob) -> Source:
         if place in artifacts
     }
     return PipelineSource(opened) if job.parts else opened["model"]
+
+
+def _fixed_in_conversion(
+    source: Source, conversion: Conversion, references: ReferenceSet
+) -> Iterator[str]:
+    """Yield a note on every axis of an input that the model's files alone fix."""
+    served = {tensor.name: tensor for tensor in conversion.interface.inputs}
+    for tensor in source.interface.inputs:
+        axes = served[conversion.names.get(tensor.name, tensor.name)].axes
+        for index, (before, after) in enumerate(zip(tensor.axes, axes, strict=True)):
+            if isinstance(before, str) and isinstance(after, int):
+                rows = index == 0 and references.batching.rows is not None
+                reason = references.batching.reason if rows else f"{conversion.converter} fixes it"
+                yield (
+                    f"The size of '{tensor.name}' axis {index} is variable in the registered "
+                    f"model, but it is served with exactly {after}: {reason}."
+                )
 
 
 def _configure(
@@ -175,5 +194,6 @@ def _facts(
         "interface": conversion.interface.as_dict(),
         "batching": references.batching.as_dict(),
         "settings": dict(job.settings),
+        **({"frozen_axes": list(source.frozen_axes)} if source.frozen_axes else {}),
         **conversion.facts,
     }

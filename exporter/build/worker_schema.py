@@ -116,4 +116,5 @@ class Manifest(BaseModel):
     interface: _Interface
     batching: dict[str, str | int | None]
     settings: dict[str, Any]
+    frozen_axes: list[str] = Field(default=[], max_length=256)
     files: dict[str, _File]

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.errors import UsageError
+from exporter.errors import UsageError, ValidationFailedError
 from exporter.triton.releases import Release
 from exporter.triton.runtime import find_tritonserver
 
@@ -47,7 +47,8 @@ def convert(
 
     Raises:
         UsageError: The format is unknown.
-        ValidationFailedError: The model has no such form, or the release cannot load it.
+        ValidationFailedError: The model has no such form, the release cannot load it, or its files
+            declare a size that the reference's answers contradict.
     """
     if name not in FORMATS:
         raise UsageError(
@@ -56,4 +57,11 @@ def convert(
         )
     module = import_module(f"exporter.formats.{name}")
     conversion: Conversion = module.convert(source, folder, target, references)
+    if wrong := references.renamed(conversion.names).contradicts(conversion.interface):
+        raise ValidationFailedError(
+            f"the converted model fixes a size that the registered model varies: {wrong}",
+            hint="Log the model with that size fixed in its signature, or in another flavor, such "
+            "as onnx.",
+            kind="interface",
+        )
     return conversion

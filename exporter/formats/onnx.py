@@ -18,6 +18,7 @@ from exporter.formats.tensorrt_accelerator import with_accelerator
 from exporter.interface import Axis, Interface, Tensor
 from exporter.parity.reference_set import ReferenceSet
 from exporter.sources.base import OnnxExporter, OnnxTarget, Source
+from exporter.sources.onnx.declared_shapes import free_sizes
 from exporter.sources.onnx.sessions import load_session, run_session
 from exporter.triton.releases import Release
 from triton_client.types import wire_datatype
@@ -49,6 +50,9 @@ def _export(source: Source, folder: Path, target: Target, references: ReferenceS
     outputs = source.interface.outputs
 
     def is_valid(conversion: Conversion, place: Path) -> bool:
+        if references.contradicts(conversion.interface):
+            return False
+
         def load() -> Callable[[Arrays], dict[str, Array]]:
             session = load_session(place / FILENAME)
             return partial(run_session, session, [tensor.name for tensor in outputs])
@@ -57,13 +61,19 @@ def _export(source: Source, folder: Path, target: Target, references: ReferenceS
 
     return export_first_valid(
         source.onnx_exporters(OnnxTarget(OPSET, IR, release.max_opset, release.max_ir)),
-        lambda exporter, place: _write(source, exporter, place, release),
+        lambda exporter, place: _write(source, exporter, place, release, references),
         is_valid,
         folder,
     )
 
 
-def _write(source: Source, exporter: OnnxExporter, folder: Path, release: Release) -> Conversion:
+def _write(
+    source: Source,
+    exporter: OnnxExporter,
+    folder: Path,
+    release: Release,
+    references: ReferenceSet,
+) -> Conversion:
     path = folder / FILENAME
     try:
         converter = exporter(path)
@@ -77,6 +87,9 @@ def _write(source: Source, exporter: OnnxExporter, folder: Path, release: Releas
         ) from error
     proto = onnx.load(path, load_external_data=False)
     _check_release(proto, release)
+    if varying := _sizes_that_vary(proto.graph, source.interface, references):
+        free_sizes(proto, varying)
+        onnx.save(proto, path)
     interface = _interface(proto.graph, source.interface)
     check_names(
         source.interface,
@@ -139,6 +152,32 @@ def check_names(
 def _real_inputs(graph: onnx.GraphProto) -> list[Any]:
     held = {initializer.name for initializer in graph.initializer}
     return [value for value in graph.input if value.name not in held]
+
+
+def _sizes_that_vary(
+    graph: onnx.GraphProto, known: Interface, references: ReferenceSet
+) -> dict[tuple[str, int], str]:
+    """Return the axes that a file fixes at the example's size, with a symbol for each.
+
+    An exporter may take a size for constant, such as a recurrent layer's length, and write a graph
+    that holds for others too: whether it does, the numbers at all sizes say. A number as the
+    symbol of an input comes from such an exporter.
+    """
+    found: dict[tuple[str, int], str] = {}
+    for tensors, values, arrays in (
+        (known.inputs, _real_inputs(graph), [case.inputs for case in references.all_cases]),
+        (known.outputs, graph.output, [case.outputs for case in references.all_cases]),
+    ):
+        by_name = {tensor.name: tensor for tensor in tensors}
+        for value in values:
+            dims = value.type.tensor_type.shape.dim
+            axes = by_name[value.name].axes if value.name in by_name else ()
+            for index, (dim, axis) in enumerate(zip(dims, axes, strict=False)):
+                sizes = {case[value.name].shape[index] for case in arrays}
+                wrong = dim.HasField("dim_value") and not sizes <= {dim.dim_value}
+                if isinstance(axis, str) and (wrong or dim.dim_param.isdigit()):
+                    found[value.name, index] = axis
+    return found
 
 
 def _interface(graph: onnx.GraphProto, known: Interface) -> Interface:

@@ -9,12 +9,13 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 
 from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError
-from exporter.interface import Interface, Tensor
+from exporter.interface import Interface, Tensor, base_of
 from exporter.parity.value_generators import EDGES, differ, edge, random_values
 from triton_client.types import numpy_dtype
 
@@ -57,6 +58,11 @@ class InputGenerator:
                 if isinstance(axis, str):
                     found = 2 if example is None else int(example[tensor.name].shape[index])
                     self.sizes.setdefault(axis, max(1, found))
+        # A multiple follows from its base, where that is a size of its own.
+        multiples = {axis: base_of(axis) for axis in self.sizes if base_of(axis)[0] in self.sizes}
+        self._multiples = {axis: found for axis, found in multiples.items() if found[0] != axis}
+        for axis, (base, factor) in self._multiples.items():
+            self.sizes[axis] = self.sizes[base] * factor
 
     @property
     def row_symbols(self) -> frozenset[str]:
@@ -70,7 +76,12 @@ class InputGenerator:
         return sizes.pop() if len(sizes) == 1 else None
 
     def random(
-        self, label: str, *, rows: int | None = None, diversity_level: int = 0, **sizes: int
+        self,
+        label: str,
+        sizes: Mapping[str, int] = MappingProxyType({}),
+        *,
+        rows: int | None = None,
+        diversity_level: int = 0,
     ) -> dict[str, Array]:
         """Return random rows, of which every label has its own; see `random_values`.
 
@@ -94,10 +105,15 @@ class InputGenerator:
                 yield Case(f"edge {name}", inputs, usual=False)
 
     def other_sizes(
-        self, beyond: Mapping[str, Sequence[int]]
+        self, beyond: Mapping[str, Sequence[int]], *, leading: bool = False
     ) -> Iterator[tuple[str, dict[str, int]]]:
-        """Yield other sizes of variable axes that are not rows; *beyond* has more, by symbol."""
-        symbols = sorted(set(self.sizes) - self.row_symbols)
+        """Yield other sizes of variable axes, of *leading* ones too where these are not rows.
+
+        *beyond* has more, by symbol.
+        """
+        symbols = sorted(
+            set(self.sizes) - set(self._multiples) - (set() if leading else self.row_symbols)
+        )
         if not symbols:
             return
         yield "longer", {s: self.sizes[s] + 1 + i for i, s in enumerate(symbols)}
@@ -134,7 +150,8 @@ class InputGenerator:
             elif index == 0 and rows is not None:
                 shape.append(rows)
             else:
-                shape.append(sizes.get(axis, self.sizes[axis]))
+                base, factor = self._multiples.get(axis, (axis, 1))
+                shape.append(sizes.get(base, self.sizes[base]) * factor)
         return tuple(shape)
 
 

@@ -13,7 +13,7 @@ from exporter.parity.coverage import measure_coverage, weaknesses
 from exporter.parity.evidence import Batching, Check, Evidence
 from exporter.parity.input_generator import Case, InputGenerator
 from exporter.parity.reference_run import ReferenceRun
-from exporter.parity.reference_set import ReferenceSet, cannot_be_batched
+from exporter.parity.reference_set import ReferenceSet, cannot_be_batched, cannot_stay_free
 from exporter.parity.row_independence import check_row_independence
 from exporter.parity.tolerances import OWN_PRECISION, Tolerance, determinism_tolerance, measure
 from exporter.sources.base import Source
@@ -38,7 +38,8 @@ def check_reference(
 
     Raises:
         ValidationFailedError: The reference does not agree with itself, cannot run its own example
-            or any generated input, or must be batched and cannot be.
+            or any generated input, or must be batched and cannot be, or fixes a size that its
+            signature leaves free.
     """
     run = ReferenceRun(source, evidence, InputGenerator(source.interface, source.example))
     say("running the registered model")
@@ -68,6 +69,8 @@ def check_reference(
     )
     if batching == "require" and not verdict.max_batch_size:
         raise cannot_be_batched(verdict.reason)
+    if batching == "require" and source.frozen_axes:
+        raise cannot_stay_free(source.frozen_axes[0])
     return ReferenceSet(
         tuple(run.cases),
         run.batch if verdict.max_batch_size else None,

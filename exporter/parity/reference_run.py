@@ -223,9 +223,11 @@ class ReferenceRun:
             self._run_required(case, f"cannot run {case.name}", "Correct the samples file.")
         ties: list[str] = []
         edge_rows = rows if self.batch is None else EDGE_ROWS
+        # Leading axes that no batch has varied.
+        leading = edge_rows is None
         others = (
-            Case(f"{name} axes", self.generator.random(name, rows=edge_rows, **sizes))
-            for name, sizes in self.generator.other_sizes(self.source.sizes_beyond)
+            Case(f"{name} axes", self.generator.random(name, sizes, rows=edge_rows))
+            for name, sizes in self.generator.other_sizes(self.source.sizes_beyond, leading=leading)
         )
         for case in (*self.generator.edges(rows=edge_rows), *others):
             try:

@@ -8,13 +8,19 @@ from typing import Any
 
 from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError
-from exporter.interface import Tensor
+from exporter.interface import Interface, Tensor
 from exporter.parity.compare import Difference, compare_outputs
 from exporter.parity.evidence import Batching
 from exporter.parity.input_generator import Case, take_rows
 from exporter.parity.tolerances import Tolerance
 
-__all__ = ["ReferenceCase", "ReferenceSet", "cannot_be_batched", "first_mismatch"]
+__all__ = [
+    "ReferenceCase",
+    "ReferenceSet",
+    "cannot_be_batched",
+    "cannot_stay_free",
+    "first_mismatch",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,22 @@ class ReferenceSet:
         """Compare a candidate's outputs with those of a case."""
         return compare_outputs(outputs, case.outputs, found, self.tolerances, case.float64)
 
+    def contradicts(self, interface: Interface) -> str:
+        """Return which declared size differs from a case's; empty where none does.
+
+        The interface has the references' names.
+        """
+        for case in self.all_cases:
+            given = [(t, case.inputs) for t in interface.inputs]
+            for tensor, arrays in (*given, *((t, case.outputs) for t in interface.outputs)):
+                shape = arrays[tensor.name].shape
+                if not tensor.fits(shape):
+                    return (
+                        f"'{tensor.name}' is declared as {list(tensor.shape)}, and is "
+                        f"{list(shape)} in {case.name}"
+                    )
+        return ""
+
     def in_own_precision(self) -> ReferenceSet:
         """Return the same with the budgets of the model in its own precision."""
         own = self.own_tolerances
@@ -121,5 +143,18 @@ def cannot_be_batched(reason: str) -> ValidationFailedError:
     return ValidationFailedError(
         f"the model cannot be batched: {reason}",
         hint="Export it with --batching auto to serve it unbatched, or change the model.",
+        kind="batching",
+    )
+
+
+def cannot_stay_free(sentence: str) -> ValidationFailedError:
+    """Return the error for a model that must take every size of its signature, and does not.
+
+    *sentence* is one of `Source.frozen_axes`.
+    """
+    return ValidationFailedError(
+        sentence.rstrip("."),
+        hint="Export it with --batching auto to serve that size alone, fix the size in the "
+        "signature, or change the model.",
         kind="batching",
     )

@@ -18,7 +18,7 @@ from exporter.names import artifact_path
 from exporter.sources.bounded_yaml import MOST_BYTES, parse_yaml
 from triton_client.types import numpy_dtype, wire_datatype
 
-__all__ = ["Field", "MLModel", "check_signature"]
+__all__ = ["Field", "MLModel", "check_signature", "frozen_axes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,28 @@ def check_signature(model: MLModel, inputs: Sequence[Tensor], outputs: Sequence[
             if tensor is None:
                 _refuse(f"it promises the {kind} '{field.name}', the model has {_join(tensors)}")
             _check_field(kind, field, tensor)
+
+
+def frozen_axes(model: MLModel, inputs: Sequence[Tensor], reason: str) -> list[str]:
+    """Return a sentence about every axis that the signature leaves free and the model fixes.
+
+    Args:
+        model: The logged model, whose signature fits.
+        inputs: What the model takes.
+        reason: Why it takes no other size.
+    """
+    fields = model.inputs
+    by_name = {tensor.name: tensor for tensor in inputs}
+    sentences = []
+    for field, positional in zip(fields, inputs, strict=False):
+        tensor = by_name.get(field.name, positional)
+        for index, (promised, axis) in enumerate(zip(field.shape or (), tensor.axes, strict=False)):
+            if promised == -1 and isinstance(axis, int):
+                sentences.append(
+                    f"The signature leaves '{tensor.name}' axis {index} free, but it is served "
+                    f"with exactly {axis}: {reason}."
+                )
+    return sentences
 
 
 def _check_field(kind: str, field: Field, tensor: Tensor) -> None:

@@ -61,6 +61,9 @@ class PipelineSource:
         self.versions: Mapping[str, str] = {
             name: version for part in self._parts for name, version in part.versions.items()
         }
+        self.frozen_axes: Sequence[str] = [
+            note for part in self._parts for note in part.frozen_axes
+        ]
         self.notes: list[str] = [note for part in self._parts for note in part.notes]
 
     @property

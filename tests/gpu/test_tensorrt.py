@@ -49,6 +49,7 @@ class Network:
 
     flavor = "test"
     interface = Interface((Tensor("x", "FP32", ("n", WIDTH)),), (Tensor("y", "FP32", ("n", 3)),))
+    frozen_axes: tuple[str, ...] = ()
     batching_blocker = ""
     has_thresholds = False
     sizes_beyond = MappingProxyType[str, list[int]]({})

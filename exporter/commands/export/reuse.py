@@ -12,7 +12,7 @@ from exporter.bundle import BundleSettings, file_digest
 from exporter.commands.export.request import ExportRequest
 from exporter.errors import ConflictError, ValidationFailedError
 from exporter.parity.input_generator import SEED
-from exporter.parity.reference_set import cannot_be_batched
+from exporter.parity.reference_set import cannot_be_batched, cannot_stay_free
 from exporter.proven_bundle import (
     BundleRef,
     ProvenBundle,
@@ -132,4 +132,6 @@ class ReusableExport:
             )
         if self.request.batching == "require" and not bundle.max_batch_size:
             raise cannot_be_batched(str(proven.parity["batching_reason"]))
+        if self.request.batching == "require" and (frozen := bundle.manifest.get("frozen_axes")):
+            raise cannot_stay_free(str(frozen[0]))
         return proven

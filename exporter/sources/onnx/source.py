@@ -13,11 +13,11 @@ from exporter.arrays import Array, Arrays, as_bytes, as_text
 from exporter.interface import Interface, Tensor
 from exporter.sources.base import InputRejectedError, OnnxExporter, OnnxTarget
 from exporter.sources.known_values import Knowledge
-from exporter.sources.mlmodel import MLModel, check_signature
+from exporter.sources.mlmodel import MLModel, check_signature, frozen_axes
 from exporter.sources.onnx.declared_shapes import (
-    outputs_with_input_rows,
+    sizes_that_vary,
     split_shared_symbols,
-    with_row_axis,
+    with_symbols,
 )
 from exporter.sources.onnx.examples import logged_example
 from exporter.sources.onnx.file_info import FileInfo
@@ -65,14 +65,14 @@ class OnnxSource:
         example = logged_example(served, inputs, self._names)
         inputs = split_shared_symbols(inputs, example, self._names)
         self.interface = Interface(self._served(inputs), self._served(outputs))
-        self._row_outputs = outputs_with_input_rows(self.interface, example, self.run)
+        self._varying = sizes_that_vary(self.interface, example, self.run)
         self.interface = replace(
-            self.interface,
-            outputs=with_row_axis(self.interface.outputs, self._row_outputs, str(first)),
+            self.interface, outputs=with_symbols(self.interface.outputs, self._varying)
         )
         check_signature(served, self.interface.inputs, self.interface.outputs)
         self.example = example
-        self.notes = [*maps.notes(self._names), *self._notes()]
+        self.frozen_axes = frozen_axes(served, self.interface.inputs, "the file fixes it")
+        self.notes = [*maps.notes(self._names), *self._notes(), *self.frozen_axes]
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return ONNX Runtime's outputs; see `Source.run`."""
@@ -93,7 +93,7 @@ class OnnxSource:
 
     def onnx_exporters(self, target: OnnxTarget) -> Sequence[OnnxExporter]:
         """Return the file as it was logged; for an older release, rewritten; see `Source`."""
-        writing = OnnxWriter(self._path, self._names, self._info, self._row_outputs)
+        writing = OnnxWriter(self._path, self._names, self._info, self._varying)
         if not too_new(self._info.opsets, self._info.ir, target):
             return (writing.write,)
         return (

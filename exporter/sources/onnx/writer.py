@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 
 from exporter.sources.base import EXTERNAL_DATA_BYTES
+from exporter.sources.onnx.declared_shapes import free_sizes
 from exporter.sources.onnx.file_info import FileInfo
 from exporter.sources.onnx.graphs import external_tensors
 from exporter.sources.onnx.naming import rename
@@ -26,14 +27,14 @@ class OnnxWriter:
         source: The file as it was logged.
         names: The served name of every input and output.
         info: What of it is not served unchanged.
-        row_outputs: The outputs, by served name, that have the input's rows and declare a fixed
-            number.
+        varying: The axes of outputs, by served name, that declare a fixed size and have others;
+            with a symbol for each.
     """
 
     source: Path
     names: Mapping[str, str]
     info: FileInfo
-    row_outputs: frozenset[str]
+    varying: Mapping[tuple[str, int], str]
 
     def write(
         self, path: Path, rewrite: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
@@ -71,7 +72,7 @@ class OnnxWriter:
     def _changes(self) -> bool:
         renamed = any(old != new for old, new in self.names.items())
         return bool(
-            self.info.zipmaps.classes or self.info.english_locale or self.row_outputs or renamed
+            self.info.zipmaps.classes or self.info.english_locale or self.varying or renamed
         )
 
     def _serve(self, proto: onnx.ModelProto) -> None:
@@ -80,11 +81,8 @@ class OnnxWriter:
         if self.info.english_locale:
             use_portable_locale(proto)
         rename(proto, self.names)
-        for value in proto.graph.output:
-            if value.name in self.row_outputs:
-                rows = value.type.tensor_type.shape.dim[0]
-                rows.Clear()
-                rows.dim_param = f"{value.name}.0"
+        if self.varying:
+            free_sizes(proto, self.varying)
 
 
 def _rename_external(proto: onnx.ModelProto, name: str) -> dict[str, str]:

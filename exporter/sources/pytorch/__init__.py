@@ -43,6 +43,7 @@ def open_source(model: MLModel, *, allow_pickle: bool) -> ExportedProgramSource 
     example, varying, given = logged_example(model)
     source = ModuleSource(module, example, varying, promised=model.outputs, given=given)
     check_signature(model, source.interface.inputs, source.interface.outputs)
+    source.note_frozen_axes(model, "forward() takes no other size with this example")
     return source
 
 

@@ -37,6 +37,7 @@ class ExportedProgramSource(TorchSource):
             self._module = program.module()
         self.interface = _interface(model, program)
         check_signature(model, self.interface.inputs, self.interface.outputs)
+        self.note_frozen_axes(model, "torch.export fixed it at the example's when it was logged")
         self.example: Arrays | None = None
         if program.example_inputs is not None:
             leaves = pytree.tree_leaves(program.example_inputs)

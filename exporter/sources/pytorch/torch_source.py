@@ -18,6 +18,7 @@ from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Interface
 from exporter.sources.base import InputRejectedError
 from exporter.sources.known_values import Knowledge
+from exporter.sources.mlmodel import MLModel, frozen_axes
 from exporter.sources.pytorch.coverage import ends_of_embeddings, exercised_by
 from exporter.sources.pytorch.export_program import arguments_of, sizes_beyond
 
@@ -34,6 +35,7 @@ class TorchSource:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.frozen_axes: Sequence[str] = ()
         self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
 
     @property
@@ -49,6 +51,11 @@ class TorchSource:
         program, inputs = self._programs[0], self.interface.inputs
         exercised = partial(exercised_by, program, self._tensors)
         return Knowledge(ends_of_embeddings(program, inputs), exercised=exercised)
+
+    def note_frozen_axes(self, model: MLModel, reason: str) -> None:
+        """Note the axes that the signature of a logged model leaves free and the module fixes."""
+        self.frozen_axes = frozen_axes(model, self.interface.inputs, reason)
+        self.notes += self.frozen_axes
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return the module's outputs; see `Source.run`."""

@@ -62,6 +62,7 @@ class TabularSource:
         ValidationFailedError: It cannot run its example, or returns no table.
     """
 
+    frozen_axes: Sequence[str] = ()
     batching_blocker = ""
 
     def __init__(

@@ -37,6 +37,7 @@ class Doubling:
     interface = Interface(
         (Tensor("x", "FP32", ("n", "t", 2)),), (Tensor("y", "FP32", ("n", "t", 2)),)
     )
+    frozen_axes: tuple[str, ...] = ()
     batching_blocker = ""
     has_thresholds = False
     sizes_beyond = MappingProxyType[str, list[int]]({})

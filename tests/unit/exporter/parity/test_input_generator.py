@@ -67,7 +67,7 @@ def test_rows_are_distinct() -> None:
 
 @pytest.mark.parametrize("label", [f"draw {n}" for n in range(20)])
 def test_whole_numbers_and_strings_stay_within_the_example(label: str) -> None:
-    tokens = InputGenerator(TOKENS, example(TOKENS)).random(label, rows=32, length=9)["tokens"]
+    tokens = InputGenerator(TOKENS, example(TOKENS)).random(label, {"length": 9}, rows=32)["tokens"]
     assert set(tokens.ravel()) <= {3, 7, 90, 11, 42}
     drawn = InputGenerator(MIXED, example()).random(label, rows=32)
     assert set(drawn["code"].ravel()) <= {-5, 12}
@@ -123,7 +123,7 @@ def test_other_axes_are_varied_and_rows_are_not() -> None:
     assert sizes == {"longer": 4, "shorter": 1, "double": 6}
     more = [*generator.other_sizes({"length": [2, 65], "rows": [9]})]
     assert more[3:] == [("size-2", {"length": 2}), ("size-65", {"length": 65})]
-    assert generator.random("a", rows=2, length=4)["tokens"].shape == (2, 4)
+    assert generator.random("a", {"length": 4}, rows=2)["tokens"].shape == (2, 4)
     assert list(InputGenerator(MIXED, example()).other_sizes({})) == []
 
 
@@ -132,7 +132,7 @@ def test_equal_symbols_have_equal_sizes() -> None:
     given = {"a": np.zeros((2, 5), "f4"), "b": np.zeros((2, 5), "f4")}
     generator = InputGenerator(Interface(tensors, OUTPUTS), given)
     for _, sizes in generator.other_sizes({}):
-        drawn = generator.random("x", rows=1, **sizes)
+        drawn = generator.random("x", sizes, rows=1)
         assert drawn["a"].shape == drawn["b"].shape != (1, 5)
 
 

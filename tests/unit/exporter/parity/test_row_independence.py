@@ -26,6 +26,7 @@ def examined(compute: Callable[[Array], Array]) -> ReferenceSet:
             (Tensor("x", "FP32", ("rows", 3)),), (Tensor("y", "FP32", ("rows", 3)),)
         ),
         example={"x": X},
+        frozen_axes=(),
         batching_blocker="",
         has_thresholds=False,
         sizes_beyond={},

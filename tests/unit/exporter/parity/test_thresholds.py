@@ -41,6 +41,7 @@ EXAMPLE = {"x": np.array([[0.1, 5.0], [0.2, 7.0]])}
 class Function:
     """A reference that is one function of a row."""
 
+    frozen_axes: tuple[str, ...] = ()
     batching_blocker = ""
     has_thresholds = True
     sizes_beyond = MappingProxyType[str, list[int]]({})

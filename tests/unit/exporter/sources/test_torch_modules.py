@@ -109,6 +109,24 @@ def test_a_size_that_the_module_refuses_to_change_is_fixed() -> None:
     assert (inputs, outputs) == ([(4, 3)], [(2, 6)])
 
 
+class Grouped(nn.Module):
+    """Takes a fixed number of items for each user; halves the users."""
+
+    def forward(self, users: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        own = items.reshape(len(users), 5, 3).mean(1)
+        return users + own, items * 2, users[: len(users) // 2]
+
+
+def test_sizes_that_vary_only_together_are_multiples() -> None:
+    for rows in (1, 4):
+        inputs, outputs, grown = infer_dynamic_axes(
+            ask(Grouped()), [torch.ones(rows, 3), torch.ones(5 * rows, 3)], [[0], [0]]
+        )
+        assert inputs == [("rows", 3), ("5*rows", 3)]
+        assert all(isinstance(axes[0], str) for axes in outputs)
+        assert [len(tensor) for tensor in grown] == [max(rows, 2), max(5 * rows, 10)]
+
+
 def test_an_example_of_one_row_is_grown_before_it_is_traced() -> None:
     *_, grown = infer_dynamic_axes(ask(Windows()), [X[:1], X[:1]], [[0], [0]])
     assert [len(tensor) for tensor in grown] == [2, 2]
