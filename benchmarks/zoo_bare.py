@@ -27,6 +27,7 @@ from exporter.triton import server as starting
 from exporter.triton.flags import safe_flags
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
+from tests.zoo.blind_spots_text import TextEstimator
 from tests.zoo.comparing import Ask
 from tests.zoo.modules import Module
 from tests.zoo.onnx_files import OnnxFile
@@ -126,6 +127,17 @@ def _(model: Estimator, place: Workplace) -> Ask:
     # A label may come with scores, of which its estimator's own answer has none.
     answers = 2 if hasattr(model.fitted, "predict_proba") else 1
     return lambda given: ask(given)[:answers]
+
+
+@bare.register
+def _(model: TextEstimator, place: Workplace) -> Ask:
+    import skl2onnx
+
+    path = place.folder / f"{model.name}.onnx"
+    kind = skl2onnx.common.data_types.StringTensorType([None, 1])
+    proto = skl2onnx.to_onnx(model.fitted, initial_types=[("text", kind)])
+    path.write_bytes(proto.SerializeToString())
+    return _asking(path)
 
 
 @bare.register
