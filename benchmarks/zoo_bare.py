@@ -28,6 +28,7 @@ from exporter.triton.flags import safe_flags
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from tests.zoo.blind_spots_text import TextEstimator
+from tests.zoo.blind_spots_torch import BlindModule
 from tests.zoo.comparing import Ask
 from tests.zoo.modules import Module
 from tests.zoo.onnx_files import OnnxFile
@@ -88,13 +89,20 @@ def _(model: Module, place: Workplace) -> Ask:
     path = place.folder / f"{model.name}.onnx"
     tensors = {name: torch.from_numpy(array.copy()) for name, array in model.example.items()}
     batch = torch.export.Dim("batch")
+    shapes: list[dict[int, Any]] = [{0: batch} for _ in tensors]
+    if isinstance(model, BlindModule):
+        # Their example hides a length, and not that lengths vary.
+        for name, shape in zip(tensors, shapes, strict=True):
+            shape.update(
+                {axis: torch.export.Dim.DYNAMIC for axis in (model.free or {}).get(name, ())}
+            )
     torch.onnx.export(
         model.module(),
         tuple(tensors.values()),
         path,
         dynamo=True,
         input_names=list(tensors),
-        dynamic_shapes=tuple({0: batch} for _ in tensors),
+        dynamic_shapes=tuple(shapes),
         verbose=False,
     )
     return _asking(path)
@@ -135,7 +143,9 @@ def _(model: TextEstimator, place: Workplace) -> Ask:
 
     path = place.folder / f"{model.name}.onnx"
     kind = skl2onnx.common.data_types.StringTensorType([None, 1])
-    proto = skl2onnx.to_onnx(model.fitted, initial_types=[("text", kind)])
+    # Without it the file needs a locale that few containers have.
+    locale = {id(model.fitted[0]): {"locale": "C.UTF-8"}}
+    proto = skl2onnx.to_onnx(model.fitted, initial_types=[("text", kind)], options=locale)
     path.write_bytes(proto.SerializeToString())
     return _asking(path)
 

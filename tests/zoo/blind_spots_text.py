@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from mlflow.models import ModelSignature, infer_signature
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -47,6 +48,10 @@ class TextEstimator(Estimator):
     @property
     def example(self) -> Any:
         return list(self.plain)
+
+    @property
+    def signature(self) -> ModelSignature:
+        return infer_signature(self.example, self.fitted.predict(self.example))
 
     def rows(self, count: int) -> dict[str, Array]:
         """Return hidden texts as one tensor of one column."""
