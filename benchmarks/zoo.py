@@ -27,19 +27,17 @@ import os
 import tempfile
 import time
 import warnings
-from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 import mlflow
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.guard import guarded
 from benchmarks.results import progress, write
 from benchmarks.zoo_bare import Workplace, bare, workplace
+from benchmarks.zoo_tables import Outcome, blind_table_of, table_of
 from exporter.build.builder import build
 from exporter.commands.export import pipeline
 from exporter.commands.export.pipeline import export
@@ -48,40 +46,12 @@ from exporter.errors import first_line
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from tests.zoo.blind_spots import BLIND_SPOT_KINDS, BLIND_SPOTS
-from tests.zoo.catalogue import KINDS, ROWS, ZOO, Model
+from tests.zoo.blind_spots import BLIND_SPOTS
+from tests.zoo.catalogue import ROWS, ZOO, Model
 from tests.zoo.comparing import is_right, judged
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from tests.zoo.comparing import Ask
-
-
-@dataclass
-class Outcome:
-    """What became of one model.
-
-    Attributes:
-        exported: Whether there is something to serve.
-        right: The numbers of rows at which it answers as the registered model does.
-        reason: Why there is nothing to serve.
-        wrong: The numbers of rows at which it gives other answers; of models with blind spots.
-        strength: How far the proof covers the model, where the export says so.
-        seconds: How long the export took; of models with blind spots.
-    """
-
-    exported: bool
-    right: list[int]
-    reason: str = ""
-    wrong: list[int] = field(default_factory=list)
-    strength: str = ""
-    seconds: float = 0.0
-
-    @property
-    def caught(self) -> bool:
-        """Whether it is refused, or right on what its example hides."""
-        return not self.exported or len(self.right) == len(ROWS)
 
 
 def asked(model: Model, ask: Ask) -> Outcome:
@@ -136,62 +106,6 @@ def stlab(model: Model, folder: Path, uri: str, server: TritonServer) -> Outcome
         # Rows of different callers would be mixed.
         outcome.right, outcome.wrong = [], list(ROWS)
     return outcome
-
-
-def counted(outcomes: Mapping[str, Outcome], models: Sequence[Model]) -> list[str]:
-    """Return the figures of one way: exported, right at all rows, silently wrong, refused."""
-    servable = [outcomes[model.name] for model in models if model.servable]
-    others = [outcomes[model.name] for model in models if not model.servable]
-    right = sum(len(o.right) == len(ROWS) for o in servable)
-    wrong = sum(o.exported and len(o.right) < len(ROWS) for o in servable)
-    wrong += sum(o.exported for o in others)
-    refused = sum(not o.exported for o in others)
-    exported = sum(o.exported for o in (*servable, *others))
-    return [
-        str(exported),
-        f"{right} of {len(servable)}",
-        str(wrong),
-        f"{refused} of {len(others)}",
-    ]
-
-
-def table_of(ways: Mapping[str, Mapping[str, Outcome]], chosen: Sequence[Model]) -> Table:
-    """Return the figures of both ways, for every kind of model and for all of them."""
-    table = Table(
-        "", "", "exported", "right at 1, 2, 5, 16 rows", "silently wrong", "refused rightly"
-    )
-    for kind, members in (*KINDS.items(), ("all", ZOO)):
-        models = [model for model in members if model in chosen]
-        if models:
-            for way, outcomes in ways.items():
-                table.add_row(f"{len(models)} {kind}", way, *counted(outcomes, models))
-            table.add_section()
-    return table
-
-
-def blind_table_of(ways: Mapping[str, Mapping[str, Outcome]], chosen: Sequence[Model]) -> Table:
-    """Return what either way makes of models with blind spots."""
-    columns = ("caught", "silently wrong", "fails when called", "coverage strength", "seconds")
-    table = Table("", "", *columns, title="models with blind spots")
-    for kind, members in (*BLIND_SPOT_KINDS.items(), ("all", BLIND_SPOTS)):
-        models = [model for model in members if model in chosen]
-        if models:
-            for way, outcomes in ways.items():
-                found = [outcomes[model.name] for model in models]
-                caught = sum(outcome.caught for outcome in found)
-                wrong = sum(bool(outcome.wrong) for outcome in found)
-                strengths = Counter(outcome.strength for outcome in found if outcome.strength)
-                table.add_row(
-                    f"{len(models)} {kind}",
-                    way,
-                    f"{caught} of {len(models)}",
-                    str(wrong),
-                    str(len(found) - caught - wrong),
-                    ", ".join(f"{count} {word}" for word, count in strengths.most_common()),
-                    f"{median(outcome.seconds for outcome in found):.1f}",
-                )
-            table.add_section()
-    return table
 
 
 def main() -> None:

@@ -93,9 +93,7 @@ def _(model: Module, place: Workplace) -> Ask:
     if isinstance(model, BlindModule):
         # Their example hides a length, and not that lengths vary.
         for name, shape in zip(tensors, shapes, strict=True):
-            shape.update(
-                {axis: torch.export.Dim.DYNAMIC for axis in (model.free or {}).get(name, ())}
-            )
+            shape.update(dict.fromkeys((model.free or {}).get(name, ()), torch.export.Dim.DYNAMIC))
     torch.onnx.export(
         model.module(),
         tuple(tensors.values()),

@@ -78,11 +78,11 @@ def _texts(
 
 TEXTS: tuple[TextEstimator, ...] = (
     _texts("tfidf-accents", TfidfVectorizer(),
-           ("the café", "die größe of it", "a naïve café", "CAFÉ über GRÖßE"), refused="text"),
+           ("the café", "die größe of it", "a naïve café", "CAFÉ über GRÖßE"), refused="output"),
     _texts("bigrams-stop-words",
            CountVectorizer(ngram_range=(1, 2), stop_words=["a", "and", "the", "was", "in"]),
            ("plot and the film", "bad in a film", "good and slow the plot", "film was the bad"),
-           refused="text"),
+           refused="output"),
     _texts("sublinear-tf", TfidfVectorizer(sublinear_tf=True),
            ("good good good film", "bad bad", "slow slow slow slow", "film film plot plot plot")),
     _texts("one-letter-words", TfidfVectorizer(token_pattern=r"(?u)\b\w+\b"),

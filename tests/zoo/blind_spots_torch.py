@@ -13,7 +13,7 @@ from torch import nn
 from tests.zoo import blind_layers as blind
 from tests.zoo import layers
 
-from .comparing import Array, Near
+from .comparing import Array, Near, RefusedError
 from .modules import Module, normal, x
 
 __all__ = ["MODULES", "BlindModule"]
@@ -28,13 +28,25 @@ class BlindModule(Module):
 
     Attributes:
         hidden: Makes as many rows of what the example does not show.
+        limit: The longest series that its program takes, as torch guards it; 0 for any.
     """
 
     hidden: Callable[[int], Mapping[str, Array]] = dict
+    limit: int = 0
 
     def rows(self, count: int) -> dict[str, Array]:
         """Return hidden rows."""
         return dict(self.hidden(count))
+
+    def answers(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """Return what it says; see `Module.answers`.
+
+        Raises:
+            RefusedError: A series is too long.
+        """
+        if self.limit and next(iter(inputs.values())).shape[1] > self.limit:
+            raise RefusedError(f"{self.name} takes series of up to {self.limit} steps")
+        return super().answers(inputs)
 
 
 def _cycled(*rows: Any, name: str = "x", kind: Any = np.float32) -> Callable[[int], dict[str, Any]]:
@@ -96,8 +108,8 @@ MODULES: tuple[BlindModule, ...] = (
     BlindModule("beyond-64", layers.LongBranch, x(4, 6, 2), free={"x": (1,)},
                 hidden=_drawn(80, 2)),
     BlindModule("beyond-64-pt2", layers.LongBranch, x(4, 6, 2), "pt2", free={"x": (1,)},
-                hidden=_drawn(80, 2)),
-    BlindModule("flipped-lstm", blind.BothWays, x(4, 7, 3), free={"x": (1,)}, refused="length",
+                hidden=_drawn(80, 2), limit=64),
+    BlindModule("flipped-lstm", blind.BothWays, x(4, 7, 3), free={"x": (1,)}, refused="output",
                 hidden=_drawn(31, 3)),
     BlindModule("flipped-lstm-of-one-step", blind.BothWays, x(4, 7, 3), free={"x": (1,)},
                 hidden=_drawn(1, 3)),

@@ -86,14 +86,23 @@ def is_right(model: Asked, count: int, ask: Ask) -> bool:
 
 
 def judged(model: Asked, count: int, ask: Ask) -> Literal["right", "wrong", "fails"]:
-    """Return what becomes of a number of rows: the model's answer, another one, or an error."""
+    """Return what becomes of a number of rows: the model's answer, another one, or an error.
+
+    An error is right where the model refuses them.
+    """
     inputs = model.rows(count)
+    try:
+        expected = model.answers(inputs)
+    except RefusedError:
+        expected = None
     try:
         found = ask(inputs)
     except Exception:  # noqa: BLE001 - whatever is asked says no in its own way
-        return "fails"
+        return "right" if expected is None else "fails"
+    if expected is None:
+        return "wrong"
     try:
-        check(found, model.answers(inputs), model.near)
+        check(found, expected, model.near)
     except (AssertionError, ValueError):
         return "wrong"
     return "right"
