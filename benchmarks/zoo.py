@@ -12,7 +12,7 @@ that must not be served, anything that is served at all is wrong. What could be 
 refused, is missing among what is right.
 
 A second table is of models with blind spots: their logged example does not show something on which
-converters go wrong, and they are asked exactly that. Such a model is caught where it is served with
+converters go wrong, and they get exactly those rows. Such a model is caught where it is served with
 the registered model's answers or refused; silently wrong where it is served with others, or batched
 though its rows depend on each other. What is served and fails when it is called is neither.
 """

@@ -1,9 +1,9 @@
 """Models whose logged example does not show something on which converters go wrong.
 
-Each is logged as a careless but honest user would log it, and asked exactly what its example hides.
-It is right to serve such a model with the registered model's answers, and right to refuse it; only
-wrong answers are wrong. So ``refused`` is a word of the reason for which it may be refused here,
-and not what must happen.
+Each is logged as a careless but honest user would log it, and gets exactly the rows that its
+example hides. It is right to serve such a model with the registered model's answers, and right to
+refuse it; only wrong answers are wrong. So ``refused`` is a word of the reason for which it may be
+refused here, and not what must happen.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class TextEstimator(Estimator):
 
     Attributes:
         plain: The texts of the logged example.
-        hidden: The texts that are asked, again and again.
+        hidden: The texts that requests hold, again and again.
     """
 
     plain: Sequence[str] = _HARMLESS

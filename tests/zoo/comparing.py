@@ -97,7 +97,7 @@ def judged(model: Asked, count: int, ask: Ask) -> Literal["right", "wrong", "fai
         expected = None
     try:
         found = ask(inputs)
-    except Exception:  # noqa: BLE001 - whatever is asked says no in its own way
+    except Exception:  # noqa: BLE001 - what is called says no in its own way
         return "right" if expected is None else "fails"
     if expected is None:
         return "wrong"
