@@ -10,6 +10,11 @@ Estimators were trained on numbers with one decimal and are asked numbers with t
 lie on thresholds. A number of rows that the registered model refuses must be refused. Of the models
 that must not be served, anything that is served at all is wrong. What could be served, and is
 refused, is missing among what is right.
+
+A second table is of models with blind spots: their logged example does not show something on which
+converters go wrong, and they get exactly those rows. Such a model is caught where it is served with
+the registered model's answers or refused; silently wrong where it is served with others, or batched
+though its rows depend on each other. What is served and fails when it is called is neither.
 """
 
 from __future__ import annotations
@@ -20,18 +25,19 @@ import io
 import logging
 import os
 import tempfile
+import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.guard import guarded
 from benchmarks.results import progress, write
 from benchmarks.zoo_bare import Workplace, bare, workplace
+from benchmarks.zoo_tables import Outcome, blind_table_of, table_of
 from exporter.build.builder import build
 from exporter.commands.export import pipeline
 from exporter.commands.export.pipeline import export
@@ -40,42 +46,34 @@ from exporter.errors import first_line
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
 from exporter.triton.server import TritonServer
-from tests.zoo.catalogue import KINDS, ROWS, ZOO, Model
-from tests.zoo.comparing import is_right
+from tests.zoo.blind_spots import BLIND_SPOTS
+from tests.zoo.catalogue import ROWS, ZOO, Model
+from tests.zoo.comparing import is_right, judged
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from tests.zoo.comparing import Ask
-
-
-@dataclass
-class Outcome:
-    """What became of one model.
-
-    Attributes:
-        exported: Whether there is something to serve.
-        right: The numbers of rows at which it answers as the registered model does.
-        reason: Why there is nothing to serve.
-    """
-
-    exported: bool
-    right: list[int]
-    reason: str = ""
 
 
 def asked(model: Model, ask: Ask) -> Outcome:
     """Return the numbers of rows at which answers are the model's."""
-    return Outcome(True, [count for count in ROWS if is_right(model, count, ask)])
+    if model not in BLIND_SPOTS:
+        return Outcome(True, [count for count in ROWS if is_right(model, count, ask)])
+    found = {count: judged(model, count, ask) for count in ROWS}
+    right, wrong = ([n for n, what in found.items() if what == one] for one in ("right", "wrong"))
+    return Outcome(True, right, wrong=wrong)
 
 
 def scripted(model: Model, place: Workplace) -> Outcome:
     """Do what the script that everybody writes does."""
+    started = time.monotonic()
     try:
         ask = bare(model, place)
     except Exception as error:  # noqa: BLE001 - whatever a converter raises
-        return Outcome(False, [], first_line(error)[:80])
-    return asked(model, ask)
+        return Outcome(False, [], first_line(error)[:80], seconds=time.monotonic() - started)
+    seconds = time.monotonic() - started
+    outcome = asked(model, ask)
+    outcome.seconds = seconds
+    return outcome
 
 
 def stlab(model: Model, folder: Path, uri: str, server: TritonServer) -> Outcome:
@@ -91,49 +89,27 @@ def stlab(model: Model, folder: Path, uri: str, server: TritonServer) -> Outcome
         triton_urls=(server.grpc_url,),
         max_batch_size=16,
     )
+    started = time.monotonic()
     result = export(request)
+    seconds = time.monotonic() - started
+    parity = result.parity or {}
+    strength = str(parity.get("strength", ""))
     if result.error is not None:
-        return Outcome(False, [], result.error["message"][:80])
+        reason = result.error["message"][:80]
+        return Outcome(False, [], reason, strength=strength, seconds=seconds)
     with server.client() as client:
         served = client.model(model.name)
         outcome = asked(model, lambda given: list(served.infer(dict(given)).values()))
         client.repository.unload(model.name)
+    outcome.strength, outcome.seconds = strength, seconds
+    if model in BLIND_SPOTS and parity["batching"] == "dynamic" and not model.batched:
+        # Rows of different callers would be mixed.
+        outcome.right, outcome.wrong = [], list(ROWS)
     return outcome
 
 
-def counted(outcomes: Mapping[str, Outcome], models: Sequence[Model]) -> list[str]:
-    """Return the figures of one way: exported, right at all rows, silently wrong, refused."""
-    servable = [outcomes[model.name] for model in models if model.servable]
-    others = [outcomes[model.name] for model in models if not model.servable]
-    right = sum(len(o.right) == len(ROWS) for o in servable)
-    wrong = sum(o.exported and len(o.right) < len(ROWS) for o in servable)
-    wrong += sum(o.exported for o in others)
-    refused = sum(not o.exported for o in others)
-    exported = sum(o.exported for o in (*servable, *others))
-    return [
-        str(exported),
-        f"{right} of {len(servable)}",
-        str(wrong),
-        f"{refused} of {len(others)}",
-    ]
-
-
-def table_of(ways: Mapping[str, Mapping[str, Outcome]], chosen: Sequence[Model]) -> Table:
-    """Return the figures of both ways, for every kind of model and for all of them."""
-    table = Table(
-        "", "", "exported", "right at 1, 2, 5, 16 rows", "silently wrong", "refused rightly"
-    )
-    for kind, members in (*KINDS.items(), ("all", ZOO)):
-        models = [model for model in members if model in chosen]
-        if models:
-            for way, outcomes in ways.items():
-                table.add_row(f"{len(models)} {kind}", way, *counted(outcomes, models))
-            table.add_section()
-    return table
-
-
 def main() -> None:
-    """Run both over the zoo and print the table."""
+    """Run both over the zoo and print the tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*")
     names = parser.parse_args().names
@@ -142,7 +118,7 @@ def main() -> None:
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "true"
     # In one process: the zoo is ours, and a process for each of its models would take minutes more.
     pipeline.build_isolated = build
-    chosen = [model for model in ZOO if not names or model.name in names]
+    chosen = [model for model in (*ZOO, *BLIND_SPOTS) if not names or model.name in names]
     ways: dict[str, dict[str, Outcome]] = {"bare script": {}, "stlab-export": {}}
     with tempfile.TemporaryDirectory() as scratch, guarded():
         folder = Path(scratch)
@@ -162,7 +138,9 @@ def main() -> None:
                     outcome = stlab(model, folder / "repository", uri, server)
                 ways["stlab-export"][model.name] = outcome
                 progress.print(model.name, *(outcomes[model.name] for outcomes in ways.values()))
-    Console().print(table_of(ways, chosen))
+    for table in (table_of(ways, chosen), blind_table_of(ways, chosen)):
+        if table.row_count:
+            Console().print(table)
     write("zoo", {way: {n: asdict(o) for n, o in found.items()} for way, found in ways.items()})
 
 

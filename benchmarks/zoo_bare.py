@@ -27,6 +27,8 @@ from exporter.triton import server as starting
 from exporter.triton.flags import safe_flags
 from exporter.triton.releases import DEFAULT_RELEASE, release
 from exporter.triton.runtime import ensure_runtime
+from tests.zoo.blind_spots_text import TextEstimator
+from tests.zoo.blind_spots_torch import BlindModule
 from tests.zoo.comparing import Ask
 from tests.zoo.modules import Module
 from tests.zoo.onnx_files import OnnxFile
@@ -87,13 +89,18 @@ def _(model: Module, place: Workplace) -> Ask:
     path = place.folder / f"{model.name}.onnx"
     tensors = {name: torch.from_numpy(array.copy()) for name, array in model.example.items()}
     batch = torch.export.Dim("batch")
+    shapes: list[dict[int, Any]] = [{0: batch} for _ in tensors]
+    if isinstance(model, BlindModule):
+        # Their example hides a length, and not that lengths vary.
+        for name, shape in zip(tensors, shapes, strict=True):
+            shape.update(dict.fromkeys((model.free or {}).get(name, ()), torch.export.Dim.DYNAMIC))
     torch.onnx.export(
         model.module(),
         tuple(tensors.values()),
         path,
         dynamo=True,
         input_names=list(tensors),
-        dynamic_shapes=tuple({0: batch} for _ in tensors),
+        dynamic_shapes=tuple(shapes),
         verbose=False,
     )
     return _asking(path)
@@ -126,6 +133,19 @@ def _(model: Estimator, place: Workplace) -> Ask:
     # A label may come with scores, of which its estimator's own answer has none.
     answers = 2 if hasattr(model.fitted, "predict_proba") else 1
     return lambda given: ask(given)[:answers]
+
+
+@bare.register
+def _(model: TextEstimator, place: Workplace) -> Ask:
+    import skl2onnx
+
+    path = place.folder / f"{model.name}.onnx"
+    kind = skl2onnx.common.data_types.StringTensorType([None, 1])
+    # Without it the file needs a locale that few containers have.
+    locale = {id(model.fitted[0]): {"locale": "C.UTF-8"}}
+    proto = skl2onnx.to_onnx(model.fitted, initial_types=[("text", kind)], options=locale)
+    path.write_bytes(proto.SerializeToString())
+    return _asking(path)
 
 
 @bare.register

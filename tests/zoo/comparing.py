@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-__all__ = ["Array", "Ask", "Near", "RefusedError", "check_rows", "is_right"]
+__all__ = ["Array", "Ask", "Near", "RefusedError", "check_rows", "is_right", "judged"]
 
 Array = np.ndarray[Any, Any]
 Ask = Callable[[Mapping[str, Array]], Sequence[Any]]
@@ -83,3 +83,26 @@ def is_right(model: Asked, count: int, ask: Ask) -> bool:
     except Exception:  # noqa: BLE001
         return False
     return True
+
+
+def judged(model: Asked, count: int, ask: Ask) -> Literal["right", "wrong", "fails"]:
+    """Return what becomes of a number of rows: the model's answer, another one, or an error.
+
+    An error is right where the model refuses them.
+    """
+    inputs = model.rows(count)
+    try:
+        expected = model.answers(inputs)
+    except RefusedError:
+        expected = None
+    try:
+        found = ask(inputs)
+    except Exception:  # noqa: BLE001 - what is called says no in its own way
+        return "right" if expected is None else "fails"
+    if expected is None:
+        return "wrong"
+    try:
+        check(found, expected, model.near)
+    except (AssertionError, ValueError):
+        return "wrong"
+    return "right"

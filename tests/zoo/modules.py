@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -19,10 +19,11 @@ from tests.zoo import layers, spatiotemporal
 
 from .comparing import Near
 
-__all__ = ["LENGTH_BRANCHES", "ZOO", "Module"]
+__all__ = ["LENGTH_BRANCHES", "ZOO", "Module", "normal", "x"]
 
 Array = np.ndarray[Any, Any]
 _RANDOM = np.random.default_rng(7)
+_NEAR = Near(2e-3, 2e-4)
 
 
 def normal(*shape: int) -> Array:
@@ -42,6 +43,7 @@ class Module:
         batched: Whether its rows may be batched.
         free: Axes other than the rows that vary, by input.
         longest: The size of those axes in requests of more than two rows; 0 for the example's.
+        near: How far its numbers may be off.
     """
 
     name: str
@@ -52,7 +54,7 @@ class Module:
     batched: bool = True
     free: Mapping[str, tuple[int, ...]] | None = None
     longest: int = 0
-    near: ClassVar[Near] = Near(2e-3, 2e-4)
+    near: Near = _NEAR
 
     @property
     def servable(self) -> bool:

@@ -17,6 +17,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import xgboost
+from mlflow.models import ModelSignature
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.ensemble import (
@@ -116,6 +117,11 @@ class Estimator:
     def example(self) -> Any:
         return self.table[:6]
 
+    @property
+    def signature(self) -> ModelSignature | None:
+        """What it is logged with; None where MLflow infers it from the example."""
+        return None
+
     @cached_property
     def fitted(self) -> Any:
         with warnings.catch_warnings():
@@ -132,6 +138,7 @@ class Estimator:
                 name="model",
                 registered_model_name=self.name,
                 input_example=self.example,
+                signature=self.signature,
                 pip_requirements=[],
                 **options,
             )
