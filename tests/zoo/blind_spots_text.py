@@ -82,7 +82,7 @@ TEXTS: tuple[TextEstimator, ...] = (
     _texts("bigrams-stop-words",
            CountVectorizer(ngram_range=(1, 2), stop_words=["a", "and", "the", "was", "in"]),
            ("plot and the film", "bad in a film", "good and slow the plot", "film was the bad"),
-           refused="output"),
+           refused="stop words and n-grams"),
     _texts("sublinear-tf", TfidfVectorizer(sublinear_tf=True),
            ("good good good film", "bad bad", "slow slow slow slow", "film film plot plot plot")),
     _texts("one-letter-words", TfidfVectorizer(token_pattern=r"(?u)\b\w+\b"),

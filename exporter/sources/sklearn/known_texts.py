@@ -15,7 +15,7 @@ _BETWEEN = (
     "  ", "\t", "\n", ", ", ". ", "-", "'", "_", "/", "…", " a ", " I ", " 1 ", " 42 ", " é ",
     " ß ", " naïve ", " Ünïcödé ", " 東京 ", " x' ", " #tag ", " a@b.co ", "\u00a0",
 )  # fmt: skip
-_PLAIN = ("", " ", "a", "é", "!!!", "Größe", "ÇA", "İstanbul", "東京", "a b", "don't", "x_1 2")
+_PLAIN = ("", " ", "a", "é", "!!!", "Größe", "ÇA", "東京", "a b", "don't", "x_1 2")
 
 
 def texts_of(vectorizer: Any) -> tuple[list[str], list[int], int]:
@@ -32,6 +32,9 @@ def texts_of(vectorizer: Any) -> tuple[list[str], list[int], int]:
         texts.append(" ".join(part))
         counts.append(len(part))
     others = [*_PLAIN, *_joined(vectorizer, terms)]
+    # The one letter whose lower case is two characters in Python, and one in ONNX Runtime. Its
+    # words are in few vocabularies, and those of others would be refused for it.
+    others += [term.replace("i\u0307", "\u0130") for term in terms if "i\u0307" in term][:8]
     return texts + others, counts + [0] * len(others), len(vocabulary)
 
 
