@@ -50,6 +50,7 @@ class Network:
     interface = Interface((Tensor("x", "FP32", ("n", WIDTH)),), (Tensor("y", "FP32", ("n", 3)),))
     batching_blocker = ""
     has_thresholds = False
+    operators = frozenset[str]()
     sizes_beyond = MappingProxyType[str, list[int]]({})
 
     def __init__(self) -> None:

@@ -18,6 +18,7 @@ from exporter.errors import ValidationFailedError, first_line
 from exporter.interface import Interface
 from exporter.sources.base import InputRejectedError
 from exporter.sources.pytorch.export_program import sizes_beyond
+from exporter.sources.pytorch.operators import operators_of
 
 __all__ = ["TorchSource"]
 
@@ -33,6 +34,11 @@ class TorchSource:
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
+
+    @property
+    def operators(self) -> frozenset[str]:
+        """The operators of the program, or else of the script; see `Source`."""
+        return operators_of(self._programs[0] if self._programs else self._module)
 
     @property
     def sizes_beyond(self) -> Mapping[str, Sequence[int]]:

@@ -83,6 +83,7 @@ class TabularSource:
         self._classes = None if classes is None else _plain(classes)
         self._kinds = kinds
         self.has_thresholds = has_thresholds
+        self.operators: frozenset[str] = frozenset()
         self.sizes_beyond: Mapping[str, Sequence[int]] = {}
         self.example = self._table.example(model)
         first = self.example or {t.name: _blank(t) for t in self._table.inputs}

@@ -38,6 +38,7 @@ class Doubling:
     )
     batching_blocker = ""
     has_thresholds = False
+    operators = frozenset[str]()
     sizes_beyond = MappingProxyType[str, list[int]]({})
     nodes: Any = (("Mul", ["x", "two"], ["y"]),)
 

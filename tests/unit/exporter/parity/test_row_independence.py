@@ -27,6 +27,7 @@ def examined(compute: Callable[[Array], Array]) -> ReferenceSet:
         example={"x": X},
         batching_blocker="",
         has_thresholds=False,
+        operators=frozenset(),
         sizes_beyond={},
         run=lambda inputs: {"y": compute(inputs["x"])},
         run_float64=lambda _: None,

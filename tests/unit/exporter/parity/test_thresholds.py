@@ -42,6 +42,7 @@ class Function:
 
     batching_blocker = ""
     has_thresholds = True
+    operators = frozenset[str]()
     sizes_beyond = MappingProxyType[str, list[int]]({})
     flavor = "function"
     example = EXAMPLE
