@@ -17,7 +17,7 @@ def operators_of(model: ExportedProgram | torch.nn.Module) -> frozenset[str]:
     """Return the operators of a program, or of the scripts in a module, such as ``aten.atan2``.
 
     The graphs inside a program's nodes count as well. A cast is one only where it makes whole
-    numbers of others.
+    numbers of others, and a division that rounds is ``aten.floor_divide`` as well.
     """
     if isinstance(model, ExportedProgram):
         return frozenset(_of_program(model))
@@ -31,6 +31,8 @@ def _of_program(program: ExportedProgram) -> Iterator[str]:
                 if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):  # noqa: SLF001
                     continue
                 name = node.target._schema.name.replace("::", ".")  # noqa: SLF001
+                if name == "aten.div" and node.kwargs.get("rounding_mode"):
+                    yield "aten.floor_divide"
                 if name not in _CASTS or _makes_whole_numbers(node):
                     yield name
 

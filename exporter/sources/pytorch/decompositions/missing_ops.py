@@ -82,7 +82,11 @@ def _searchsorted(edges: torch.Tensor, x: torch.Tensor, **options: Any) -> Any:
     edges = edges.unsqueeze(-2) if edges.dim() > 1 else edges
     # NaN is above every edge.
     above = edges > x.unsqueeze(-1) if right else edges >= x.unsqueeze(-1)
-    return torch.logical_not(above).sum(-1).to(torch.int32 if options.get("out_int32") else torch.int64)
+    return (
+        torch.logical_not(above)
+        .sum(-1)
+        .to(torch.int32 if options.get("out_int32") else torch.int64)
+    )
 
 
 def _hypot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -66,7 +66,9 @@ def _atan2(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     tall, wide = y.abs(), x.abs()
     low, high = torch.minimum(tall, wide), torch.maximum(tall, wide)
     # Two zeros are at the angle 0 or pi, two infinities at a quarter of it.
-    slope = torch.where(low == high, torch.where(high == 0.0, low, torch.ones_like(low)), low / high)
+    slope = torch.where(
+        low == high, torch.where(high == 0.0, low, torch.ones_like(low)), low / high
+    )
     angle = torch.atan(slope)
     angle = torch.where(tall > wide, math.pi / 2 - angle, angle)
     angle = torch.where(_is_negative(x), math.pi - angle, angle)
@@ -79,7 +81,9 @@ def _is_negative(x: torch.Tensor) -> torch.Tensor:
 
 
 def _angle(x: torch.Tensor) -> torch.Tensor:
-    return torch.where(x < 0.0, torch.full_like(x, math.pi), torch.where(x.isnan(), x, torch.zeros_like(x)))
+    return torch.where(
+        x < 0.0, torch.full_like(x, math.pi), torch.where(x.isnan(), x, torch.zeros_like(x))
+    )
 
 
 def _remainder(a: Any, b: Any) -> Any:
