@@ -35,8 +35,13 @@ class Outputs(nn.Module):
         super().__init__()
         self.functions = tuple(functions)
 
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(function(*inputs) for function in self.functions)
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(function(x) for function in self.functions)
+
+
+class OutputsOfTwo(Outputs):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(function(x, y) for function in self.functions)
 
 
 def rows(*values: float) -> np.ndarray:
@@ -105,7 +110,11 @@ def served_right(
         found = list(model.infer(dict(zip(inputs, hard, strict=True))).values())
     for place, (answer, reference) in enumerate(zip(found, expected, strict=True)):
         np.testing.assert_allclose(
-            answer, reference.numpy(), rtol=2e-4, atol=2e-5, err_msg=f"{name}, output {place}"
+            answer.reshape(reference.shape),  # numbers travel as [rows, 1]
+            reference.numpy(),
+            rtol=2e-4,
+            atol=2e-5,
+            err_msg=f"{name}, output {place}",
         )
     return True
 
@@ -116,7 +125,7 @@ def test_operators_are_right_at_hard_values(lab: RegistryFixture, server: Triton
         module = Outputs(functions).eval()
         lab.register_torch(name, module, X)
         served[name] = served_right(lab, server, name, module, hard)
-    module = Outputs(OF_TWO).eval()
+    module = OutputsOfTwo(OF_TWO).eval()
     lab.register_torch("two", module, X, Y)
     served["two"] = served_right(lab, server, "two", module, *PAIRS)
     assert all(served.values()), f"refused although there is a right form: {served}"

@@ -182,34 +182,34 @@ def _once(form: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
+_FORMS: dict[Any, Callable[..., Any]] = {
+    _ATEN.log1p.default: _log1p,
+    _ATEN.special_log1p.default: _log1p,
+    _ATEN.expm1.default: _expm1,
+    _ATEN.special_expm1.default: _expm1,
+    _ATEN.log_sigmoid.default: _log_sigmoid,
+    _ATEN.log_sigmoid_forward.default: _log_sigmoid_forward,
+    _ATEN.logaddexp.default: _logaddexp,
+    _ATEN.atan2.default: _atan2,
+    _ATEN.arctan2.default: _atan2,
+    _ATEN.angle.default: _angle,
+    _ATEN.remainder.Tensor: _remainder,
+    _ATEN.remainder.Scalar: _remainder,
+    _ATEN.remainder.Scalar_Tensor: _remainder,
+    _ATEN.floor_divide.default: _floor_divide,
+    _ATEN.floor_divide.Scalar: _floor_divide,
+    _ATEN.div.Tensor_mode: _divide,
+    _ATEN.div.Scalar_mode: _divide,
+    _ATEN.sign.default: _sign,
+    _ATEN.heaviside.default: _heaviside,
+    _ATEN.amax.default: _once(_amax),
+    _ATEN.amin.default: _once(_amin),
+    _ATEN.argmax.default: _once(_argmax),
+    _ATEN.argmin.default: _once(_argmin),
+    _ATEN.max.dim: _once(_max),
+    _ATEN.min.dim: _once(_min),
+}
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
-    operator: _on_floats(form)
-    for operator, form in {
-        _ATEN.log1p.default: _log1p,
-        _ATEN.special_log1p.default: _log1p,
-        _ATEN.expm1.default: _expm1,
-        _ATEN.special_expm1.default: _expm1,
-        _ATEN.log_sigmoid.default: _log_sigmoid,
-        _ATEN.log_sigmoid_forward.default: _log_sigmoid_forward,
-        _ATEN.logaddexp.default: _logaddexp,
-        _ATEN.atan2.default: _atan2,
-        _ATEN.arctan2.default: _atan2,
-        _ATEN.angle.default: _angle,
-        _ATEN.remainder.Tensor: _remainder,
-        _ATEN.remainder.Scalar: _remainder,
-        _ATEN.remainder.Scalar_Tensor: _remainder,
-        _ATEN.floor_divide.default: _floor_divide,
-        _ATEN.floor_divide.Scalar: _floor_divide,
-        _ATEN.div.Tensor_mode: _divide,
-        _ATEN.div.Scalar_mode: _divide,
-        _ATEN.sign.default: _sign,
-        _ATEN.heaviside.default: _heaviside,
-        _ATEN.amax.default: _once(_amax),
-        _ATEN.amin.default: _once(_amin),
-        _ATEN.argmax.default: _once(_argmax),
-        _ATEN.argmin.default: _once(_argmin),
-        _ATEN.max.dim: _once(_max),
-        _ATEN.min.dim: _once(_min),
-    }.items()
+    operator: _on_floats(form) for operator, form in _FORMS.items()
 }
 """Decompositions by operator; each returns NotImplemented where the operator can stay."""
