@@ -48,6 +48,7 @@ def check_reference(
     _check_determinism(run)
     run.run_thresholds()
     shown = run.run_known_values()
+    run.run_hard_values(_tolerances(run), verdict.rows)
     run.run_edge_cases(samples, verdict.rows)
     tolerances = _tolerances(run)
     if batching == "off":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +11,10 @@ import numpy as np
 from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError
 from exporter.interface import Tensor
+from exporter.parity.conditioning import unsteady_rows
 from exporter.parity.decision_thresholds import threshold_inputs
 from exporter.parity.evidence import Batching, Evidence
+from exporter.parity.hard_rows import filled, hard_rows
 from exporter.parity.input_generator import (
     Case,
     InputGenerator,
@@ -23,6 +25,7 @@ from exporter.parity.input_generator import (
 )
 from exporter.parity.known_values import KnownRows
 from exporter.parity.reference_set import ReferenceCase
+from exporter.parity.tolerances import Tolerance
 from exporter.parity.value_generators import DIVERSITY_LEVELS
 from exporter.sources.base import InputRejectedError, Source
 from exporter.sources.known_values import Counts
@@ -35,6 +38,7 @@ SLOW_SECONDS = 0.5
 SLOW_ROWS = 8
 EDGE_ROWS = 2
 THRESHOLDS = 32
+HARD_ROWS = 128
 # First row and number of rows, of the large batch; the last one is run in float64 as well.
 SUB_BATCHES = ((0, 1), (1, 2), (3, 3))
 
@@ -284,6 +288,64 @@ class ReferenceRun:
         self.run_case(case)
         if is_tie(self.source, self.cases[-1]):
             del self.cases[-1]
+
+    def run_hard_values(self, tolerances: Mapping[str, Tolerance | None], rows: int | None) -> None:
+        """Run rows of values at which the model's operators are hard to compute.
+
+        *rows* is the only number of rows that the reference takes, or None. Rows that it refuses,
+        and those whose answers rounding decides, are left out.
+        """
+        if not self.source.operators:
+            return
+        typical = (
+            self.generator.random("hard values", rows=rows)
+            if self.batch is None
+            else self.batch.inputs
+        )
+        if not typical or any(array.ndim == 0 for array in typical.values()):
+            return
+        most = rows_of(typical)
+        if self.batch is None and any(len(array) != most for array in typical.values()):
+            return
+        limit = SLOW_ROWS if self.slow else HARD_ROWS
+        left_out = 0
+        for kind, made in hard_rows(self.source.operators, typical, self.generator.example, limit):
+            for number, start in enumerate(range(0, rows_of(made), most), start=1):
+                part = take_rows(made, slice(start, start + most))
+                # Where the number of rows is fixed, typical ones stand in for those left out.
+                fill = typical if self.batch is None else None
+                left_out += self._run_steady(f"hard {kind} {number}", part, fill, tolerances)
+        if left_out:
+            self.evidence.notes.append(
+                f"On {left_out} rows of values that are hard to compute, rounding alone decides "
+                "the registered model's answer; they are not compared."
+            )
+
+    def _run_steady(
+        self,
+        name: str,
+        inputs: Arrays,
+        fill: Arrays | None,
+        tolerances: Mapping[str, Tolerance | None],
+    ) -> int:
+        """Run a case without the rows that rounding decides; return how many those are."""
+        before, left_out = len(self.cases), 0
+        for _ in range(2):
+            case = Case(name, inputs if fill is None else filled(inputs, fill), usual=False)
+            try:
+                result = self.run_case(case, in_float64=True)
+            except InputRejectedError as error:
+                self._rejected.append(f"{name} ({error})")
+                return left_out
+            unsteady = unsteady_rows(self.source, result, tolerances)[: rows_of(inputs)]
+            if not unsteady.any():
+                return left_out
+            del self.cases[before:]
+            left_out += int(unsteady.sum())
+            inputs = take_rows(inputs, ~unsteady)
+            if rows_of(inputs) == 0:
+                break
+        return left_out
 
 
 def is_tie(source: Source, case: ReferenceCase) -> bool:

@@ -11,7 +11,7 @@ from exporter.arrays import Array
 from exporter.interface import Tensor
 from triton_client.types import numpy_dtype
 
-__all__ = ["DIVERSITY_LEVELS", "EDGES", "differ", "edge", "random_values"]
+__all__ = ["DIVERSITY_LEVELS", "EDGES", "differ", "edge", "is_code", "random_values"]
 
 # A float input with at most so many distinct values, all whole, is a code and not a quantity.
 FEW_VALUES = 16
@@ -43,7 +43,7 @@ def random_values(
     some values: by others of the example (1), by their successors (2), their predecessors (3).
     """
     dtype = numpy_dtype(tensor.datatype)
-    if dtype.kind in "biuO" or (example is not None and _is_code(example)):
+    if dtype.kind in "biuO" or (example is not None and is_code(example)):
         drawn = _rows(shape, example, dtype, random)
         for step in range(1, diversity_level + 1):
             if differ(drawn):
@@ -112,7 +112,8 @@ def _varied(array: Array, example: Array | None, random: np.random.Generator, st
     return np.where(replaced, other, array).astype(array.dtype)
 
 
-def _is_code(example: Array) -> bool:
+def is_code(example: Array) -> bool:
+    """Whether numbers have few values, all whole: codes rather than quantities."""
     if example.size == 0:
         return False
     values = np.unique(example[np.isfinite(example)])

@@ -76,6 +76,13 @@ class Source(Protocol):
     has_thresholds: bool
 
     @property
+    def operators(self) -> frozenset[str]:
+        """The operators of a torch program ("aten.logsumexp") or an ONNX file ("Mod").
+
+        Empty where the model is neither, or is several models.
+        """
+
+    @property
     def sizes_beyond(self) -> Mapping[str, Sequence[int]]:
         """Sizes of variable axes, by symbol, at which the model may take another branch."""
 

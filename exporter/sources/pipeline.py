@@ -43,6 +43,7 @@ class PipelineSource:
             (p.batching_blocker for p in self._parts if p.batching_blocker), ""
         )
         self.has_thresholds = self._parts[0].has_thresholds
+        self.operators: frozenset[str] = frozenset()
         self.sizes_beyond = self._parts[0].sizes_beyond
         self.flavor = " + ".join(part.flavor for part in self._parts)
         inputs = {tensor.name: tensor for tensor in self._parts[0].interface.inputs}

@@ -52,6 +52,7 @@ class Network:
     frozen_axes: tuple[str, ...] = ()
     batching_blocker = ""
     has_thresholds = False
+    operators = frozenset[str]()
     sizes_beyond = MappingProxyType[str, list[int]]({})
     knowledge = Knowledge()
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from exporter.sources.onnx.graphs import external_tensors, opsets_of
+from exporter.sources.onnx.control_flow import value_dependence
+from exporter.sources.onnx.graphs import all_nodes, external_tensors, opsets_of
 from exporter.sources.onnx.string_locale import uses_english_locale
 from exporter.sources.onnx.zipmap import ZipMapOutputs
 
@@ -25,6 +26,8 @@ class FileInfo:
         opsets: The version of every operator set, by domain.
         ir: The IR version.
         single_file: Whether there is no external data.
+        operators: The names of all operators, inner graphs included.
+        batching_blocker: Why rows may depend on each other; empty where they may not.
     """
 
     zipmaps: ZipMapOutputs
@@ -33,6 +36,8 @@ class FileInfo:
     opsets: Mapping[str, int]
     ir: int
     single_file: bool
+    operators: frozenset[str]
+    batching_blocker: str
 
     @classmethod
     def of(cls, proto: onnx.ModelProto) -> FileInfo:
@@ -44,6 +49,8 @@ class FileInfo:
             opsets_of(proto),
             proto.ir_version,
             not any(True for _ in external_tensors(proto)),
+            frozenset(node.op_type for node in all_nodes(proto)),
+            value_dependence(proto),
         )
 
 

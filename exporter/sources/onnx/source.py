@@ -41,13 +41,13 @@ class OnnxSource:
     """
 
     flavor = "onnx"
-    batching_blocker = ""
     has_thresholds = False
     sizes_beyond: Mapping[str, Sequence[int]] = MappingProxyType({})
     knowledge = Knowledge()
 
     def __init__(self, model: MLModel, path: Path, info: FileInfo) -> None:
         self._path, self._info = path, info
+        self.operators, self.batching_blocker = info.operators, info.batching_blocker
         maps = info.zipmaps
         self._session, version = open_session(path, english_locale=info.english_locale)
         self.versions: Mapping[str, str] = {"onnxruntime": version}

@@ -21,6 +21,7 @@ from exporter.sources.known_values import Knowledge
 from exporter.sources.mlmodel import MLModel, frozen_axes
 from exporter.sources.pytorch.coverage import ends_of_embeddings, exercised_by
 from exporter.sources.pytorch.export_program import arguments_of, sizes_beyond
+from exporter.sources.pytorch.operators import operators_of
 
 __all__ = ["TorchSource"]
 
@@ -37,6 +38,11 @@ class TorchSource:
         self.notes: list[str] = []
         self.frozen_axes: Sequence[str] = ()
         self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
+
+    @property
+    def operators(self) -> frozenset[str]:
+        """The operators of the program, or else of the script; see `Source`."""
+        return operators_of(self._programs[0] if self._programs else self._module)
 
     @property
     def sizes_beyond(self) -> Mapping[str, Sequence[int]]:

@@ -93,6 +93,7 @@ class TabularSource:
         self._labels = classes if labels is None else labels
         self._kinds = kinds
         self.has_thresholds = has_thresholds
+        self.operators: frozenset[str] = frozenset()
         self.sizes_beyond: Mapping[str, Sequence[int]] = {}
         self._known = known
         self._exercised = exercised

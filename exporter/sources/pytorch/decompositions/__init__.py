@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from exporter.sources.pytorch.decompositions import complex_ops, fft_ops, float64_ops, missing_ops
+from exporter.sources.pytorch.decompositions import (
+    complex_ops,
+    fft_ops,
+    float64_ops,
+    missing_ops,
+    value_ops,
+)
 
 __all__ = ["decompose"]
 
@@ -16,12 +22,15 @@ _REAL = {torch.float16, torch.float32, torch.float64, torch.int32, torch.int64}
 
 
 def decompose(program: ExportedProgram) -> ExportedProgram:
-    """Return a program in which every operator has a kernel for its dtype."""
-    if not any(map(_is_needed, program.graph.nodes)):
+    """Return a program in which every operator has a kernel for its dtype, right at any value."""
+    if any(map(_is_needed, program.graph.nodes)):
+        table: Any = torch.export.default_decompositions()
+        for module in (missing_ops, float64_ops, complex_ops, fft_ops, value_ops):
+            table.update(module.DECOMPOSITIONS)
+    elif any(map(value_ops.is_wrong, program.graph.nodes)):
+        table = dict(value_ops.DECOMPOSITIONS)  # all other operators stay
+    else:
         return program
-    table = torch.export.default_decompositions()
-    for module in (missing_ops, float64_ops, complex_ops, fft_ops):
-        table.update(module.DECOMPOSITIONS)
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         decomposed: ExportedProgram = program.run_decompositions(table)
     return decomposed

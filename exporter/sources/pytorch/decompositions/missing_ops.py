@@ -66,7 +66,13 @@ def _kthvalue(x: torch.Tensor, k: int, dim: int = -1, keepdim: bool = False) -> 
 def _median(x: torch.Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     if not isinstance(x.shape[dim], int):
         return NotImplemented
-    return _kthvalue(x, (x.shape[dim] + 1) // 2, dim, keepdim)
+    value, place = _kthvalue(x, (x.shape[dim] + 1) // 2, dim, keepdim)
+    if not x.is_floating_point():
+        return value, place
+    missing = x.isnan().to(x.dtype)
+    some = missing.sum(dim, keepdim) > 0.0
+    value = torch.where(some, torch.full_like(value, math.nan), value)
+    return value, torch.where(some, missing.argmax(dim, keepdim), place)
 
 
 def _searchsorted(edges: torch.Tensor, x: torch.Tensor, **options: Any) -> Any:
@@ -74,8 +80,13 @@ def _searchsorted(edges: torch.Tensor, x: torch.Tensor, **options: Any) -> Any:
         return NotImplemented
     right = options.get("right") or options.get("side") == "right"
     edges = edges.unsqueeze(-2) if edges.dim() > 1 else edges
-    below = edges <= x.unsqueeze(-1) if right else edges < x.unsqueeze(-1)
-    return below.sum(-1).to(torch.int32 if options.get("out_int32") else torch.int64)
+    # NaN is above every edge.
+    above = edges > x.unsqueeze(-1) if right else edges >= x.unsqueeze(-1)
+    return (
+        torch.logical_not(above)
+        .sum(-1)
+        .to(torch.int32 if options.get("out_int32") else torch.int64)
+    )
 
 
 def _hypot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

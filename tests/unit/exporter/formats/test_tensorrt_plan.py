@@ -40,6 +40,7 @@ class Doubling:
     frozen_axes: tuple[str, ...] = ()
     batching_blocker = ""
     has_thresholds = False
+    operators = frozenset[str]()
     sizes_beyond = MappingProxyType[str, list[int]]({})
     knowledge = Knowledge()
     nodes: Any = (("Mul", ["x", "two"], ["y"]),)

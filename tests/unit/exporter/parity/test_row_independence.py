@@ -29,6 +29,7 @@ def examined(compute: Callable[[Array], Array]) -> ReferenceSet:
         frozen_axes=(),
         batching_blocker="",
         has_thresholds=False,
+        operators=frozenset(),
         sizes_beyond={},
         knowledge=Knowledge(),
         run=lambda inputs: {"y": compute(inputs["x"])},

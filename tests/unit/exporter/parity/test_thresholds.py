@@ -44,6 +44,7 @@ class Function:
     frozen_axes: tuple[str, ...] = ()
     batching_blocker = ""
     has_thresholds = True
+    operators = frozenset[str]()
     sizes_beyond = MappingProxyType[str, list[int]]({})
     knowledge = Knowledge()
     flavor = "function"
