@@ -152,8 +152,8 @@ def _fixed_in_conversion(
                 rows = index == 0 and references.batching.rows is not None
                 reason = references.batching.reason if rows else f"{conversion.converter} fixes it"
                 yield (
-                    f"The size of '{tensor.name}' axis {index} is variable in the registered "
-                    f"model, but it is served with exactly {after}: {reason}."
+                    f"'{tensor.name}' axis {index} is declared free, but it is served with "
+                    f"exactly {after}: {reason}."
                 )
 
 

@@ -66,7 +66,13 @@ def check_reference(
     covering = [case for case in (*run.cases, run.batch) if case is not None]
     evidence.coverage = dict(measure_coverage(source, covering, shown))
     evidence.weaknesses = list(
-        weaknesses(source, covering, evidence.coverage, samples=bool(samples))
+        weaknesses(
+            source,
+            covering,
+            evidence.coverage,
+            samples=bool(samples),
+            refused_sizes=run.refused_sizes,
+        )
     )
     if batching == "require" and not verdict.max_batch_size:
         raise cannot_be_batched(verdict.reason)

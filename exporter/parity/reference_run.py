@@ -51,6 +51,7 @@ class ReferenceRun:
         batch: A large batch of distinct rows; None where the leading axis is not one of rows.
         sub_batches: Parts of the batch, run by themselves.
         slow: Whether the reference is expensive to run.
+        refused_sizes: Sizes beyond those that the reference is bounded to, which it refuses.
     """
 
     def __init__(self, source: Source, evidence: Evidence, generator: InputGenerator) -> None:
@@ -61,6 +62,7 @@ class ReferenceRun:
         self.batch: ReferenceCase | None = None
         self.sub_batches: list[tuple[ReferenceCase, slice]] = []
         self.slow = False
+        self.refused_sizes: list[str] = []
         self._rejected: list[str] = []
 
     @property
@@ -238,6 +240,8 @@ class ReferenceRun:
                 self.run_case(case)
             except InputRejectedError as error:
                 self._rejected.append(f"{case.name} ({error})")
+                if case.name.startswith("size-"):
+                    self.refused_sizes.append(case.name.removeprefix("size-").removesuffix(" axes"))
                 continue
             if is_tie(self.source, self.cases[-1]):
                 del self.cases[-1]

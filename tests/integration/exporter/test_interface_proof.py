@@ -68,6 +68,13 @@ class Shop(nn.Module):
         return users.reshape(4, 3) + items.reshape(4, 5, 3).mean(1)
 
 
+class Halves(nn.Module):
+    """Takes an even number of rows as two halves."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(2, -1, 3).sum(0)
+
+
 @pytest.fixture
 def export(lab: RegistryFixture, server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> Export:
     """Exports to the server, in this process, which trusts these pickles."""
@@ -162,9 +169,30 @@ def test_a_size_that_is_a_multiple_of_another_stays_free(
         np.testing.assert_allclose(answer, own(Baskets(), users, items), atol=1e-6)
 
 
-def test_a_frozen_size_of_the_signature_is_said(
-    lab: RegistryFixture, server: TritonServer, export: Export
+@pytest.mark.parametrize(
+    ("name", "said", "served_with"),
+    [
+        (
+            "shop",
+            "The signature leaves 'items' axis 0 free, but it is served with exactly 20: ",
+            [[4, 3], [20, 3], [4, 3]],
+        ),
+        (
+            "archive",
+            "The signature leaves 'series' axis 1 free, but it is served with exactly 7: ",
+            [[7, 3], [7, 8]],
+        ),
+        (
+            "halves",
+            "'x' axis 0 is declared free, but it is served with exactly 2: ",
+            [[2, 3], [1, 3]],
+        ),
+    ],
+)
+def test_a_frozen_size_is_said_and_refused_where_batching_is_required(
+    lab: RegistryFixture, export: Export, name: str, said: str, served_with: list[list[int]]
 ) -> None:
+<<<<<<< HEAD
     register_pickle(lab, "shop", Shop(), users=floats(4, 3), items=floats(20, 3))
     # torch.export fixes the length of a recurrent layer; its rows can be batched all the same.
     free = TensorSpec(np.dtype("float32"), (-1, -1, 3), "series")
@@ -187,6 +215,28 @@ def test_a_frozen_size_of_the_signature_is_said(
         assert export(name, batching="require").exit_code == 3
     assert dims(lab, "shop") == [[4, 3], [20, 3], [4, 3]]
     assert dims(lab, "archive") == [[7, 3], [7, 8]]
+=======
+    if name == "shop":
+        register_pickle(lab, name, Shop(), users=floats(4, 3), items=floats(20, 3))
+    elif name == "halves":
+        register_pickle(lab, name, Halves(), x=floats(2, 3))
+    else:
+        # torch.export fixes the length of a recurrent layer; its rows can be batched all the same.
+        free = TensorSpec(np.dtype("float32"), (-1, -1, 3), "series")
+        given = TensorSpec(np.dtype("float32"), (-1, -1, 8), "out")
+        signature = ModelSignature(Schema([free]), Schema([given]))
+        lab.register_torch(name, BothWays().eval(), floats(2, 7, 3), signature=signature)
+    refused = export(name, batching="require")
+    assert refused.exit_code == 3
+    assert (refused.error or {})["kind"] == "batching", refused.error
+    assert lab.alias(name) is None
+    result = export(name)
+    assert result.status == "promoted", result.error
+    assert [note for note in notes(lab, name) if note.startswith(said)], notes(lab, name)
+    assert dims(lab, name) == served_with
+    again = export(name, batching="require")
+    assert again.exit_code == 3, "the bundle that was just proven does not keep it free either"
+>>>>>>> h/iface
 
 
 def test_a_file_that_declares_an_output_too_narrowly_is_corrected(
