@@ -117,7 +117,7 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
         )
         references = references.renamed(conversion.names)
         evidence.notes += conversion.notes
-        evidence.notes += _fixed_in_conversion(source, conversion, references)
+        evidence.warnings += _fixed_in_conversion(source, conversion, references)
         evidence.precision = dict(conversion.measured)
     with steps("configure"):
         saved = save_samples(job.folder / SAMPLES, references)
