@@ -27,8 +27,8 @@ def unsteady_rows(
     Those are rows in which its answers in float32 and float64 differ by more than a quarter of the
     budget, or are NaN or infinite in one of them only; where it cannot compute in float64, rows of
     which that holds when every input moves by its last digit. For whole numbers and truth values it
-    is rows in which they change when inputs move by the last digit of the row's largest. Rows of answers that
-    are not finite count where an operator drops NaN.
+    is rows in which they change when inputs move by the last digit of the row's largest. Rows of
+    answers that are not finite count where an operator drops NaN.
     """
     count = rows_of(case.inputs)
     unsteady: Array = np.zeros(count, dtype=bool)
@@ -50,7 +50,8 @@ def unsteady_rows(
             differ = np.asarray(low != other[name])
         else:
             differ = _beyond(low, other[name], tolerance)
-            differ |= False if keeps_nan else ~np.isfinite(low)
+            if not keeps_nan:
+                differ |= ~np.isfinite(low)
         whole = low.ndim == 0 or len(low) != count
         unsteady |= differ.any() if whole else differ.reshape(count, -1).any(axis=1)
     return unsteady

@@ -99,7 +99,7 @@ _VALUES: Mapping[str, tuple[float, ...]] = {
 # The same under the names of torch and of ONNX.
 _ALIASES: Mapping[str, str] = {
     "amax": "max", "amin": "min", "aminmax": "max", "cummax": "max",
-    "cummin": "min", "kthvalue": "median", "clamp_min": "clamp", "clamp_max": "clamp",
+    "cummin": "min", "clamp_min": "clamp", "clamp_max": "clamp",
     "special_log1p": "log1p", "special_expm1": "expm1", "special_logsumexp": "logsumexp",
     "log_sigmoid_forward": "log_sigmoid", "arctan2": "atan2", "to": "cast", "_to_copy": "cast",
     "type_as": "cast", "__floordiv__": "floor_divide",
@@ -115,7 +115,7 @@ _ALIASES: Mapping[str, str] = {
 # On whole numbers: C cuts quotients towards zero, Python and torch's // floor them (ONNX Mod has
 # the divisor's sign, ONNX Div cuts).
 _WHOLE = frozenset({"floor_divide", "remainder", "fmod", "Div"})
-_DROPPING = ("max_pool", "lstm", "gru", "rnn_tanh", "rnn_relu", "sort", "topk")
+_DROPPING = ("max_pool", "lstm", "gru", "rnn_tanh", "rnn_relu", "sort", "topk", "kthvalue")
 # They combine two values, of which each may be the hard one.
 _PAIRED = frozenset(
     {"logaddexp", "logaddexp2", "atan2", "floor_divide", "remainder", "fmod", "pow", "maximum",
