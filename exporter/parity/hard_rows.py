@@ -9,7 +9,13 @@ from itertools import product
 import numpy as np
 
 from exporter.arrays import Array, Arrays
-from exporter.parity.hard_values import LARGE, are_paired, hard_values, hard_whole_numbers
+from exporter.parity.hard_values import (
+    LARGE,
+    are_paired,
+    drops_nan,
+    hard_values,
+    hard_whole_numbers,
+)
 from exporter.parity.input_generator import rows_of
 from exporter.parity.value_generators import is_code
 
@@ -40,7 +46,9 @@ def hard_rows(
     kinds = {
         "values": ordinary,
         "large values": [value for value in values if LARGE <= abs(value) < math.inf],
-        "values that are not finite": [value for value in values if not math.isfinite(value)],
+        "values that are not finite": [
+            value for value in values if not math.isfinite(value) and not drops_nan(operators)
+        ],
     }
     elements = sum(array[:1].size for array in typical.values())
     most = min(most, max(2, MOST_ELEMENTS // max(elements, 1)))

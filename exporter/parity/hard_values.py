@@ -11,7 +11,7 @@ import math
 import struct
 from collections.abc import Iterable, Mapping
 
-__all__ = ["LARGE", "are_paired", "hard_values", "hard_whole_numbers"]
+__all__ = ["LARGE", "are_paired", "drops_nan", "hard_values", "hard_whole_numbers"]
 
 LARGE = 1e3
 """Above this magnitude a value is kept apart from others, whose budgets it would widen."""
@@ -98,8 +98,8 @@ _VALUES: Mapping[str, tuple[float, ...]] = {
 
 # The same under the names of torch and of ONNX.
 _ALIASES: Mapping[str, str] = {
-    "amax": "max", "amin": "min", "aminmax": "max", "sort": "max", "topk": "max", "cummax": "max",
-    "cummin": "min", "kthvalue": "median", "clamp_min": "clamp", "clamp_max": "clamp",
+    "amax": "max", "amin": "min", "aminmax": "max", "cummax": "max",
+    "cummin": "min", "clamp_min": "clamp", "clamp_max": "clamp",
     "special_log1p": "log1p", "special_expm1": "expm1", "special_logsumexp": "logsumexp",
     "log_sigmoid_forward": "log_sigmoid", "arctan2": "atan2", "to": "cast", "_to_copy": "cast",
     "type_as": "cast", "__floordiv__": "floor_divide",
@@ -108,13 +108,14 @@ _ALIASES: Mapping[str, str] = {
     "Floor": "floor", "Ceil": "ceil", "Pow": "pow", "Sqrt": "sqrt", "Log": "log",
     "Reciprocal": "reciprocal", "Sign": "sign", "Clip": "clamp", "Max": "maximum",
     "Min": "minimum", "ReduceMax": "max", "ReduceMin": "min", "ArgMax": "argmax",
-    "ArgMin": "argmin", "TopK": "max", "Where": "where", "IsNaN": "isnan", "IsInf": "isinf",
+    "ArgMin": "argmin", "Where": "where", "IsNaN": "isnan", "IsInf": "isinf",
     "Greater": "gt", "GreaterOrEqual": "ge", "Less": "lt", "LessOrEqual": "le", "Equal": "eq",
 }  # fmt: skip
 
 # On whole numbers: C cuts quotients towards zero, Python and torch's // floor them (ONNX Mod has
 # the divisor's sign, ONNX Div cuts).
 _WHOLE = frozenset({"floor_divide", "remainder", "fmod", "Div"})
+_DROPPING = ("max_pool", "lstm", "gru", "rnn_tanh", "rnn_relu", "sort", "topk", "kthvalue")
 # They combine two values, of which each may be the hard one.
 _PAIRED = frozenset(
     {"logaddexp", "logaddexp2", "atan2", "floor_divide", "remainder", "fmod", "pow", "maximum",
@@ -145,6 +146,19 @@ def hard_whole_numbers(operators: Iterable[str]) -> tuple[int, ...]:
 def are_paired(operators: Iterable[str]) -> bool:
     """Whether one of these operators combines two values of which both count."""
     return bool(_PAIRED & set(map(_plain, operators)))
+
+
+def drops_nan(operators: Iterable[str]) -> bool:
+    """Whether ONNX Runtime leaves NaN out in one of these operators of torch, which keeps it.
+
+    Max pooling and recurrent layers do, sorting puts NaN anywhere; to add it there would take as
+    long as the operator itself.
+    """
+    return any(
+        operator.startswith("aten.") and part in operator
+        for operator in operators
+        for part in _DROPPING
+    )
 
 
 def _plain(operator: str) -> str:

@@ -14,6 +14,7 @@ from exporter.interface import Tensor
 from exporter.parity.conditioning import unsteady_rows
 from exporter.parity.decision_thresholds import threshold_inputs
 from exporter.parity.evidence import Batching, Evidence
+from exporter.parity.far_rows import FAR, comparable_far_rows, with_far_row
 from exporter.parity.hard_rows import filled, hard_rows
 from exporter.parity.input_generator import (
     Case,
@@ -299,18 +300,10 @@ class ReferenceRun:
         *rows* is the only number of rows that the reference takes, or None. Rows that it refuses,
         and those whose answers rounding decides, are left out.
         """
-        if not self.source.operators:
-            return
-        typical = (
-            self.generator.random("hard values", rows=rows)
-            if self.batch is None
-            else self.batch.inputs
-        )
-        if not typical or any(array.ndim == 0 for array in typical.values()):
+        typical = self._typical_rows(rows)
+        if typical is None:
             return
         most = rows_of(typical)
-        if self.batch is None and any(len(array) != most for array in typical.values()):
-            return
         limit = SLOW_ROWS if self.slow else HARD_ROWS
         left_out = 0
         for kind, made in hard_rows(self.source.operators, typical, self.generator.example, limit):
@@ -324,6 +317,25 @@ class ReferenceRun:
                 f"On {left_out} rows of values that are hard to compute, rounding alone decides "
                 "the registered model's answer; they are not compared."
             )
+
+    def run_far_rows(self, tolerances: Mapping[str, Tolerance | None], rows: int | None) -> None:
+        """Run batches of few rows of which the first is far from the example; see `FAR`."""
+        typical = self._typical_rows(rows)
+        if typical is None or not any(array.dtype.kind == "f" for array in typical.values()):
+            return
+        few = typical if self.batch is None else take_rows(typical, slice(0, EDGE_ROWS))
+        for label in comparable_far_rows(self.source):
+            inputs = with_far_row(few, FAR[label])
+            fill = typical if self.batch is None else None
+            self._run_steady(f"a row of {label}", inputs, fill, tolerances)
+
+    def _typical_rows(self, rows: int | None) -> Arrays | None:
+        """Return some rows, or None where the inputs have none in common."""
+        if self.batch is not None:
+            return self.batch.inputs
+        drawn = self.generator.random("typical", rows=rows)
+        counts = {array.shape[:1] for array in drawn.values()}
+        return drawn if len(counts) == 1 and counts != {()} else None
 
     def _run_steady(
         self,

@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
-from exporter.arrays import Array, Arrays
+from exporter.arrays import Arrays
 from exporter.parity.compare import compare_outputs
 from exporter.parity.evidence import Batching, Check
+from exporter.parity.far_rows import FAR, with_far_row
 from exporter.parity.input_generator import Case, rows_of, take_rows
 from exporter.parity.reference_run import SUB_BATCHES, ReferenceRun
 from exporter.parity.reference_set import ReferenceCase
@@ -29,12 +29,6 @@ Variant = tuple[str, Arrays, Callable[[], Arrays]]
 """A label, the outputs expected, and what computes them."""
 # Batches of every size are run, unless that takes longer.
 MOST_SECONDS = 2.0
-FAR: dict[str, Callable[[Any], Any]] = {
-    "large values": lambda row: row * 1e3,
-    "large negative values": lambda row: -np.abs(row) * 1e3,
-    "NaN": lambda row: np.full_like(row, np.nan),
-}
-"""Values far from the example's that one row may hold, by name."""
 
 
 def check_row_independence(
@@ -114,18 +108,9 @@ def _with_one_far_row(run: ReferenceRun, batch: ReferenceCase) -> Iterator[Varia
     rest = slice(1, None)
     expected = take_rows(batch.outputs, rest)
     for label, far in FAR.items():
-        inputs = {name: _with_first(array, far) for name, array in batch.inputs.items()}
+        inputs = with_far_row(batch.inputs, far)
         try:
             outputs = take_rows(run.source.run(inputs), rest)
         except InputRejectedError:
             continue  # as it may
         yield f"{label} in one row", expected, partial(dict, outputs)
-
-
-def _with_first(array: Array, far: Callable[[Array], Array]) -> Array:
-    if array.dtype.kind != "f":
-        return array
-    changed = array.copy()
-    with np.errstate(over="ignore", invalid="ignore"):
-        changed[0] = far(array[0])
-    return changed

@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
+from exporter.sources.pytorch.decompositions import value_ops
 from exporter.triton.server import TritonServer
 from tests.support.registering import RegistryFixture
 
@@ -129,6 +130,27 @@ def test_operators_are_right_at_hard_values(lab: RegistryFixture, server: Triton
     lab.register_torch("two", module, X, Y)
     served["two"] = served_right(lab, server, "two", module, *PAIRS)
     assert all(served.values()), f"refused although there is a right form: {served}"
+
+
+def test_a_converter_s_own_form_is_refused(
+    lab: RegistryFixture, server: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the right forms, the proof sees what the example does not show."""
+    monkeypatch.setattr(value_ops, "is_wrong", lambda _: False)
+    functions: Mapping[str, Function] = {
+        "logsigmoid": nn.functional.logsigmoid,
+        "quotient": lambda x: x // 0.1,
+        "largest": lambda x: x.amax(1),
+        "place": lambda x: x.argmax(1),
+        "sign": torch.sign,
+    }
+    served = []
+    for name, function in functions.items():
+        lab.register_torch(f"plain-{name}", Outputs([function]).eval(), X)
+        result = lab.export(f"plain-{name}", prove_on=server.grpc_url)
+        served += [name] if result.status == "promoted" else []
+        assert served or (result.error or {})["kind"] == "parity", result.error
+    assert not served
 
 
 def test_negative_whole_numbers(lab: RegistryFixture, server: TritonServer) -> None:
