@@ -16,6 +16,12 @@ from exporter.parity.reference_run import ReferenceRun
 from exporter.parity.reference_set import ReferenceSet, cannot_be_batched, cannot_stay_free
 from exporter.parity.row_independence import check_row_independence
 from exporter.parity.tolerances import OWN_PRECISION, Tolerance, determinism_tolerance, measure
+from exporter.parity.unusual_inputs import (
+    run_far_rows,
+    run_hard_values,
+    run_known_values,
+    run_thresholds,
+)
 from exporter.sources.base import Source
 
 __all__ = ["check_reference"]
@@ -46,12 +52,13 @@ def check_reference(
     run.run_example()
     verdict = run.run_batches(max_batch_size, samples)
     _check_determinism(run)
-    run.run_thresholds()
-    shown = run.run_known_values()
+    run_thresholds(run)
+    shown = run_known_values(run)
     if precision == OWN_PRECISION:  # a lower one has not their range
-        run.run_hard_values(_tolerances(run), verdict.rows)
-        run.run_far_rows(_tolerances(run), verdict.rows)
+        run_hard_values(run, _tolerances(run), verdict.rows)
+        run_far_rows(run, _tolerances(run), verdict.rows)
     run.run_edge_cases(samples, verdict.rows)
+    run.note_rejected()
     tolerances = _tolerances(run)
     if batching == "off":
         verdict = Batching(0, "switched off with --batching off", verdict.rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +11,7 @@ import numpy as np
 from exporter.arrays import Array, Arrays
 from exporter.errors import ValidationFailedError
 from exporter.interface import Tensor
-from exporter.parity.conditioning import unsteady_rows
-from exporter.parity.decision_thresholds import threshold_inputs
 from exporter.parity.evidence import Batching, Evidence
-from exporter.parity.far_rows import FAR, comparable_far_rows, with_far_row
-from exporter.parity.hard_rows import filled, hard_rows
 from exporter.parity.input_generator import (
     Case,
     InputGenerator,
@@ -24,22 +20,17 @@ from exporter.parity.input_generator import (
     rows_of,
     take_rows,
 )
-from exporter.parity.known_values import KnownRows
 from exporter.parity.reference_set import ReferenceCase
-from exporter.parity.tolerances import Tolerance
 from exporter.parity.value_generators import DIVERSITY_LEVELS
 from exporter.sources.base import InputRejectedError, Source
-from exporter.sources.known_values import Counts
 
-__all__ = ["SUB_BATCHES", "ReferenceRun", "is_tie"]
+__all__ = ["EDGE_ROWS", "SLOW_ROWS", "SUB_BATCHES", "ReferenceRun", "is_tie"]
 
 # A reference that needs longer than this for one full batch is slow: the large batch and its
 # variants shrink; the cases that go into the bundle do not.
 SLOW_SECONDS = 0.5
 SLOW_ROWS = 8
 EDGE_ROWS = 2
-THRESHOLDS = 32
-HARD_ROWS = 128
 # First row and number of rows, of the large batch; the last one is run in float64 as well.
 SUB_BATCHES = ((0, 1), (1, 2), (3, 3))
 
@@ -52,6 +43,7 @@ class ReferenceRun:
         batch: A large batch of distinct rows; None where the leading axis is not one of rows.
         sub_batches: Parts of the batch, run by themselves.
         slow: Whether the reference is expensive to run.
+        rejected: What the reference refuses, each with its reason.
         refused_sizes: Sizes beyond those that the reference is bounded to, which it refuses.
     """
 
@@ -64,7 +56,7 @@ class ReferenceRun:
         self.sub_batches: list[tuple[ReferenceCase, slice]] = []
         self.slow = False
         self.refused_sizes: list[str] = []
-        self._rejected: list[str] = []
+        self.rejected: list[str] = []
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
@@ -240,7 +232,7 @@ class ReferenceRun:
             try:
                 self.run_case(case)
             except InputRejectedError as error:
-                self._rejected.append(f"{case.name} ({error})")
+                self.rejected.append(f"{case.name} ({error})")
                 if case.name.startswith("size-"):
                     self.refused_sizes.append(case.name.removeprefix("size-").removesuffix(" axes"))
                 continue
@@ -252,116 +244,13 @@ class ReferenceRun:
                 "The registered model's own whole numbers or truth values change with the last "
                 f"digit of its input, and are not compared there: {', '.join(ties)}."
             )
-        if self._rejected:
+
+    def note_rejected(self) -> None:
+        """Say in the report what the reference refuses."""
+        if self.rejected:
             self.evidence.notes.append(
-                "The registered model itself refuses: " + "; ".join(self._rejected)
+                "The registered model itself refuses: " + "; ".join(self.rejected)
             )
-
-    def run_thresholds(self) -> None:
-        """Run inputs on the thresholds of a reference that has some, in batches of served size."""
-        if not self.source.has_thresholds or self.batch is None:
-            return
-        rows = self.batch.inputs
-        try:
-            found = threshold_inputs(self.source, rows, SLOW_ROWS if self.slow else THRESHOLDS)
-            if found is None:
-                return
-            most = rows_of(rows)
-            for number, start in enumerate(range(0, rows_of(found), most), start=1):
-                part = take_rows(found, slice(start, start + most))
-                self.run_case(Case(f"thresholds {number}", part, usual=False))
-        except InputRejectedError as error:
-            self._rejected.append(f"values on thresholds ({error})")
-
-    def run_known_values(self) -> Counts:
-        """Run the values that the model knows; return how much of each kind it took."""
-        known = self.source.knowledge.values
-        if self.batch is None or not known:
-            return {}
-        rows = KnownRows(self.batch.inputs, known, rows_of(self.batch.inputs))
-        if self.slow:
-            rows.limit = SLOW_ROWS
-        rows.run(lambda name, inputs: self._run_unusual(Case(name, inputs, usual=False)))
-        self._rejected += [
-            f"{kind} in {', '.join(repr(name) for name in names[:8])}"
-            for kind, names in rows.rejected.items()
-            if names
-        ]
-        return rows.shown
-
-    def _run_unusual(self, case: Case) -> None:
-        self.run_case(case)
-        if is_tie(self.source, self.cases[-1]):
-            del self.cases[-1]
-
-    def run_hard_values(self, tolerances: Mapping[str, Tolerance | None], rows: int | None) -> None:
-        """Run rows of values at which the model's operators are hard to compute.
-
-        *rows* is the only number of rows that the reference takes, or None. Rows that it refuses,
-        and those whose answers rounding decides, are left out.
-        """
-        typical = self._typical_rows(rows)
-        if typical is None:
-            return
-        most = rows_of(typical)
-        limit = SLOW_ROWS if self.slow else HARD_ROWS
-        left_out = 0
-        for kind, made in hard_rows(self.source.operators, typical, self.generator.example, limit):
-            for number, start in enumerate(range(0, rows_of(made), most), start=1):
-                part = take_rows(made, slice(start, start + most))
-                # Where the number of rows is fixed, typical ones stand in for those left out.
-                fill = typical if self.batch is None else None
-                left_out += self._run_steady(f"hard {kind} {number}", part, fill, tolerances)
-        if left_out:
-            self.evidence.notes.append(
-                f"On {left_out} rows of values that are hard to compute, rounding alone decides "
-                "the registered model's answer; they are not compared."
-            )
-
-    def run_far_rows(self, tolerances: Mapping[str, Tolerance | None], rows: int | None) -> None:
-        """Run batches of few rows of which the first is far from the example; see `FAR`."""
-        typical = self._typical_rows(rows)
-        if typical is None or not any(array.dtype.kind == "f" for array in typical.values()):
-            return
-        few = typical if self.batch is None else take_rows(typical, slice(0, EDGE_ROWS))
-        for label in comparable_far_rows(self.source):
-            inputs = with_far_row(few, FAR[label])
-            fill = typical if self.batch is None else None
-            self._run_steady(f"a row of {label}", inputs, fill, tolerances)
-
-    def _typical_rows(self, rows: int | None) -> Arrays | None:
-        """Return some rows, or None where the inputs have none in common."""
-        if self.batch is not None:
-            return self.batch.inputs
-        drawn = self.generator.random("typical", rows=rows)
-        counts = {array.shape[:1] for array in drawn.values()}
-        return drawn if len(counts) == 1 and counts != {()} else None
-
-    def _run_steady(
-        self,
-        name: str,
-        inputs: Arrays,
-        fill: Arrays | None,
-        tolerances: Mapping[str, Tolerance | None],
-    ) -> int:
-        """Run a case without the rows that rounding decides; return how many those are."""
-        before, left_out = len(self.cases), 0
-        for _ in range(2):
-            case = Case(name, inputs if fill is None else filled(inputs, fill), usual=False)
-            try:
-                result = self.run_case(case, in_float64=True)
-            except InputRejectedError as error:
-                self._rejected.append(f"{name} ({error})")
-                return left_out
-            unsteady = unsteady_rows(self.source, result, tolerances)[: rows_of(inputs)]
-            if not unsteady.any():
-                return left_out
-            del self.cases[before:]
-            left_out += int(unsteady.sum())
-            inputs = take_rows(inputs, ~unsteady)
-            if rows_of(inputs) == 0:
-                break
-        return left_out
 
 
 def is_tie(source: Source, case: ReferenceCase) -> bool:
