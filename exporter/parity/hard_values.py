@@ -11,7 +11,7 @@ import math
 import struct
 from collections.abc import Iterable, Mapping
 
-__all__ = ["LARGE", "are_paired", "drops_nan", "hard_values", "hard_whole_numbers"]
+__all__ = ["LARGE", "are_paired", "drops_nan", "hard_values", "hard_whole_numbers", "sorts"]
 
 LARGE = 1e3
 """Above this magnitude a value is kept apart from others, whose budgets it would widen."""
@@ -115,7 +115,8 @@ _ALIASES: Mapping[str, str] = {
 # On whole numbers: C cuts quotients towards zero, Python and torch's // floor them (ONNX Mod has
 # the divisor's sign, ONNX Div cuts).
 _WHOLE = frozenset({"floor_divide", "remainder", "fmod", "Div"})
-_DROPPING = ("max_pool", "lstm", "gru", "rnn_tanh", "rnn_relu", "sort", "topk", "kthvalue")
+_SORTING = ("sort", "topk", "kthvalue")
+_DROPPING = ("max_pool", "lstm", "gru", "rnn_tanh", "rnn_relu", *_SORTING)
 # They combine two values, of which each may be the hard one.
 _PAIRED = frozenset(
     {"logaddexp", "logaddexp2", "atan2", "floor_divide", "remainder", "fmod", "pow", "maximum",
@@ -154,10 +155,19 @@ def drops_nan(operators: Iterable[str]) -> bool:
     Max pooling and recurrent layers do, sorting puts NaN anywhere; to add it there would take as
     long as the operator itself.
     """
+    return _of_torch(operators, _DROPPING)
+
+
+def sorts(operators: Iterable[str]) -> bool:
+    """Whether one of these operators of torch sorts numbers."""
+    return _of_torch(operators, _SORTING)
+
+
+def _of_torch(operators: Iterable[str], parts: Iterable[str]) -> bool:
     return any(
         operator.startswith("aten.") and part in operator
         for operator in operators
-        for part in _DROPPING
+        for part in parts
     )
 
 

@@ -13,6 +13,7 @@ from exporter.parity.conditioning import unsteady_rows
 from exporter.parity.decision_thresholds import threshold_inputs
 from exporter.parity.far_rows import FAR, comparable_far_rows, with_far_row
 from exporter.parity.hard_rows import filled, hard_rows
+from exporter.parity.hard_values import drops_nan, sorts
 from exporter.parity.input_generator import Case, rows_of, take_rows
 from exporter.parity.known_values import KnownRows
 from exporter.parity.reference_run import EDGE_ROWS, SLOW_ROWS, ReferenceRun, is_tie
@@ -101,6 +102,13 @@ def run_far_rows(
     if typical is None or not any(array.dtype.kind == "f" for array in typical.values()):
         return
     few = typical if run.batch is None else take_rows(typical, slice(0, EDGE_ROWS))
+    if drops_nan(run.source.operators):
+        # Where NaN means a missing number, sorting it is no rare use.
+        place = run.evidence.warnings if sorts(run.source.operators) else run.evidence.notes
+        place.append(
+            "NaN in inputs is not compared: ONNX Runtime loses it in sorting, max pooling and "
+            "recurrent layers, where torch keeps it. Replace it before inputs are sent."
+        )
     for label in comparable_far_rows(run.source):
         inputs = with_far_row(few, FAR[label])
         fill = typical if run.batch is None else None
