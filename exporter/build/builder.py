@@ -12,7 +12,7 @@ from exporter.bundle import CONFIG, SAMPLES, Bundle, BundleSettings, folder_dige
 from exporter.formats import convert
 from exporter.formats.base import Conversion, Target
 from exporter.parity.evidence import Evidence
-from exporter.parity.input_generator import named_samples
+from exporter.parity.input_generator import SIZE, named_samples
 from exporter.parity.reference_checks import check_reference
 from exporter.parity.reference_set import ReferenceCase, ReferenceSet
 from exporter.parity.samples import load_arrays, save_samples
@@ -118,6 +118,7 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
         references = references.renamed(conversion.names)
         evidence.notes += conversion.notes
         evidence.warnings += _fixed_in_conversion(source, conversion, references)
+        _note_answered(conversion, evidence)
         evidence.precision = dict(conversion.measured)
     with steps("configure"):
         saved = save_samples(job.folder / SAMPLES, references)
@@ -138,6 +139,23 @@ def _source(job: BuildJob) -> Source:
         if place in artifacts
     }
     return PipelineSource(opened) if job.parts else opened["model"]
+
+
+def _note_answered(conversion: Conversion, evidence: Evidence) -> None:
+    """Warn of inputs that clients get answers to and the registered model refuses."""
+    sizes = [name for name in conversion.answered if name.startswith(SIZE)]
+    values = [name for name in conversion.answered if name not in sizes]
+    if sizes and evidence.weaknesses is not None:
+        shown = ", ".join(name.removeprefix(SIZE).removesuffix(" axes") for name in sizes)
+        evidence.weaknesses.append(
+            f"Triton answers axes of size {shown}, which the registered model refuses: it was "
+            "exported for other sizes. Check sizes in clients, or export it without bounds."
+        )
+    if values:
+        evidence.warnings.append(
+            f"Triton answers inputs that the registered model refuses: {'; '.join(values)}. Check "
+            "them in clients."
+        )
 
 
 def _fixed_in_conversion(

@@ -47,6 +47,7 @@ class Conversion:
         facts: Further entries of the manifest.
         notes: For readers of the report.
         accelerator: As in `Target`.
+        answered: The names of cases that the files answer and the reference refuses.
         measured: Measurements for the report alone, since they differ from run to run.
     """
 
@@ -61,4 +62,5 @@ class Conversion:
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     accelerator: str = ""
+    answered: tuple[str, ...] = ()
     measured: Mapping[str, Any] = field(default_factory=dict)

@@ -49,7 +49,6 @@ def weaknesses(
     coverage: Counts,
     *,
     samples: bool,
-    refused_sizes: Sequence[str] = (),
 ) -> Iterator[str]:
     """Yield why evidence is weak, each with what to do.
 
@@ -58,14 +57,7 @@ def weaknesses(
         cases: Every case that the candidate is compared on.
         coverage: See `measure_coverage`.
         samples: Whether the user gave samples.
-        refused_sizes: Sizes of variable axes that the reference refuses.
     """
-    if refused_sizes:
-        yield (
-            f"The registered model refuses axes of size {', '.join(refused_sizes)}, next to the "
-            "sizes that it was exported for. Triton's configuration has no bounds, so the served "
-            "model may answer them. Check sizes in clients, or export the program without bounds."
-        )
     if source.example is None and not samples:
         yield (
             "The version has no input example, so inputs were generated without knowing what is "

@@ -20,6 +20,7 @@ from exporter.parity.value_generators import EDGES, differ, edge, random_values
 from triton_client.types import numpy_dtype
 
 __all__ = [
+    "SIZE",
     "Case",
     "InputGenerator",
     "equal_rows",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 SEED = 20_240_229
+SIZE = "size-"
+"""How the names of cases begin whose size is next to the range of a program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ class InputGenerator:
         yield "double", {s: self.sizes[s] * 2 for s in symbols}
         for symbol in symbols:
             for size in beyond.get(symbol, ()):
-                yield f"size-{size}", {symbol: size}
+                yield f"{SIZE}{size}", {symbol: size}
 
     def _each(
         self,

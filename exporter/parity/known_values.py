@@ -46,6 +46,7 @@ class KnownRows:
     Attributes:
         shown: How much of each counted kind the model took, and how much there is.
         rejected: The kinds and inputs of values that the model refuses.
+        refused: A row for each of these, with its kind and input as a name.
     """
 
     typical: Arrays
@@ -54,6 +55,7 @@ class KnownRows:
     limit: int = _MOST_ROWS
     shown: dict[str, tuple[int, int]] = field(default_factory=dict)
     rejected: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    refused: dict[str, Arrays] = field(default_factory=dict)
     _taken: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
 
     def run(self, run: Run) -> None:
@@ -121,6 +123,9 @@ class KnownRows:
                 middle = len(plans) // 2
                 self._run_plans(f"{name}a", plans[:middle], run)
                 self._run_plans(f"{name}b", plans[middle:], run)
+            elif len(plans[0]) == 1:
+                one = self.known[plans[0][0][0]]
+                self.refused.setdefault(f"{one.kind} in '{one.input}'", self._rows(plans))
             return
         for number, value in (entry for plan in plans for entry in plan):
             self._taken[number].add(value)

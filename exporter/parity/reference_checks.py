@@ -80,7 +80,6 @@ def check_reference(
             covering,
             evidence.coverage,
             samples=bool(samples),
-            refused_sizes=run.refused_sizes,
         )
     )
     if batching == "require" and not verdict.max_batch_size:
@@ -94,6 +93,7 @@ def check_reference(
         verdict,
         run.slow,
         tolerances,
+        tuple(run.refused),
     )
 
 

@@ -13,6 +13,7 @@ from exporter.errors import ValidationFailedError
 from exporter.interface import Tensor
 from exporter.parity.evidence import Batching, Evidence
 from exporter.parity.input_generator import (
+    SIZE,
     Case,
     InputGenerator,
     equal_rows,
@@ -44,7 +45,7 @@ class ReferenceRun:
         sub_batches: Parts of the batch, run by themselves.
         slow: Whether the reference is expensive to run.
         rejected: What the reference refuses, each with its reason.
-        refused_sizes: Sizes beyond those that the reference is bounded to, which it refuses.
+        refused: Some of the inputs that it refuses, of which each has a reason of its own.
     """
 
     def __init__(self, source: Source, evidence: Evidence, generator: InputGenerator) -> None:
@@ -55,7 +56,7 @@ class ReferenceRun:
         self.batch: ReferenceCase | None = None
         self.sub_batches: list[tuple[ReferenceCase, slice]] = []
         self.slow = False
-        self.refused_sizes: list[str] = []
+        self.refused: list[Case] = []
         self.rejected: list[str] = []
 
     @property
@@ -233,8 +234,8 @@ class ReferenceRun:
                 self.run_case(case)
             except InputRejectedError as error:
                 self.rejected.append(f"{case.name} ({error})")
-                if case.name.startswith("size-"):
-                    self.refused_sizes.append(case.name.removeprefix("size-").removesuffix(" axes"))
+                if case.name.startswith(SIZE):
+                    self.refused.append(case)
                 continue
             if is_tie(self.source, self.cases[-1]):
                 del self.cases[-1]

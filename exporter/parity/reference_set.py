@@ -59,6 +59,7 @@ class ReferenceSet:
         batching: Whether rows may be batched.
         slow: Whether the reference is expensive to run.
         own_tolerances: The budgets of the model in its own precision, where those are wider.
+        refused: Inputs that the reference refuses; nothing is compared on them.
     """
 
     cases: tuple[ReferenceCase, ...]
@@ -67,6 +68,7 @@ class ReferenceSet:
     batching: Batching
     slow: bool
     own_tolerances: Mapping[str, Tolerance | None] | None = None
+    refused: tuple[Case, ...] = ()
 
     @property
     def all_cases(self) -> tuple[ReferenceCase, ...]:

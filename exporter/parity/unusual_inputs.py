@@ -25,6 +25,7 @@ __all__ = ["run_far_rows", "run_hard_values", "run_known_values", "run_threshold
 
 THRESHOLDS = 32
 HARD_ROWS = 128
+MOST_REFUSED = 32
 
 
 def run_thresholds(run: ReferenceRun) -> None:
@@ -58,6 +59,7 @@ def run_known_values(run: ReferenceRun) -> Counts:
         for kind, names in rows.rejected.items()
         if names
     ]
+    run.refused += [Case(name, inputs) for name, inputs in rows.refused.items()][:MOST_REFUSED]
     return rows.shown
 
 

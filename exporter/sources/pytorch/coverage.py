@@ -11,7 +11,7 @@ from torch.fx import Interpreter, Node
 
 from exporter.arrays import Arrays
 from exporter.interface import Tensor
-from exporter.sources.known_values import INDICES, Counts, KnownValues
+from exporter.sources.known_values import INDICES, UNKNOWN, Counts, KnownValues
 from exporter.sources.pytorch.export_program import arguments_of
 
 __all__ = ["ends_of_embeddings", "exercised_by"]
@@ -79,14 +79,15 @@ class _Watch(Interpreter):  # type: ignore[misc]
 
 
 def ends_of_embeddings(program: ExportedProgram, inputs: Sequence[Tensor]) -> list[KnownValues]:
-    """Return the first and the last row of every embedding that looks an input up."""
+    """Return the first and last row of each embedding that looks an input up, and those beyond."""
     names = [str(name) for name in program.graph_signature.user_inputs]
     found: dict[str, int] = {}
     for node, size in _embeddings(program):
         if node.op == "placeholder" and node.name in names:
             name = inputs[names.index(node.name)].name
             found[name] = min(size, found.get(name, size))
-    return [KnownValues(name, 0, INDICES, [0, size - 1]) for name, size in found.items()]
+    ends = [KnownValues(name, 0, INDICES, [0, size - 1]) for name, size in found.items()]
+    return ends + [KnownValues(name, 0, UNKNOWN, [-1, size]) for name, size in found.items()]
 
 
 def _embeddings(program: ExportedProgram) -> Iterator[tuple[Node, int]]:

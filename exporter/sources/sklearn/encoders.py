@@ -1,4 +1,4 @@
-"""One-hot encoding that counts rare categories as one, and ordinal encoding of missing values."""
+"""One-hot encoding of numbers and rare categories, and ordinal encoding of missing values."""
 
 from __future__ import annotations
 
@@ -26,28 +26,47 @@ def is_merged(estimator: Any) -> bool:
 
 
 def _one_hot(graph: OperatorGraph, estimator: Any) -> bool:
-    if not is_merged(estimator):
-        return False
     words = graph.string_matrix()
-    if not words:
+    if words and not is_merged(estimator):
         return False
+    if not words and not _are_numbers(estimator):
+        return False
+    given = words or graph.input_matrix(TensorProto.DOUBLE)
     parts = []
     for column, categories in enumerate(estimator.categories_):
         place = graph.constant(np.array([column], np.int64))
-        given = graph.node("Gather", words, place, axis=1)
-        known = graph.node(
-            "OneHotEncoder",
-            given,
-            domain="ai.onnx.ml",
-            cats_strings=[str(category) for category in categories],
-            zeros=1,
-        )
-        each = graph.node(
-            "Reshape", known, graph.constant(np.array([-1, len(categories)], np.int64))
-        )
+        values = graph.node("Gather", given, place, axis=1)
+        each = (_words_of if words else _numbers_of)(graph, values, categories)
         parts.append(_merged(graph, each, estimator, column))
     graph.set_output(graph.node("Concat", *parts, axis=1) if len(parts) > 1 else parts[0])
     return True
+
+
+def _words_of(graph: OperatorGraph, values: str, categories: Array) -> str:
+    """Return a column for each category of words; float32 [rows, categories]."""
+    known = graph.node(
+        "OneHotEncoder",
+        values,
+        domain="ai.onnx.ml",
+        cats_strings=[str(category) for category in categories],
+        zeros=1,
+    )
+    return graph.node("Reshape", known, graph.constant(np.array([-1, len(categories)], np.int64)))
+
+
+def _numbers_of(graph: OperatorGraph, values: str, categories: Array) -> str:
+    """Return the same for numbers, which skl2onnx cuts to whole ones; NaN may be the last."""
+    found = np.asarray(categories, np.float64)
+    missing = np.isnan(found)
+    equal = graph.node("Equal", values, graph.constant(found[None]))
+    if missing.any():
+        nothing = graph.node("And", graph.node("IsNaN", values), graph.constant(missing[None]))
+        equal = graph.node("Or", equal, nothing)
+    return graph.node("Cast", equal, to=TensorProto.FLOAT)
+
+
+def _are_numbers(estimator: Any) -> bool:
+    return all(np.asarray(found).dtype.kind in "fiu" for found in estimator.categories_)
 
 
 def _merged(graph: OperatorGraph, each: str, estimator: Any, column: int) -> str:
@@ -79,9 +98,8 @@ def _merges(estimator: Any, column: int) -> tuple[Array, int | None]:
 
 def _ordinal(graph: OperatorGraph, estimator: Any) -> bool:
     """Encode numbers of which some are missing, or may be unknown, as scikit-learn does."""
-    numbers = all(np.asarray(found).dtype.kind in "fiu" for found in estimator.categories_)
     # Rare categories are left to skl2onnx.
-    if not numbers or estimator._infrequent_enabled:  # noqa: SLF001
+    if not _are_numbers(estimator) or estimator._infrequent_enabled:  # noqa: SLF001
         return False
     given = graph.input_matrix(TensorProto.DOUBLE)
     parts = []

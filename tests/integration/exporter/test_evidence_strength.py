@@ -20,12 +20,14 @@ from exporter.commands.status.command import StatusRequest, status
 from exporter.parity.samples import load_arrays
 from tests.support.models import ROWS, times
 from tests.support.registering import RegistryFixture
+from tests.zoo.blind_spots import BLIND_SPOTS
 
 sklearn = pytest.importorskip("sklearn")
 
 from sklearn.compose import make_column_transformer  # noqa: E402
 from sklearn.ensemble import RandomForestClassifier  # noqa: E402
 from sklearn.impute import SimpleImputer  # noqa: E402
+from sklearn.linear_model import LogisticRegression  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import OneHotEncoder, StandardScaler  # noqa: E402
 
@@ -157,6 +159,32 @@ def test_a_shop_may_require_more(lab: RegistryFixture, passengers: pd.DataFrame)
     assert "leaves" in (refused.error or {})["message"]
     assert lab.alias("required") is None
     assert exported(lab, "required", require_coverage=0.5).status == "promoted"
+
+
+def test_answers_to_what_the_registered_model_refuses_are_a_warning(
+    lab: RegistryFixture, passengers: pd.DataFrame
+) -> None:
+    numbers = passengers[["Age", "Fare"]]
+    model = LogisticRegression().fit(numbers, numbers.Fare > 100)
+    with lab._logging():
+        mlflow.sklearn.log_model(
+            model,
+            name="model",
+            signature=infer_signature(numbers, model.predict(numbers)),
+            input_example=numbers.head(3),
+            serialization_format="cloudpickle",
+            registered_model_name="no-holes",
+            pip_requirements=["scikit-learn"],
+        )
+    parity = exported(lab, "no-holes").parity or {}
+    assert parity["strength"] == "strong"
+    assert "missing values in 'Age'; missing values in 'Fare'" in parity["warnings"][0]
+    # Of sizes it says more: a program may compute something else beyond its bounds.
+    (bounded,) = (model for model in BLIND_SPOTS if model.name == "beyond-64-pt2")
+    bounded.register()
+    parity = exported(lab, bounded.name).parity or {}
+    assert parity["strength"] == "weak"
+    assert "axes of size 65" in parity["warnings"][0]
 
 
 def test_one_answer_for_every_input_is_weak(lab: RegistryFixture) -> None:

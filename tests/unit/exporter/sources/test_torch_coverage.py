@@ -36,5 +36,5 @@ def test_units_that_were_on_and_off_and_rows_that_were_read() -> None:
     assert exercised_by(program, tensors, [one]) == {"units": (0, 3), "embedding rows": (1, 5)}
     both = {"units": (1, 3), "embedding rows": (2, 5)}
     assert exercised_by(program, tensors, [one, other]) == both
-    (ends,) = ends_of_embeddings(program, [Tensor("code", "INT64", ("rows", 2))])
-    assert (ends.input, list(ends.values)) == ("code", [0, 4])
+    ends, beyond = ends_of_embeddings(program, [Tensor("code", "INT64", ("rows", 2))])
+    assert (ends.input, list(ends.values), list(beyond.values)) == ("code", [0, 4], [-1, 5])
