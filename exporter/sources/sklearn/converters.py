@@ -69,7 +69,7 @@ def _use_booster(name: str, library: Any, convert: Callable[..., None]) -> None:
     classifier = name.endswith("Classifier")
     update_registered_converter(
         getattr(library, name),
-        f"FallbackConverter{name}",
+        f"Exact{name}",
         shapes.calculate_linear_classifier_output_shapes
         if classifier
         else shapes.calculate_linear_regressor_output_shapes,
