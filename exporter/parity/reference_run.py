@@ -200,10 +200,15 @@ class ReferenceRun:
             self.cases.append(ReferenceCase(case, self.batch.outputs, exact))
 
     def _run_random(self, rows: int | None) -> None:
+        refused = (
+            "refuses inputs that were generated without an example"
+            if self.generator.example is None
+            else "refuses inputs drawn from its example's range"
+        )
         for number in range(1, 4):
             self._run_required(
                 Case(f"random {number}", self.generator.random(f"random {number}", rows=rows)),
-                "refuses inputs drawn from its example's range",
+                refused,
                 "Log an input example with typical values, or give --samples FILE.npz.",
                 exact=number == 1,
             )

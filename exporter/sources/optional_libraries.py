@@ -55,10 +55,11 @@ def cannot_load(what: str, error: Exception) -> ValidationFailedError:
     )
 
 
-def cannot_run_example(error: Exception) -> ValidationFailedError:
-    """Return the error for a model that fails on its own example."""
+def cannot_run_example(error: Exception, *, logged: bool = True) -> ValidationFailedError:
+    """Return the error for a model that fails on its own example, or on zeros if none was logged."""
+    what = "its example" if logged else "inputs of zeros, and has no example"
     return ValidationFailedError(
-        f"the registered model cannot run its example: {first_line(error)}",
+        f"the registered model cannot run {what}: {first_line(error)}",
         hint="Log the model again with an example and a signature that it can answer.",
         kind="signature",
     )

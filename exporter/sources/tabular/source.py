@@ -102,7 +102,7 @@ class TabularSource:
         try:
             answer = self._predict_all(first)
         except Exception as error:
-            raise cannot_run_example(error) from error
+            raise cannot_run_example(error, logged=self.example is not None) from error
         rows = len(next(iter(first.values())))
         outputs = tuple(_declared(name, array, rows) for name, array in answer.items())
         self.interface = Interface(self._table.inputs, outputs)
