@@ -56,7 +56,7 @@ def cannot_load(what: str, error: Exception) -> ValidationFailedError:
 
 
 def cannot_run_example(error: Exception, *, logged: bool = True) -> ValidationFailedError:
-    """Return the error for a model that fails on its own example, or on zeros if none was logged."""
+    """Return the error for a model that fails on its example, or on zeros if it has none."""
     what = "its example" if logged else "inputs of zeros, and has no example"
     return ValidationFailedError(
         f"the registered model cannot run {what}: {first_line(error)}",
