@@ -91,6 +91,8 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
             batching="require" if job.require_batching else settings["batching"],
             samples=samples,
             precision=settings["precision"],
+            # TensorRT promises no IEEE 754 for NaN and infinity.
+            extremes=settings["format"] != "tensorrt" and not settings.get("accelerator"),
             say=steps.say,
         )
         evidence.notes += [note for note in source.notes if note not in source.frozen_axes]

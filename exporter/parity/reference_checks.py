@@ -35,12 +35,14 @@ def check_reference(
     batching: str,
     samples: Sequence[Case] = (),
     precision: str = OWN_PRECISION,
+    extremes: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> ReferenceSet:
     """Run the reference on everything that the proof compares, the user's samples included.
 
     *batching* is ``auto``, ``require`` or ``off``; *precision* is that of the candidate, for its
-    budgets. What is being done goes to *say*.
+    budgets; *extremes* is whether hard values and far rows are compared. What is being done goes to
+    *say*.
 
     Raises:
         ValidationFailedError: The reference does not agree with itself, cannot run its own example
@@ -54,7 +56,7 @@ def check_reference(
     _check_determinism(run)
     run_thresholds(run)
     shown = run_known_values(run)
-    if precision == OWN_PRECISION:  # a lower one has not their range
+    if extremes and precision == OWN_PRECISION:  # a lower one has not their range
         run_hard_values(run, _tolerances(run), verdict.rows)
         run_far_rows(run, _tolerances(run), verdict.rows)
     run.run_edge_cases(samples, verdict.rows)

@@ -62,6 +62,11 @@ def _logaddexp(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.maximum(a, b) + _log1p(torch.exp(-gap))
 
 
+def _logaddexp2(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    gap = torch.where(a == b, torch.zeros_like(a), (a - b).abs())
+    return torch.maximum(a, b) + _log1p(torch.exp2(-gap)) / math.log(2.0)
+
+
 def _atan2(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     tall, wide = y.abs(), x.abs()
     low, high = torch.minimum(tall, wide), torch.maximum(tall, wide)
@@ -190,6 +195,7 @@ _FORMS: dict[Any, Callable[..., Any]] = {
     _ATEN.log_sigmoid.default: _log_sigmoid,
     _ATEN.log_sigmoid_forward.default: _log_sigmoid_forward,
     _ATEN.logaddexp.default: _logaddexp,
+    _ATEN.logaddexp2.default: _logaddexp2,
     _ATEN.atan2.default: _atan2,
     _ATEN.arctan2.default: _atan2,
     _ATEN.angle.default: _angle,
