@@ -74,7 +74,7 @@ def weaknesses(
     if sum(len(next(iter(case.inputs.values()), ())) for case in cases) < _FEW_CASES:
         return
     for tensor in source.interface.outputs:
-        if "classes" not in coverage and len(_values(cases, tensor.name)) == 1:
+        if "classes" not in coverage and len(_values(cases, tensor.name)) < 2:
             yield (
                 f"Every answer of '{tensor.name}' is the same. Log an input_example of rows with "
                 "different answers, or give some with --samples FILE.npz."
@@ -91,7 +91,8 @@ def _values(cases: Sequence[ReferenceCase], output: str) -> set[object]:
 
 def _sortable(array: Array) -> Array:
     if array.dtype.kind != "O":
-        return array.ravel()
+        # NaN is what many models answer to it.
+        return array[~np.isnan(array)] if array.dtype.kind == "f" else array.ravel()
     return np.array([_key(value) for value in array.ravel().tolist()], dtype=object)
 
 

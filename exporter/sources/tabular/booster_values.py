@@ -12,11 +12,13 @@ __all__ = ["booster_of", "leaf_count", "leaves_reached", "splits_of"]
 
 
 def booster_of(estimator: Any) -> Any:
-    """Return the booster of an estimator, or itself where it is one; None for any other."""
-    if hasattr(estimator, "get_booster"):
-        return estimator.get_booster()
+    """Return the booster of an estimator, or itself where it is one; None where it has no trees."""
     booster = getattr(estimator, "booster_", estimator)
-    return booster if hasattr(booster, "trees_to_dataframe") else None
+    if hasattr(estimator, "get_booster"):
+        booster = estimator.get_booster()
+    if not hasattr(booster, "trees_to_dataframe"):
+        return None
+    return None if _is_xgboost(booster) and "gblinear" in booster.save_config() else booster
 
 
 def splits_of(booster: Any) -> dict[int, set[float]]:
