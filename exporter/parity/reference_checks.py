@@ -76,7 +76,7 @@ def check_reference(
     evidence.batching = verdict
     covering = [case for case in (*run.cases, run.batch) if case is not None]
     evidence.coverage = dict(measure_coverage(source, covering, shown))
-    evidence.weaknesses = list(
+    evidence.weaknesses = run.weaknesses + list(
         weaknesses(
             source,
             covering,

@@ -45,6 +45,7 @@ class ReferenceRun:
         sub_batches: Parts of the batch, run by themselves.
         slow: Whether the reference is expensive to run.
         rejected: What the reference refuses, each with its reason.
+        weaknesses: Why inputs that count could not be compared.
         refused: Some of the inputs that it refuses, of which each has a reason of its own.
     """
 
@@ -57,6 +58,7 @@ class ReferenceRun:
         self.sub_batches: list[tuple[ReferenceCase, slice]] = []
         self.slow = False
         self.refused: list[Case] = []
+        self.weaknesses: list[str] = []
         self.rejected: list[str] = []
 
     @property

@@ -106,7 +106,7 @@ def run_far_rows(
     few = typical if run.batch is None else take_rows(typical, slice(0, EDGE_ROWS))
     if drops_nan(run.source.operators):
         # Where NaN means a missing number, sorting it is no rare use.
-        place = run.evidence.warnings if sorts(run.source.operators) else run.evidence.notes
+        place = run.weaknesses if sorts(run.source.operators) else run.evidence.notes
         place.append(
             "NaN in inputs is not compared: ONNX Runtime loses it in sorting, max pooling and "
             "recurrent layers, where torch keeps it. Replace it before inputs are sent."
