@@ -25,7 +25,7 @@ from exporter.sources.known_values import (
 __all__ = ["KnownRows"]
 
 _MOST_ROWS = 1024
-_COMBINATIONS = 512
+_COMBINATIONS = 256
 _COUNTED = (CATEGORIES, WORDS, INDICES)
 _ORDER = (*_COUNTED, UNKNOWN, MISSING, LIMITS)
 

@@ -13,7 +13,8 @@ from exporter.sources.optional_libraries import cannot_load, require
 
 __all__ = ["check_pickle_allowed", "load_skops"]
 
-_HARMLESS = frozenset({"collections.OrderedDict", "collections.defaultdict"})
+# A dtype is a name, sizes and offsets.
+_HARMLESS = frozenset({"collections.OrderedDict", "collections.defaultdict", "numpy.dtype"})
 
 
 def check_pickle_allowed(what: str, instead: str, *, allow_pickle: bool) -> None:

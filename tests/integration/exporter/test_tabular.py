@@ -16,6 +16,7 @@ import xgboost
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -270,3 +271,10 @@ def test_types_that_an_artifact_calls_trusted_are_not(lab: RegistryFixture) -> N
     result = lab.export("vouched")
     assert (result.exit_code, (result.error or {})["kind"]) == (3, "unsafe")
     assert "Squared" in (result.error or {})["message"]
+
+
+def test_a_dtype_is_no_code(lab: RegistryFixture) -> None:
+    """Imputers hold one, which skops lists as a type to be trusted."""
+    model = make_pipeline(SimpleImputer(), LogisticRegression()).fit(X, SIDE)
+    registered(mlflow.sklearn, "imputed", model, X[:5], skops_trusted_types=["numpy.dtype"])
+    assert lab.export("imputed").status == "promoted"
