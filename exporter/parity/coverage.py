@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from exporter.arrays import Array
+from exporter.errors import first_line
 from exporter.parity.reference_set import ReferenceCase
 from exporter.sources.base import Source
 from exporter.sources.known_values import Counts
@@ -21,13 +22,16 @@ _LEAST: Mapping[str, float] = {
 _FEW_CASES = 4
 
 
-def measure_coverage(source: Source, cases: Sequence[ReferenceCase], shown: Counts) -> Counts:
+def measure_coverage(
+    source: Source, cases: Sequence[ReferenceCase], shown: Counts, notes: list[str]
+) -> Counts:
     """Return how much of a model some cases exercise, by kind: how much was seen and there is.
 
     Args:
         source: The reference.
         cases: Cases that it answered.
         shown: What is counted already.
+        notes: Gets a sentence where parts of the model could not be counted.
     """
     found = dict(shown)
     knowledge = source.knowledge
@@ -38,8 +42,8 @@ def measure_coverage(source: Source, cases: Sequence[ReferenceCase], shown: Coun
         found["classes"] = (before[0] + len(seen & known), before[1] + len(known))
     try:
         found |= knowledge.exercised([case.inputs for case in cases])
-    except Exception:  # noqa: BLE001 - a library's own look into a model; nothing is proven by it
-        return found
+    except Exception as error:  # noqa: BLE001 - whatever a library raises that looks into a model
+        notes.append(f"Parts of the model could not be counted: {first_line(error)}")
     return found
 
 

@@ -75,7 +75,7 @@ def check_reference(
         tolerances = _tolerances(run)
     evidence.batching = verdict
     covering = [case for case in (*run.cases, run.batch) if case is not None]
-    evidence.coverage = dict(measure_coverage(source, covering, shown))
+    evidence.coverage = dict(measure_coverage(source, covering, shown, evidence.notes))
     evidence.weaknesses = run.weaknesses + list(
         weaknesses(
             source,
