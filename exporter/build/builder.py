@@ -95,7 +95,7 @@ def build(job: BuildJob, evidence: Evidence, steps: Steps) -> Candidate:
             extremes=settings["format"] != "tensorrt" and not settings.get("accelerator"),
             say=steps.say,
         )
-        evidence.notes += [note for note in source.notes if note not in source.frozen_axes]
+        evidence.notes += source.notes
         evidence.warnings += source.frozen_axes
     with steps("convert"):
         target = release(settings["release"])

@@ -57,8 +57,9 @@ def check_reference(
     run_thresholds(run)
     shown = run_known_values(run)
     if extremes and precision == OWN_PRECISION:  # a lower one has not their range
-        run_hard_values(run, _tolerances(run), verdict.rows)
-        run_far_rows(run, _tolerances(run), verdict.rows)
+        usual = _tolerances(run)
+        run_hard_values(run, usual, verdict.rows)
+        run_far_rows(run, usual, verdict.rows)
     run.run_edge_cases(samples, verdict.rows)
     run.note_rejected()
     tolerances = _tolerances(run)

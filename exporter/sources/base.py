@@ -59,7 +59,7 @@ class Source(Protocol):
         example: The logged example by input name, where there is one.
         versions: The libraries that took part, for the manifest.
         notes: For readers of the report.
-        frozen_axes: Of the notes, those on axes that the signature leaves free and the model fixes.
+        frozen_axes: Sentences on axes that the signature leaves free and the model fixes.
         batching_blocker: Why rows may depend on each other although no example shows it; empty
             where they may not.
         has_thresholds: Whether the model compares raw inputs with thresholds, as trees do, so that

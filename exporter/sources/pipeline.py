@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import onnx
@@ -67,7 +67,7 @@ class PipelineSource:
         ]
         self.notes: list[str] = [note for part in self._parts for note in part.notes]
 
-    @property
+    @cached_property
     def knowledge(self) -> Knowledge:
         """What the first model knows of its inputs, and the last of its outputs; see `Source`."""
         first = self._parts[0].knowledge

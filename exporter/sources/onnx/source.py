@@ -72,7 +72,7 @@ class OnnxSource:
         check_signature(served, self.interface.inputs, self.interface.outputs)
         self.example = example
         self.frozen_axes = frozen_axes(served, self.interface.inputs, "the file fixes it")
-        self.notes = [*maps.notes(self._names), *self._notes(), *self.frozen_axes]
+        self.notes = [*maps.notes(self._names), *self._notes()]
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return ONNX Runtime's outputs; see `Source.run`."""

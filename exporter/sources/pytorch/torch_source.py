@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ class TorchSource:
         self.frozen_axes: Sequence[str] = ()
         self.versions: Mapping[str, str] = {"torch": torch.__version__.partition("+")[0]}
 
-    @property
+    @cached_property
     def operators(self) -> frozenset[str]:
         """The operators of the program, or else of the script; see `Source`."""
         return operators_of(self._programs[0] if self._programs else self._module)
@@ -49,7 +49,7 @@ class TorchSource:
         """The sizes next to the range that torch proved the program for; see `Source`."""
         return sizes_beyond(self._programs[0], self.interface.inputs) if self._programs else {}
 
-    @property
+    @cached_property
     def knowledge(self) -> Knowledge:
         """The ends of its embeddings, and which of its units are on and off; see `Source`."""
         if not self._programs:
@@ -61,7 +61,6 @@ class TorchSource:
     def note_frozen_axes(self, model: MLModel, reason: str) -> None:
         """Note the axes that the signature of a logged model leaves free and the module fixes."""
         self.frozen_axes = frozen_axes(model, self.interface.inputs, reason)
-        self.notes += self.frozen_axes
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return the module's outputs; see `Source.run`."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from exporter.arrays import Array
 from exporter.sources.known_values import Counts
+from exporter.sources.sklearn.known_values import sklearn_trees
 from exporter.sources.tabular.booster_values import booster_of, leaf_count, leaves_reached
 
 __all__ = ["leaves_of"]
@@ -36,11 +37,9 @@ def leaves_of(estimator: Any, given: Iterable[Any]) -> Counts:
 def _number_of_leaves(estimator: Any) -> int:
     if (booster := booster_of(estimator)) is not None:
         return leaf_count(booster)
-    if hasattr(estimator, "tree_"):
-        return int(estimator.tree_.n_leaves)
-    parts = np.ravel(np.asarray(getattr(estimator, "estimators_", ()), dtype=object))
-    trees = len(parts) > 0 and all(hasattr(part, "tree_") for part in parts)
-    return sum(int(p.tree_.n_leaves) for p in parts) if trees and hasattr(estimator, "apply") else 0
+    # Without apply() it is unknown which leaf a row ends in.
+    trees = sklearn_trees(estimator) if hasattr(estimator, "apply") else ()
+    return sum(int(tree.n_leaves) for tree in trees)
 
 
 def _reached(estimator: Any, given: Any) -> Array:

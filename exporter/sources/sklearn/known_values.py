@@ -17,12 +17,12 @@ from exporter.sources.known_values import (
     WORDS,
 )
 from exporter.sources.sklearn.known_texts import texts_of
+from exporter.sources.sklearn.numeric_converters import SCALERS, is_nothing
 from exporter.sources.tabular.booster_values import booster_of, splits_of
 from exporter.sources.tabular.column_values import ColumnValues
 
-__all__ = ["between", "known_of_columns"]
+__all__ = ["known_of_columns", "sklearn_trees"]
 
-_SCALERS = frozenset({"StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler"})
 _MOST_SPLITS = 64
 _SEARCHED = ("best_estimator_", "regressor_", "estimator_")
 
@@ -86,7 +86,7 @@ class _Walk(NamedTuple):
         quantiles = np.transpose(_each(estimator, "quantiles_"))
         for column, edges in zip(columns, quantiles, strict=False):
             self._add([column], LIMITS, _around([edges[0], edges[-1]]))
-        if type(estimator).__name__ in _SCALERS:
+        if type(estimator).__name__ in SCALERS:
             return [
                 column and _Column(column.number, partial(_unscaled, estimator, place, column.back))
                 for place, column in enumerate(columns)
@@ -95,11 +95,11 @@ class _Walk(NamedTuple):
         splits = _splits(estimator) if booster is None else splits_of(booster)
         for number, thresholds in splits.items():
             if number < len(columns):
-                self._add([columns[number]], SPLITS, between(thresholds))
+                self._add([columns[number]], SPLITS, _between(thresholds))
         return [None] * len(columns)
 
     def _categories(self, column: _Column | None, categories: list[Any]) -> None:
-        known = [value for value in categories if not _is_missing(value)]
+        known = [value for value in categories if not is_nothing(value)]
         self._add([column], CATEGORIES, known)
         if len(known) < len(categories):
             self._add([column], MISSING, [np.nan])
@@ -132,10 +132,6 @@ def _each(estimator: Any, name: str) -> Any:
     return getattr(estimator, name, ())
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value))
-
-
 def _around(edges: Iterable[float]) -> list[float]:
     """Return numbers, each with its neighbours."""
     return [
@@ -156,7 +152,7 @@ def _splits(estimator: Any) -> dict[int, set[float]]:
 
 def _nodes(estimator: Any) -> Iterator[tuple[int, float]]:
     """Yield the feature of every node and its threshold; leaves have a negative feature."""
-    for tree in _sklearn_trees(estimator):
+    for tree in sklearn_trees(estimator):
         yield from zip(tree.feature, tree.threshold, strict=True)
     for rounds in getattr(estimator, "_predictors", ()):
         for tree in rounds:
@@ -164,7 +160,7 @@ def _nodes(estimator: Any) -> Iterator[tuple[int, float]]:
             yield from zip(inner["feature_idx"], inner["num_threshold"], strict=True)
 
 
-def between(thresholds: Iterable[float]) -> list[float]:
+def _between(thresholds: Iterable[float]) -> list[float]:
     """Return values between thresholds, and beyond the first and the last one."""
     found = np.unique(np.asarray([t for t in thresholds if np.isfinite(t)], np.float64))
     if not len(found):
@@ -177,7 +173,8 @@ def between(thresholds: Iterable[float]) -> list[float]:
     return [float(value) for value in values]
 
 
-def _sklearn_trees(estimator: Any) -> Iterator[Any]:
+def sklearn_trees(estimator: Any) -> Iterator[Any]:
+    """Yield the trees of an estimator of scikit-learn."""
     if hasattr(estimator, "tree_"):
         yield estimator.tree_
     for part in np.ravel(np.asarray(getattr(estimator, "estimators_", ()), dtype=object)):

@@ -14,7 +14,7 @@ from exporter.sources.sklearn.operator_graph import OperatorGraph
 from exporter.sources.sklearn.ufuncs import applied
 from exporter.sources.tabular.tree_ensemble import cast, widened
 
-__all__ = ["NUMBERS", "SCALERS", "imputed_columns", "operations"]
+__all__ = ["NUMBERS", "SCALERS", "imputed_columns", "is_nothing", "operations"]
 
 SCALERS = frozenset({"MaxAbsScaler", "MinMaxScaler", "RobustScaler", "StandardScaler"})
 _FLOATS = {int(TensorProto.FLOAT): np.float32, int(TensorProto.DOUBLE): np.float64}
@@ -23,7 +23,7 @@ _FLOATS = {int(TensorProto.FLOAT): np.float32, int(TensorProto.DOUBLE): np.float
 def _imputer(graph: OperatorGraph, estimator: Any) -> bool:
     """Fill missing numbers in float64 as well, which ONNX Runtime's own imputer does not."""
     marker = estimator.missing_values
-    if _is_nothing(marker) and (words := graph.string_matrix()):
+    if is_nothing(marker) and (words := graph.string_matrix()):
         if estimator.add_indicator or len(imputed_columns(estimator)) < len(estimator.statistics_):
             raise ValidationFailedError(
                 "SimpleImputer has no ONNX form where it adds or drops columns of words",
@@ -59,11 +59,11 @@ def _imputer(graph: OperatorGraph, estimator: Any) -> bool:
 def imputed_columns(estimator: Any) -> Array:
     """Return the columns that an imputer keeps: those that have something to fill them with."""
     filled = np.asarray(estimator.statistics_)
-    empty = np.array([_is_nothing(value) for value in filled], dtype=bool)
+    empty = np.array([is_nothing(value) for value in filled], dtype=bool)
     return np.flatnonzero(~empty | estimator.keep_empty_features)
 
 
-def _is_nothing(value: Any) -> bool:
+def is_nothing(value: Any) -> bool:
     """Whether a value is None or NaN, which no word is."""
     return value is None or (isinstance(value, float) and bool(np.isnan(value)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -107,7 +107,7 @@ class TabularSource:
         outputs = tuple(_declared(name, array, rows) for name, array in answer.items())
         self.interface = Interface(self._table.inputs, outputs)
 
-    @property
+    @cached_property
     def knowledge(self) -> Knowledge:
         """What the estimator knows, and what a column of its type may hold; see `Source`."""
         inputs = self._table.inputs

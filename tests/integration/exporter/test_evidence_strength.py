@@ -13,13 +13,12 @@ import pytest
 from mlflow.models import infer_signature
 
 from exporter.arrays import read_npz
-from exporter.build.builder import build
-from exporter.commands.export import pipeline
 from exporter.commands.export.result import ExportResult
 from exporter.commands.status.command import StatusRequest, status
 from exporter.parity.samples import load_arrays
 from tests.support.models import ROWS, times
 from tests.support.registering import RegistryFixture
+from tests.support.zoo_exports import build_in_this_process
 from tests.zoo.blind_spots import BLIND_SPOTS
 
 sklearn = pytest.importorskip("sklearn")
@@ -37,9 +36,7 @@ pytestmark = pytest.mark.triton
 @pytest.fixture(autouse=True)
 def settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
-    # In this process, as in the tests of the zoo.
-    monkeypatch.setattr(pipeline, "build_isolated", build)
-    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+    build_in_this_process(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import mlflow
 import numpy as np
 import pytest
 import torch
 from onnx import helper
-from torch import nn
 
 from tests.support.registering import RegistryFixture
+from tests.zoo.blind_layers import Applied
 
 from .test_refused import model_of
 
@@ -19,15 +17,6 @@ pytestmark = pytest.mark.triton
 
 ROWS = np.random.default_rng(8).normal(size=(4, 6)).astype(np.float32)
 ONE = ROWS[:1]
-
-
-class Applied(nn.Module):
-    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.function(x)
 
 
 def loop_over_rows(x: torch.Tensor) -> torch.Tensor:
